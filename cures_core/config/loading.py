@@ -1,0 +1,130 @@
+"""From TOML profiles and `--set` overrides to a checked `RunConfig`, with errors that name the key and the nearest valid one."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from cures_core.config.run import RunConfig
+from cures_core.errors import ConfigError, MissingInput
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a profile, apply overrides `a.b=VALUE` (VALUE as TOML, else a string), validate.
+
+    Raises `MissingInput` (no such file) or `ConfigError` listing every bad field at once.
+    """
+    values: dict[str, Any] = {}
+    origin = "--set"
+    if path is not None:
+        if not path.is_file():
+            raise MissingInput(f"{path}: no such configuration file; profiles lie in configs/")
+        origin = str(path)
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    for text in overrides:
+        _apply(values, text)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, origin)) from error
+
+
+def explain(error: ValidationError, origin: str) -> str:
+    """One line a bad field: dotted key, what is wrong, the value, and for unknown keys the nearest valid one."""
+    known = sorted(set(dotted_keys(RunConfig)))
+    lines = []
+    for fault in error.errors(include_url=False):
+        key = _strip_tags(fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(_without_indices(key), known, n=1, cutoff=0.4)
+            lines.append(f"{key}: no such key" + (f"; the nearest one is {near[0]}" if near else ""))
+        elif fault["type"] == "missing":
+            lines.append(f"{key}: missing, and there is no default")
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            shown = repr(fault["input"]) if not isinstance(fault["input"], dict | list) else "this table"
+            lines.append(f"{key or 'the configuration'}: {message} (got {shown[:80]})")
+    return f"{origin}: {len(lines)} bad field{'s' if len(lines) > 1 else ''}\n" + "\n".join(
+        f"  {line}" for line in lines
+    )
+
+
+def dotted_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """All valid keys of a model and of the models inside it."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        for inner in _models(field.annotation):
+            yield from dotted_keys(inner, f"{prefix}{name}.")
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif typing.get_origin(annotation) in (typing.Union, types.UnionType, list, tuple, dict, typing.Annotated):
+        for argument in typing.get_args(annotation):
+            yield from _models(argument)
+
+
+def _strip_tags(loc: Sequence[int | str]) -> str:
+    """Pydantic puts a union's tag into the location; the user's file has no such level."""
+    models: list[type[BaseModel]] = [RunConfig]
+    kept: list[str] = []
+    for part in loc:
+        if isinstance(part, int):
+            kept.append(str(part))
+            continue
+        tagged = [m for m in models if "type" in m.model_fields and m.model_fields["type"].default == part]
+        if tagged and kept:
+            models = tagged
+            continue
+        kept.append(part)
+        inner = [
+            m for model in models if part in model.model_fields for m in _models(model.model_fields[part].annotation)
+        ]
+        models = inner or models
+    return ".".join(kept)
+
+
+def _without_indices(key: str) -> str:
+    return ".".join(part for part in key.split(".") if not part.isdigit())
+
+
+def _apply(values: dict[str, Any], text: str) -> None:
+    key, equals, raw = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text!r}: write KEY=VALUE, for example training.learning_rate=3e-4")
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw
+    *parents, last = key.strip().split(".")
+    place: Any = values
+    for name in parents:
+        place = _step_into(place, name, text)
+    if isinstance(place, list):
+        place[_index(place, last, text)] = value
+    else:
+        place[last] = value
+
+
+def _step_into(place: Any, name: str, text: str) -> Any:
+    inner = place[_index(place, name, text)] if isinstance(place, list) else place.setdefault(name, {})
+    if not isinstance(inner, dict | list):
+        raise ConfigError(f"--set {text!r}: {name} is a value, not a table")
+    return inner
+
+
+def _index(place: list[Any], name: str, text: str) -> int:
+    if not name.isdigit() or int(name) >= len(place):
+        raise ConfigError(f"--set {text!r}: {name} is not an index of a list of {len(place)}")
+    return int(name)

@@ -1,0 +1,46 @@
+"""Which policy is trained: a small one made by a warm start, or a pretrained one from a folder or a hub."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cures_core.config.base import Strict
+
+
+class WarmStartPolicy(Strict):
+    """A small character-level causal LM, trained from scratch on demonstrations by a fallible tutor (`cures_core.chains`)."""
+
+    type: Literal["warm-start"] = "warm-start"
+    hidden_size: int = Field(default=96, ge=16, le=4096)
+    """Width of the residual stream."""
+    layers: int = Field(default=3, ge=1, le=64)
+    """Number of decoder layers."""
+    heads: int = Field(default=4, ge=1, le=64)
+    """Number of attention heads; must divide `hidden_size`."""
+    steps: int = Field(default=1400, ge=1)
+    """Optimizer steps of the warm start."""
+    batch: int = Field(default=128, ge=1)
+    """Demonstrations per step."""
+    learning_rate: float = Field(default=3e-3, gt=0)
+    """Peak AdamW learning rate; linear warm-up over the first 50 steps, then linear decay to a tenth."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the initial weights and of the demonstrations."""
+    checkpoint_every: int = Field(default=200, ge=1)
+    """Steps between in-stage checkpoints: what a killed warm start loses at most."""
+
+
+class PretrainedPolicy(Strict):
+    """A `transformers` causal LM with its tokenizer."""
+
+    type: Literal["pretrained"] = "pretrained"
+    path: str
+    """A local folder in Hugging Face format, or a hub id (then `revision` should be a commit)."""
+    revision: str | None = None
+    """Hub revision; None means the hub's default branch and is only right for local folders."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the weights during training and generation."""
+
+
+PolicyConfig = Annotated[WarmStartPolicy | PretrainedPolicy, Field(discriminator="type")]

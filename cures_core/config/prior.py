@@ -1,0 +1,40 @@
+"""How the first posterior comes about: which prompts are rolled out before training, and what that may cost."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cures_core.config.base import Strict
+
+
+class NoPrior(Strict):
+    """No rollouts: every prompt starts from the pooled prior; training's own rollouts are the evidence."""
+
+    type: Literal["none"] = "none"
+
+
+class SamplePrior(Strict):
+    """Roll out a sample stratified by group (source x level): the groups' pass rates are pooled."""
+
+    type: Literal["sample"] = "sample"
+    budget: int = Field(default=256, ge=1)
+    """Rollouts to spend in all."""
+    rollouts_per_prompt: int = Field(default=2, ge=1)
+    """Rollouts of each sampled prompt."""
+    chunk_prompts: int = Field(default=64, ge=1)
+    """Prompts per saved chunk: what a killed estimation loses at most."""
+
+
+class FullPrior(Strict):
+    """Roll out every prompt that has no usable posterior (the paper's protocol: four rollouts each)."""
+
+    type: Literal["full"] = "full"
+    rollouts_per_prompt: int = Field(default=4, ge=1)
+    """Rollouts of each prompt."""
+    chunk_prompts: int = Field(default=64, ge=1)
+    """Prompts per saved chunk: what a killed estimation loses at most."""
+
+
+PriorConfig = Annotated[NoPrior | SamplePrior | FullPrior, Field(discriminator="type")]

@@ -1,0 +1,76 @@
+"""The whole configuration of a run: one model a concern, joined. The same model is the flow's parameter."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator, model_validator
+
+from cures_core.config.base import Strict
+from cures_core.config.curriculum import CuresConfig, CurriculumConfig
+from cures_core.config.data import DataConfig
+from cures_core.config.device import DeviceConfig
+from cures_core.config.evaluation import EvaluationConfig, PromotionConfig
+from cures_core.config.policy import PolicyConfig, WarmStartPolicy
+from cures_core.config.prior import PriorConfig, SamplePrior
+from cures_core.config.rewards import ExactConfig, RewardConfig
+from cures_core.config.rollout import RolloutConfig
+from cures_core.config.snapshot import SnapshotConfig
+from cures_core.config.storage import StoreConfig
+from cures_core.config.training import TrainingConfig
+from cures_core.faults import parse_fault
+
+
+class RunConfig(Strict):
+    """Everything that decides a run's result, and where it is kept."""
+
+    name: str = Field(default="run", pattern=r"^[a-z0-9][a-z0-9.-]{0,39}$")
+    """Short name; run names start with it."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of every random number of the run (the warm start has its own)."""
+    epochs: int = Field(default=1, ge=1)
+    """Training epochs: each is one retryable task with a snapshot of the posterior behind it."""
+    steps_per_epoch: int = Field(default=10, ge=1)
+    """Optimizer steps of an epoch."""
+    checkpoint_every: int = Field(default=1, ge=1)
+    """Steps between in-epoch checkpoints: what a killed epoch loses at most."""
+    data: DataConfig
+    """The prompt set."""
+    policy: PolicyConfig = WarmStartPolicy()
+    """The policy to train."""
+    rollout: RolloutConfig
+    """How completions are generated."""
+    reward: RewardConfig = ExactConfig()
+    """How completions are judged."""
+    prior: PriorConfig = SamplePrior()
+    """How the first posterior is estimated."""
+    curriculum: CurriculumConfig = CuresConfig(prompts_per_step=32, rollouts_per_step=256)
+    """Which prompts are sampled, with how many rollouts each."""
+    training: TrainingConfig
+    """How the policy is updated."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Suites scored before and after."""
+    promotion: PromotionConfig | None = None
+    """When the new policy becomes the current one; None leaves the pointer alone."""
+    snapshot: SnapshotConfig = SnapshotConfig()
+    """Where posterior snapshots are versioned."""
+    store: StoreConfig = StoreConfig()
+    """Where records and files are kept."""
+    device: DeviceConfig = DeviceConfig()
+    """Where the numbers are computed."""
+    faults: tuple[str, ...] = ()
+    """Drills: `POINT=ACTION` pairs (`cures_core.faults`), each fired once a run. Does not change what is computed."""
+
+    @field_validator("faults")
+    @classmethod
+    def _faults_parse(cls, faults: tuple[str, ...]) -> tuple[str, ...]:
+        for text in faults:
+            parse_fault(text)
+        return faults
+
+    @model_validator(mode="after")
+    def _promotion_has_its_suites(self) -> RunConfig:
+        if self.promotion is not None:
+            known = [suite.name for suite in self.evaluation.suites]
+            missing = [name for name in self.promotion.suites if name not in known]
+            if missing:
+                raise ValueError(f"promotion.suites names {missing}, evaluation.suites has {known}")
+        return self

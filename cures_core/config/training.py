@@ -1,0 +1,58 @@
+"""How the policy is updated: optimizer, advantage, loss weight, adapters."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cures_core.config.base import Strict
+
+
+class LoraConfig(Strict):
+    """Low-rank adapters (peft) instead of full fine-tuning."""
+
+    rank: int = Field(default=16, ge=1)
+    """Rank of the update."""
+    alpha: int = Field(default=32, ge=1)
+    """Scale of the update: alpha / rank."""
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Names of the linear layers that get an adapter."""
+
+
+class TorchTrainerConfig(Strict):
+    """One process, one device, AdamW."""
+
+    type: Literal["torch"] = "torch"
+    learning_rate: float = Field(gt=0)
+    """AdamW learning rate, constant after warm-up."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps of linear learning-rate warm-up at the start of the run."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW moment decays."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled weight decay."""
+    grad_clip: float | None = Field(default=1.0, gt=0)
+    """Largest global gradient norm; None switches clipping off."""
+    advantage: Literal["grpo", "dr-grpo", "loo", "reinforce++"] = "grpo"
+    """`grpo`: (r - group mean) / group std; `dr-grpo`: r - group mean; `loo`: leave-one-out mean as the baseline;
+    `reinforce++`: reward normalised over the whole batch (no group baseline)."""
+    loss_weight: Literal["prompt", "rollout", "token"] = "prompt"
+    """What counts equally in the loss: prompts (mean over a group, then over prompts; what the derivation of CurES
+    assumes), rollouts, or tokens."""
+    length_norm: float | None = Field(default=None, gt=0)
+    """Divide a rollout's summed log-probability by this many tokens; None divides by the rollout's own length.
+    Ignored where `loss_weight` is `token`."""
+    clip_low: float = Field(default=0.2, gt=0, lt=1)
+    """Lower clip of the importance ratio."""
+    clip_high: float = Field(default=0.2, gt=0)
+    """Upper clip of the importance ratio."""
+    micro_batch_tokens: int = Field(default=16384, ge=64)
+    """Padded tokens per forward and backward pass; changes memory and speed, not the result."""
+    max_bad_steps: int = Field(default=3, ge=1)
+    """Consecutive steps with a non-finite loss or gradient after which the epoch fails."""
+    lora: LoraConfig | None = None
+    """Adapters; None trains all weights."""
+
+
+TrainingConfig = Annotated[TorchTrainerConfig, Field()]

@@ -1,0 +1,94 @@
+"""The training loop: the one place that joins curriculum, rollouts, verdicts and updates. Read this page first.
+
+One step is one policy update: ask -> generate -> verify -> tell -> (ready?) -> advantage -> update -> sync -> commit.
+The loop does not know which curriculum it runs. Departures from the paper: evidence fades instead of being reset; groups
+without signal stay in the loss's denominator; every rollout asked for is paid from the step's budget.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from cures_core.curriculum.base import Batch, Curriculum
+from cures_core.rewards.base import Verifier
+from cures_core.rollout.base import RolloutEngine
+from cures_core.terms import FinishReason, Group, Request
+from cures_core.training.base import PolicyTrainer
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Counters of a run: `step` optimizer steps done, rollouts and completion tokens paid for."""
+
+    step: int = 0
+    rollouts: int = 0
+    tokens: int = 0
+
+
+Commit = Callable[[Progress, Mapping[str, float | str], float], None]
+
+
+def run_epoch(
+    progress: Progress,
+    last_step: int,
+    curriculum: Curriculum,
+    engine: RolloutEngine,
+    verifier: Verifier,
+    trainer: PolicyTrainer,
+    commit: Commit,
+) -> Progress:
+    """Step until `last_step`; `commit(progress, metrics, seconds)` after each. Never loops on a spent budget."""
+    while progress.step < last_step:
+        started, told = time.monotonic(), []
+        budget = curriculum.rollouts_per_step
+        while (batch := curriculum.ready()) is None:
+            requests = curriculum.ask(budget)
+            groups = roll_out(requests, engine, verifier)
+            curriculum.tell(groups)
+            told += groups
+            budget -= sum(request.n for request in requests)
+        figures = trainer.update(batch.groups)
+        engine.sync(trainer.model)
+        progress = advance(progress, told)
+        commit(progress, step_metrics(progress, batch, told, figures), time.monotonic() - started)
+    return progress
+
+
+def roll_out(requests: Sequence[Request], engine: RolloutEngine, verifier: Verifier) -> list[Group]:
+    """Generate and judge: one group for each request, in order."""
+    rollouts = engine.generate(requests)
+    pairs = [(r.text, request.prompt.answer) for request, rs in zip(requests, rollouts, strict=True) for r in rs]
+    verdicts = iter(verifier.judge(pairs))
+    return [Group(q, rs, [next(verdicts) for _ in rs]) for q, rs in zip(requests, rollouts, strict=True)]
+
+
+def advance(progress: Progress, told: Sequence[Group]) -> Progress:
+    """Count one step and what it paid for."""
+    return replace(
+        progress,
+        step=progress.step + 1,
+        rollouts=progress.rollouts + sum(len(g.rollouts) for g in told),
+        tokens=progress.tokens + sum(len(r.token_ids) for g in told for r in g.rollouts),
+    )
+
+
+def step_metrics(
+    progress: Progress, batch: Batch, told: Sequence[Group], figures: Mapping[str, float]
+) -> dict[str, float | str]:
+    """One line of metrics.jsonl: counters, rewards, stop reasons, the curriculum's and the trainer's figures."""
+    rollouts = [r for g in told for r in g.rollouts]
+    known = sum(g.successes + g.failures for g in told)
+    return {
+        "schema": 1.0,
+        "step": progress.step,
+        "rollouts_total": progress.rollouts,
+        "tokens_total": progress.tokens,
+        "reward_mean": sum(g.successes for g in told) / known if known else 0.0,
+        "truncated_share": sum(r.finish_reason is FinishReason.LENGTH for r in rollouts) / max(1, len(rollouts)),
+        "completion_tokens_mean": sum(len(r.token_ids) for r in rollouts) / max(1, len(rollouts)),
+        "reason": batch.reason,
+        **{k: float(v) for k, v in batch.figures.items()},
+        **figures,
+    }

@@ -1,0 +1,101 @@
+"""The error tree. The class decides the exit code and whether a retry can help; nothing else does."""
+
+from __future__ import annotations
+
+
+class CuresError(Exception):
+    """Base of every error this project raises on purpose.
+
+    `exit_code` is what the `cures` command and every child process end with; `retryable` tells the parent task whether
+    running the same thing again can help. The message names the place, the value and the remedy.
+    """
+
+    exit_code: int = 1
+    retryable: bool = False
+
+
+class ConfigError(CuresError, ValueError):
+    """The configuration or the command line is wrong: fix it, a retry cannot help."""
+
+    exit_code = 2
+
+
+class DataRejected(CuresError, ValueError):
+    """The prompt set or a suite did not pass validation."""
+
+    exit_code = 3
+
+
+class MissingInput(CuresError, FileNotFoundError):
+    """A file, folder or model the user named is not there."""
+
+    exit_code = 2
+
+    def __str__(self) -> str:  # FileNotFoundError would print errno fields
+        return str(self.args[0]) if self.args else ""
+
+
+class MissingExtra(CuresError, ImportError):
+    """An optional dependency is not installed; the message holds the line that installs it."""
+
+    exit_code = 2
+
+
+class CorruptArtifact(CuresError, ValueError):
+    """Stored bytes do not match their recorded digest, or a recorded file is gone."""
+
+
+class CurriculumMisuse(CuresError, ValueError):
+    """A curriculum was told a request it did not ask, or told twice. State is untouched."""
+
+
+class TrainingDiverged(CuresError, ArithmeticError):
+    """Too many non-finite losses or gradients in a row."""
+
+
+class EngineFailed(CuresError, RuntimeError):
+    """A rollout engine died or did not answer within its deadline."""
+
+    retryable = True
+
+
+class ChildFailed(CuresError, RuntimeError):
+    """A stage's child process ended without a result, for example killed by a signal."""
+
+    retryable = True
+
+
+class StoreUnavailable(CuresError, OSError):
+    """The store did not answer, or refused for a reason that may pass (outage, disk full)."""
+
+    retryable = True
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class TryAgain(CuresError):
+    """Nothing is wrong, but not now: the run's lease is held elsewhere, or the process was asked to stop."""
+
+    exit_code = 75
+    retryable = True
+
+
+class LeaseHeld(TryAgain):
+    """Another process works on this run."""
+
+    retryable = False
+
+
+class LeaseLost(TryAgain):
+    """This process was paused past its lease and another took over: it must not commit anything."""
+
+    retryable = False
+
+
+class Preempted(TryAgain):
+    """The process was asked to stop (SIGTERM) and stopped at a step boundary, with its checkpoint saved."""
+
+
+class InjectedFault(CuresError, RuntimeError):
+    """Raised by `cures_core.faults` where the configuration asks for it (drills and tests)."""

@@ -1,0 +1,56 @@
+"""Faults on request: named places in the code where a drill or a test can make the process fail, once.
+
+`CURES_FAULTS` holds `point=action` pairs separated by commas; actions: `kill` (SIGKILL to this process), `raise`
+(`InjectedFault`), `stop` (SIGTERM to this process). A point may carry a counter, `train.step:13=kill`: `train.step` is
+hit with `detail="13"`. Each pair fires once per run: the marker file in `CURES_FAULTS_DIR` is written first.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from cures_core.errors import ConfigError, InjectedFault
+
+_ACTIONS = ("kill", "raise", "stop")
+
+
+def parse_fault(text: str) -> tuple[str, str]:
+    """Split `point=action`; `ConfigError` if the action is not one of kill, raise, stop."""
+    point, _, action = text.partition("=")
+    if not point or action not in _ACTIONS:
+        raise ConfigError(f"fault {text!r}: write POINT=ACTION with ACTION one of {', '.join(_ACTIONS)}")
+    return point.strip(), action
+
+
+def fault_point(name: str, detail: str = "") -> None:
+    """Fail here if the environment asks for it and this pair has not fired yet; otherwise do nothing."""
+    wanted = os.environ.get("CURES_FAULTS", "")
+    if not wanted:
+        return
+    names = {name, f"{name}:{detail}"}
+    for text in wanted.split(","):
+        point, action = parse_fault(text)
+        if point in names and _first_time(point, action):
+            _fail(point, action)
+
+
+def _first_time(point: str, action: str) -> bool:
+    folder = Path(os.environ.get("CURES_FAULTS_DIR", "."))
+    folder.mkdir(parents=True, exist_ok=True)
+    marker = folder / f"{point.replace('/', '_').replace(':', '_')}.{action}"
+    try:
+        marker.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _fail(point: str, action: str) -> None:
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif action == "stop":
+        os.kill(os.getpid(), signal.SIGTERM)
+    else:
+        raise InjectedFault(f"fault injected at {point} (configured under `faults`); retry to go on")

@@ -1,0 +1,49 @@
+"""From a configuration to live objects: policy, engine, trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cures_core.checkpoint import Checkpoint
+from cures_core.config.rollout import RolloutConfig
+from cures_core.config.run import RunConfig
+from cures_core.jobs.spec import Job
+from cures_core.policy.loading import Policy, load_policy, setup_torch
+from cures_core.rollout.base import RolloutEngine
+
+
+def assemble_policy(job: Job, checkpoint: Checkpoint | None) -> Policy:
+    """The base policy, with the checkpoint's weights where there is one."""
+    cfg = job.config
+    device = setup_torch(cfg.device, cfg.seed)
+    revision, dtype = None, "float32"
+    if cfg.policy.type == "pretrained":
+        revision = None if Path(job.policy).exists() else cfg.policy.revision
+        dtype = cfg.policy.dtype
+    policy = load_policy(job.policy, device, dtype=dtype, revision=revision, lora=cfg.training.lora)
+    if checkpoint is not None:
+        policy.load_trainable(checkpoint.weights)
+    return policy
+
+
+def assemble_engine(policy: Policy, cfg: RolloutConfig) -> RolloutEngine:
+    """The rollout engine on the policy's own weights."""
+    from cures_core.rollout import HfEngine
+
+    return HfEngine(policy.model, policy.tokenizer, cfg, policy.device)
+
+
+def evaluation_rollout(cfg: RunConfig, temperature: float) -> RolloutConfig:
+    """The run's rollout settings at a suite's temperature (0 is greedy)."""
+    return cfg.rollout.model_copy(update={"temperature": temperature})
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes the numbers, for records and reports."""
+    from importlib.metadata import version
+
+    import cures_core
+
+    found: dict[str, Any] = {name: version(name) for name in ("torch", "transformers", "numpy", "scipy")}
+    return {"cures": cures_core.__version__, **found}

@@ -1,0 +1,44 @@
+"""A job's ties to its parent: events out on stdout, stop requests in by signal, and no life after the parent's death."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from typing import Any, TextIO
+
+from cures_core.errors import Preempted
+
+_ORPHANED = 75
+
+
+class Parent:
+    """Created once at the start of a job's process."""
+
+    def __init__(self) -> None:
+        # Libraries may print: their text goes to stderr, the pipe to the parent stays clean.
+        self._events: TextIO = os.fdopen(os.dup(1), "w", buffering=1)
+        os.dup2(2, 1)
+        self._stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stop.set())
+        threading.Thread(target=self._die_with_parent, daemon=True).start()
+
+    @property
+    def stop_requested(self) -> bool:
+        return self._stop.is_set()
+
+    def emit(self, event: str, **figures: Any) -> None:
+        """Tell the parent; figures are JSON values."""
+        print(json.dumps({"event": event, **figures}), file=self._events, flush=True)
+
+    def stop_if_asked(self, done: str) -> None:
+        """Raise `Preempted` after a stop request; call it where everything done so far is saved."""
+        if self.stop_requested:
+            raise Preempted(f"asked to stop; saved {done}. Resume to go on from there")
+
+    def _die_with_parent(self) -> None:
+        sys.stdin.buffer.read()  # returns when the parent closes its end, by dying or on purpose
+        os._exit(_ORPHANED)

@@ -1,0 +1,98 @@
+"""Job: the first posterior, from a budgeted sample of rollouts, from all prompts, or from none."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cures_core.config.prior import NoPrior, SamplePrior
+from cures_core.curriculum import Posterior
+from cures_core.epoch import roll_out
+from cures_core.errors import ConfigError
+from cures_core.files import canonical_json, write_atomic
+from cures_core.jobs.assemble import assemble_engine, assemble_policy
+from cures_core.jobs.chunks import in_chunks
+from cures_core.jobs.parent import Parent
+from cures_core.jobs.spec import Job
+from cures_core.prompts import PromptSet
+from cures_core.rewards import make_verifier
+from cures_core.terms import Prompt, Request
+
+
+def run(job: Job, parent: Parent) -> None:
+    """Write `posterior.parquet` and `figures.json` (prompts, rollouts, tokens, unknown) to `job.out`."""
+    if job.prompts is None:
+        raise ConfigError("a prior needs prompts")
+    cfg = job.config
+    prompts = PromptSet.read_parquet(job.prompts)
+    if job.posterior is None:
+        posterior, moved = Posterior.fresh(prompts, cfg.curriculum.posterior), {"kept": 0, "new": len(prompts)}
+    else:
+        posterior, moved = Posterior.load(job.posterior).migrate(prompts)
+    rows: list[dict[str, Any]] = []
+    if not isinstance(cfg.prior, NoPrior) and (requests := plan(job, prompts, posterior)):
+        with make_verifier(cfg.reward) as verifier:
+            engine = assemble_engine(assemble_policy(job, None), cfg.rollout)
+
+            def work(chunk: Sequence[Request]) -> list[dict[str, Any]]:
+                return [
+                    {
+                        "id": g.request.prompt.id,
+                        "successes": g.successes,
+                        "failures": g.failures,
+                        "unknown": g.unknown,
+                        "tokens": sum(len(r.token_ids) for r in g.rollouts),
+                    }
+                    for g in roll_out(chunk, engine, verifier)
+                ]
+
+            rows = in_chunks(requests, cfg.prior.chunk_prompts, job.scratch, work, parent, "prior")
+    if rows:
+        successes = np.array([row["successes"] for row in rows], dtype=np.float64)
+        failures = np.array([row["failures"] for row in rows], dtype=np.float64)
+        posterior.update([row["id"] for row in rows], successes, failures, step=0)
+    posterior.save(job.out / "posterior.parquet")
+    figures = {
+        "prompts": len(rows),
+        "rollouts": sum(row["successes"] + row["failures"] + row["unknown"] for row in rows),
+        "tokens": sum(row["tokens"] for row in rows),
+        "unknown": sum(row["unknown"] for row in rows),
+        **moved,
+    }
+    write_atomic(job.out / "figures.json", canonical_json(figures))
+
+
+def plan(job: Job, prompts: PromptSet, posterior: Posterior) -> list[Request]:
+    """Requests for the prompts that lack evidence: all of them, or a sample stratified by group within the budget."""
+    cfg = job.config
+    if isinstance(cfg.prior, NoPrior):
+        return []
+    lacking = set(posterior.without_evidence())
+    candidates = [p for p in prompts if p.id in lacking]
+    if isinstance(cfg.prior, SamplePrior):
+        candidates = stratified(candidates, cfg.prior.budget // cfg.prior.rollouts_per_prompt, cfg.seed)
+    # The seed differs from that of every training step: those are derived from (seed, step >= 1, round).
+    seed = int(np.random.SeedSequence([cfg.seed, 0x5052494F52]).generate_state(1, np.uint64)[0] >> 1)
+    return [Request(f"prior-{i}", p, cfg.prior.rollouts_per_prompt, seed) for i, p in enumerate(candidates)]
+
+
+def stratified(prompts: Sequence[Prompt], num: int, seed: int) -> list[Prompt]:
+    """`num` prompts, as equally many from every group (source x level) as their sizes allow; in order of id."""
+    groups: dict[tuple[str, str], list[Prompt]] = defaultdict(list)
+    for prompt in sorted(prompts, key=lambda p: p.id):
+        groups[prompt.source, prompt.level].append(prompt)
+    rng = np.random.default_rng([seed, 0x5354524154])
+    shuffled = [[group[i] for i in rng.permutation(len(group))] for _, group in sorted(groups.items())]
+    taken: list[Prompt] = []
+    depth = 0
+    while len(taken) < min(num, len(prompts)):
+        layer = [group[depth] for group in shuffled if depth < len(group)]
+        room = num - len(taken)
+        if len(layer) > room:
+            layer = [layer[i] for i in sorted(rng.permutation(len(layer))[:room])]
+        taken += layer
+        depth += 1
+    return sorted(taken, key=lambda p: p.id)

@@ -1,0 +1,47 @@
+"""A folder of files that is complete exactly when its manifest is there and every byte matches it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from cures_core.errors import CorruptArtifact
+from cures_core.files import canonical_json, digest_file, write_atomic
+
+MANIFEST = "manifest.json"
+
+
+def write_manifest(folder: Path) -> str:
+    """Flush every file below `folder`, then write `manifest.json` (size and SHA-256 of each) last; returns its digest."""
+    files = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
+        with path.open("rb") as f:
+            os.fsync(f.fileno())
+        files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest_file(path)}
+    write_atomic(folder / MANIFEST, canonical_json({"schema": 1, "files": files}))
+    return digest_file(folder / MANIFEST)
+
+
+def verify_manifest(folder: Path) -> str:
+    """Check every file against the manifest and return the manifest's digest.
+
+    Raises `CorruptArtifact` naming the first file that is missing, changed or not listed.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        raise CorruptArtifact(f"{folder}: no {MANIFEST}, so the folder was never finished")
+    try:
+        listed: dict[str, dict[str, object]] = json.loads(path.read_bytes())["files"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptArtifact(f"{path}: not a manifest ({error})") from error
+    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST}
+    if extra := sorted(present - listed.keys()):
+        raise CorruptArtifact(f"{folder / extra[0]}: not in the manifest")
+    for name, entry in sorted(listed.items()):
+        file = folder / name
+        if name not in present:
+            raise CorruptArtifact(f"{file}: listed in the manifest, but gone")
+        if file.stat().st_size != entry["bytes"] or digest_file(file) != entry["sha256"]:
+            raise CorruptArtifact(f"{file}: bytes do not match the manifest")
+    return digest_file(path)

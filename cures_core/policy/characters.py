@@ -1,0 +1,58 @@
+"""A small character-level causal LM and its tokenizer, in the classes that transformers and vLLM know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cures_core.chains import MAX_STEPS, SYMBOLS
+from cures_core.config.policy import WarmStartPolicy
+from cures_core.errors import ConfigError
+
+PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
+
+
+def character_tokenizer(symbols: str = SYMBOLS) -> Any:
+    """A `PreTrainedTokenizerFast` with one token a character; no begin token, pads on the left."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {token: i for i, token in enumerate([PAD, EOS, UNKNOWN, *symbols])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=EOS,
+        unk_token=UNKNOWN,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def character_model(cfg: WarmStartPolicy, tokenizer: Any) -> Any:
+    """A `GPT2LMHeadModel` with random weights drawn from torch's current generator.
+
+    Learned absolute positions, because a scratchpad digit has to find the operands of its own step: rotary positions
+    learned the task several times slower.
+    """
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    if cfg.hidden_size % cfg.heads:
+        raise ConfigError(f"policy.hidden_size {cfg.hidden_size} is not a multiple of policy.heads {cfg.heads}")
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=len(tokenizer),
+            n_positions=max(64, 4 * MAX_STEPS),
+            n_embd=cfg.hidden_size,
+            n_layer=cfg.layers,
+            n_head=cfg.heads,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            tie_word_embeddings=False,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            bos_token_id=None,
+        )
+    )

@@ -1,0 +1,107 @@
+"""From a folder in Hugging Face format to a policy in memory, with or without adapters, and back."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cures_core.config.device import DeviceConfig
+from cures_core.config.training import LoraConfig
+from cures_core.errors import ConfigError, MissingInput
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A causal LM on its device, with its tokenizer. `model` is the peft wrapper where adapters are trained."""
+
+    model: Any
+    tokenizer: Any
+    device: Any
+
+    def trainable(self) -> dict[str, Any]:
+        """Trainable parameters by name: what a checkpoint holds. Order is the model's."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def load_trainable(self, weights: dict[str, Any]) -> None:
+        """Copy saved tensors into the trainable parameters. `ConfigError` if names or shapes differ."""
+        import torch
+
+        mine = self.trainable()
+        if set(mine) != set(weights):
+            odd = sorted(set(mine) ^ set(weights))[0]
+            raise ConfigError(f"checkpoint and policy have different trainable tensors, for example {odd}")
+        with torch.no_grad():
+            for name, parameter in mine.items():
+                if parameter.shape != weights[name].shape:
+                    raise ConfigError(
+                        f"{name}: checkpoint has shape {tuple(weights[name].shape)}, policy {tuple(parameter.shape)}"
+                    )
+                parameter.copy_(weights[name])
+
+
+def setup_torch(cfg: DeviceConfig, seed: int) -> Any:
+    """Seed torch, fix its threads, ask for deterministic kernels; returns the device."""
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.manual_seed(seed)
+    if cfg.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device.type is cuda, but torch finds no CUDA device; set device.type = 'cpu' or 'auto'")
+    on_gpu = cfg.type == "cuda" or (cfg.type == "auto" and torch.cuda.is_available())
+    if not on_gpu:
+        torch.set_num_threads(cfg.threads)
+    return torch.device("cuda" if on_gpu else "cpu")
+
+
+def load_policy(
+    folder: str | Path,
+    device: Any,
+    *,
+    dtype: str = "float32",
+    revision: str | None = None,
+    lora: LoraConfig | None = None,
+) -> Policy:
+    """Load model and tokenizer; with `lora`, wrap the model in fresh adapters (random A drawn from torch's generator).
+
+    Raises `MissingInput` where neither a folder nor a reachable hub id is found.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision, padding_side="left")
+        model = AutoModelForCausalLM.from_pretrained(folder, revision=revision, dtype=getattr(torch, dtype))
+    except (OSError, ValueError) as error:
+        raise MissingInput(
+            f"{folder}: no model there, and no hub copy within reach ({str(error).splitlines()[0]}). "
+            "Name a folder that holds config.json, model.safetensors and the tokenizer"
+        ) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if lora is not None:
+        from peft import LoraConfig as PeftLora
+        from peft import get_peft_model
+
+        model = get_peft_model(
+            model,
+            PeftLora(
+                r=lora.rank,
+                lora_alpha=lora.alpha,
+                target_modules=list(lora.targets),
+                lora_dropout=0.0,
+                task_type="CAUSAL_LM",
+            ),
+        )
+    return Policy(model.to(device), tokenizer, device)
+
+
+def save_policy(policy: Policy, folder: Path) -> None:
+    """Write a normal Hugging Face folder: adapters merged, safetensors, tokenizer beside it."""
+    model = policy.model
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    model.save_pretrained(folder)
+    policy.tokenizer.save_pretrained(folder)

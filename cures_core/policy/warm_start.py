@@ -1,0 +1,89 @@
+"""Supervised training of the small policy on the fallible tutor's demonstrations, resumable at a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cures_core.chains import Chains, Tutor
+from cures_core.checkpoint import Checkpoint, latest_step, save_step
+from cures_core.config.device import DeviceConfig
+from cures_core.config.policy import WarmStartPolicy
+from cures_core.optimizer_state import load_optimizer, optimizer_tensors
+from cures_core.policy.characters import character_model, character_tokenizer
+from cures_core.policy.loading import Policy, save_policy, setup_torch
+
+_WARMUP = 50
+
+
+def warm_start(
+    cfg: WarmStartPolicy, device_cfg: DeviceConfig, scratch: Path, out: Path, on_step: Callable[[int, float], None]
+) -> dict[str, float]:
+    """Train, checkpointing into `scratch`, and write the policy to `out`; returns the final figures.
+
+    Every step's demonstrations come from a generator seeded by (seed, step), so a resumed warm start sees the same ones.
+    """
+    import torch
+
+    device = setup_torch(device_cfg, cfg.seed)
+    tokenizer = character_tokenizer()
+    model = character_model(cfg, tokenizer).to(device)
+    policy = Policy(model, tokenizer, device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.learning_rate, weight_decay=0.01)
+    step, loss = 0, float("nan")
+    if (saved := latest_step(scratch)) is not None:
+        policy.load_trainable(saved.weights)
+        load_optimizer(optimizer, saved.optimizer)
+        step, loss = saved.step, saved.state["loss"]
+    tutor = Tutor(cfg.seed)
+    model.train()
+    while step < cfg.steps:
+        for group in optimizer.param_groups:
+            group["lr"] = cfg.learning_rate * _schedule(step, cfg.steps)
+        loss = _update(policy, optimizer, *tutor.demonstrate(np.random.default_rng([cfg.seed, 4, step]), cfg.batch))
+        step += 1
+        on_step(step, loss)
+        if step % cfg.checkpoint_every == 0 and step < cfg.steps:
+            weights = policy.trainable()
+            save_step(Checkpoint(weights, optimizer_tensors(optimizer), {}, {"step": step, "loss": loss}), scratch)
+    save_policy(policy, out)
+    return {"steps": float(step), "loss": loss}
+
+
+def _schedule(step: int, steps: int) -> float:
+    if step < _WARMUP:
+        return (step + 1) / _WARMUP
+    return 1.0 - 0.9 * (step - _WARMUP) / max(1, steps - _WARMUP)
+
+
+def _update(policy: Policy, optimizer: Any, chains: Chains, pads: np.ndarray) -> float:
+    """One AdamW step on the scratchpad tokens (and the end token) of the demonstrations; returns the mean loss."""
+    import torch
+
+    ids, is_answer = _encode(policy.tokenizer, chains, pads)
+    tokens = torch.from_numpy(ids).to(policy.device)
+    targets = torch.where(torch.from_numpy(is_answer).to(policy.device), tokens, -100)
+    logits = policy.model(input_ids=tokens, attention_mask=(tokens != policy.tokenizer.pad_token_id).long()).logits
+    loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten())
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)
+    optimizer.step()
+    return float(loss.detach())
+
+
+def _encode(tokenizer: Any, chains: Chains, pads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids (num, length), padded on the right, and the mask of answer positions, the end token included."""
+    texts = [(chains.problem(i), "".join(str(v) for v in pads[i, : chains.steps[i]])) for i in range(len(chains.steps))]
+    length = max(len(problem) + len(answer) for problem, answer in texts) + 1
+    vocabulary = tokenizer.get_vocab()
+    ids = np.full((len(texts), length), tokenizer.pad_token_id, dtype=np.int64)
+    is_answer = np.zeros_like(ids, dtype=bool)
+    for i, (problem, answer) in enumerate(texts):
+        row = [vocabulary[c] for c in problem + answer] + [tokenizer.eos_token_id]
+        ids[i, : len(row)] = row
+        is_answer[i, len(problem) : len(row)] = True
+    return ids, is_answer

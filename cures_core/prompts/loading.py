@@ -1,0 +1,238 @@
+"""Knows how a file becomes a `PromptSet`: read, examine every row, compare rows with rows, and account for each one."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cures_core.config.data import PromptFile
+from cures_core.errors import ConfigError, DataRejected
+from cures_core.prompts.canonical import coarse
+from cures_core.prompts.checks import Fields, Gold, Tokens, examine
+from cures_core.prompts.columns import MISSING, pick
+from cures_core.prompts.defects import REASONS, Defect, Flaw, Severity, escaped
+from cures_core.prompts.duplicates import repeated_groups, same_ids, same_problems
+from cures_core.prompts.identity import content_id
+from cures_core.prompts.lines import Snapshot
+from cures_core.prompts.promptset import COLUMNS, PromptSet
+from cures_core.prompts.reading import COLUMNAR, Row, format_of, open_rows
+
+MAX_QUARANTINE = 100_000
+"""Defects of rejected and dropped rows that are kept in detail; counts go on beyond it."""
+
+MAX_EXAMPLES = 1_000
+"""Warnings and repairs kept in detail for each reason."""
+
+_FLUSH_ROWS = 50_000
+_ANSWERS_REMEMBERED = 100_000
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What became of a file: every row read is in `prompts`, or counted in `rejected` or `dropped`."""
+
+    file: str
+    unit: str
+    """What `lines` count: "" for lines of text, "row " for rows of columnar files."""
+    prompts: PromptSet
+    lines: npt.NDArray[np.int64]
+    """Line (row, for columnar files) of every prompt, in the order of `prompts`."""
+    quarantine: list[Defect]
+    """Why rows were rejected or dropped, in file order; the first 100,000."""
+    warnings: list[Defect]
+    """Repairs and warnings of rows, in file order; the first 1,000 for each reason."""
+    counts: dict[str, int]
+    """Occurrences by reason, most frequent first."""
+    rows_read: int
+    rejected: int
+    """Rows rejected."""
+    dropped: int
+    """Rows dropped although nothing is wrong with them: copies and contaminated ones."""
+    file_digest: str
+    """SHA-256 of the file's bytes, hex."""
+
+
+def load_prompts(cfg: PromptFile, *, check_gold: Gold | None = None, count_tokens: Tokens | None = None) -> Loaded:
+    """Read, check and deduplicate a prompt file.
+
+    `check_gold` says None if the verifier can use an answer as gold, else why not; it is asked once for each answer.
+    Raises `MissingInput`, `ConfigError`, `DataRejected` (the file as a whole cannot be read) or `TryAgain` (it changed
+    meanwhile). Bad rows never raise: see `require_acceptable`.
+    """
+    if cfg.max_problem_tokens is not None and count_tokens is None:
+        raise ConfigError(f"{cfg.path}: max_problem_tokens needs a tokenizer, and this command has none; leave it out")
+    snapshot = Snapshot.of(Path(cfg.path))
+    judge_gold = None if check_gold is None else lru_cache(_ANSWERS_REMEMBERED)(check_gold)
+    columns, rows = open_rows(cfg)
+    columnar = format_of(Path(cfg.path), cfg.format) in COLUMNAR
+    log, kept = _Log(cfg.path, "row " if columnar else ""), _Kept()
+    for row in rows:
+        fields, flaws = (None, row.flaws) if row.record is None else examine(row.record, columns, cfg, row.raw)
+        if row.record is not None:
+            flaws = [*row.flaws, *flaws, *_asked(fields, cfg, judge_gold, count_tokens)]
+        if flaws and log.rejects(row, flaws):
+            continue
+        if fields is not None:
+            kept.add(row.line, fields, pick(row.record or {}, columns.id))
+    snapshot.check()
+    return _compare_rows(log, kept, snapshot.digest)
+
+
+def annotated(loaded: Loaded, found: Iterable[tuple[int, Flaw]]) -> Loaded:
+    """The same with flaws (index in `prompts`, flaw) added; prompts with a dropping or rejecting one are taken out."""
+    log = _Log(loaded.file, loaded.unit, loaded)
+    keep = log.whole_rows(found, loaded.prompts.table, loaded.lines)
+    return log.loaded(loaded.prompts.table.filter(pa.array(keep)), loaded.lines[keep], loaded.file_digest)
+
+
+def require_acceptable(loaded: Loaded, cfg: PromptFile) -> None:
+    """`DataRejected` with a table of reasons if too large a share of the rows was rejected, or if no prompt is left."""
+    share = loaded.rejected / max(loaded.rows_read, 1)
+    if len(loaded.prompts) and share <= cfg.max_reject_share:
+        return
+    head = (
+        f"{loaded.file}: {loaded.rejected:,} of {loaded.rows_read:,} rows rejected ({share:.1%}, allowed "
+        f"{cfg.max_reject_share:.1%}), {loaded.dropped:,} dropped, {len(loaded.prompts):,} kept."
+    )
+    raise DataRejected("\n".join([head, *reasons_table(loaded)]) if loaded.rows_read else f"{loaded.file}: no rows")
+
+
+def reasons_table(loaded: Loaded) -> list[str]:
+    """A line for each reason that took rows: count, reason, what it means, where it was first seen, remedy."""
+    first: dict[str, Defect] = {}
+    for defect in loaded.quarantine:
+        first.setdefault(defect.reason, defect)
+    taken = [(reason, number) for reason, number in loaded.counts.items() if reason in first]
+    width = max((len(reason) for reason, _ in taken), default=0)
+    return [f"  {number:>9,}  {reason:<{width}}  first: {first[reason].message}" for reason, number in taken]
+
+
+def _asked(fields: Fields | None, cfg: PromptFile, gold: Gold | None, tokens: Tokens | None) -> list[Flaw]:
+    """What the caller's verifier and tokenizer say."""
+    flaws: list[Flaw] = []
+    if fields is None:
+        return flaws
+    if gold is not None and (why := gold(fields.answer)) is not None:
+        flaws.append(("gold_rejected", why[:80]))
+    limit = cfg.max_problem_tokens
+    if limit is not None and tokens is not None and (number := tokens(fields.problem)) > limit:
+        flaws.append(("too_many_tokens", f"{number:,} tokens"))
+    return flaws
+
+
+class _Log:
+    """Counts and keeps defects."""
+
+    def __init__(self, file: str, unit: str, before: Loaded | None = None) -> None:
+        self._file, self._unit = file, unit
+        self._quarantine = list(before.quarantine) if before else []
+        self._warnings = list(before.warnings) if before else []
+        self._counts: Counter[str] = Counter(before.counts if before else {})
+        self._rejected, self._dropped = (before.rejected, before.dropped) if before else (0, 0)
+
+    def rejects(self, row: Row, flaws: Iterable[Flaw]) -> bool:
+        """Note the flaws of a row that was just read; True if it is rejected."""
+        excerpt = escaped(row.raw or repr(row.record))
+        severities = {self._note(row.line, row.unit, excerpt, flaw) for flaw in flaws}
+        self._rejected += Severity.REJECTED in severities
+        return Severity.REJECTED in severities
+
+    def whole_rows(
+        self, found: Iterable[tuple[int, Flaw]], table: pa.Table, lines: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.bool_]:
+        """Note flaws (position, flaw) of rows that were good by themselves; which rows stay."""
+        keep = np.ones(table.num_rows, dtype=np.bool_)
+        for i, flaw in found:
+            severity = self._note(int(lines[i]), self._unit, escaped(table.column("problem")[i].as_py()), flaw)
+            if severity in (Severity.REJECTED, Severity.DROPPED) and keep[i]:
+                keep[i] = False
+                self._rejected += severity is Severity.REJECTED
+                self._dropped += severity is Severity.DROPPED
+        return keep
+
+    def _note(self, line: int, unit: str, excerpt: str, flaw: Flaw) -> Severity:
+        code, detail = flaw
+        severity = REASONS[code].severity
+        self._counts[code] += 1
+        defect = Defect(self._file, line, code, severity, detail, excerpt, unit)
+        if severity in (Severity.REJECTED, Severity.DROPPED):
+            if len(self._quarantine) < MAX_QUARANTINE:
+                self._quarantine.append(defect)
+        elif self._counts[code] <= MAX_EXAMPLES:
+            self._warnings.append(defect)
+        return severity
+
+    def loaded(self, table: pa.Table, lines: npt.NDArray[np.int64], digest: str) -> Loaded:
+        """The outcome, with the rows that were kept."""
+        order = np.asarray(pc.sort_indices(table.column("id")))
+        kept = table.num_rows
+        return Loaded(
+            file=self._file,
+            unit=self._unit,
+            prompts=PromptSet(table),
+            lines=lines[order],
+            quarantine=sorted(self._quarantine, key=lambda d: (d.line, d.reason)),
+            warnings=sorted(self._warnings, key=lambda d: (d.line, d.reason)),
+            counts=dict(sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))),
+            rows_read=kept + self._rejected + self._dropped,
+            rejected=self._rejected,
+            dropped=self._dropped,
+            file_digest=digest,
+        )
+
+
+class _Kept:
+    """Good rows so far: columns in Arrow, and for each row its line and two 64-bit keys for the comparison of rows."""
+
+    def __init__(self) -> None:
+        self._tables: list[pa.Table] = []
+        self._rows: list[tuple[str, ...]] = []
+        self.lines, self.problem_keys, self.id_keys = array("q"), array("Q"), array("Q")
+
+    def add(self, line: int, fields: Fields, given_id: object) -> None:
+        problem, answer, source, level, subject = fields
+        self._rows.append((content_id(problem, answer), problem, answer, source, level, subject))
+        self.lines.append(line)
+        self.problem_keys.append(_key(coarse(problem)))
+        self.id_keys.append(
+            0 if given_id is MISSING or given_id is None else _key(str(given_id).encode("utf-8", "surrogatepass"))
+        )
+        if len(self._rows) >= _FLUSH_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        columns: Iterable[Sequence[str]] = zip(*self._rows, strict=True) if self._rows else [()] * len(COLUMNS)
+        arrays = [pa.array(column, pa.large_string()) for column in columns]
+        self._tables.append(pa.Table.from_arrays(arrays, names=list(COLUMNS)))
+        self._rows = []
+
+    def table(self) -> pa.Table:
+        self._flush()
+        return pa.concat_tables(self._tables)
+
+
+def _key(data: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
+
+
+def _compare_rows(log: _Log, kept: _Kept, digest: str) -> Loaded:
+    """Find copies and contradictions among the good rows."""
+    table = kept.table()
+    lines = np.array(kept.lines, dtype=np.int64)
+    found = list(same_ids(np.array(kept.id_keys, dtype=np.uint64), lines))
+    for group in repeated_groups(np.array(kept.problem_keys, dtype=np.uint64)):
+        rows = table.take(pa.array(group))
+        problems, answers = rows.column("problem").to_pylist(), rows.column("answer").to_pylist()
+        found += same_problems(group.tolist(), problems, answers, lines[group].tolist())
+    keep = log.whole_rows(found, table, lines)
+    return log.loaded(table if keep.all() else table.filter(pa.array(keep)), lines[keep], digest)

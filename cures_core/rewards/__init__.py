@@ -1,0 +1,45 @@
+"""Verifiers: from a completion and a gold answer to correct, wrong or unknown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cures_core.config.rewards import RewardConfig
+    from cures_core.rewards.base import ManagedVerifier
+
+__all__ = ["make_verifier"]
+
+
+def make_verifier(cfg: RewardConfig) -> ManagedVerifier:
+    """The configured verifier; use it as `with make_verifier(cfg) as verifier`, which ends its processes.
+
+    Raises `ConfigError` where a custom function cannot be imported.
+    """
+    from cures_core.config import rewards as config  # not at the top: child processes start faster without pydantic
+
+    match cfg:
+        case config.ExactConfig():
+            from cures_core.rewards.exact import ExactVerifier
+
+            return ExactVerifier()
+        case config.NumericConfig():
+            from cures_core.rewards.numeric import NumericVerifier
+
+            return NumericVerifier(cfg)
+        case config.MathConfig():
+            from cures_core.rewards.math import MathVerifier
+
+            return MathVerifier(cfg)
+        case config.ChoiceConfig():
+            from cures_core.rewards.choice import ChoiceVerifier
+
+            return ChoiceVerifier(cfg)
+        case config.RegexConfig():
+            from cures_core.rewards.regex import RegexVerifier
+
+            return RegexVerifier(cfg)
+        case config.CustomConfig():
+            from cures_core.rewards.custom import CustomVerifier
+
+            return CustomVerifier(cfg)

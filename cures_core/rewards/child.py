@@ -1,0 +1,156 @@
+"""The process that runs math-verify on text nobody trusts: confined, killable, and ended by the end of its input.
+
+`python -m cures_core.rewards.child WORK TIMEOUT_S MEMORY_MB` writes {"ready": true} to stdout, then answers jobs from
+stdin (both in `wire` frames): {"gold", "answer"} by {"outcome", "reason"}, {"pattern", "text"} by {"found"}. The only
+time limit in here is one of processor time that ends an orphan: a big-integer power holds the interpreter lock, so only
+the parent can stop it in time.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import resource
+import select
+import sys
+from typing import Any
+
+from cures_core.rewards.wire import Frames, pack
+
+_ORPHAN_POLL_S = 5.0
+"""How often an idle child looks whether its parent is still there, should a copy of the pipe be held open elsewhere."""
+_WARM_UP = (
+    (r"\frac{1}{2}", "1"),
+    ("(x+1)^2", "x^2+2x+1"),
+    (r"\sin^2 x", "x"),
+    ("(1,2)", "[1,3]"),
+    ("1,2", "2,3"),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\3\end{pmatrix}"),
+)
+"""Pairs compared before the first deadline runs: they build the parser's tables and load what sympy loads late."""
+_FORBIDDEN_EVENTS = ("socket.", "subprocess.", "os.", "shutil.", "ctypes.", "ftplib.", "urllib.", "webbrowser.", "pty.")
+
+
+def main(work: str, timeout_s: float, memory_mb: int) -> None:
+    """Serve until stdin ends. `work`: "math" imports and warms math-verify before the first job, "regex" does not."""
+    logging.disable(logging.CRITICAL)
+    parent = os.getppid()
+    jobs, replies = sys.stdin.fileno(), os.dup(sys.stdout.fileno())
+    if work == "math":
+        for gold, answer in _WARM_UP:
+            _judge(gold, answer)
+    _confine(memory_mb)
+    _send(replies, {"ready": True})
+    frames = Frames()
+    while True:
+        if not select.select([jobs], [], [], _ORPHAN_POLL_S)[0]:
+            if os.getppid() != parent:
+                return
+            continue
+        data = os.read(jobs, 1 << 16)
+        if not data:
+            return
+        for job in frames.feed(data):
+            _limit_processor_time(timeout_s)
+            _send(replies, _answer(job))
+
+
+def _answer(job: dict[str, Any]) -> dict[str, Any]:
+    try:
+        if "pattern" in job:
+            return _search(job["pattern"], job["text"])
+        return _judge(job["gold"], job["answer"])
+    except MemoryError:
+        return {"outcome": "unknown", "reason": "memory limit", "retire": True}
+    except RecursionError:
+        return {"outcome": "unknown", "reason": "nested too deeply", "retire": True}
+    except Exception as error:  # the process boundary: sympy raises anything; the type alone is safe to write down
+        return {"outcome": "unknown", "reason": type(error).__name__}
+
+
+def _search(pattern: str, text: str) -> dict[str, Any]:
+    """The first group (else all) of the pattern's last match; None where it does not match."""
+    last = None
+    for last in re.finditer(pattern, text):  # noqa: B007
+        pass
+    found = None if last is None else last[1 if last.re.groups else 0] or ""
+    return {"found": found}
+
+
+def _judge(gold: str, answer: str) -> dict[str, Any]:
+    """Compare as math-verify does, with what both sides parse to; no parsed object is ever turned into text."""
+    from math_verify import verify
+
+    wanted = _parse(gold)
+    if not wanted:
+        return {"outcome": "unknown", "reason": "the gold answer does not parse"}
+    given = _parse(answer)
+    if not given:
+        return {"outcome": "wrong", "reason": "the answer does not parse"}
+    equal = verify(wanted, given, timeout_seconds=None)
+    return {"outcome": "correct" if equal else "wrong", "reason": ""}
+
+
+def _parse(latex: str) -> list[Any]:
+    """The parsed formula in a list, empty where it does not parse.
+
+    Only math-verify's LaTeX reader is used: its reader of plain expressions ends in sympy's `parse_expr`, an `eval`.
+    """
+    from latex2sympy2_extended.latex2sympy2 import NormalizationConfig
+    from math_verify import LatexExtractionConfig, parse
+
+    normalization = NormalizationConfig(
+        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all", equations=False
+    )
+    reader = LatexExtractionConfig(boxed_match_priority=0, normalization_config=normalization)
+    found = parse(
+        f"\\boxed{{{latex}}}", [reader], fallback_mode="no_fallback", parsing_timeout=None, raise_on_error=True
+    )
+    return [item for item in found if not isinstance(item, str)]
+
+
+def _confine(memory_mb: int) -> None:
+    """Limits of the kernel, then a best-effort audit hook; both after everything needed is imported."""
+    for limit, value in (
+        (resource.RLIMIT_AS, memory_mb << 20),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NPROC, 0),
+    ):
+        resource.setrlimit(limit, (value, value))
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, sys.stdout.fileno())
+    os.dup2(null, sys.stderr.fileno())
+    readable = tuple({os.path.realpath(path) + os.sep for path in (sys.prefix, sys.base_prefix, *sys.path) if path})
+
+    def refuse(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open":
+            path, mode = str(arguments[0]), arguments[1]
+            if mode not in (None, "r", "rb") or not os.path.realpath(path).startswith(readable):
+                raise PermissionError("no files in here")
+        elif event.startswith(_FORBIDDEN_EVENTS) and event != "os.listdir":
+            raise PermissionError("no system calls in here")
+
+    sys.addaudithook(refuse)
+
+
+def _limit_processor_time(timeout_s: float) -> None:
+    """An orphan in the middle of a job dies of SIGXCPU, even while it holds the interpreter lock."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    soft = math.ceil(used.ru_utime + used.ru_stime + timeout_s) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
+
+
+def _send(pipe: int, message: dict[str, Any]) -> None:
+    data = pack(message)
+    while data:
+        data = data[os.write(pipe, data) :]
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]))
+    except BrokenPipeError:
+        sys.exit(0)

@@ -1,0 +1,47 @@
+"""Knows how a user's own function judges, named by a dotted path."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+
+from cures_core.config.rewards import CustomConfig
+from cures_core.errors import ConfigError
+from cures_core.rewards.managed import Managed
+from cures_core.terms import Outcome, Verdict
+
+_OUTCOMES = {True: Outcome.CORRECT, False: Outcome.WRONG}
+
+
+class CustomVerifier(Managed):
+    """Asks `function(completion, gold)`: True, False, or None for `unknown`. An exception is `unknown` too."""
+
+    def __init__(self, cfg: CustomConfig) -> None:
+        self._function = _load(cfg.function)
+
+    def judge(self, items: Sequence[tuple[str, str]]) -> list[Verdict]:
+        return [self._verdict(completion, gold) for completion, gold in items]
+
+    def check_gold(self, answer: str) -> str | None:
+        return None if answer.strip() else "empty"
+
+    def _verdict(self, completion: str, gold: str) -> Verdict:
+        try:
+            said = self._function(completion, gold)
+        except Exception as error:  # the plugin boundary: one bad completion must not end a training run
+            return Verdict(Outcome.UNKNOWN, rule="custom", reason=type(error).__name__)
+        if said is None or not isinstance(said, bool):
+            reason = "" if said is None else f"returned {type(said).__name__}, not True, False or None"
+            return Verdict(Outcome.UNKNOWN, rule="custom", reason=reason)
+        return Verdict(_OUTCOMES[said], rule="custom")
+
+
+def _load(path: str) -> Callable[[str, str], object]:
+    module, _, name = path.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"reward.function {path!r}: {error}. Write an importable package.module:function") from error
+    if not callable(function):
+        raise ConfigError(f"reward.function {path!r} is a {type(function).__name__}, not a function")
+    return function  # type: ignore[no-any-return]

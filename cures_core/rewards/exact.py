@@ -1,0 +1,24 @@
+"""Knows when a whole completion is the gold answer, letter by letter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cures_core.rewards.managed import Managed
+from cures_core.terms import Outcome, Verdict
+
+
+class ExactVerifier(Managed):
+    """`correct` where completion and gold are the same string after stripping white space at both ends."""
+
+    def judge(self, items: Sequence[tuple[str, str]]) -> list[Verdict]:
+        return [self._verdict(completion.strip(), gold.strip()) for completion, gold in items]
+
+    def check_gold(self, answer: str) -> str | None:
+        return None if answer.strip() else "empty"
+
+    @staticmethod
+    def _verdict(answer: str, gold: str) -> Verdict:
+        if not gold:
+            return Verdict(Outcome.UNKNOWN, answer, "exact", "the gold answer is empty")
+        return Verdict(Outcome.CORRECT if answer == gold else Outcome.WRONG, answer, "exact")

@@ -1,0 +1,18 @@
+"""Prompts in, rollouts with log-probabilities out. `build_engine` makes the engine that a configuration names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cures_core.config.rollout import RolloutConfig
+from cures_core.rollout.base import RolloutEngine
+
+
+def build_engine(cfg: RolloutConfig, model: Any, tokenizer: Any, device: Any = None) -> RolloutEngine:
+    """The engine of `cfg.type`, generating with `model` (a `transformers` causal LM on `device`)."""
+    from cures_core.rollout.hf import HfEngine
+
+    return HfEngine(model, tokenizer, cfg, device)
+
+
+__all__ = ["RolloutEngine", "build_engine"]

@@ -1,0 +1,25 @@
+"""The rollout engine's interface: requests in, rollouts with log-probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from cures_core.terms import Request, Rollout
+
+
+@runtime_checkable
+class RolloutEngine(Protocol):
+    """Same policy, prompt id, rollout index and seed give the same tokens, whatever else is in the call."""
+
+    def generate(
+        self, requests: Sequence[Request], *, progress: Callable[[int, int], None] | None = None
+    ) -> list[list[Rollout]]:
+        """One list of `request.n` rollouts for every request, in order. `progress(done, total)` counts rollouts."""
+        ...
+
+    def sync(self, model: Any) -> None:
+        """Take the trainer's current weights (a `transformers` causal LM). Called after every update."""
+        ...
+
+    def close(self) -> None: ...

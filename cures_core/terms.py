@@ -1,0 +1,101 @@
+"""The nouns every module shares: prompt, request, rollout, verdict, group. No behaviour beyond counting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One problem with its gold answer. `id` is the hash of the normalised content (`cures_core.prompts`)."""
+
+    id: str
+    problem: str
+    answer: str
+    source: str = ""
+    level: str = ""
+    subject: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Ask for `n` rollouts of one prompt. `id` is unique within a run; a request is told exactly once.
+
+    `seed` with the prompt id and the rollout's index fixes every random number of the rollout.
+    """
+
+    id: str
+    prompt: Prompt
+    n: int
+    seed: int
+
+
+class FinishReason(StrEnum):
+    """Why a rollout ended: at a stop token or string, or at the token limit (truncated)."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A completion with its log-probabilities.
+
+    `prompt_ids` and `token_ids` are token ids (the end token included when it was sampled); `logprobs[t]` is the
+    natural log-probability of `token_ids[t]` under the sampling policy at the sampling temperature;
+    `text` is the completion without stop tokens or stop strings.
+    """
+
+    request_id: str
+    index: int
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
+    finish_reason: FinishReason
+
+
+class Outcome(StrEnum):
+    """Three-valued: `unknown` (timeout, crash, unparsable gold) enters neither advantage nor posterior."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a verifier says of one completion: the outcome, the answer it read, the rule it used, and why."""
+
+    outcome: Outcome
+    extracted: str = ""
+    rule: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The rollouts of one request with their verdicts, in the same order."""
+
+    request: Request
+    rollouts: Sequence[Rollout]
+    verdicts: Sequence[Verdict]
+
+    @property
+    def successes(self) -> int:
+        return sum(v.outcome is Outcome.CORRECT for v in self.verdicts)
+
+    @property
+    def failures(self) -> int:
+        return sum(v.outcome is Outcome.WRONG for v in self.verdicts)
+
+    @property
+    def unknown(self) -> int:
+        return sum(v.outcome is Outcome.UNKNOWN for v in self.verdicts)
+
+    @property
+    def informative(self) -> bool:
+        """True where right and wrong both occur: only then is the group's gradient not zero."""
+        return self.successes > 0 and self.failures > 0

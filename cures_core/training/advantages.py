@@ -1,0 +1,86 @@
+"""Group advantages for groups of unequal size, and the explicit weight of every rollout in the loss. numpy only.
+
+A rollout with an unknown verdict has neither advantage nor weight. `sum of weights = 1` over the known rollouts of the
+batch, groups without signal included: their gradient is zero, and leaving them in the denominator keeps the meaning of
+the learning rate when the share of informative groups changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from cures_core.terms import Group, Outcome, Rollout
+
+Floats = npt.NDArray[np.float64]
+AdvantageName = Literal["grpo", "dr-grpo", "loo", "reinforce++"]
+WeightName = Literal["prompt", "rollout", "token"]
+_EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One rollout in the loss: `weight` multiplies the (length-normalised) sum over its tokens."""
+
+    rollout: Rollout
+    advantage: float
+    weight: float
+
+
+def group_advantages(rewards: Floats, name: AdvantageName) -> Floats:
+    """Advantages (n,) of one group's known rewards (n,) in {0, 1}. Zero where all rewards agree.
+
+    `grpo`: (r - mean) / (std + eps), population std (DeepSeekMath, eq. 3). `dr-grpo`: r - mean (Liu et al. 2025).
+    `loo`: r_i - mean of the others = n/(n-1) (r_i - mean), unbiased for every n >= 2 (Kool et al. 2019); n = 1 gives 0.
+    """
+    if len(rewards) == 0 or rewards.min() == rewards.max():
+        return np.zeros_like(rewards)
+    centred: Floats = rewards - rewards.mean()
+    if name == "grpo":
+        return centred / (rewards.std() + _EPS)
+    if name == "loo":
+        return centred * (len(rewards) / (len(rewards) - 1))
+    return centred
+
+
+def batch_samples(groups: Sequence[Group], advantage: AdvantageName, weight: WeightName) -> list[Sample]:
+    """Samples with non-zero advantage, in the order of the groups.
+
+    `reinforce++` normalises the reward over all known rollouts of the batch (Hu 2025): no group baseline.
+    """
+    rewards, rollouts = [], []
+    for group in groups:
+        known = [
+            (r, v) for r, v in zip(group.rollouts, group.verdicts, strict=True) if v.outcome is not Outcome.UNKNOWN
+        ]
+        rollouts.append([r for r, _ in known])
+        rewards.append(np.array([float(v.outcome is Outcome.CORRECT) for _, v in known]))
+    if advantage == "reinforce++":
+        every = np.concatenate(rewards) if rewards else np.zeros(0)
+        spread = every.std() if len(every) else 0.0
+        advantages = [(r - every.mean()) / (spread + _EPS) if spread > 0 else np.zeros_like(r) for r in rewards]
+    else:
+        advantages = [group_advantages(r, advantage) for r in rewards]
+    weights = _weights(rollouts, weight)
+    return [
+        Sample(rollout, float(a), w)
+        for group_rollouts, group_a, group_w in zip(rollouts, advantages, weights, strict=True)
+        for rollout, a, w in zip(group_rollouts, group_a, group_w, strict=True)
+        if a != 0.0
+    ]
+
+
+def _weights(rollouts: Sequence[Sequence[Rollout]], name: WeightName) -> list[list[float]]:
+    """`prompt`: 1 / (groups * n_i). `rollout`: 1 / rollouts. `token`: tokens of the rollout / tokens of the batch."""
+    occupied = sum(1 for group in rollouts if group)
+    total = sum(len(group) for group in rollouts)
+    tokens = sum(len(r.token_ids) for group in rollouts for r in group)
+    if name == "prompt":
+        return [[1.0 / (occupied * len(group))] * len(group) for group in rollouts]
+    if name == "rollout":
+        return [[1.0 / total] * len(group) for group in rollouts]
+    return [[len(r.token_ids) / tokens for r in group] for group in rollouts]

@@ -1,0 +1,1 @@
+"""One stage each: effects, retries, storage, validation, versioning."""

@@ -1,0 +1,78 @@
+"""Runs a job in a process of its own and turns what becomes of it into a result or the right error."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from cures_core import errors
+from cures_core.errors import ChildFailed, CuresError
+from cures_core.files import write_atomic
+from cures_core.jobs.spec import Job
+from tasks.progress import emit
+
+STOP_GRACE_S = 30.0
+
+
+def run_job(job: Job, *, faults_dir: Path) -> None:
+    """Run `python -m cures_core.jobs` to its end, passing its events on.
+
+    Raises the error the job reported, or `ChildFailed` (retryable) if a signal ended it. Whatever stops this function
+    (Ctrl-C, cancellation, SIGTERM) first lets the job save its checkpoint: SIGTERM, 30 s, then SIGKILL.
+    """
+    job.scratch.mkdir(parents=True, exist_ok=True)
+    spec, log, error = job.scratch / "job.json", job.scratch / "job.log", job.scratch / "error.json"
+    write_atomic(spec, job.model_dump_json().encode())
+    error.unlink(missing_ok=True)
+    environment = {**os.environ, "CURES_FAULTS": ",".join(job.config.faults), "CURES_FAULTS_DIR": str(faults_dir)}
+    with log.open("ab") as log_file:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "cures_core.jobs", str(spec)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log_file,
+            env=environment,
+            start_new_session=True,  # Ctrl-C reaches the parent alone, which then asks the job to stop
+        )
+    try:
+        assert child.stdout is not None
+        for line in child.stdout:
+            emit(json.loads(line))
+        code = child.wait()
+    except BaseException:
+        _stop(child)
+        raise
+    finally:
+        for pipe in (child.stdin, child.stdout):
+            if pipe is not None:
+                pipe.close()
+    if code != 0:
+        raise _failure(job, code, error, log)
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    child.terminate()
+    try:
+        child.wait(STOP_GRACE_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _failure(job: Job, code: int, error: Path, log: Path) -> CuresError:
+    if error.exists():
+        told = json.loads(error.read_bytes())
+        kind = getattr(errors, told["class"], CuresError)
+        return kind(told["message"]) if issubclass(kind, CuresError) else CuresError(told["message"])
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = "; the kernel kills processes when memory runs out" if name == "SIGKILL" else ""
+        return ChildFailed(
+            f"{job.name} was ended by {name}{hint}. Resume to go on from its last checkpoint; log: {log}"
+        )
+    return ChildFailed(f"{job.name} ended with exit code {code}; log: {log}\n{tail}")

@@ -1,0 +1,127 @@
+"""Runs: their names, leases, and the notes that commands and reports read. None of it decides whether work is redone."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cures_core.config.run import RunConfig
+from cures_core.config.storage import StoreConfig
+from cures_core.errors import ConfigError, CuresError, MissingInput
+from cures_core.files import canonical_json, digest_file, digest_json
+from tasks.builtin_data import ensure_builtin
+from tasks.records import Record, RunRef
+from tasks.storage import Store, open_store
+from tasks.storage.lease import Lease, check_token
+
+
+@contextmanager
+def open_run(config: RunConfig) -> Iterator[RunRef]:
+    """Hold the run's lease while the block runs, and note how it ended.
+
+    Raises `LeaseHeld` (exit code 75) if another process works on the same run.
+    """
+    store = open_store(config.store)
+    name, data_digest = run_name(config)
+    lease = Lease(store, name, config.store.lease_ttl_s)
+    ref = RunRef(name=name, config=config, token=lease.token, data_digest=data_digest)
+    try:
+        first = {"config": config.model_dump(mode="json"), "data_digest": data_digest, "started_at": _now()}
+        store.put_if_absent(f"runs/{name}/run.json", canonical_json(first))
+        _note_status(store, name, "running")
+        yield ref
+        _note_status(store, name, "completed")
+    except BaseException as error:
+        kind = "stopped" if isinstance(error, KeyboardInterrupt) or not isinstance(error, Exception) else "failed"
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+        _note_status(store, name, kind, message if isinstance(error, CuresError) else type(error).__name__)
+        raise
+    finally:
+        lease.close()
+
+
+def run_name(config: RunConfig) -> tuple[str, str]:
+    """(name, digest of the prompt set): the same configuration and data are the same run, so it resumes by itself."""
+    path = Path(config.data.path)
+    ensure_builtin(path)
+    if not path.exists():
+        raise MissingInput(f"{path}: no such prompt set; set data.path to a JSONL or Parquet file")
+    data_digest = digest_file(path)
+    decisive = config.model_dump(mode="json", exclude={"faults", "store"})
+    return f"{config.name}-{digest_json([decisive, data_digest])[:8]}", data_digest
+
+
+def resumed_config(store_cfg: StoreConfig, name: str) -> RunConfig:
+    """The configuration a run was started with. `ConfigError` if there is none, or if the prompt set has changed since."""
+    store = open_store(store_cfg)
+    data = store.get(f"runs/{name}/run.json")
+    if data is None:
+        known = ", ".join(run_names(store)) or "none"
+        raise ConfigError(f"no run {name} in {store_cfg.url}; runs there: {known}")
+    started = json.loads(data)
+    config = RunConfig.model_validate(started["config"]).model_copy(update={"store": store_cfg})
+    now_name, digest = run_name(config)
+    if digest != started["data_digest"]:
+        raise ConfigError(
+            f"{config.data.path} has changed since run {name} was started ({started['data_digest'][:12]} then, "
+            f"{digest[:12]} now). Restore it to resume, or start a new run with --config"
+        )
+    if now_name != name:
+        raise ConfigError(f"run {name} was started by a version whose defaults differ; start a new run with --config")
+    return config
+
+
+def run_names(store: Store) -> list[str]:
+    return sorted({key.split("/")[1] for key in store.list("runs")}) if any(store.list("runs")) else []
+
+
+def check_lease(store: Store, run: RunRef) -> None:
+    """Right before a commit: `LeaseLost` if another process holds the run now."""
+    check_token(store, run.name, run.token)
+
+
+def scratch_root(run: RunRef) -> Path:
+    """Where stages keep unfinished work; beside a local store, so that publishing is a rename."""
+    return Path(run.config.store.url).absolute() / "scratch"
+
+
+def faults_dir(run: RunRef) -> Path:
+    return Path(run.config.store.url).absolute() / "faults" / run.name
+
+
+def note_stage(store: Store, run: RunRef, label: str, record: Record, *, cached: bool) -> None:
+    """Remember which record this run used for a stage, and whether it was there already."""
+    place = f"runs/{run.name}/stages/{record.stage}{f'-{label}' if label else ''}.json"
+    note = {"stage": record.stage, "label": label, "key": record.key, "cached": cached, "noted_at": _now()}
+    store.put(place, canonical_json(note))
+
+
+def stage_notes(store: Store, name: str) -> list[dict[str, Any]]:
+    """The notes of a run, oldest first."""
+    notes = [json.loads(store.get(key) or b"{}") for key in store.list(f"runs/{name}/stages")]
+    return sorted(notes, key=lambda note: (note["noted_at"], note["stage"], note["label"]))
+
+
+def stage_record(store: Store, name: str, stage: str, label: str = "") -> Record | None:
+    """The record a run used for a stage."""
+    note = store.get(f"runs/{name}/stages/{stage}{f'-{label}' if label else ''}.json")
+    if note is None:
+        return None
+    data = store.get(f"stages/{stage}/{json.loads(note)['key']}.json")
+    return None if data is None else Record.model_validate_json(data)
+
+
+def run_status(store: Store, name: str) -> dict[str, Any]:
+    return json.loads(store.get(f"runs/{name}/status.json") or b'{"status":"unknown"}')  # type: ignore[no-any-return]
+
+
+def _note_status(store: Store, name: str, status: str, error: str = "") -> None:
+    store.put(f"runs/{name}/status.json", canonical_json({"status": status, "at": _now(), "error": error}))
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")

@@ -1,0 +1,166 @@
+"""Snapshots in a git repository: small files under a branch and a tag each, written without a working tree.
+
+A snapshot's commit is made from the branch's last one by git's plumbing, with its own index, and pushed together with
+its tag in one transaction that fails if the branch has moved meanwhile; then it is made again from the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cures_core.errors import ConfigError, StoreUnavailable
+from tasks.snapshots.commands import git, last_lines
+
+_TAG = re.compile(r"posterior/[A-Za-z0-9][A-Za-z0-9._-]{0,99}/[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_DEADLINE_S = 120.0
+_STALE_LOCK_S = 60.0
+_AUTHOR = {
+    "GIT_AUTHOR_NAME": "cures",
+    "GIT_AUTHOR_EMAIL": "cures@localhost",
+    "GIT_COMMITTER_NAME": "cures",
+    "GIT_COMMITTER_EMAIL": "cures@localhost",
+}
+
+
+class Pointers:
+    """The repository seen from a scratch folder, which holds the few objects that are needed and may be removed."""
+
+    def __init__(self, repository: str, scratch: Path) -> None:
+        self._url = repository if is_remote(repository) else str(Path(repository).absolute())
+        self._local = None if is_remote(repository) else Path(self._url)
+        self._git = scratch / "git"
+        scratch.mkdir(parents=True, exist_ok=True)
+        git(scratch, "init", "-q", "--bare", str(self._git))
+
+    def exists(self) -> bool:
+        """False for a path where there is no repository yet."""
+        return self._local is None or self._local.exists()
+
+    def create(self, branch: str) -> None:
+        """Make a bare repository at the path, if there is none. Many processes may try at once."""
+        place = self._local
+        if place is None or (place.exists() and any(place.iterdir())):
+            return
+        place.parent.mkdir(parents=True, exist_ok=True)
+        scratch = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
+        git(place.parent, "init", "-q", "--bare", "-b", branch, str(scratch))
+        git(scratch, "config", "core.fsync", "all")  # a tag must not outlive what it points to
+        try:
+            scratch.rename(place)
+        except OSError:
+            shutil.rmtree(scratch)
+            if not place.exists():
+                raise
+
+    def refs(self, *patterns: str) -> dict[str, str]:
+        """Reference names that match, with their commits."""
+        out = git(self._git, "ls-remote", "--refs", "--", self._url, *patterns).stdout.decode()
+        return {name: commit for commit, _, name in (line.partition("\t") for line in out.splitlines())}
+
+    def fetch(self, *refs: str) -> None:
+        """Get the files of references (a pattern may end in *), without history."""
+        git(self._git, "fetch", "-q", "--depth", "1", "--no-tags", "--", self._url, *(f"+{ref}:{ref}" for ref in refs))
+
+    def commits(self, refs: Sequence[str]) -> list[str]:
+        """Commits of fetched references."""
+        return git(self._git, "rev-parse", *(f"{ref}^{{commit}}" for ref in refs)).stdout.decode().split()
+
+    def read(self, names: Sequence[str]) -> list[bytes | None]:
+        """Contents of fetched files, each named `ref:path`; None where there is no such file."""
+        out = git(self._git, "cat-file", "--batch", stdin="".join(f"{name}\n" for name in names).encode()).stdout
+        contents: list[bytes | None] = []
+        for _ in names:
+            header, _, out = out.partition(b"\n")
+            if header.endswith(b" missing"):
+                contents.append(None)
+                continue
+            size = int(header.rsplit(b" ", 1)[1])
+            contents.append(out[:size])
+            out = out[size + 1 :]
+        return contents
+
+    def publish(self, branch: str, tag: str, files: Mapping[str, bytes], message: str, date: str) -> str | None:
+        """Put `files` on top of the branch under a new tag; returns the commit, or None if the tag exists by now.
+
+        Raises `ConfigError` if the branch holds other things, and `StoreUnavailable` if the repository does not take
+        the commit within two minutes.
+        """
+        branch_ref, tag_ref = f"refs/heads/{branch}", f"refs/tags/{tag}"
+        deadline, tries = time.monotonic() + _DEADLINE_S, 0
+        while True:
+            there = self.refs(branch_ref, tag_ref)
+            if tag_ref in there:
+                return None
+            tip = self._tip(branch_ref, files) if branch_ref in there else None
+            commit = self._commit(tip, files, message, date)
+            leases = [f"--force-with-lease={branch_ref}:{tip or ''}", f"--force-with-lease={tag_ref}:"]
+            targets = [f"{commit}:{branch_ref}", f"{commit}:{tag_ref}"]
+            pushed = git(self._git, "push", "-q", "--atomic", *leases, "--", self._url, *targets, check=False)
+            if pushed.returncode == 0:
+                return commit
+            there, tries = self.refs(branch_ref, tag_ref), tries + 1
+            if there.get(tag_ref) == commit:  # it went through, only the answer was lost
+                return commit
+            locked = self._remove_stale_lock(pushed.stderr.decode(errors="replace"))
+            hopeless = tries >= 5 and there.get(branch_ref) == tip and not locked
+            if hopeless or time.monotonic() > deadline:
+                raise StoreUnavailable(f"git push of {tag}: failed {tries} times, at last with: {last_lines(pushed)}")
+            time.sleep(min(2.0, 0.02 * 2**tries) * (0.5 + os.getpid() % 97 / 97))
+
+    def _tip(self, branch_ref: str, files: Mapping[str, bytes]) -> str:
+        self.fetch(branch_ref)
+        tip = git(self._git, "rev-parse", branch_ref).stdout.decode().strip()
+        names = git(self._git, "ls-tree", "--name-only", tip).stdout.decode().split()
+        if other := sorted(set(names) - {Path(path).parts[0] for path in files}):
+            raise ConfigError(
+                f"snapshot.branch: {branch_ref.removeprefix('refs/heads/')} holds other files ({other[0]}); "
+                f"name a branch that is for snapshots alone"
+            )
+        return tip
+
+    def _commit(self, parent: str | None, files: Mapping[str, bytes], message: str, date: str) -> str:
+        index = {"GIT_INDEX_FILE": str(self._git / "index.snapshot")}
+        Path(index["GIT_INDEX_FILE"]).unlink(missing_ok=True)
+        if parent is not None:
+            git(self._git, "read-tree", parent, env=index)
+        rows = []
+        for path, data in files.items():
+            blob = git(self._git, "hash-object", "-w", "--stdin", stdin=data).stdout.decode().strip()
+            rows.append(f"100644 {blob}\t{path}\n")
+        git(self._git, "update-index", "--add", "--index-info", env=index, stdin="".join(rows).encode())
+        tree = git(self._git, "write-tree", env=index).stdout.decode().strip()
+        when = {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
+        parents = [] if parent is None else ["-p", parent]
+        done = git(self._git, "commit-tree", tree, *parents, env={**_AUTHOR, **when}, stdin=message.encode())
+        return done.stdout.decode().strip()
+
+    def _remove_stale_lock(self, stderr: str) -> bool:
+        """True if a lock file was in the way. One left by a killed git, older than any push takes, is removed."""
+        found = re.search(r"Unable to create '([^']+\.lock)': File exists", stderr)
+        if found is None:
+            return False
+        lock = Path(found[1])
+        if self._local is not None and lock.is_relative_to(self._local.resolve()):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - lock.stat().st_mtime > _STALE_LOCK_S:
+                    lock.unlink()
+        return True
+
+
+def is_remote(repository: str) -> bool:
+    """True for a URL and for `user@host:path`, False for a path."""
+    return "://" in repository or re.match(r"[^/]+:", repository) is not None
+
+
+def check_tag(tag: str) -> str:
+    """Tags are `posterior/<run>/<k>`. Raises `ConfigError`."""
+    if not _TAG.fullmatch(tag) or ".." in tag or any(part.endswith((".", ".lock")) for part in tag.split("/")):
+        raise ConfigError(f"tag {tag[:80]!r}: use posterior/RUN/NUMBER, of letters, digits, '.', '_' and '-'")
+    return tag

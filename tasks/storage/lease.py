@@ -1,0 +1,172 @@
+"""One holder a run, with a fencing token: whoever was paused past its lease can no longer commit.
+
+The lease is one value in the store: token, holder, machine, process, and a beat that grows while the holder lives.
+Age is judged by monotonic clocks only. On the holder's own machine the beat carries that clock, and a dead process is
+seen at once; from elsewhere an observer has to watch the beat stand still for the lease's time to live.
+"""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cures_core.errors import LeaseHeld, LeaseLost, StoreUnavailable
+from tasks.storage.base import Store
+from tasks.storage.fencing import check_token, commit, encode, lease_key, parse, settle, swap
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process, as a lease names it. `machine` is where its process id and its monotonic clock mean something."""
+
+    label: str
+    machine: str
+    pid: int
+    started: str | None
+
+
+def this_process() -> Holder:
+    """The calling process."""
+    pid = os.getpid()
+    return Holder(f"{_user()}@{socket.gethostname()} (process {pid})", _machine(), pid, _process_start(pid))
+
+
+class Lease:
+    """Acquire on creation, beat from a thread, release on `close`. Raises `LeaseHeld` naming the holder."""
+
+    def __init__(self, store: Store, name: str, ttl_s: float) -> None:
+        self._store, self._name, self._ttl = store, name, ttl_s
+        self.token = acquire(store, name, ttl_s, this_process())
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._beat_until_closed, name=f"lease of {name}", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise `LeaseLost` if another process holds the run now."""
+        check_token(self._store, self._name, self.token)
+
+    def commit(self, key: str, data: bytes, expected: bytes | None = None) -> bool:
+        """See `fencing.commit`."""
+        return commit(self._store, self._name, self.token, key, data, expected)
+
+    def close(self) -> None:
+        """Give the run back. Safe to call twice, and where the store is gone: the lease then runs out by itself."""
+        self._closed.set()
+        self._thread.join()
+        try:
+            release(self._store, self._name, self.token)
+        except StoreUnavailable as error:
+            _log.warning(
+                "the lease of run %s was not given back (%s); it ends %.0f s from now", self._name, error, self._ttl
+            )
+
+    def _beat_until_closed(self) -> None:
+        while not self._closed.wait(self._ttl / 4):
+            try:
+                beat(self._store, self._name, self.token)
+            except LeaseLost as error:
+                _log.error("%s", error)  # the next commit is refused
+                return
+            except StoreUnavailable as error:
+                _log.warning("no sign of life could be written for run %s: %s", self._name, error)
+
+
+def acquire(
+    store: Store,
+    name: str,
+    ttl_s: float,
+    me: Holder,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> int:
+    """Become the holder and return the new fencing token; waits at most about `ttl_s` for a silent holder elsewhere.
+
+    Raises `LeaseHeld` as soon as the holder is known to live.
+    """
+    watched: bytes | None = None
+    since = clock()
+    while True:
+        raw, held = parse(store, name)
+        if held is None or held["holder"] is None or _is_dead(held, me, ttl_s, clock()):
+            free = True
+        elif me.machine == held["machine"] or (watched is not None and raw != watched):
+            raise LeaseHeld(
+                f"run {name} is held by {held['holder']}, which is alive. Wait until it ends, or stop it there"
+            )
+        else:
+            free = raw == watched and clock() - since > ttl_s
+        if free and (token := _take(store, name, raw, held, me, clock())) is not None:
+            return token
+        if not free and watched is None:
+            watched, since = raw, clock()
+        if not free:
+            sleep(min(1.0, ttl_s / 10))
+
+
+def beat(store: Store, name: str, token: int, clock: Callable[[], float] = time.monotonic) -> None:
+    """Give a sign of life. Raises `LeaseLost` if the run was taken over."""
+    swap(store, name, token, lambda held: {**held, "beat": held["beat"] + 1, "clock": clock()})
+
+
+def release(store: Store, name: str, token: int) -> None:
+    """Stop being the holder, if it still is. The token stays in the store: the next holder gets a larger one."""
+    try:
+        swap(store, name, token, lambda held: {**held, "holder": None})
+    except LeaseLost:
+        return
+
+
+def _take(
+    store: Store, name: str, raw: bytes | None, held: dict[str, Any] | None, me: Holder, clock: float
+) -> int | None:
+    """The new token, or None if somebody else was faster. A commit that the old holder began is taken along, so that
+    it is finished (`fencing.settle`) before the new holder looks at anything."""
+    token = 1 if held is None else int(held["token"]) + 1
+    mine = {"token": token, "holder": me.label, "machine": me.machine, "pid": me.pid, "started": me.started}
+    fresh = {**mine, "clock": clock, "beat": 0, "pending": None if held is None else held["pending"]}
+    if not store.compare_and_swap(lease_key(name), raw, encode(fresh)):
+        return None
+    settle(store, name)
+    return token
+
+
+def _is_dead(held: dict[str, Any], me: Holder, ttl_s: float, now: float) -> bool:
+    """Certain only on the holder's machine: its process is gone, or its beat is older than the lease lives."""
+    if held["machine"] != me.machine:
+        return False
+    return bool(now - held["clock"] > ttl_s) or _process_start(held["pid"]) != held["started"]
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # containers run under numbers without a name
+        return str(os.getuid())
+
+
+def _machine() -> str:
+    """Boot and process namespace: within it, process ids and the monotonic clock mean the same thing."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    space = Path("/proc/self/ns/pid")
+    if boot.exists() and space.exists():
+        return f"{boot.read_text().strip()} {space.readlink()}"
+    return socket.gethostname()
+
+
+def _process_start(pid: int) -> str | None:
+    """The process's start time in kernel ticks; None if there is no such process (or it is a zombie)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except (OSError, IndexError):
+        return None
+    return None if fields[0] in "ZX" else fields[19]

@@ -1,0 +1,269 @@
+"""The store on a folder: hard links for put-if-absent, renames under a file lock for the rest."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from cures_core.errors import ConfigError, CorruptArtifact, StoreUnavailable
+from cures_core.files import sync_folder
+from cures_core.manifest import MANIFEST, verify_manifest, write_manifest
+from tasks.storage.base import check_key
+from tasks.storage.published import check_folder, check_sizes, parse_manifest, sizes_below
+
+_STALE_S = 3600.0
+_LOCK_WAIT_S = 30.0
+
+
+class LocalStore:
+    """See `Store`. Works for any number of processes on one machine or on a file system with POSIX locks and links.
+
+    Unfinished writes lie in `.tmp` (swept when older than an hour), locks in `.locks`; both are the store's own.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).absolute()
+        self._swept = False
+
+    def get(self, key: str) -> bytes | None:
+        path = self._path(key)
+        with _explaining(path):
+            try:
+                return path.read_bytes()
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                return None
+
+    def put(self, key: str, data: bytes) -> None:
+        path = self._path(key)
+        with self._written(path, data) as scratch, self._locked(key):
+            scratch.replace(path)
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        path = self._path(key)
+        if path.exists():
+            return False
+        with self._written(path, data) as scratch:
+            try:
+                path.hardlink_to(scratch)
+            except FileExistsError:
+                return False
+        return True
+
+    def compare_and_swap(self, key: str, expected: bytes | None, data: bytes) -> bool:
+        if expected is None:
+            return self.put_if_absent(key, data)
+        path = self._path(key)
+        with self._written(path, data) as scratch, self._locked(key):
+            if self.get(key) != expected:
+                return False
+            scratch.replace(path)
+        return True
+
+    def delete(self, prefix: str) -> None:
+        path = self._path(prefix)
+        with _explaining(path), self._locked(prefix):
+            if not path.exists():
+                return
+            trash = self._scratch_path()
+            path.rename(trash)  # at once, so that nobody finds half a folder
+            sync_folder(path.parent)
+        _remove(trash)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        found = (p.relative_to(self.root) for p in self._path(prefix).rglob("*") if p.is_file())
+        yield from sorted(p.as_posix() for p in found if not any(part.startswith(".") for part in p.parts))
+
+    def publish_files(self, prefix: str, folder: Path) -> str:
+        target = self._path(prefix)
+        check_folder(folder)
+        with _explaining(target, sum(sizes_below(folder).values())):
+            digest = _seal(folder)
+            if self._holds(prefix, digest):
+                return digest
+            scratch = self._moved_in(folder)
+            _make_folder(target.parent)
+            self.delete(prefix)  # left by a process that died before its record: the work was done again, it is void
+            scratch.rename(target)
+            sync_folder(target.parent)
+        return digest
+
+    def verify_files(self, prefix: str, manifest: str | None = None, *, deep: bool = True) -> None:
+        folder = self._path(prefix)
+        place = str(folder)
+        with _explaining(folder):
+            check_sizes(parse_manifest(self.get(f"{prefix}/{MANIFEST}"), place, manifest), sizes_below(folder), place)
+            if deep:
+                verify_manifest(folder)
+
+    def local_path(self, prefix: str) -> Path:
+        folder = self._path(prefix)
+        if not folder.is_dir():
+            raise CorruptArtifact(f"{folder}: no such folder. The record that names it is void: run its stage again")
+        return folder
+
+    @contextlib.contextmanager
+    def scratch_folder(self, needed: int = 0) -> Iterator[Path]:
+        """A folder in the store for files that are to be published; gone afterwards. `needed`: bytes, for messages."""
+        with _explaining(self.root, needed):
+            folder = self._scratch_path()
+            folder.mkdir()
+            try:
+                yield folder
+            finally:
+                _remove(folder)
+
+    def _holds(self, prefix: str, digest: str) -> bool:
+        try:
+            self.verify_files(prefix, digest)
+        except CorruptArtifact:
+            return False
+        return True
+
+    def _moved_in(self, folder: Path) -> Path:
+        """The folder under a scratch name in the store: moved, or copied from another file system."""
+        scratch = self._scratch_path()
+        try:
+            return folder.rename(scratch)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+        try:
+            _copy(folder, scratch)
+            _seal(scratch)
+        except OSError:
+            _remove(scratch)
+            raise
+        return scratch
+
+    def _path(self, key: str) -> Path:
+        return self.root / check_key(key)
+
+    def _scratch_path(self) -> Path:
+        folder = self.root / ".tmp"
+        _make_folder(folder)
+        if not self._swept:
+            self._swept = True
+            _sweep(folder)
+        return folder / uuid.uuid4().hex
+
+    @contextlib.contextmanager
+    def _written(self, path: Path, data: bytes) -> Iterator[Path]:
+        """A durable scratch file with `data`, gone afterwards; `path`'s folder exists, and is flushed at the end."""
+        with _explaining(path, len(data)):
+            _make_folder(path.parent)
+            scratch = self._scratch_path()
+            try:
+                with scratch.open("xb") as f:
+                    f.write(data)
+                    f.flush()
+                    os.fsync(f.fileno())
+                yield scratch
+                sync_folder(path.parent)
+            finally:
+                scratch.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _locked(self, key: str) -> Iterator[None]:
+        """Exclusive over all processes and threads; released by the kernel if the holder dies."""
+        path = self.root / ".locks" / hashlib.sha256(key.encode()).hexdigest()[:2]
+        _make_folder(path.parent)
+        with path.open("a+") as f:
+            deadline = time.monotonic() + _LOCK_WAIT_S
+            while not _try_lock(f.fileno()):
+                if time.monotonic() > deadline:
+                    f.seek(0)
+                    raise StoreUnavailable(
+                        f"{path}: locked for {_LOCK_WAIT_S:.0f} s by process {f.read().strip() or 'unknown'} while "
+                        f"{key} was to be written. If that process is stopped, continue or end it, then retry"
+                    )
+                time.sleep(0.005)
+            f.truncate(0)
+            f.write(f"{os.getpid()}\n")
+            f.flush()
+            yield
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.mkdir()
+    for path in source.rglob("*"):  # shutil.copytree hides why it fails
+        if path.is_file():
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+
+
+def _seal(folder: Path) -> str:
+    """Make everything below a folder durable, the manifest last; returns the manifest's digest."""
+    for inner in (p for p in folder.rglob("*") if p.is_dir()):
+        sync_folder(inner)
+    return write_manifest(folder)
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _make_folder(folder: Path) -> None:
+    """Create a folder and its parents, each entry durable."""
+    missing = [p for p in (folder, *folder.parents) if not p.exists()]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what dead processes left. Age is judged by the file system's own clock."""
+    probe = folder / f"{uuid.uuid4().hex}.clock"
+    probe.touch()
+    now = probe.stat().st_mtime
+    probe.unlink()
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process sweeps as well
+            if now - max(p.stat().st_mtime for p in (path, *path.rglob("*"))) > _STALE_S:
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _explaining(path: Path, needed: int = 0) -> Iterator[None]:
+    """Turn the operating system's refusals into `StoreUnavailable` with a remedy."""
+    try:
+        yield
+    except StoreUnavailable:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreUnavailable(
+                f"{path}: the disk is full, {needed:,} bytes are needed and {_free(path):,} are free. Make room there, "
+                f"then resume the run; nothing half-written is left and nothing committed is lost"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EOPNOTSUPP):
+            raise StoreUnavailable(f"{path}: {error.strerror}. Change store.url or the folder's rights") from error
+        if error.errno in (errno.ENOTDIR, errno.EISDIR):
+            raise ConfigError(f"{path}: one name for a value and for a folder of values. Use another key") from error
+        if error.errno in (errno.EIO, errno.ESTALE, errno.ETIMEDOUT):
+            raise StoreUnavailable(f"{path}: {error.strerror}. Check the disk or the mount, then retry") from error
+        raise
+
+
+def _free(path: Path) -> int:
+    place = next((p for p in (path, *path.parents) if p.exists()), Path("/"))
+    return shutil.disk_usage(place).free

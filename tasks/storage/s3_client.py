@@ -1,0 +1,220 @@
+"""How S3 is reached: one client, deadlines and retries, and what its errors mean."""
+
+from __future__ import annotations
+
+import email.utils
+import functools
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cures_core.errors import ConfigError, CuresError, StoreUnavailable
+from tasks.storage.masking import masked
+
+T = TypeVar("T")
+
+CONNECT_S, READ_S = 3.0, 30.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
+_STALE_UPLOAD_S = 86_400.0
+_PASSING = {408, 409, 429, 500, 502, 503, 504}
+_REFUSED = {401, 403}
+_REFUSED_CODES = {
+    "ExpiredToken",
+    "InvalidToken",
+    "TokenRefreshRequired",
+    "AuthorizationHeaderMalformed",
+    "NoSuchBucket",
+}
+
+
+class AnswerError(Exception):
+    """The server's answer to one attempt: HTTP status and S3 error code; for the caller of `S3.call` to judge."""
+
+    def __init__(self, status: int, code: str, *, repeated: bool) -> None:
+        super().__init__(f"{status} {code}")
+        self.status, self.code, self.repeated = status, code, repeated
+
+
+class S3:
+    """A bucket and a prefix in it. All requests go through `call`."""
+
+    def __init__(self, url: str, endpoint_url: str | None = None, deadline_s: float = 60.0) -> None:
+        self.bucket, self.prefix = split_url(url)
+        self.endpoint_url, self._deadline_s = endpoint_url, deadline_s
+        self.client = make_client(endpoint_url, attempts=1)
+
+    @functools.cached_property
+    def _transfers(self) -> Any:
+        return make_client(self.endpoint_url, attempts=8)  # repeats single parts, not whole files
+
+    def name(self, key: str) -> str:
+        """The object's key in the bucket."""
+        return f"{self.prefix}/{key}" if self.prefix else key
+
+    def url(self, key: str) -> str:
+        """The object as messages name it."""
+        return f"s3://{self.bucket}/{self.name(key)}"
+
+    def call(self, operation: str, key: str, judged: tuple[int, ...] = (), **arguments: Any) -> Any:
+        """One S3 request, repeated with growing pauses while it may pass, until the deadline.
+
+        Answers with a status in `judged` raise `AnswerError`, whose `repeated` says that an earlier attempt may have
+        had an effect. Raises `StoreUnavailable` (deadline), `ConfigError` (credentials, rights, no such bucket) at
+        once, and `CuresError` for other refusals.
+        """
+        request = getattr(self.client, operation)
+        return self.attempt(key, lambda: request(Bucket=self.bucket, Key=self.name(key), **arguments), judged)
+
+    def read(self, key: str) -> tuple[bytes, str]:
+        """(bytes, ETag) of an object. Raises `AnswerError` with status 404 where there is none."""
+
+        def request() -> tuple[bytes, str]:
+            answer = self.client.get_object(Bucket=self.bucket, Key=self.name(key))
+            return answer["Body"].read(), answer["ETag"]
+
+        return self.attempt(key, request, judged=(404,))
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Keys of the objects in the folder `prefix` and below (relative to the store), with their sizes in bytes."""
+        found: dict[str, int] = {}
+        start = len(self.name("")) if self.prefix else 0
+        more: dict[str, str] = {}
+        while True:
+            arguments = {"Bucket": self.bucket, "Prefix": f"{self.name(prefix)}/", **more}
+            page = self.attempt(prefix, functools.partial(self.client.list_objects_v2, **arguments))
+            found |= {item["Key"][start:]: int(item["Size"]) for item in page.get("Contents", [])}
+            if not page.get("IsTruncated"):
+                return found
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def sha256(self, key: str) -> str:
+        """SHA-256 of an object's bytes, hex."""
+
+        def request() -> str:
+            digest = hashlib.sha256()
+            for chunk in self.client.get_object(Bucket=self.bucket, Key=self.name(key))["Body"].iter_chunks(1 << 20):
+                digest.update(chunk)
+            return digest.hexdigest()
+
+        return self.attempt(key, request)
+
+    def upload(self, key: str, path: Path) -> None:
+        """Send a file, in parts where it is large; the server checks the SHA-256 of each."""
+
+        def request() -> None:
+            with path.open("rb") as f:
+                extra = {"ChecksumAlgorithm": "SHA256"}
+                self._transfers.upload_fileobj(f, self.bucket, self.name(key), ExtraArgs=extra)
+
+        self.attempt(key, request)
+
+    def download(self, key: str, path: Path) -> None:
+        """Fetch an object into a file. Raises `AnswerError` with status 404 where there is none."""
+
+        def request() -> None:
+            with path.open("wb") as f:
+                self._transfers.download_fileobj(self.bucket, self.name(key), f)
+
+        self.attempt(key, request, judged=(404,))
+
+    def abort_stale_uploads(self) -> None:
+        """Drop what killed processes left of uploads in parts: it is invisible, but paid for."""
+        prefix = self.name("")
+        page = self.attempt("", lambda: self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=prefix))
+        now = email.utils.parsedate_to_datetime(page["ResponseMetadata"]["HTTPHeaders"]["date"])
+        for upload in page.get("Uploads", []):
+            if (now - upload["Initiated"]).total_seconds() > _STALE_UPLOAD_S:
+                name = {"Bucket": self.bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
+                self.attempt("", functools.partial(self.client.abort_multipart_upload, **name))
+
+    def attempt(self, key: str, request: Callable[[], T], judged: tuple[int, ...] = ()) -> T:
+        """`call` for any request."""
+        from botocore import exceptions as boto
+
+        passing = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError, boto.FlexibleChecksumError)
+        deadline, tries = time.monotonic() + self._deadline_s, 0
+        while True:
+            try:
+                return request()
+            except boto.NoCredentialsError as error:
+                remedy = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                raise ConfigError(f"{self.url(key)}: no credentials. {remedy}") from error
+            except boto.ClientError as error:
+                self._judge(key, error, judged, repeated=tries > 0)
+                failure: Exception = error
+            except (*passing, ConnectionError, TimeoutError) as error:
+                failure = error
+            except boto.BotoCoreError as error:
+                raise ConfigError(masked(f"{self.url(key)}: {error}")) from error
+            tries += 1
+            if time.monotonic() + self._pause(tries) > deadline:
+                raise StoreUnavailable(
+                    masked(f"{self.url(key)}: no success in {tries} attempts, the last one ended with: {failure}. ")
+                    + "Retry when the server answers again; nothing committed is lost"
+                ) from failure
+            time.sleep(self._pause(tries))
+
+    def _judge(self, key: str, error: Any, judged: tuple[int, ...], *, repeated: bool) -> None:
+        """Return only where another attempt may succeed."""
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        if status in _REFUSED or code in _REFUSED_CODES:
+            raise ConfigError(
+                masked(f"{self.url(key)}: refused to {self._principal()}: {error}. ")
+                + "Check the bucket's name, its policy, and that the credentials are valid and not expired"
+            ) from error
+        if status in judged:
+            raise AnswerError(status, code, repeated=repeated) from error
+        if status not in _PASSING and code != "SlowDown":
+            raise CuresError(masked(f"{self.url(key)}: {error}")) from error
+
+    def _principal(self) -> str:
+        """Who asks, without anything that could be used: the ends of the access key's id, and where it comes from."""
+        found = getattr(self.client, "_request_signer", None)
+        credentials = getattr(found, "_credentials", None)
+        if credentials is None:
+            return "an anonymous caller"
+        name = credentials.access_key
+        shown = f"{name[:4]}...{name[-4:]}" if len(name) >= 16 else "***"
+        return f"access key {shown} (from {credentials.method})"
+
+    def _pause(self, tries: int) -> float:
+        """Seconds; doubling, spread over processes so that they do not come back together."""
+        spread = 0.5 + (os.getpid() * 7919 + tries * 104729) % 1000 / 1000
+        return float(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**tries) * spread)
+
+
+def make_client(endpoint_url: str | None, attempts: int) -> Any:
+    """A boto3 S3 client. Credentials and, without `endpoint_url`, the endpoint come from the environment.
+
+    Making one takes a tenth of a second and threads may share it, so a process keeps those it has made.
+    """
+    variables = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
+    return _client(endpoint_url, attempts, variables)
+
+
+@functools.cache
+def _client(endpoint_url: str | None, attempts: int, _variables: tuple[tuple[str, str], ...]) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    own_server = endpoint_url or os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL_S3")
+    config = Config(
+        connect_timeout=CONNECT_S,
+        read_timeout=READ_S,
+        retries={"total_max_attempts": attempts, "mode": "standard"},
+        s3={"addressing_style": "path" if own_server else "auto"},
+    )
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if own_server and not region:
+        region = "us-east-1"
+    return boto3.session.Session().client("s3", endpoint_url=endpoint_url, region_name=region, config=config)
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """`s3://bucket/some/prefix` -> (bucket, prefix without slashes at its ends)."""
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    return bucket, prefix.strip("/")

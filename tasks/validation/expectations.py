@@ -1,0 +1,182 @@
+"""Knows the Great Expectations suite of a clean prompt set, and runs it: a second look at what will be used.
+
+Great Expectations takes seconds to import, so that happens inside the functions. Nothing of it leaves this process:
+analytics are off, and its pages are made self-contained (`tasks.validation.data_docs`).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from cures_core.config.data import PromptFile
+from cures_core.prompts.checks import LABEL_CHARS, not_an_answer
+from cures_core.prompts.identity import ID_HEX, content_id
+from cures_core.prompts.promptset import COLUMNS
+from tasks.validation.data_docs import make_self_contained
+
+MAX_FAILING_IDS = 100
+MAX_GROUPS = 200
+"""More distinct levels than this are not levels: rows would be pooled with nobody."""
+
+_NO_CONTROL = r"[\x00-\x08\x0b-\x1f\x7f\u200b\u202a-\u202e\u2066-\u2069]"
+
+
+def run_expectations(frame: Any, folder: Path, cfg: PromptFile) -> dict[str, Any]:
+    """Check a pandas frame with the columns of a `PromptSet`; write Data Docs to `folder`/data_docs.
+
+    Returns {success, failed_critical, expectations: [{expectation, column, description, severity, success, unexpected,
+    failing_ids}]}: no times, no random ids, so equal sets give equal results.
+    """
+    gx = _great_expectations()
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}
+    for site in list(context.list_data_docs_sites()):
+        context.delete_data_docs_site(site)
+    context.add_data_docs_site("prompts", _site(folder / "data_docs"))
+    source = context.data_sources.add_pandas("prompts")
+    batch = source.add_dataframe_asset("prompts").add_batch_definition_whole_dataframe("all")
+    suite = context.suites.add(gx.ExpectationSuite(name="prompts", expectations=build_suite(cfg)))
+    validation = context.validation_definitions.add(gx.ValidationDefinition(name="prompts", data=batch, suite=suite))
+    checkpoint = context.checkpoints.add(
+        gx.Checkpoint(
+            name="prompts",
+            validation_definitions=[validation],
+            result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["id"]},
+        )
+    )
+    outcome = checkpoint.run(batch_parameters={"dataframe": frame})
+    context.build_data_docs()
+    make_self_contained(folder / "data_docs")
+    (result,) = outcome.run_results.values()
+    rows = [_summary(one) for one in result.to_json_dict()["results"]]
+    rows.sort(key=lambda row: (row["column"], row["expectation"], row["description"]))
+    return {
+        "success": all(row["success"] for row in rows),
+        "failed_critical": sum(not row["success"] and row["severity"] == "critical" for row in rows),
+        "expectations": rows,
+    }
+
+
+def build_suite(cfg: PromptFile) -> list[Any]:
+    """The expectations, bounds from the configuration."""
+    _great_expectations()
+    e: Any = import_module("great_expectations.expectations")
+    final_answers, content_ids = _custom_expectations()
+    return [
+        e.ExpectTableColumnsToMatchOrderedList(column_list=list(COLUMNS), description="the columns of a prompt set"),
+        e.ExpectTableRowCountToBeBetween(min_value=1, description="at least one prompt"),
+        e.ExpectColumnValuesToBeUnique(column="id", description="every prompt once"),
+        e.ExpectColumnValuesToMatchRegex(
+            column="id", regex=f"^[0-9a-f]{{{ID_HEX}}}$", description="ids are digests of the content"
+        ),
+        content_ids(column_list=["id", "problem", "answer"], description="ids belong to problem and answer"),
+        *(
+            expectation
+            for column, limit in (("problem", cfg.max_problem_chars), ("answer", cfg.max_answer_chars))
+            for expectation in (
+                e.ExpectColumnValuesToNotBeNull(column=column, description=f"every prompt has a(n) {column}"),
+                e.ExpectColumnValueLengthsToBeBetween(
+                    column=column, min_value=1, max_value=limit, description=f"{column} length, characters"
+                ),
+                e.ExpectColumnValuesToNotMatchRegex(
+                    column=column, regex=_NO_CONTROL, description="no control or invisible characters"
+                ),
+                e.ExpectColumnValuesToMatchRegex(column=column, regex=r"\S", description="not blank"),
+            )
+        ),
+        final_answers(column="answer", description="whole, final answers: no placeholders, nothing cut off"),
+        *(
+            e.ExpectColumnValueLengthsToBeBetween(
+                column=column, min_value=0, max_value=LABEL_CHARS, description="labels are short"
+            )
+            for column in ("source", "level", "subject")
+        ),
+        e.ExpectColumnUniqueValueCountToBeBetween(
+            column="level",
+            min_value=0,
+            max_value=MAX_GROUPS,
+            severity="warning",
+            description="few levels: prompts of one level share evidence",
+        ),
+    ]
+
+
+@functools.cache
+def _custom_expectations() -> tuple[Any, Any]:
+    """(answers have the form of final answers, ids are the content's): built once the library is imported."""
+    import pandas
+
+    library = "great_expectations"
+    providers: Any = import_module(f"{library}.expectations.metrics.map_metric_provider")
+    bases: Any = import_module(f"{library}.expectations.expectation")
+    engine: Any = import_module(f"{library}.execution_engine").PandasExecutionEngine
+
+    class FinalAnswer(providers.ColumnMapMetricProvider):  # type: ignore[misc]
+        condition_metric_name = "column_values.final_answer"
+
+        @providers.column_condition_partial(engine=engine)  # type: ignore[untyped-decorator]
+        def _pandas(cls, column: Any, **_: Any) -> Any:  # noqa: N805 (the decorator passes the class)
+            return column.map(lambda text: not_an_answer(text) is None)
+
+    class ExpectColumnValuesToBeFinalAnswers(bases.ColumnMapExpectation):  # type: ignore[misc]
+        """Expect every value to have the form of a gold answer."""
+
+        map_metric = "column_values.final_answer"
+
+    class ContentId(providers.MulticolumnMapMetricProvider):  # type: ignore[misc]
+        condition_metric_name = "multicolumn_values.content_id"
+        condition_domain_keys = (
+            "batch_id",
+            "table",
+            "column_list",
+            "row_condition",
+            "condition_parser",
+            "ignore_row_if",
+        )
+
+        @providers.multicolumn_condition_partial(engine=engine)  # type: ignore[untyped-decorator]
+        def _pandas(cls, column_list: Any, **_: Any) -> Any:  # noqa: N805
+            rows = zip(*(column_list[name] for name in column_list.columns), strict=True)
+            return pandas.Series([content_id(p, a) == i for i, p, a in rows], index=column_list.index)
+
+    class ExpectMulticolumnValuesToBeContentIds(bases.MulticolumnMapExpectation):  # type: ignore[misc]
+        """Expect the first column to hold the content id of the second and third."""
+
+        map_metric = "multicolumn_values.content_id"
+
+    return ExpectColumnValuesToBeFinalAnswers, ExpectMulticolumnValuesToBeContentIds
+
+
+def _great_expectations() -> Any:
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read while the library is imported
+    return import_module("great_expectations")
+
+
+def _site(folder: Path) -> dict[str, Any]:
+    return {
+        "class_name": "SiteBuilder",
+        "show_how_to_buttons": False,
+        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder", "show_cta_footer": False},
+        "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder.absolute())},
+    }
+
+
+def _summary(result: Mapping[str, Any]) -> dict[str, Any]:
+    config, outcome = result["expectation_config"], result["result"]
+    kwargs = config["kwargs"]
+    failing = [row["id"] for row in outcome.get("unexpected_index_list") or []]
+    return {
+        "expectation": config["type"],
+        "column": kwargs.get("column") or ", ".join(kwargs.get("column_list", [])),
+        "description": config.get("description") or "",
+        "severity": str(config.get("severity", "critical")),
+        "success": bool(result["success"]),
+        "unexpected": int(outcome.get("unexpected_count") or 0),
+        "failing_ids": sorted(str(i) for i in failing)[:MAX_FAILING_IDS],
+        "error": str((result.get("exception_info") or {}).get("exception_message") or "")[:300],
+    }

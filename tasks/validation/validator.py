@@ -1,0 +1,146 @@
+"""Knows the validation of a prompt set with its suites from files to files; the stage around it commits the result."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cures_core.config.data import DataConfig, SuiteConfig
+from cures_core.errors import ConfigError, DataRejected
+from cures_core.files import canonical_json, write_atomic
+from cures_core.prompts import Loaded, PromptSet, annotated, load_prompts, require_acceptable
+from cures_core.prompts.checks import Gold, Tokens
+from cures_core.prompts.defects import Defect
+from cures_core.prompts.overlap import KINDS, Match, find_overlap, overlap_flaw
+from tasks.validation.expectations import run_expectations
+
+SCHEMA = 1
+MAX_MATCHES = 200
+MAX_LABELS = 200
+
+
+def validate(
+    cfg: DataConfig,
+    suites: Sequence[SuiteConfig],
+    out_dir: Path,
+    check_gold: Gold | None = None,
+    count_tokens: Tokens | None = None,
+) -> dict[str, Any]:
+    """Read and check everything, leave out what the suites hold, run the expectations, write it all to `out_dir`.
+
+    Files: prompts.parquet, suites/<name>.parquet, quarantine.jsonl (rejected and dropped rows), warnings.jsonl,
+    expectations.json, data_docs/, validation.json (what is returned). All but data_docs/ are the same bytes for the
+    same input. Raises what `load_prompts` raises, and `DataRejected` for a set or suite that is not acceptable; the
+    lists of rows are written first, so that the reasons can be read.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    if twice := [name for name, number in Counter(suite.name for suite in suites).items() if number > 1]:
+        raise ConfigError(f"two evaluation suites are named {twice[0]!r}; give each its own name")
+    read = {s.name: load_prompts(s, check_gold=check_gold, count_tokens=count_tokens) for s in suites}
+    loaded = load_prompts(cfg, check_gold=check_gold, count_tokens=count_tokens)
+    matches = list(find_overlap(loaded.prompts, {name: suite.prompts for name, suite in read.items()}))
+    clean = annotated(loaded, ((i, overlap_flaw(match, cfg.contamination)) for i, match in matches))
+    files = [clean, *read.values()]
+    _write_defects(out_dir / "quarantine.jsonl", [d for one in files for d in one.quarantine])
+    _write_defects(out_dir / "warnings.jsonl", [d for one in files for d in one.warnings])
+    for suite in suites:
+        require_acceptable(read[suite.name], suite)
+    if cfg.contamination == "reject":
+        _refuse_leaks(cfg, loaded, matches)
+    require_acceptable(clean, cfg)
+    expectations = run_expectations(clean.prompts.table.to_pandas(), out_dir, cfg)
+    write_atomic(out_dir / "expectations.json", canonical_json(expectations))
+    _require_expectations(cfg, expectations, out_dir)
+    _write_sets(out_dir, clean.prompts, {name: suite.prompts for name, suite in read.items()})
+    summary = {
+        "schema": SCHEMA,
+        "prompts": describe(clean),
+        "suites": {name: describe(suite) for name, suite in read.items()},
+        "contamination": contamination_table(cfg, loaded, matches, list(read)),
+        "expectations": {key: expectations[key] for key in ("success", "failed_critical")},
+    }
+    write_atomic(out_dir / "validation.json", canonical_json(summary))
+    return summary
+
+
+def describe(loaded: Loaded) -> dict[str, Any]:
+    """A file's figures: digests, rows by fate, reasons, and how many prompts each label has."""
+    prompts = loaded.prompts
+    return {
+        "file": loaded.file,
+        "file_digest": loaded.file_digest,
+        "digest": prompts.digest,
+        "rows_read": loaded.rows_read,
+        "kept": len(prompts),
+        "rejected": loaded.rejected,
+        "dropped": loaded.dropped,
+        "reasons": loaded.counts,
+        "labels": {name: _most_common(prompts.column(name)) for name in ("source", "level", "subject")},
+    }
+
+
+def contamination_table(
+    cfg: DataConfig, loaded: Loaded, matches: Sequence[tuple[int, Match]], suites: Sequence[str]
+) -> dict[str, Any]:
+    """Matches by suite and kind, and the strongest ones with the line they stand on."""
+    counts = Counter((match.suite, match.kind) for _, match in matches)
+    strongest = sorted(matches, key=lambda found: (KINDS.index(found[1].kind), -found[1].share_8, found[0]))
+    return {
+        "policy": cfg.contamination,
+        "by_suite": {suite: {kind: counts[suite, kind] for kind in KINDS} for suite in sorted(suites)},
+        "matches": [
+            {
+                "line": int(loaded.lines[i]),
+                "id": loaded.prompts.ids[i],
+                "suite": match.suite,
+                "item": match.item,
+                "kind": match.kind,
+                "share_8": match.share_8,
+                "share_13": match.share_13,
+            }
+            for i, match in strongest[:MAX_MATCHES]
+        ],
+    }
+
+
+def _refuse_leaks(cfg: DataConfig, loaded: Loaded, matches: Sequence[tuple[int, Match]]) -> None:
+    leaks = [(i, match) for i, match in matches if match.leak]
+    if not leaks:
+        return
+    shown = "\n".join(
+        f"  {loaded.file}:{loaded.lines[i]}: {overlap_flaw(match, cfg.contamination)[1]}" for i, match in leaks[:20]
+    )
+    raise DataRejected(
+        f"{loaded.file}: {len(leaks):,} prompts are in an evaluation suite too, and data.contamination is reject. "
+        f'Remove them, or set it to "drop".\n{shown}'
+    )
+
+
+def _require_expectations(cfg: DataConfig, expectations: dict[str, Any], out_dir: Path) -> None:
+    failed = [row for row in expectations["expectations"] if not row["success"] and row["severity"] == "critical"]
+    if failed:
+        lines = [
+            f"  {row['expectation']}({row['column']}): {row['description']}; {row['unexpected']:,} rows "
+            f"{' '.join(row['failing_ids'][:1])} {row['error']}".rstrip()
+            for row in failed
+        ]
+        head = f"{cfg.path}: {len(failed)} expectations failed on the cleaned set; see {out_dir}/data_docs/index.html"
+        raise DataRejected("\n".join([head, *lines]))
+
+
+def _write_defects(path: Path, defects: Sequence[Defect]) -> None:
+    write_atomic(path, b"".join(canonical_json(defect.as_dict()) + b"\n" for defect in defects))
+
+
+def _write_sets(out_dir: Path, prompts: PromptSet, suites: dict[str, PromptSet]) -> None:
+    prompts.write_parquet(out_dir / "prompts.parquet")
+    (out_dir / "suites").mkdir(exist_ok=True)
+    for name, suite in suites.items():
+        suite.write_parquet(out_dir / "suites" / f"{name}.parquet")
+
+
+def _most_common(values: Sequence[str]) -> dict[str, int]:
+    counts = sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))
+    return dict(counts[:MAX_LABELS])

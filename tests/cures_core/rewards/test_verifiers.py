@@ -1,0 +1,167 @@
+"""All shipped verifiers sit the exam; what is special about each; configurations that are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from cures_core.config.rewards import (
+    ChoiceConfig,
+    CustomConfig,
+    ExactConfig,
+    MathConfig,
+    NumericConfig,
+    RegexConfig,
+    RewardConfig,
+)
+from cures_core.errors import ConfigError
+from cures_core.rewards import make_verifier
+from cures_core.rewards.base import ManagedVerifier
+from cures_core.terms import Outcome
+from cures_core.testing.verifier import VerifierExam
+
+
+def outcome(cfg: Any, completion: str, gold: str) -> str:
+    with make_verifier(cfg) as verifier:
+        return str(verifier.judge([(completion, gold)])[0].outcome)
+
+
+def ends_with(completion: str, gold: str) -> bool | None:
+    """The custom verifier of these tests."""
+    if not gold:
+        return None
+    if "raise" in completion:
+        raise RuntimeError(completion)
+    return completion.endswith(" " + gold)
+
+
+def says_one(completion: str, gold: str) -> Any:
+    return 1
+
+
+class TestExact(VerifierExam):
+    right = ((" 7 ", "7"), ("a b", " a b"))
+    wrong = (("8", "7"), ("ab", "a b"))
+
+    def make(self) -> ManagedVerifier:
+        return make_verifier(ExactConfig())
+
+
+class TestNumeric(VerifierExam):
+    right = ((r"\boxed{1,234}", "1234"), ("The answer is 3/4 cup.", "0.75"))
+    wrong = ((r"\boxed{12}", "1234"), ("no", "7"), (r"7 \boxed{", "7"))
+
+    def make(self) -> ManagedVerifier:
+        return make_verifier(NumericConfig())
+
+
+class TestMath(VerifierExam):
+    right = ((r"\boxed{(x+1)^2}", "x^2+2x+1"), ("#### 5", "5"))
+    wrong = ((r"\boxed{x}", "x^2"), (r"\boxed{5} \boxed{", "5"))
+
+    def make(self) -> ManagedVerifier:
+        return make_verifier(MathConfig(timeout_s=1.0, workers=1))
+
+    @pytest.mark.slow  # a part of test_hostile's corpus, of which a sample always runs
+    def test_hostile_completions_neither_raise_nor_win_nor_hang(self) -> None:
+        super().test_hostile_completions_neither_raise_nor_win_nor_hang()
+
+
+class TestChoice(VerifierExam):
+    right = (("so (C).", "C"), (r"\boxed{\text{(B)}}", "(B)"), ("The answer is **D**.", "D"), ("Thus\nA", "A"))
+    wrong = (("so (C).", "D"), ("A fine mess", "A"), ("none", "A"), (r"(A) \boxed{", "A"))
+
+    def make(self) -> ManagedVerifier:
+        return make_verifier(ChoiceConfig())
+
+
+class TestRegex(VerifierExam):
+    right = (("final: 7", "7"), ("final: x final: y", "y"))
+    wrong = (("final: 8", "7"), ("7", "7"))
+
+    def make(self) -> ManagedVerifier:
+        return make_verifier(RegexConfig(pattern=r"final: (\S+)"))
+
+
+class TestCustom(VerifierExam):
+    right = (("it is 7", "7"), ("it is x", "x"))
+    wrong = (("it is 8", "7"), ("7", "7"))
+
+    def make(self) -> ManagedVerifier:
+        return make_verifier(CustomConfig(function=f"{__name__}:ends_with"))
+
+
+def test_numeric_reads_the_right_hand_side_and_units() -> None:
+    assert outcome(NumericConfig(), r"\boxed{x = 5 \text{ cm}}", "5") == "correct"
+    assert outcome(NumericConfig(), "#### 12 eggs", "12") == "correct"
+    assert outcome(NumericConfig(), r"\boxed{5}", "x") == "unknown"
+    assert outcome(NumericConfig(), r"\boxed{x}", "5") == "wrong"
+    assert outcome(NumericConfig(rules=("hashes",)), "The answer is 5", "5") == "wrong"
+
+
+def test_numeric_and_exact_check_gold() -> None:
+    with make_verifier(NumericConfig()) as verifier:
+        assert verifier.check_gold("x") == "not a number"
+        assert verifier.check_gold("1,234") is None
+
+
+def test_choice_letters_decide_what_may_be_chosen() -> None:
+    assert outcome(ChoiceConfig(), "so (F)", "F") == "unknown"
+    assert outcome(ChoiceConfig(letters="EF"), "so (F)", "F") == "correct"
+    assert outcome(ChoiceConfig(), r"\boxed{C) 12 apples}", "C") == "correct"
+    assert outcome(ChoiceConfig(), r"\boxed{Apples}", "A") == "wrong"
+    assert outcome(ChoiceConfig(), "(A) or (B)? (b)", "B") == "correct"
+
+
+def test_regex_options() -> None:
+    assert outcome(RegexConfig(pattern="[0-9]+"), "1 then 22", "22") == "correct"
+    assert outcome(RegexConfig(pattern="(a+)+$", timeout_s=0.3), "a" * 40 + "b", "a") == "unknown"
+
+
+def test_custom_function_that_raises_or_answers_nonsense_is_unknown() -> None:
+    assert outcome(CustomConfig(function=f"{__name__}:ends_with"), "raise 7", "7") == "unknown"
+    assert outcome(CustomConfig(function=f"{__name__}:says_one"), "7", "7") == "unknown"
+
+
+@pytest.mark.parametrize(
+    "path", ["no_such_module_here:f", f"{__name__}:nothing", f"{__name__}:Outcome.x", f"{__name__}:__doc__"]
+)
+def test_custom_path_that_cannot_be_used_is_a_configuration_error(path: str) -> None:
+    with pytest.raises((ConfigError, ValidationError)):
+        make_verifier(CustomConfig(function=path))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"type": "nonsense"},
+        {"type": "exact", "rules": ["box"]},
+        {"type": "math", "rules": []},
+        {"type": "math", "rules": ["box", "box"]},
+        {"type": "math", "rules": ["boxes"]},
+        {"type": "math", "timeout_s": 0},
+        {"type": "math", "workers": 0},
+        {"type": "math", "memory_mb": 10},
+        {"type": "regex"},
+        {"type": "regex", "pattern": "("},
+        {"type": "choice", "letters": "abc"},
+        {"type": "custom", "function": "os.system"},
+    ],
+)
+def test_bad_configurations_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(RewardConfig).validate_python(values)
+
+
+def test_type_chooses_the_verifier() -> None:
+    adapter: TypeAdapter[Any] = TypeAdapter(RewardConfig)
+    assert isinstance(adapter.validate_python({"type": "math"}), MathConfig)
+    assert adapter.json_schema()["discriminator"]["propertyName"] == "type"
+    for cfg in (ExactConfig(), NumericConfig(), MathConfig(), ChoiceConfig(), RegexConfig(pattern="x")):
+        assert adapter.validate_json(cfg.model_dump_json()) == cfg
+
+
+def test_exact_is_exact() -> None:
+    assert outcome(ExactConfig(), "7.0", "7") == str(Outcome.WRONG)

@@ -1,0 +1,71 @@
+"""Advantages and loss weights against values worked out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cures_core.terms import FinishReason, Group, Outcome, Prompt, Request, Rollout, Verdict
+from cures_core.training.advantages import batch_samples, group_advantages
+
+C, W, U = Outcome.CORRECT, Outcome.WRONG, Outcome.UNKNOWN
+
+
+def group(*outcomes: Outcome, lengths: tuple[int, ...] | None = None, name: str = "p") -> Group:
+    lengths = lengths or (2,) * len(outcomes)
+    request = Request(f"r-{name}", Prompt(name, name, "1"), len(outcomes), 0)
+    rollouts = [
+        Rollout(request.id, i, (1,), (3,) * n, (-0.5,) * n, "x", FinishReason.STOP) for i, n in enumerate(lengths)
+    ]
+    return Group(request, rollouts, [Verdict(o) for o in outcomes])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("grpo", [np.sqrt(3), -1 / np.sqrt(3), -1 / np.sqrt(3), -1 / np.sqrt(3)]),
+        ("dr-grpo", [0.75, -0.25, -0.25, -0.25]),
+        ("loo", [1.0, -1 / 3, -1 / 3, -1 / 3]),
+    ],
+)
+def test_hand_computed(name: Any, expected: list[float]) -> None:
+    assert group_advantages(np.array([1.0, 0, 0, 0]), name) == pytest.approx(expected, abs=1e-4)
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=12), st.sampled_from(["grpo", "dr-grpo", "loo"]))
+def test_advantages_sum_to_zero_and_vanish_without_signal(rewards: list[float], name: Any) -> None:
+    a = group_advantages(np.array(rewards), name)
+    assert a.sum() == pytest.approx(0.0, abs=1e-9)
+    if len(set(rewards)) == 1:
+        assert not a.any()
+
+
+def test_reinforce_pp_normalises_over_the_batch() -> None:
+    samples = batch_samples([group(C, C, name="a"), group(W, W, name="b")], "reinforce++", "rollout")
+    assert [s.advantage for s in samples] == pytest.approx([1, 1, -1, -1], abs=1e-4)
+
+
+def test_unknown_verdicts_enter_neither_advantage_nor_weight() -> None:
+    with_unknown = batch_samples([group(C, U, W), group(C, W, name="b")], "grpo", "prompt")
+    without = batch_samples([group(C, W), group(C, W, name="b")], "grpo", "prompt")
+    assert [(s.advantage, s.weight) for s in with_unknown] == [(s.advantage, s.weight) for s in without]
+
+
+@pytest.mark.parametrize(
+    ("weight", "expected"),
+    [("prompt", [1 / 4, 1 / 4, 1 / 8]), ("rollout", [1 / 6, 1 / 6, 1 / 6]), ("token", [1 / 12, 3 / 12, 2 / 12])],
+)
+def test_loss_weights_of_unequal_groups(weight: Any, expected: list[float]) -> None:
+    groups = [group(C, W, lengths=(1, 3)), group(C, W, W, W, name="b")]
+    samples = batch_samples(groups, "grpo", weight)
+    assert [s.weight for s in samples[:3]] == pytest.approx(expected)
+    assert sum(s.weight for s in samples) == pytest.approx(1.0)
+
+
+def test_groups_without_signal_stay_in_the_denominator() -> None:
+    samples = batch_samples([group(C, W), group(W, W, name="b")], "grpo", "prompt")
+    assert [s.weight for s in samples] == pytest.approx([1 / 4, 1 / 4])

@@ -1,0 +1,213 @@
+"""The trainer's step: direction, micro-batching, clipping, non-finite gradients, exact resume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cures_core.config.policy import WarmStartPolicy
+from cures_core.config.training import LoraConfig, TorchTrainerConfig
+from cures_core.errors import TrainingDiverged
+from cures_core.policy.characters import character_model, character_tokenizer
+from cures_core.policy.loading import Policy
+from cures_core.terms import FinishReason, Group, Outcome, Prompt, Request, Rollout, Verdict
+from cures_core.training.losses import clipped_surrogate, token_logprobs
+from cures_core.training.torch_trainer import TorchTrainer, micro_batches
+
+TINY = WarmStartPolicy(hidden_size=16, layers=1, heads=2)
+
+
+def policy() -> Policy:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    tokenizer = character_tokenizer()
+    return Policy(character_model(TINY, tokenizer).eval(), tokenizer, torch.device("cpu"))
+
+
+def logprobs(p: Policy, prompt: Sequence[int], tokens: Sequence[int]) -> list[float]:
+    ids = torch.tensor([[*prompt, *tokens]])
+    with torch.no_grad():
+        logits = p.model(input_ids=ids).logits[:, len(prompt) - 1 : -1]
+    return [float(x) for x in token_logprobs(logits, ids[:, len(prompt) :], 1.0)[0][0]]
+
+
+def groups(p: Policy, seed: int = 0, num: int = 3) -> list[Group]:
+    rng = np.random.default_rng(seed)
+    out = []
+    for g in range(num):
+        prompt = tuple(int(x) for x in rng.integers(3, 20, rng.integers(2, 6)))
+        rollouts = []
+        for i in range(4):
+            tokens = tuple(int(x) for x in rng.integers(3, 20, rng.integers(1, 5)))
+            rollouts.append(
+                Rollout(f"{g}", i, prompt, tokens, tuple(logprobs(p, prompt, tokens)), "", FinishReason.STOP)
+            )
+        verdicts = [Verdict(Outcome.CORRECT if i < 1 + g % 3 else Outcome.WRONG) for i in range(4)]
+        out.append(Group(Request(f"{g}", Prompt(f"{g}", "", ""), 4, 0), rollouts, verdicts))
+    return out
+
+
+def step(cfg: TorchTrainerConfig, steps: int = 1) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    p = policy()
+    trainer = TorchTrainer(p, cfg, 1.0)
+    batch = groups(p)
+    figures: dict[str, float] = {}
+    for _ in range(steps):
+        figures = dict(trainer.update(batch))
+    return {k: v.detach().clone() for k, v in p.trainable().items()}, figures
+
+
+def test_right_completions_become_likelier() -> None:
+    p = policy()
+    trainer = TorchTrainer(p, TorchTrainerConfig(learning_rate=1e-3), 1.0)
+    batch = groups(p)
+    right = batch[0].rollouts[0]
+    before = sum(logprobs(p, right.prompt_ids, right.token_ids))
+    figures = trainer.update(batch)
+    assert figures["updated"] == 1.0
+    assert figures["logprob_gap_max"] < 1e-5
+    assert sum(logprobs(p, right.prompt_ids, right.token_ids)) > before
+
+
+def test_micro_batching_changes_no_result_beyond_float_tolerance() -> None:
+    whole, a = step(TorchTrainerConfig(learning_rate=1e-3))
+    split, b = step(TorchTrainerConfig(learning_rate=1e-3, micro_batch_tokens=64))
+    assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
+    assert a["loss"] == pytest.approx(b["loss"], abs=1e-6)
+    for name, value in whole.items():
+        assert torch.allclose(value, split[name], atol=2e-4), name
+
+
+def test_micro_batches_keep_every_sample_within_the_budget() -> None:
+    from cures_core.training.advantages import batch_samples
+
+    samples = batch_samples(groups(policy(), num=6), "grpo", "prompt")
+    batches = micro_batches(samples, 24)
+    assert sorted(id(s) for b in batches for s in b) == sorted(id(s) for s in samples)
+    for b in batches:
+        p, c = max(len(s.rollout.prompt_ids) for s in b), max(len(s.rollout.token_ids) for s in b)
+        assert len(b) * (p + c) <= 24 or len(b) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"learning_rate": 2e-3},
+        {"betas": (0.5, 0.5)},
+        {"weight_decay": 0.5},
+        {"grad_clip": 1e-3},
+        {"advantage": "dr-grpo", "grad_clip": None},
+        {"loss_weight": "token", "grad_clip": None},
+        {"length_norm": 1.0, "grad_clip": None},
+        {"warmup_steps": 10},
+        {"clip_low": 1e-4, "clip_high": 1e-4},
+        {"clip_high": 1e-4, "clip_low": 0.2},
+    ],
+)
+def test_every_option_changes_the_result(change: dict[str, Any]) -> None:
+    base: dict[str, Any] = {"learning_rate": 1e-3, "grad_clip": change.get("grad_clip", 1.0)}
+    if "grad_clip" in change and len(change) == 1:
+        base["grad_clip"] = None
+    a, _ = step(TorchTrainerConfig(**base), steps=3)
+    b, _ = step(TorchTrainerConfig(**{**base, **change}), steps=3)
+    assert any(not torch.equal(a[k], b[k]) for k in a)
+
+
+def test_no_signal_changes_nothing() -> None:
+    p = policy()
+    trainer = TorchTrainer(p, TorchTrainerConfig(learning_rate=1e-3), 1.0)
+    before = {k: v.detach().clone() for k, v in p.trainable().items()}
+    batch = [Group(g.request, g.rollouts, [Verdict(Outcome.WRONG)] * 4) for g in groups(p)]
+    assert trainer.update(batch)["updated"] == 0.0
+    assert trainer.update([])["updated"] == 0.0
+    assert all(torch.equal(v, before[k]) for k, v in p.trainable().items())
+
+
+def test_non_finite_gradients_update_nothing_and_stop_after_the_limit() -> None:
+    p = policy()
+    trainer = TorchTrainer(p, TorchTrainerConfig(learning_rate=1e-3, max_bad_steps=2), 1.0)
+    batch = groups(p)
+    good = {k: v.detach().clone() for k, v in p.trainable().items()}
+    with torch.no_grad():
+        next(iter(p.trainable().values())).fill_(float("nan"))
+    assert trainer.update(batch)["non_finite"] == 1.0
+    with pytest.raises(TrainingDiverged, match="2 steps in a row"):
+        trainer.update(batch)
+    p.load_trainable(good)
+    assert trainer.update(batch)["updated"] == 1.0
+
+
+def test_resumed_training_equals_uninterrupted_training() -> None:
+    cfg = TorchTrainerConfig(learning_rate=1e-3, warmup_steps=5)
+    straight, _ = step(cfg, steps=4)
+    p = policy()
+    first = TorchTrainer(p, cfg, 1.0)
+    batch = groups(p)
+    for _ in range(2):
+        first.update(batch)
+    weights, optimizer, state = first.state_dict()
+    saved = ({k: v.detach().clone() for k, v in weights.items()}, {k: v.clone() for k, v in optimizer.items()}, state)
+    q = policy()
+    second = TorchTrainer(q, cfg, 1.0)
+    second.load_state_dict(*saved)
+    for _ in range(2):
+        second.update(batch)
+    assert all(torch.equal(v, straight[k]) for k, v in q.trainable().items())
+
+
+def test_surrogate_by_hand_and_asymmetric_clip() -> None:
+    logp = torch.log(torch.tensor([[1.5, 0.5], [1.5, 0.5]]))
+    zero, mask = torch.zeros(2, 2), torch.ones(2, 2, dtype=torch.bool)
+    loss, clipped = clipped_surrogate(logp, zero, torch.tensor([1.0, -1.0]), mask, 0.2, 0.3)
+    assert torch.allclose(loss, torch.tensor([[-1.3, -0.5], [1.5, 0.8]]))
+    assert clipped.tolist() == [[True, False], [False, True]]
+
+
+def test_gradient_matches_finite_differences() -> None:
+    torch.manual_seed(1)
+    logits = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
+    ids = torch.tensor([[0, 1, 2], [3, 4, 0]])
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    old = torch.full((2, 3), -1.6, dtype=torch.float64)
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        logp = torch.log_softmax(x / 0.7, -1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+        return clipped_surrogate(logp, old, torch.tensor([1.0, -2.0], dtype=torch.float64), mask, 0.2, 0.2)[0].sum()
+
+    assert torch.autograd.gradcheck(loss, (logits,))
+
+
+def test_adapters_train_only_themselves() -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from cures_core.policy.loading import load_policy, save_policy
+
+    torch.manual_seed(0)
+    tokenizer = character_tokenizer()
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            eos_token_id=1,
+            pad_token_id=0,
+        )
+    )
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        save_policy(Policy(model, tokenizer, torch.device("cpu")), Path(folder))
+        p = load_policy(folder, torch.device("cpu"), lora=LoraConfig(rank=2, alpha=4, targets=("q_proj", "v_proj")))
+    assert all("lora_" in name for name in p.trainable())
+    trainer = TorchTrainer(p, TorchTrainerConfig(learning_rate=1e-2), 1.0)
+    frozen = {k: v.detach().clone() for k, v in p.model.named_parameters() if not v.requires_grad}
+    assert trainer.update(groups(p))["updated"] == 1.0
+    assert all(torch.equal(v, frozen[k]) for k, v in p.model.named_parameters() if not v.requires_grad)
+    assert any(v.abs().sum() > 0 for k, v in p.trainable().items() if "lora_B" in k)

@@ -1,0 +1,210 @@
+"""One holder a run: leases among real processes, and what observers elsewhere may conclude."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cures_core.errors import CorruptArtifact, LeaseHeld, LeaseLost, StoreUnavailable
+from tasks.storage import LocalStore
+from tasks.storage.fencing import check_token, commit, lease_key, settle
+from tasks.storage.lease import Lease, acquire, release, this_process
+
+ROOT = Path(__file__).resolve().parents[3]
+OPERATIONS = range(6)  # read the lease, note the commit, write, read and clear the note, read to give the lease back
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "store")
+
+
+def start(store: LocalStore, label: str, ttl_s: float, *fault: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.tasks.storage.worker", str(store.root), label, str(ttl_s), *fault]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def run(store: LocalStore, label: str, ttl_s: float, deadline_s: float = 20) -> list[str]:
+    """Lines of a worker that keeps trying to get the lease."""
+    end = time.monotonic() + deadline_s
+    while True:
+        process = start(store, label, ttl_s)
+        out, _ = process.communicate(timeout=deadline_s)
+        if process.returncode != LeaseHeld.exit_code or time.monotonic() > end:
+            return out.splitlines()
+
+
+def wait_until_stopped(process: subprocess.Popen[str]) -> None:
+    _, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status), "the worker ended before the operation it was to stop at"
+
+
+def test_the_token_grows_with_every_holder(store: LocalStore) -> None:
+    tokens = []
+    for _ in range(3):
+        lease = Lease(store, "run", 5)
+        lease.check()
+        tokens.append(lease.token)
+        lease.close()
+        lease.close()
+    assert tokens == [1, 2, 3]
+
+
+def test_runs_do_not_share_a_lease(store: LocalStore) -> None:
+    leases = [Lease(store, name, 5) for name in ("a", "b")]
+    assert [lease.token for lease in leases] == [1, 1]
+    for lease in leases:
+        lease.close()
+
+
+def test_a_living_holder_is_named_at_once(store: LocalStore) -> None:
+    lease = Lease(store, "run", 60)
+    started = time.monotonic()
+    process = start(store, "second", 60)
+    out, _ = process.communicate(timeout=20)
+    lease.close()
+    assert process.returncode == 75
+    assert f"process {os.getpid()}" in out
+    assert time.monotonic() - started < 10
+
+
+def test_after_close_nothing_can_be_committed(store: LocalStore) -> None:
+    lease = Lease(store, "run", 5)
+    lease.close()
+    for act in (lease.check, lambda: lease.commit("k", b"")):
+        with pytest.raises(LeaseLost):
+            act()
+    assert store.get("k") is None
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_killed_before_any_operation_the_next_holder_starts_at_once(store: LocalStore, operation: int) -> None:
+    first = start(store, "first", 60, "SIGKILL", str(operation))
+    first.communicate(timeout=20)
+    assert first.returncode == -signal.SIGKILL
+    held = json.loads(store.get(lease_key("run")) or b"{}")
+    noted, written = held["pending"] is not None, store.get("record") is not None
+    started = time.monotonic()
+    lines = run(store, "second", 60)
+    assert time.monotonic() - started < 10
+    assert lines[0] == "held 2"
+    assert store.get("record") == (b"first" if noted or written else b"second")
+    assert lines[1] == f"committed {store.get('record') == b'second'}"
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_stopped_past_its_lease_before_any_operation_only_one_commits(store: LocalStore, operation: int) -> None:
+    first = start(store, "first", 1.0, "SIGSTOP", str(operation))
+    assert first.stdout is not None
+    assert first.stdout.readline() == "held 1\n"
+    wait_until_stopped(first)
+    second = run(store, "second", 1.0)
+    assert second[0] == "held 2"
+    value = store.get("record")
+    os.kill(first.pid, signal.SIGCONT)
+    out = first.stdout.read()
+    first.wait(timeout=20)
+    assert store.get("record") == value
+    assert (second[1] == "committed True") is (value == b"second")
+    assert ("committed True" in out) is (value == b"first")
+    assert ("LeaseLost" in out) is (value == b"second")
+
+
+def test_heartbeats_keep_the_lease(store: LocalStore) -> None:
+    lease = Lease(store, "run", 0.5)
+    time.sleep(1.2)
+    for machine in (this_process().machine, "elsewhere"):
+        with pytest.raises(LeaseHeld):
+            acquire(store, "run", 0.5, replace(this_process(), machine=machine))
+    lease.check()
+    lease.close()
+
+
+def test_an_observer_elsewhere_waits_for_the_time_to_live_by_its_own_clock(store: LocalStore) -> None:
+    acquire(store, "run", 10, this_process(), clock=lambda: 1e9)
+    now = [-3600.0]
+    token = acquire(
+        store,
+        "run",
+        10,
+        replace(this_process(), machine="elsewhere"),
+        lambda: now[0],
+        lambda s: now.__setitem__(0, now[0] + s),
+    )
+    assert token == 2
+    assert 10 < now[0] + 3600 < 12
+
+
+def test_a_reused_process_id_is_not_the_holder(store: LocalStore) -> None:
+    acquire(store, "run", 60, replace(this_process(), started="1"))
+    assert acquire(store, "run", 60, this_process()) == 2
+
+
+def test_a_release_by_a_stale_holder_changes_nothing(store: LocalStore) -> None:
+    acquire(store, "run", 60, replace(this_process(), pid=0))
+    assert acquire(store, "run", 60, this_process()) == 2
+    release(store, "run", 1)
+    check_token(store, "run", 2)
+
+
+def test_a_commit_reports_what_counts(store: LocalStore) -> None:
+    token = acquire(store, "run", 60, this_process())
+    assert commit(store, "run", token, "k", b"1")
+    assert not commit(store, "run", token, "k", b"2")
+    assert not commit(store, "run", token, "k", b"3", expected=b"2")
+    assert commit(store, "run", token, "k", b"4", expected=b"1")
+    assert store.get("k") == b"4"
+    assert json.loads(store.get(lease_key("run")) or b"{}")["pending"] is None
+
+
+def test_settle_finishes_a_commit_that_an_outage_interrupted(store: LocalStore) -> None:
+    class Outage:
+        """The store goes away once the commit is noted."""
+
+        def __getattr__(self, name: str) -> Any:
+            held = json.loads(store.get(lease_key("run")) or b"{}")
+            if name == "compare_and_swap" and held["pending"] is not None:
+                raise StoreUnavailable("gone")
+            return getattr(store, name)
+
+    token = acquire(store, "run", 60, this_process())
+    with pytest.raises(StoreUnavailable):
+        commit(Outage(), "run", token, "k", b"1")
+    assert store.get("k") is None
+    settle(store, "run")
+    settle(store, "run")
+    assert store.get("k") == b"1"
+    assert not commit(store, "run", token, "k", b"2")
+
+
+def test_an_outage_of_the_store_does_not_end_the_lease(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease = Lease(store, "run", 0.4)
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "get", _gone)
+        time.sleep(0.3)
+    time.sleep(0.3)
+    assert json.loads(store.get(lease_key("run")) or b"{}")["beat"] > 0
+    lease.check()
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "get", _gone)
+        lease.close()
+
+
+def _gone(*_: object) -> bytes:
+    raise StoreUnavailable("gone")
+
+
+@pytest.mark.parametrize("damaged", [b"", b"null", b"{}", b"\xff"])
+def test_a_damaged_lease_is_an_error_that_names_it(store: LocalStore, damaged: bytes) -> None:
+    store.put(lease_key("run"), damaged)
+    with pytest.raises(CorruptArtifact, match=r"leases/run\.json"):
+        Lease(store, "run", 5)

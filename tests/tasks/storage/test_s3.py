@@ -1,0 +1,253 @@
+"""The S3 store where things go wrong: outages, lost answers, refusals, servers that cannot be trusted."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from cures_core.config.storage import StoreConfig
+from cures_core.errors import ConfigError, CorruptArtifact, CuresError, LeaseHeld, LeaseLost, StoreUnavailable
+from cures_core.testing.store import folder_of
+from tasks.storage import S3Store, open_store
+from tasks.storage import s3_client as client_module
+from tasks.storage.fencing import commit
+from tasks.storage.lease import Lease, acquire, this_process
+from tests.tasks.storage.servers import BUCKET, KEYS, FaultyServer, moto_url
+
+__all__ = ["moto_url"]
+
+
+@pytest.fixture
+def place() -> str:
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_FIRST_PAUSE_S", 0.01)
+
+
+def test_passing_errors_are_repeated(tmp_path: Path, moto_url: str, place: str) -> None:
+    answers: list[tuple[int, str] | str | None] = [(503, "SlowDown"), (500, "InternalError"), (409, "Conflict")]
+    with FaultyServer(moto_url, lambda n, _: answers[n] if n < 3 else None) as server:
+        assert S3Store(place, tmp_path, server.url).put_if_absent("k", b"1")
+        assert len(server.requests) == 4
+    assert S3Store(place, tmp_path, moto_url).get("k") == b"1"
+
+
+@pytest.mark.parametrize("expected", [None, b"0"])
+def test_a_write_whose_answer_was_lost_counts_as_ones_own(
+    tmp_path: Path, moto_url: str, place: str, expected: bytes | None
+) -> None:
+    if expected is not None:
+        S3Store(place, tmp_path, moto_url).put("k", expected)
+    writes: list[int] = []
+
+    def lose_the_first_write(number: int, method: str) -> str | None:
+        writes.extend([number] if method == "PUT" else [])
+        return "lose" if method == "PUT" and writes == [number] else None
+
+    with FaultyServer(moto_url, lose_the_first_write) as server:
+        assert S3Store(place, tmp_path, server.url).compare_and_swap("k", expected, b"1")
+    assert len(writes) == 2
+
+
+def test_a_write_that_somebody_else_made_meanwhile_is_not_ones_own(tmp_path: Path, moto_url: str, place: str) -> None:
+    direct = S3Store(place, tmp_path, moto_url)
+
+    def overtaken(number: int, method: str) -> tuple[int, str] | None:
+        if number == 0:
+            direct.put("k", b"theirs")
+            return (500, "InternalError")
+        return None
+
+    with FaultyServer(moto_url, overtaken) as server:
+        assert not S3Store(place, tmp_path, server.url).put_if_absent("k", b"mine")
+    assert direct.get("k") == b"theirs"
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(403, "AccessDenied"), (403, "InvalidAccessKeyId"), (400, "ExpiredToken")]
+)
+def test_a_refusal_ends_at_once_and_names_bucket_key_and_caller_but_no_secret(
+    tmp_path: Path, moto_url: str, place: str, status: int, code: str
+) -> None:
+    with FaultyServer(moto_url, lambda *_: (status, code)) as server:
+        store = S3Store(place, tmp_path, server.url)
+        started = time.monotonic()
+        for act in (lambda: store.get("k"), lambda: store.put_if_absent("k", b""), lambda: list(store.list("k"))):
+            with pytest.raises(ConfigError) as caught:
+                act()
+            message = str(caught.value)
+            assert f"{place}/k" in message
+            assert code in message
+            assert "AKIA...0001 (from env)" in message
+            assert KEYS["AWS_SECRET_ACCESS_KEY"] not in message
+            assert KEYS["AWS_ACCESS_KEY_ID"] not in message
+        assert len(server.requests) == 3
+    assert time.monotonic() - started < 10
+
+
+def test_other_refusals_are_errors_that_are_not_repeated(tmp_path: Path, moto_url: str, place: str) -> None:
+    with FaultyServer(moto_url, lambda *_: (400, "InvalidRequest")) as server:
+        with pytest.raises(CuresError, match="InvalidRequest"):
+            S3Store(place, tmp_path, server.url).get("k")
+        assert len(server.requests) == 1
+
+
+def test_a_bucket_that_is_not_there_is_a_configuration_error(tmp_path: Path, moto_url: str) -> None:
+    store = S3Store("s3://no-such-bucket/x", tmp_path, moto_url)
+    for act in (lambda: store.get("k"), lambda: store.put_if_absent("k", b""), lambda: list(store.list("k"))):
+        with pytest.raises(ConfigError, match="no-such-bucket"):
+            act()
+
+
+def test_without_credentials_the_message_says_which_to_set(
+    tmp_path: Path, moto_url: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in KEYS:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ConfigError, match="AWS_ACCESS_KEY_ID"):
+        S3Store(place, tmp_path, moto_url).get("k")
+
+
+def test_a_server_that_does_not_answer_is_given_up_at_the_deadline(tmp_path: Path, place: str) -> None:
+    store = S3Store(place, tmp_path, "http://127.0.0.1:9", deadline_s=0.5)
+    started = time.monotonic()
+    with pytest.raises(StoreUnavailable, match=f"{place}/k: no success in .* attempts"):
+        store.get("k")
+    assert time.monotonic() - started < 2
+
+
+def test_a_server_that_ignores_conditions_is_refused(tmp_path: Path, moto_url: str, place: str) -> None:
+    with FaultyServer(moto_url, lambda *_: "strip") as server:
+        with pytest.raises(ConfigError, match="ignores conditional writes"):
+            S3Store(place, tmp_path, server.url).check_conditional_writes()
+        with pytest.raises(ConfigError, match="ignores conditional writes"):
+            open_store(StoreConfig(url=place, scratch=str(tmp_path), endpoint_url=server.url))
+    honest = S3Store(place, tmp_path, moto_url)
+    honest.check_conditional_writes()
+    assert list(honest.list("probes")) == []
+
+
+def test_open_store_uses_the_configured_endpoint_and_scratch_folder(tmp_path: Path, moto_url: str, place: str) -> None:
+    cfg = StoreConfig(url=place, scratch=str(tmp_path / "work"), endpoint_url=moto_url)
+    store = open_store(cfg)
+    store.publish_files("art", folder_of(tmp_path / "in", {"a": b"1"}))
+    assert store.local_path("art").is_relative_to(tmp_path / "work")
+    assert (cfg.folder, StoreConfig(url="here").folder) == (str(tmp_path / "work"), "here")
+    assert S3Store(place, tmp_path, moto_url).local_path("art").joinpath("a").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("url", ["", "gs://b/x", "s3://", "s3://UPPER/x", "s3://key:secret@bucket/x", "http://host/b"])
+def test_store_urls_that_cannot_work_are_refused(url: str) -> None:
+    with pytest.raises(ValidationError):
+        StoreConfig(url=url)
+
+
+def test_large_files_go_in_parts(tmp_path: Path, moto_url: str, place: str) -> None:
+    data = bytes(range(256)) * 80_000  # 20 MB; parts are 8 MB
+    with FaultyServer(moto_url, lambda *_: None) as server:
+        store = S3Store(place, tmp_path / "cache", server.url)
+        digest = store.publish_files("art", folder_of(tmp_path / "in", {"weights": data}))
+        assert sum("partNumber=" in request for request in server.requests) == 3
+    other = S3Store(place, tmp_path / "elsewhere", moto_url)
+    other.verify_files("art", digest)
+    assert other.local_path("art").joinpath("weights").read_bytes() == data
+
+
+def test_an_interrupted_publication_is_none_and_can_be_repeated(
+    tmp_path: Path, moto_url: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = S3Store(place, tmp_path / "cache", moto_url)
+    files = {"a": b"1", "b": b"2", "c": b"3"}
+    upload = client_module.S3.upload
+
+    def broken(s3: Any, key: str, path: Path) -> None:
+        if key.endswith("/c"):
+            raise KeyboardInterrupt
+        upload(s3, key, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client_module.S3, "upload", broken)
+        with pytest.raises(KeyboardInterrupt):
+            store.publish_files("art", folder_of(tmp_path / "in", files))
+    assert list(store.list("art")) == ["art/a", "art/b"]
+    with pytest.raises(CorruptArtifact):
+        store.verify_files("art", deep=False)
+    store.verify_files("art", store.publish_files("art", folder_of(tmp_path / "again", files)))
+
+
+def test_uploads_left_by_killed_processes_are_dropped(
+    tmp_path: Path, moto_url: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = S3Store(place, tmp_path / "cache", moto_url)
+    client, key = store._s3.client, store._s3.name("artifacts/x")
+
+    def left() -> int:
+        return len(client.list_multipart_uploads(Bucket=BUCKET, Prefix=key).get("Uploads", []))
+
+    client.create_multipart_upload(Bucket=BUCKET, Key=key)  # moto dates it to 2010
+    with monkeypatch.context() as patch:
+        patch.setattr(client_module, "_STALE_UPLOAD_S", 1e12)
+        store.publish_files("one", folder_of(tmp_path / "a", {"a": b"1"}))
+    assert left() == 1  # young enough to be under way
+    store.publish_files("two", folder_of(tmp_path / "b", {"a": b"1"}))
+    assert left() == 0
+
+
+def test_fetched_files_are_checked_kept_and_fetched_again_if_lost(tmp_path: Path, moto_url: str, place: str) -> None:
+    S3Store(place, tmp_path / "maker", moto_url).publish_files(
+        "art", folder_of(tmp_path / "in", {"a": b"1", "b": b"22"})
+    )
+    with FaultyServer(moto_url, lambda *_: None) as server:
+        store = S3Store(place, tmp_path / "reader", server.url)
+        folder = store.local_path("art")
+        first = len([r for r in server.requests if r.endswith("/art/b")])
+        assert store.local_path("art") == folder
+        assert len([r for r in server.requests if r.endswith("/art/b")]) == first
+        (folder / "b").write_bytes(b"2")
+        assert (store.local_path("art") / "b").read_bytes() == b"22"
+
+
+def test_files_changed_on_the_server_are_not_handed_out(tmp_path: Path, moto_url: str, place: str) -> None:
+    store = S3Store(place, tmp_path / "maker", moto_url)
+    store.publish_files("art", folder_of(tmp_path / "in", {"a": b"11"}))
+    store.put("art/a", b"12")
+    with pytest.raises(CorruptArtifact, match="art/a"):
+        S3Store(place, tmp_path / "reader", moto_url).local_path("art")
+    store.delete("art/a")
+    with pytest.raises(CorruptArtifact, match="art/a"):
+        S3Store(place, tmp_path / "reader", moto_url).local_path("art")
+
+
+def test_long_listings_come_in_pages(
+    tmp_path: Path, moto_url: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = S3Store(place, tmp_path, moto_url)
+    for i in range(7):
+        store.put(f"runs/{i}", b"x" * i)
+    whole = store._s3.client.list_objects_v2
+    monkeypatch.setattr(store._s3.client, "list_objects_v2", lambda **arguments: whole(**arguments, MaxKeys=3))
+    assert list(store.list("runs")) == [f"runs/{i}" for i in range(7)]
+
+
+def test_leases_and_commits_hold_on_s3(tmp_path: Path, moto_url: str, place: str) -> None:
+    store = S3Store(place, tmp_path, moto_url)
+    lease = Lease(store, "run", 30)
+    with pytest.raises(LeaseHeld):
+        acquire(S3Store(place, tmp_path, moto_url), "run", 30, this_process())
+    assert lease.commit("record", b"1")
+    lease.close()
+    second = Lease(store, "run", 30)
+    assert second.token == 2
+    with pytest.raises(LeaseLost):
+        commit(store, "run", 1, "late", b"1")
+    assert store.get("late") is None
+    second.close()
