@@ -32,8 +32,8 @@ class TorchTrainerConfig(Strict):
     """AdamW moment decays."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled weight decay."""
-    grad_clip: float | None = Field(default=1.0, gt=0)
-    """Largest global gradient norm; None switches clipping off."""
+    grad_clip: float = Field(default=1.0, ge=0)
+    """Largest global gradient norm; 0 switches clipping off."""
     advantage: Literal["grpo", "dr-grpo", "loo", "reinforce++"] = "grpo"
     """`grpo`: (r - group mean) / group std; `dr-grpo`: r - group mean; `loo`: leave-one-out mean as the baseline;
     `reinforce++`: reward normalised over the whole batch (no group baseline)."""

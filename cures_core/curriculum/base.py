@@ -27,9 +27,9 @@ class Batch:
 class Curriculum(Protocol):
     """Order of calls in one step, repeated for ever:
 
-    `ready()` is None -> `ask(budget)` -> `tell(groups)` -> `ready()` ... until `ready()` returns the step's batch, which
-    also closes the step. `budget` is the number of rollouts left in this step. An `ask` may return no requests: then
-    `ready()` returns what there is. Every request is told exactly once; unknown or repeated ids raise
+    `ready()` is None -> `ask(budget)` -> `tell(groups)` -> `ready()` ... until `ready()` returns the step's batch,
+    which also closes the step. `budget` is the number of rollouts left in this step. An `ask` may return no requests:
+    then `ready()` returns what there is. Every request is told exactly once; unknown or repeated ids raise
     `CurriculumMisuse` before any state is touched. All randomness comes from a generator that is part of the state.
     """
 

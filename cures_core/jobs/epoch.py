@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cures_core.checkpoint import Checkpoint, latest_step, load_checkpoint, save_checkpoint, save_step
-from cures_core.curriculum import Posterior, make_curriculum
-from cures_core.curriculum.base import Curriculum
+from cures_core.curriculum import Strategy, load_posterior, make_curriculum, save_posterior
 from cures_core.epoch import Progress, run_epoch
 from cures_core.errors import ConfigError
 from cures_core.faults import fault_point
@@ -32,7 +31,7 @@ def run(job: Job, parent: Parent) -> None:
     policy = assemble_policy(job, saved)
     trainer = TorchTrainer(policy, cfg.training, cfg.rollout.temperature or 1.0)
     prompts = PromptSet.read_parquet(job.prompts)
-    curriculum = make_curriculum(cfg.curriculum, prompts, Posterior.load(job.posterior), cfg.seed)
+    curriculum = make_curriculum(cfg.curriculum, prompts, load_posterior(job.posterior), cfg.seed)
     progress = Progress()
     if saved is not None:
         trainer.load_state_dict(saved.weights, saved.optimizer, saved.state["trainer"])
@@ -43,7 +42,7 @@ def run(job: Job, parent: Parent) -> None:
         engine = assemble_engine(policy, cfg.rollout)
         run_epoch(progress, session.last_step, curriculum, engine, verifier, trainer, session.commit)
     save_checkpoint(session.checkpoint(), job.out / "checkpoint")
-    curriculum.posterior.save(job.out / "posterior.parquet")
+    save_posterior(curriculum.posterior, job.out / "posterior.parquet")
     (job.out / "timings.jsonl").write_bytes(session.timings.read_bytes() if session.timings.exists() else b"")
 
 
@@ -55,7 +54,7 @@ class _Session:
         job: Job,
         parent: Parent,
         trainer: TorchTrainer,
-        curriculum: Curriculum,
+        curriculum: Strategy,
         progress: Progress,
         metrics: list[dict[str, Any]],
     ) -> None:

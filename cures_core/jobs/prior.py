@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cures_core.config.prior import NoPrior, SamplePrior
-from cures_core.curriculum import Posterior
+from cures_core.curriculum import Posterior, load_posterior, migrate, save_posterior
 from cures_core.epoch import roll_out
 from cures_core.errors import ConfigError
 from cures_core.files import canonical_json, write_atomic
@@ -28,10 +28,11 @@ def run(job: Job, parent: Parent) -> None:
         raise ConfigError("a prior needs prompts")
     cfg = job.config
     prompts = PromptSet.read_parquet(job.prompts)
+    settings = cfg.curriculum.posterior
     if job.posterior is None:
-        posterior, moved = Posterior.fresh(prompts, cfg.curriculum.posterior), {"kept": 0, "new": len(prompts)}
+        posterior, moved = Posterior.fresh(prompts, settings), {"kept": 0, "new": len(prompts)}
     else:
-        posterior, moved = Posterior.load(job.posterior).migrate(prompts)
+        posterior, moved = migrate(load_posterior(job.posterior), prompts, settings)
     rows: list[dict[str, Any]] = []
     if not isinstance(cfg.prior, NoPrior) and (requests := plan(job, prompts, posterior)):
         with make_verifier(cfg.reward) as verifier:
@@ -54,7 +55,7 @@ def run(job: Job, parent: Parent) -> None:
         successes = np.array([row["successes"] for row in rows], dtype=np.float64)
         failures = np.array([row["failures"] for row in rows], dtype=np.float64)
         posterior.update([row["id"] for row in rows], successes, failures, step=0)
-    posterior.save(job.out / "posterior.parquet")
+    save_posterior(posterior, job.out / "posterior.parquet")
     figures = {
         "prompts": len(rows),
         "rollouts": sum(row["successes"] + row["failures"] + row["unknown"] for row in rows),

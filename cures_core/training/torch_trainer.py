@@ -126,7 +126,7 @@ class TorchTrainer:
     def _clip_gradients(self) -> float:
         import torch
 
-        limit = math.inf if self._cfg.grad_clip is None else self._cfg.grad_clip
+        limit = math.inf if self._cfg.grad_clip == 0 else self._cfg.grad_clip
         return float(torch.nn.utils.clip_grad_norm_(self._parameters, limit))
 
     def _count_bad_step(self, loss: float, norm: float) -> None:

@@ -1,0 +1,122 @@
+"""Which prompts a step trains on, with how many rollouts each, and what is remembered of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from cures_core.config.base import Strict
+
+
+class PosteriorConfig(Strict):
+    """How evidence becomes a posterior of a prompt's pass rate. Used by every strategy, if only to measure calibration."""
+
+    fading: float = Field(default=0.9, ge=0, le=1)
+    """Gamma: factor on a prompt's counts per step, because the policy moves. 1 never forgets, 0 forgets at once."""
+    group_fading: float = Field(default=0.8, ge=0, le=1)
+    """The same for the counts of a group (source x level)."""
+    strength: float = Field(default=3.0, gt=0)
+    """Mass of the pooled prior, in rollouts: the prior is Beta(strength * m, strength * (1 - m)), m the group's rate."""
+    group_strength: float = Field(default=2.0, gt=0)
+    """Mass with which a group's rate is shrunk to the rate of the whole set, in rollouts."""
+    dead_prior: float = Field(default=0.1, ge=0, lt=1)
+    """Prior share of prompts that no policy will ever solve (wrong gold answer, unreadable). 0 switches the idea off."""
+
+
+class EqualAllocation(Strict):
+    """Every drawn prompt gets the same number of rollouts."""
+
+    type: Literal["equal"] = "equal"
+
+
+class NeymanAllocation(Strict):
+    """n_i so that the sum of sigma_i^2 / n_i is smallest, sigma the expected spread (arXiv 2510.01037, 3.2)."""
+
+    type: Literal["neyman"] = "neyman"
+    min_rollouts: int = Field(default=2, ge=2)
+    """Fewest rollouts of a prompt; a group of one has no group baseline."""
+    max_rollouts: int = Field(default=32, ge=2)
+    """Most rollouts of a prompt."""
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> NeymanAllocation:
+        if self.min_rollouts > self.max_rollouts:
+            raise ValueError(f"min_rollouts {self.min_rollouts} is above max_rollouts {self.max_rollouts}")
+        return self
+
+
+class ProportionalWeighting(Strict):
+    """Probability in proportion to signal^power."""
+
+    type: Literal["proportional"] = "proportional"
+    power: float = Field(default=2.0, gt=0)
+    """2 with a spread is p(1-p): a spread alone is too flat, because solved prompts keep a tenth of it."""
+
+
+class SoftmaxWeighting(Strict):
+    """Probability in proportion to exp(signal / temperature), as derived in the paper."""
+
+    type: Literal["softmax"] = "softmax"
+    temperature: float = Field(gt=0)
+    """tau: towards 0 only the strongest signals are drawn, towards infinity all alike."""
+
+
+class StrategyConfig(Strict):
+    """What all strategies have."""
+
+    prompts_per_step: int = Field(ge=1)
+    """Prompts drawn for a step."""
+    rollouts_per_step: int = Field(ge=2)
+    """Budget: rollouts of a step, of all kinds."""
+    posterior: PosteriorConfig = PosteriorConfig()
+    """How evidence becomes a posterior."""
+
+    @model_validator(mode="after")
+    def _budget_feeds_every_prompt(self) -> StrategyConfig:
+        if self.rollouts_per_step < 2 * self.prompts_per_step:
+            raise ValueError(
+                f"rollouts_per_step {self.rollouts_per_step} is below 2 x prompts_per_step {self.prompts_per_step}: "
+                "a group of one has no group baseline"
+            )
+        return self
+
+
+class UniformConfig(StrategyConfig):
+    """Every prompt equally often, equal groups: GRPO or REINFORCE++, as the advantage says."""
+
+    type: Literal["uniform"] = "uniform"
+
+
+class CuresConfig(StrategyConfig):
+    """Prompts by the signal their posterior promises, drawn without replacement."""
+
+    type: Literal["cures"] = "cures"
+    signal: Literal["thompson", "expected_spread", "plugin_spread", "expected_variance", "informative"] = "thompson"
+    """What a prompt is worth, in terms of its posterior. `thompson`: spread of one draw; `expected_spread`: E[s], closed
+    form; `plugin_spread`: s of the mean (the paper); `expected_variance`: E[p(1-p)]; `informative`: probability that
+    a group is neither all right nor all wrong."""
+    weighting: Annotated[ProportionalWeighting | SoftmaxWeighting, Field(discriminator="type")] = (
+        ProportionalWeighting()
+    )
+    """How the signal becomes a probability."""
+    explore: float = Field(default=0.05, ge=0, le=1)
+    """Share of uniform drawing mixed in, so that no prompt is given up for good."""
+    allocation: Annotated[EqualAllocation | NeymanAllocation, Field(discriminator="type")] = EqualAllocation()
+    """How the budget is split over the drawn prompts."""
+
+    @model_validator(mode="after")
+    def _bounds_hold_the_budget(self) -> CuresConfig:
+        if isinstance(self.allocation, NeymanAllocation):
+            low = self.allocation.min_rollouts * self.prompts_per_step
+            high = self.allocation.max_rollouts * self.prompts_per_step
+            if not low <= self.rollouts_per_step <= high:
+                raise ValueError(
+                    f"{self.prompts_per_step} prompts of {self.allocation.min_rollouts} to "
+                    f"{self.allocation.max_rollouts} rollouts take {low} to {high} rollouts, "
+                    f"rollouts_per_step is {self.rollouts_per_step}"
+                )
+        return self
+
+
+CurriculumConfig = Annotated[CuresConfig | UniformConfig, Field(discriminator="type")]

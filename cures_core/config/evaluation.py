@@ -1,0 +1,69 @@
+"""Which suites a checkpoint is scored on, how, when, and what a candidate must show to be promoted."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from cures_core.config.base import Strict
+from cures_core.config.data import SuiteConfig
+
+
+class EvaluatedSuite(SuiteConfig):
+    """A suite with its sampling."""
+
+    samples: int = Field(default=1, ge=1)
+    """Completions of each item (k); small suites are averaged over several."""
+    temperature: float = Field(default=1.0, ge=0)
+    """Sampling temperature; 0 is greedy."""
+    greedy: bool = False
+    """Score one greedy completion of each item beside the sampled ones."""
+    limit: int | None = Field(default=None, ge=1)
+    """Use only this many items, chosen by content id. None: all."""
+
+
+class EvaluationConfig(Strict):
+    """Scores before training, after it, and between where wanted."""
+
+    suites: tuple[EvaluatedSuite, ...] = ()
+    """Evaluation suites."""
+    when: Literal["ends", "every-epoch"] = "ends"
+    """`ends`: before training and after the last epoch; `every-epoch`: after each epoch too."""
+    seed: int = Field(default=20_000, ge=0)
+    """Seed of the completions: common to all checkpoints, so that comparisons are paired."""
+    resamples: int = Field(default=2000, ge=100)
+    """Bootstrap resamples of an interval."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """Coverage of the intervals."""
+    chunk_prompts: int = Field(default=64, ge=1)
+    """Items per saved chunk: what a killed evaluation loses at most."""
+
+    @field_validator("suites")
+    @classmethod
+    def _names_differ(cls, suites: tuple[EvaluatedSuite, ...]) -> tuple[EvaluatedSuite, ...]:
+        names = [suite.name for suite in suites]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two suites are called {twice[0]}")
+        return suites
+
+    def due(self, epoch: int, last: int) -> bool:
+        """Is the checkpoint after `epoch` of `last` to be scored?"""
+        return epoch == last or self.when == "every-epoch"
+
+
+class PromotionConfig(Strict):
+    """The gate: a candidate takes the place of the incumbent only if the paired gain's interval says so."""
+
+    model: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    """Name of the pointer `models/<model>`."""
+    suites: tuple[str, ...]
+    """Suites that must show the gain; each on its own."""
+    min_effect: float = Field(default=0.0, ge=0, lt=1)
+    """The lower end of the paired gain's interval must lie above this."""
+
+    @model_validator(mode="after")
+    def _names_a_suite(self) -> PromotionConfig:
+        if not self.suites:
+            raise ValueError("suites: name at least one")
+        return self

@@ -1,0 +1,58 @@
+"""A posterior for a changed prompt set: same content keeps its evidence, new prompts get the pooled prior."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cures_core.config.curriculum import PosteriorConfig
+from cures_core.curriculum.posterior import NEVER, Posterior
+from cures_core.curriculum.posterior_file import active_rows, fill
+from cures_core.prompts import PromptSet
+
+
+def migrate(old: Posterior, prompts: PromptSet, cfg: PosteriorConfig) -> tuple[Posterior, dict[str, int]]:
+    """The posterior of `prompts` with what `old` knows of them, and how many were kept, restored, new and archived.
+
+    Time starts again: evidence is faded up to the end of `old` and then counts as of step 0. A prompt that has left
+    goes to the archive; if its content returns, so does its evidence.
+    """
+    new = Posterior.fresh(prompts, cfg)
+    known = active_rows(old)
+    kept = _take(new, known, old)
+    restored = 0 if old.archive is None else _take(new, old.archive, old)
+    _take_groups(new, old)
+    left = known.filter(pc.invert(_among(known, new)))
+    parts = [left] if old.archive is None else [left, old.archive.filter(pc.invert(_among(old.archive, new)))]
+    archive = pa.concat_tables(parts)
+    archive = archive.set_column(archive.column_names.index("archived"), "archived", [[True] * archive.num_rows])
+    new.archive = archive.cast(known.schema) if archive.num_rows else None
+    counts = {"kept": kept, "restored": restored, "new": len(new) - kept - restored, "archived": left.num_rows}
+    return new, counts
+
+
+def _among(table: pa.Table, posterior: Posterior) -> pa.ChunkedArray:
+    return pc.is_in(table.column("id"), pa.array([x.decode() for x in posterior.ids.tolist()], pa.string()))
+
+
+def _take(new: Posterior, table: pa.Table, old: Posterior) -> int:
+    known = table.filter(_among(table, new))
+    if not known.num_rows:
+        return 0
+    rows = new.rows(known.column("id").to_pylist())
+    fill(new, rows, known)
+    touched = new.touched[rows]
+    faded = np.power(old.cfg.fading, (old.step - touched).astype(np.float64))
+    new.successes[rows] *= faded
+    new.failures[rows] *= faded
+    new.touched[rows] = np.where(touched == NEVER, NEVER, 0)
+    return len(rows)
+
+
+def _take_groups(new: Posterior, old: Posterior) -> None:
+    index = {name: i for i, name in enumerate(old.group_names)}
+    for i, name in enumerate(new.group_names):
+        if name in index:
+            new.group_successes[i] = old.group_successes[index[name]]
+            new.group_failures[i] = old.group_failures[index[name]]

@@ -1,0 +1,177 @@
+"""The pass-rate posterior of every prompt: counts that fade, a prior pooled by group, and suspicion of dead prompts.
+
+Beta(a, b) with a = S + k m, b = F + k (1 - m): S and F are the prompt's own counts, m the pass rate of its group
+(source x level) shrunk to that of the set, k the prior's strength. Counts fade by a factor each step, because the
+policy moves; the prior does not. A prompt is *dead* if no policy will solve it; each visit without a success makes that
+more likely, one success rules it out for good, and what a dead prompt fails says nothing about its group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from cures_core.config.curriculum import PosteriorConfig
+from cures_core.curriculum.beta import Floats, fit_prior, log_all_wrong
+from cures_core.errors import ConfigError
+from cures_core.prompts import PromptSet
+
+Ints = npt.NDArray[np.int64]
+NEVER = -1
+_ALIVE = -50.0
+_MOST_EVIDENCE = 12.0  # of one visit for being dead, in log odds
+
+
+class Posterior:
+    """Rows in order of prompt id. Arrays of shape (num prompts,) unless said otherwise; times are optimizer steps."""
+
+    def __init__(
+        self,
+        ids: npt.NDArray[np.bytes_],
+        groups: Ints,
+        group_names: Sequence[tuple[str, str]],
+        cfg: PosteriorConfig,
+    ) -> None:
+        """`ids` ascending; `groups` indexes `group_names`, pairs of (source, level)."""
+        num = len(ids)
+        self.ids, self.groups, self.group_names, self.cfg = ids, groups, list(group_names), cfg
+        self.successes, self.failures = np.zeros(num), np.zeros(num)
+        self.touched = np.full(num, NEVER, dtype=np.int64)
+        self.dead_log_odds = np.full(num, _log_odds(cfg.dead_prior))
+        self.group_successes, self.group_failures = np.zeros(len(group_names)), np.zeros(len(group_names))
+        self.step = 0
+        self.archive: pa.Table | None = None
+        """Rows of prompts that have left the set (see `posterior_file`), kept for their return."""
+
+    @classmethod
+    def fresh(cls, prompts: PromptSet, cfg: PosteriorConfig) -> Posterior:
+        """No evidence for anything."""
+        pairs = list(zip(prompts.column("source"), prompts.column("level"), strict=True))
+        names = sorted(set(pairs))
+        index = {name: i for i, name in enumerate(names)}
+        groups = np.fromiter((index[pair] for pair in pairs), dtype=np.int64, count=len(pairs))
+        return cls(np.array(prompts.ids, dtype=np.bytes_), groups, names, cfg)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows(self, ids: Sequence[str]) -> Ints:
+        """Row numbers of prompts. Raises `ConfigError` for an id that is not there."""
+        wanted = np.array(ids, dtype=np.bytes_) if len(ids) else np.zeros(0, dtype=self.ids.dtype)
+        found = np.minimum(np.searchsorted(self.ids, wanted), max(0, len(self) - 1))
+        if len(wanted) and (not len(self) or np.any(self.ids[found] != wanted)):
+            bad = wanted[0] if not len(self) else wanted[self.ids[found] != wanted][0]
+            raise ConfigError(f"prompt {bad.decode()} is not in this posterior of {len(self)} prompts")
+        return found.astype(np.int64)
+
+    def update(self, ids: Sequence[str], successes: npt.ArrayLike, failures: npt.ArrayLike, step: int) -> None:
+        """Add evidence of `step`: right and wrong rollouts by prompt. An id that occurs twice adds up.
+
+        Cost grows with the number of ids, not of prompts. Raises `ConfigError` for unknown ids, negative counts, and
+        a step before the last one.
+        """
+        right, wrong = np.asarray(successes, dtype=np.float64), np.asarray(failures, dtype=np.float64)
+        if step < self.step:
+            raise ConfigError(f"evidence of step {step} comes after that of step {self.step}")
+        if np.any(right < 0) or np.any(wrong < 0):
+            raise ConfigError("counts of rollouts must not be negative")
+        rows, where = np.unique(self.rows(ids), return_inverse=True)
+        right, wrong = (np.bincount(where, counts, len(rows)).astype(np.float64) for counts in (right, wrong))
+        self._advance(step)
+        seen = right + wrong > 0
+        rows, right, wrong = rows[seen], right[seen], wrong[seen]
+        a, b = self.parameters(rows)
+        self._suspect(rows, right, wrong, a, b)
+        faded = self._fading(rows)
+        self.successes[rows] = self.successes[rows] * faded + right
+        self.failures[rows] = self.failures[rows] * faded + wrong
+        self.touched[rows] = step
+        num = len(self.group_names)
+        self.group_successes += np.bincount(self.groups[rows], right, num)
+        self.group_failures += np.bincount(self.groups[rows], wrong * (1 - self.dead(rows)), num)
+
+    def parameters(self, rows: Ints | slice = slice(None)) -> tuple[Floats, Floats]:
+        """(a, b) of the given rows at the current step."""
+        faded = self._fading(rows)
+        rate = self.group_rates()[self.groups[rows]]
+        strength = self.cfg.strength
+        return self.successes[rows] * faded + strength * rate, self.failures[rows] * faded + strength * (1 - rate)
+
+    def dead(self, rows: Ints | slice = slice(None)) -> Floats:
+        """Probability that a prompt is dead."""
+        odds = self.dead_log_odds[rows]
+        return np.asarray(np.where(odds < 0, np.exp(odds), 1.0) / (1 + np.exp(-np.abs(odds))))
+
+    def mean(self, rows: Ints | slice = slice(None)) -> Floats:
+        """Expected pass rate: (1 - P(dead)) a / (a + b)."""
+        a, b = self.parameters(rows)
+        return np.asarray((1 - self.dead(rows)) * a / (a + b))
+
+    def group_rates(self) -> Floats:
+        """Pass rate of each group among living prompts, shrunk to that of the set; shape (groups,)."""
+        s, f = self.group_successes, self.group_failures
+        shrink = self.cfg.group_strength
+        whole = (s.sum() + 0.5 * shrink) / (s.sum() + f.sum() + shrink)
+        return np.asarray(np.clip((s + shrink * whole) / (s + f + shrink), 0.01, 0.99))
+
+    def without_evidence(self) -> list[str]:
+        """Ids of prompts that no rollout has ever been counted for."""
+        return [x.decode() for x in self.ids[self.touched == NEVER]]
+
+    def evidence(self) -> Floats:
+        """Faded number of rollouts behind each prompt."""
+        return np.asarray((self.successes + self.failures) * self._fading(slice(None)))
+
+    def summary(self, bins: int = 20) -> dict[str, Any]:
+        """What people ask of a posterior; plain JSON values. `histogram` counts prompts by expected pass rate."""
+        mean, faded = self.mean(), self._fading(slice(None))
+        a, b = fit_prior(np.round(self.successes * faded, 3), np.round(self.failures * faded, 3))
+        counts = np.histogram(mean, bins=bins, range=(0.0, 1.0))[0]
+        return {
+            "prompts": len(self),
+            "step": self.step,
+            "evidence": round(float(self.evidence().sum()), 6),
+            "prompts_with_evidence": int(np.sum(self.touched != NEVER)),
+            "prior": {"a": round(a, 6), "b": round(b, 6)},
+            "mean": round(float(mean.mean()), 6) if len(self) else 0.0,
+            "histogram": [int(c) for c in counts],
+            "frontier_share": round(float(np.mean((mean >= 0.1) & (mean <= 0.9))), 6) if len(self) else 0.0,
+            "dead_share": round(float(self.dead().mean()), 6) if len(self) else 0.0,
+            "archived": 0 if self.archive is None else int(self.archive.num_rows),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that `update` changes, as copies."""
+        arrays = ("successes", "failures", "touched", "dead_log_odds", "group_successes", "group_failures")
+        return {"step": self.step, **{name: getattr(self, name).copy() for name in arrays}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave. Raises `ConfigError` for one of another prompt set."""
+        if len(state["successes"]) != len(self) or len(state["group_successes"]) != len(self.group_names):
+            raise ConfigError(f"the state is of {len(state['successes'])} prompts, this posterior of {len(self)}")
+        for name, value in state.items():
+            setattr(self, name, value.copy() if isinstance(value, np.ndarray) else int(value))
+
+    def _advance(self, step: int) -> None:
+        if step > self.step:
+            self.group_successes *= self.cfg.group_fading ** (step - self.step)
+            self.group_failures *= self.cfg.group_fading ** (step - self.step)
+            self.step = step
+
+    def _fading(self, rows: Ints | slice) -> Floats:
+        """Factor on the stored counts; they were last touched some steps ago."""
+        return np.asarray(np.power(self.cfg.fading, (self.step - self.touched[rows]).astype(np.float64)))
+
+    def _suspect(self, rows: Ints, right: Floats, wrong: Floats, a: Floats, b: Floats) -> None:
+        if self.cfg.dead_prior == 0:
+            return
+        against = np.minimum(-log_all_wrong(a, b, wrong), _MOST_EVIDENCE)
+        self.dead_log_odds[rows] = np.where(right > 0, _ALIVE, self.dead_log_odds[rows] + against)
+
+
+def _log_odds(p: float) -> float:
+    return float(np.log(p / (1 - p))) if p > 0 else _ALIVE

@@ -1,0 +1,113 @@
+"""The posterior on disk: one Parquet file, readable with any reader, that holds everything a later run needs.
+
+Columns: id, source, level (text), successes, failures (rollouts, faded up to `step`), step (when evidence was last
+added; -1 never), dead_log_odds, mean (expected pass rate, for readers; not read back), archived (the prompt has left
+the set). File metadata: schema version, the step up to which the run has come, the settings, the counts of the groups.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cures_core.config.curriculum import PosteriorConfig
+from cures_core.curriculum.posterior import Posterior
+from cures_core.errors import CorruptArtifact, MissingInput
+from cures_core.files import canonical_json
+
+SCHEMA_VERSION = 1
+_COLUMNS = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("level", pa.string(), nullable=False),
+        pa.field("successes", pa.float64(), nullable=False),
+        pa.field("failures", pa.float64(), nullable=False),
+        pa.field("step", pa.int64(), nullable=False),
+        pa.field("dead_log_odds", pa.float64(), nullable=False),
+        pa.field("mean", pa.float64(), nullable=False),
+        pa.field("archived", pa.bool_(), nullable=False),
+    ]
+)
+
+
+def save_posterior(posterior: Posterior, path: Path) -> None:
+    """Write the file; equal posteriors give equal bytes under one version of pyarrow. Not atomic."""
+    table = active_rows(posterior)
+    if posterior.archive is not None:
+        table = pa.concat_tables([table, posterior.archive])
+    counts = zip(posterior.group_successes.tolist(), posterior.group_failures.tolist(), strict=True)
+    about = {
+        "step": posterior.step,
+        "settings": posterior.cfg.model_dump(mode="json"),
+        "groups": [[*name, *count] for name, count in zip(posterior.group_names, counts, strict=True)],
+    }
+    metadata = {"cures.posterior.schema": str(SCHEMA_VERSION), "cures.posterior.about": canonical_json(about)}
+    pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
+
+
+def load_posterior(path: Path) -> Posterior:
+    """Read what `save_posterior` wrote. Raises `MissingInput`, or `CorruptArtifact` for anything else."""
+    if not path.is_file():
+        raise MissingInput(f"{path}: no such posterior")
+    try:
+        table = pq.read_table(path, partitioning=None)
+        metadata = table.schema.metadata or {}
+        version = metadata.get(b"cures.posterior.schema", b"none").decode()
+        if version != str(SCHEMA_VERSION):
+            raise CorruptArtifact(f"{path}: posterior schema {version}, this version reads {SCHEMA_VERSION}")
+        return _from_table(table.cast(_COLUMNS), json.loads(metadata[b"cures.posterior.about"]))
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        if isinstance(error, CorruptArtifact):
+            raise
+        raise CorruptArtifact(f"{path}: not a readable posterior ({error}); take an earlier snapshot") from error
+
+
+def active_rows(posterior: Posterior) -> pa.Table:
+    """The prompts of the set, as rows of the file."""
+    names = [posterior.group_names[g] for g in posterior.groups.tolist()]
+    columns: list[Any] = [
+        [x.decode() for x in posterior.ids.tolist()],
+        [source for source, _ in names],
+        [level for _, level in names],
+        posterior.successes,
+        posterior.failures,
+        posterior.touched,
+        posterior.dead_log_odds,
+        posterior.mean(),
+        np.zeros(len(posterior), dtype=bool),
+    ]
+    return pa.Table.from_arrays([pa.array(c, f.type) for c, f in zip(columns, _COLUMNS, strict=True)], schema=_COLUMNS)
+
+
+def fill(posterior: Posterior, rows: Any, table: pa.Table) -> None:
+    """Set the given rows of a posterior from as many rows of the file's form."""
+    posterior.successes[rows] = table.column("successes").to_numpy()
+    posterior.failures[rows] = table.column("failures").to_numpy()
+    posterior.touched[rows] = table.column("step").to_numpy()
+    posterior.dead_log_odds[rows] = table.column("dead_log_odds").to_numpy()
+
+
+def _from_table(table: pa.Table, about: dict[str, Any]) -> Posterior:
+    archived = table.column("archived").to_numpy()
+    active = table.filter(~archived)
+    names = [(source, level) for source, level, *_ in about["groups"]]
+    index = {name: i for i, name in enumerate(names)}
+    pairs = zip(active.column("source").to_pylist(), active.column("level").to_pylist(), strict=True)
+    groups = np.array([index[pair] for pair in pairs], dtype=np.int64)
+    ids = np.array(active.column("id").to_pylist(), dtype=np.bytes_)
+    if len(ids) > 1 and not np.all(ids[1:] > ids[:-1]):
+        raise CorruptArtifact("ids are not ascending")
+    posterior = Posterior(ids, groups, names, PosteriorConfig.model_validate(about["settings"]))
+    posterior.step = int(about["step"])
+    posterior.group_successes = np.array([row[2] for row in about["groups"]], dtype=np.float64)
+    posterior.group_failures = np.array([row[3] for row in about["groups"]], dtype=np.float64)
+    fill(posterior, slice(None), active)
+    if archived.any():
+        posterior.archive = table.filter(archived)
+    return posterior

@@ -1,0 +1,1 @@
+"""The strategies: implementations of `Curriculum`."""
