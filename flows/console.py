@@ -52,7 +52,7 @@ def step_line(event: Mapping[str, Any], seconds_left: float) -> str:
 _SHOWN = ("prompts", "rejected", "rollouts", "steps", "score", "loss")
 
 
-class _Eta:
+class Eta:
     """Time left in the epoch, from the mean of the last steps."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class _Lines:
     """Plain lines: every stage, and a step at most every ten seconds."""
 
     def __init__(self, console: Console) -> None:
-        self._console, self._eta, self._next = console, _Eta(), 0.0
+        self._console, self._eta, self._next = console, Eta(), 0.0
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         if event["event"] == "stage" and event["status"] != "start":
@@ -89,7 +89,7 @@ class _Panel:
     """A table of stages that stays in place, with the current step below it."""
 
     def __init__(self, console: Console) -> None:
-        self._eta = _Eta()
+        self._eta = Eta()
         self._done: list[str] = []
         self._now = "starting"
         self.live = Live(self._render(), console=console, refresh_per_second=4, transient=False)

@@ -7,17 +7,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cures_core.chains import write_builtin
+from cures_core import arithmetic, chains
 from cures_core.errors import CorruptArtifact
 
-_FOLDER = Path("data/chains")
+_SETS = {"chains": chains.write_builtin, "sums": arithmetic.write_builtin}
 
 
 def ensure_builtin(path: Path) -> None:
-    """Make data/chains if `path` lies in it and is missing; `CorruptArtifact` if the result is not what data.dvc names."""
-    if path.exists() or path.parent != _FOLDER:
+    """Make data/ if `path` is one of its files and is missing; `CorruptArtifact` if it is not what data.dvc names."""
+    if path.exists() or path.parent.parent != Path("data") or path.parent.name not in _SETS:
         return
-    write_builtin(_FOLDER)
+    for name, write in _SETS.items():
+        if not Path("data", name).exists():
+            write(Path("data", name))
     tracker = Path("data.dvc")
     if tracker.exists() and Path(".dvc").is_dir():
         done = subprocess.run(
@@ -25,6 +27,6 @@ def ensure_builtin(path: Path) -> None:
         )
         if done.returncode != 0 or json.loads(done.stdout or "{}"):
             raise CorruptArtifact(
-                f"{_FOLDER}: the sets made here are not those that {tracker} names "
+                f"data/: the sets made here are not those that {tracker} names "
                 f"({(done.stdout or done.stderr).strip()[-200:]}). Restore data/ with `dvc pull`, or run `dvc add data`"
             )

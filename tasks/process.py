@@ -39,8 +39,7 @@ def run_job(job: Job, *, faults_dir: Path) -> None:
             start_new_session=True,  # Ctrl-C reaches the parent alone, which then asks the job to stop
         )
     try:
-        assert child.stdout is not None
-        for line in child.stdout:
+        for line in child.stdout or ():
             emit(json.loads(line))
         code = child.wait()
     except BaseException:

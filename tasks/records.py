@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import Field
+
 from cures_core.config.base import Strict
 from cures_core.config.run import RunConfig
 
@@ -27,9 +29,9 @@ class Record(Strict):
     """Prefix of its files in the store."""
     manifest: str | None = None
     """SHA-256 of the manifest of those files."""
-    figures: dict[str, Any] = {}
+    figures: dict[str, Any] = Field(default_factory=dict)
     """Small results: digests, counts, scores."""
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field(default_factory=dict)
     """Versions of what made it."""
     seconds: float = 0.0
     """Wall time of the work."""

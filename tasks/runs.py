@@ -1,4 +1,4 @@
-"""Runs: their names, leases, and the notes that commands and reports read. None of it decides whether work is redone."""
+"""Runs: their names, leases, and the notes that commands and reports read. None of it decides what is done again."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from typing import Any
 from cures_core.config.run import RunConfig
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError, CuresError, MissingInput
-from cures_core.files import canonical_json, digest_file, digest_json
+from cures_core.files import canonical_json, digest_json
+from cures_core.prompts.lines import Snapshot
 from tasks.builtin_data import ensure_builtin
 from tasks.records import Record, RunRef
 from tasks.storage import Store, open_store
-from tasks.storage.lease import Lease, check_token
+from tasks.storage.lease import Lease
 
 
 @contextmanager
@@ -50,13 +51,13 @@ def run_name(config: RunConfig) -> tuple[str, str]:
     ensure_builtin(path)
     if not path.exists():
         raise MissingInput(f"{path}: no such prompt set; set data.path to a JSONL or Parquet file")
-    data_digest = digest_file(path)
+    data_digest = Snapshot.of(path).digest
     decisive = config.model_dump(mode="json", exclude={"faults", "store"})
     return f"{config.name}-{digest_json([decisive, data_digest])[:8]}", data_digest
 
 
 def resumed_config(store_cfg: StoreConfig, name: str) -> RunConfig:
-    """The configuration a run was started with. `ConfigError` if there is none, or if the prompt set has changed since."""
+    """The configuration a run was started with. `ConfigError` if there is none, or the prompt set has changed since."""
     store = open_store(store_cfg)
     data = store.get(f"runs/{name}/run.json")
     if data is None:
@@ -76,21 +77,16 @@ def resumed_config(store_cfg: StoreConfig, name: str) -> RunConfig:
 
 
 def run_names(store: Store) -> list[str]:
-    return sorted({key.split("/")[1] for key in store.list("runs")}) if any(store.list("runs")) else []
-
-
-def check_lease(store: Store, run: RunRef) -> None:
-    """Right before a commit: `LeaseLost` if another process holds the run now."""
-    check_token(store, run.name, run.token)
+    return sorted({key.split("/")[1] for key in store.list("runs")})
 
 
 def scratch_root(run: RunRef) -> Path:
     """Where stages keep unfinished work; beside a local store, so that publishing is a rename."""
-    return Path(run.config.store.url).absolute() / "scratch"
+    return Path(run.config.store.folder).absolute() / "scratch"
 
 
 def faults_dir(run: RunRef) -> Path:
-    return Path(run.config.store.url).absolute() / "faults" / run.name
+    return Path(run.config.store.folder).absolute() / "faults" / run.name
 
 
 def note_stage(store: Store, run: RunRef, label: str, record: Record, *, cached: bool) -> None:
@@ -117,6 +113,14 @@ def stage_record(store: Store, name: str, stage: str, label: str = "") -> Record
 
 def run_status(store: Store, name: str) -> dict[str, Any]:
     return json.loads(store.get(f"runs/{name}/status.json") or b'{"status":"unknown"}')  # type: ignore[no-any-return]
+
+
+def run_overview(store: Store, name: str) -> dict[str, Any]:
+    """run, status, at (UTC), error, stages (how many were reached)."""
+    status = run_status(store, name)
+    number = len(list(store.list(f"runs/{name}/stages")))
+    fields = {key: status.get(key, "") for key in ("status", "at", "error")}
+    return {"run": name, **fields, "stages": number}
 
 
 def _note_status(store: Store, name: str, status: str, error: str = "") -> None:

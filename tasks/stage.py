@@ -1,7 +1,7 @@
 """The life of a stage: key, committed record or work, files, record last. Nothing else in the project commits.
 
-A killed, repeated or concurrent stage finds the old state or the new one: the scratch folder survives a crash, files are
-published before the record that names them, and the record is put only if absent and only with a valid lease.
+A killed, repeated or concurrent stage finds the old state or the new one: the scratch folder survives a crash, files
+are published before the record that names them, and the record is put only if absent and only with a valid lease.
 """
 
 from __future__ import annotations
@@ -14,16 +14,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from cures_core.errors import CorruptArtifact, CuresError
+from prefect.cache_policies import NO_CACHE
+
+from cures_core.errors import CorruptArtifact, CuresError, StoreUnavailable
 from cures_core.faults import fault_point
 from cures_core.files import canonical_json, digest_json
 from cures_core.jobs.assemble import versions
 from tasks.progress import emit
 from tasks.records import Record, RunRef
-from tasks.runs import check_lease, note_stage, scratch_root
+from tasks.runs import note_stage, scratch_root
 from tasks.storage import Store, open_store
+from tasks.storage.fencing import check_token, commit
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +41,7 @@ class Workspace:
 
 
 Work = Callable[[Workspace], Mapping[str, Any]]
+StillThere = Callable[[Record], bool]
 
 
 def retryable(_task: Any, _task_run: Any, state: Any) -> bool:
@@ -51,7 +55,14 @@ def retryable(_task: Any, _task_run: Any, state: Any) -> bool:
     return False
 
 
-RETRY: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [2, 15], "retry_condition_fn": retryable}
+STAGE: dict[str, Any] = {
+    "retries": 2,
+    "retry_delay_seconds": [2, 15],
+    "retry_condition_fn": retryable,
+    "cache_policy": NO_CACHE,
+    "persist_result": False,
+}
+"""Options of every Prefect task that is a stage. The record in the store decides what is done already, not Prefect."""
 
 
 def run_stage(
@@ -61,21 +72,25 @@ def run_stage(
     inputs: Mapping[str, Any],
     parents: Sequence[Record],
     work: Work,
+    *,
     label: str = "",
-) -> Any:
+    still_there: StillThere | None = None,
+) -> Record:
     """Return the committed record for these inputs, doing the work only if there is none.
 
     `schema` is the version of the stage's output: raise it when the meaning of its files changes. `label` tells apart
-    the run's stages of one kind ("3" for epoch 3). A committed record comes back as a Prefect state named `Cached`.
+    the run's stages of one kind ("3" for epoch 3). `still_there` checks what a record points to outside the store. A
+    committed record comes back as a Prefect state named `Cached`.
     """
     store = open_store(run.config.store)
     key = digest_json({"stage": stage, "schema": schema, "inputs": inputs})[:32]
     name = f"{stage} {label}".strip()
     emit({"event": "stage", "stage": name, "status": "start"})
-    if (record := committed(store, stage, key)) is not None:
+    record = committed(store, stage, key)
+    if record is not None and (still_there is None or still_there(record)):
         note_stage(store, run, label, record, cached=True)
         emit({"event": "stage", "stage": name, "status": "cached", "figures": record.figures})
-        return _cached_state(record)
+        return cast(Record, _cached_state(record))
     started = time.monotonic()
     fault_point("stage.start", name.replace(" ", "-"))
     place = scratch_root(run) / stage / key
@@ -84,7 +99,7 @@ def run_stage(
     space.out.mkdir(parents=True)
     space.scratch.mkdir(parents=True, exist_ok=True)
     figures = dict(work(space))
-    record = Record(
+    made = Record(
         stage=stage,
         key=key,
         inputs=json.loads(canonical_json(inputs)),
@@ -94,7 +109,7 @@ def run_stage(
         seconds=round(time.monotonic() - started, 3),
         created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     )
-    record = _commit(store, run, record, space, name.replace(" ", "-"))
+    record = record or _commit(store, run, made, space, name.replace(" ", "-"))
     shutil.rmtree(place, ignore_errors=True)
     note_stage(store, run, label, record, cached=False)
     emit({"event": "stage", "stage": name, "status": "done", "seconds": record.seconds, "figures": figures})
@@ -102,39 +117,68 @@ def run_stage(
 
 
 def committed(store: Store, stage: str, key: str) -> Record | None:
-    """The record of this key if all it points to is there; a record whose files are gone is withdrawn, with a warning."""
-    place = f"stages/{stage}/{key}.json"
-    data = store.get(place)
+    """The record of this key if its files are there; a record whose files are gone is withdrawn, with a warning."""
+    data = store.get(_place(stage, key))
     if data is None:
         return None
     record = Record.model_validate_json(data)
-    if record.files is not None:
-        try:
-            store.verify_files(record.files)
-        except CorruptArtifact as error:
-            _log.warning("%s: %s; doing the stage again", place, error)
-            store.delete(place)
-            store.delete(record.files)
-            return None
+    if record.files is None:
+        return record
+    try:
+        store.verify_files(record.files, record.manifest, deep=False)
+    except CorruptArtifact as error:
+        _log.warning("%s: %s; doing the stage again", record.id, error)
+        _withdraw(store, record)
+        return None
     return record
+
+
+def files_of(store: Store, record: Record) -> Path:
+    """A local folder with a stage's files, every byte checked before another stage builds on them.
+
+    Raises `CorruptArtifact`, after withdrawing the record, so that running again makes the files again.
+    """
+    if record.files is None:
+        raise CorruptArtifact(f"{record.id}: has no files")
+    try:
+        store.verify_files(record.files, record.manifest)
+        return store.local_path(record.files)
+    except CorruptArtifact as error:
+        _withdraw(store, record)
+        raise CorruptArtifact(
+            f"{record.id}: {error}. The record was withdrawn: resume to do that stage again"
+        ) from error
+
+
+def _withdraw(store: Store, record: Record) -> None:
+    store.delete(_place(record.stage, record.key))
+    if record.files is not None:
+        store.delete(record.files)
 
 
 def _commit(store: Store, run: RunRef, record: Record, space: Workspace, name: str) -> Record:
     fault_point("stage.before_files", name)
     if any(space.out.iterdir()):
-        prefix = f"artifacts/{record.stage}/{record.key}"
+        check_token(store, run.name, run.token)
+        # One writer a prefix: a holder that was paused past its lease cannot touch its successor's files.
+        prefix = f"artifacts/{record.stage}/{record.key}/{run.name}-{run.token}"
         manifest = store.publish_files(prefix, space.out)
         record = record.model_copy(update={"files": prefix, "manifest": manifest})
     fault_point("stage.before_record", name)
-    check_lease(store, run)
-    place = f"stages/{record.stage}/{record.key}.json"
-    if not store.put_if_absent(place, canonical_json(record.model_dump(mode="json"))):
-        data = store.get(place)
-        if data is None:
-            raise CorruptArtifact(f"{place}: was there and is gone; retry")
-        record = Record.model_validate_json(data)  # somebody did the same work first: theirs counts
+    data = canonical_json(record.model_dump(mode="json"))
+    if not commit(store, run.name, run.token, _place(record.stage, record.key), data):
+        theirs = committed(store, record.stage, record.key)  # another run did the same work first: theirs counts
+        if theirs is None:
+            raise StoreUnavailable(f"{record.id}: was there and is gone; resume to do it again")
+        if record.files is not None:
+            store.delete(record.files)
+        record = theirs
     fault_point("stage.after_record", name)
     return record
+
+
+def _place(stage: str, key: str) -> str:
+    return f"stages/{stage}/{key}.json"
 
 
 def _cached_state(record: Record) -> Any:

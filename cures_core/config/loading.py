@@ -1,4 +1,4 @@
-"""From TOML profiles and `--set` overrides to a checked `RunConfig`, with errors that name the key and the nearest valid one."""
+"""From TOML profiles and `--set` overrides to a checked `RunConfig`; errors name the key and the nearest valid one."""
 
 from __future__ import annotations
 

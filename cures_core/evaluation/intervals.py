@@ -1,8 +1,8 @@
 """Knows confidence intervals of a mean over items: a bootstrap that resamples items, and Wilson's for plain shares.
 
-Items are a sample of the problems the suite stands for, and an item's completions are a sample of what the policy does on
-it. Resampling items carries both: with a_i the figure of item i, Var(mean a) = Var(a) / n, and Var(a) already holds the
-noise of its completions. Resampling the completions as well would count that noise twice.
+Items are a sample of the problems that the suite stands for, and an item's completions a sample of what the policy does
+on it. Resampling items carries both: with a_i the figure of item i, Var(mean a) = Var(a) / n, and Var(a) already holds
+the noise of its completions. Resampling the completions as well would count that noise twice.
 """
 
 from __future__ import annotations
@@ -38,34 +38,28 @@ def bootstrap(
 ) -> Interval:
     """Percentile interval of the mean of `values` (n,), n >= 1, which lie between `bounds`; items are resampled.
 
-    The percentiles are moved outwards as Student's t with n - 1 degrees asks for (Hesterberg 2015, arXiv 1411.5279,
-    section 3.3): plain ones are too narrow in small suites. Sums of whole-number values are exact, and the order of
-    `values` means nothing. Where all values are equal there is nothing to resample: see `unanimous`.
+    Two departures from the plain percentile bootstrap, which is too narrow in small suites: the percentiles lie further
+    out, as Student's t asks for (`tail_share`), and half an item at each bound is mixed in, as in Jeffreys' interval of
+    a share. Without those halves, 50 items that nearly all fail have an upper end below the truth one time in seven,
+    and items that all agree have an interval of length 0. Sums of whole numbers are exact, and the order of `values`
+    means nothing.
     """
     array = np.asarray(values, dtype=np.float64)
-    distinct, counts = np.unique(array, return_counts=True)
-    n = array.size
-    if distinct.size == 1:
-        return unanimous(float(distinct[0]), n, confidence, bounds)
+    distinct, counts = np.unique(np.append(array, bounds), return_counts=True)
+    weights = counts - 0.5 * np.isin(distinct, bounds)
     rng = np.random.default_rng(seed)
     # n draws with replacement, kept as how often each distinct value was drawn: no array grows with n x resamples.
-    drawn = rng.multinomial(n, counts / n, size=resamples)
-    means = np.einsum("rd,d->r", drawn.astype(np.float64), distinct) / n
-    tail = tail_share(n, confidence)
+    drawn = rng.multinomial(array.size, weights / weights.sum(), size=resamples)
+    means = np.einsum("rd,d->r", drawn.astype(np.float64), distinct) / array.size
+    tail = tail_share(array.size, confidence)
     low, high = np.quantile(means, tail, method="lower"), np.quantile(means, 1 - tail, method="higher")
     return Interval(float(low), float(high))
 
 
 def tail_share(n: int, confidence: float) -> float:
-    """Share of resampled means left out at each end: Phi(-sqrt(n / (n - 1)) t), for n >= 2 items."""
-    return float(norm.cdf(np.sqrt(n / (n - 1)) * t.ppf((1 - confidence) / 2, n - 1)))
+    """Share of the resampled means left out at each end: Phi(-sqrt(n / (n - 1)) t), t Student's with n - 1 degrees.
 
-
-def unanimous(value: float, n: int, confidence: float, bounds: tuple[float, float]) -> Interval:
-    """Interval of a mean of which `n` items all say `value`.
-
-    Wilson's upper end for 0 of n bounds the share of items that say otherwise, and those may say anything in `bounds`.
+    The "expanded percentile interval" of Hesterberg 2015 (American Statistician 69, 371-386). One item counts as two.
     """
-    others = wilson(0, n, confidence).high
-    floor, ceiling = bounds
-    return Interval(value - others * (value - floor), value + others * (ceiling - value))
+    degrees = max(n, 2) - 1
+    return float(norm.cdf(np.sqrt((degrees + 1) / degrees) * t.ppf((1 - confidence) / 2, degrees)))

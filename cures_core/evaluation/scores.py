@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from cures_core.config.base import Strict
 
 SCHEMA = 1
@@ -39,9 +41,9 @@ class SuiteScore(Strict):
     """Share of completions that ran into the token limit."""
     tokens_mean: float
     """Mean length of a sampled completion, in tokens."""
-    by_level: dict[str, tuple[float, int]] = {}
+    by_level: dict[str, tuple[float, int]] = Field(default_factory=dict)
     """avg@k and number of items by level."""
-    by_source: dict[str, tuple[float, int]] = {}
+    by_source: dict[str, tuple[float, int]] = Field(default_factory=dict)
     """avg@k and number of items by source."""
     settings: dict[str, str | int | float]
     """What the figures depend on beside the policy: suite digest, k, temperature, seed, token limit, prompt format,

@@ -29,9 +29,9 @@ def assemble_policy(job: Job, checkpoint: Checkpoint | None) -> Policy:
 
 def assemble_engine(policy: Policy, cfg: RolloutConfig) -> RolloutEngine:
     """The rollout engine on the policy's own weights."""
-    from cures_core.rollout import HfEngine
+    from cures_core.rollout import build_engine
 
-    return HfEngine(policy.model, policy.tokenizer, cfg, policy.device)
+    return build_engine(cfg, policy.model, policy.tokenizer, policy.device)
 
 
 def evaluation_rollout(cfg: RunConfig, temperature: float) -> RolloutConfig:

@@ -13,6 +13,7 @@ from cures_core.curriculum import Strategy, load_posterior, make_curriculum, sav
 from cures_core.epoch import Progress, run_epoch
 from cures_core.errors import ConfigError
 from cures_core.faults import fault_point
+from cures_core.files import canonical_json, write_atomic
 from cures_core.jobs.assemble import assemble_engine, assemble_policy
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.spec import Job
@@ -22,7 +23,7 @@ from cures_core.training.torch_trainer import TorchTrainer
 
 
 def run(job: Job, parent: Parent) -> None:
-    """Write `checkpoint/`, `posterior.parquet` and `timings.jsonl` (not reproducible, so apart) to `job.out`."""
+    """Write `checkpoint/`, `posterior.parquet`, `figures.json` and `timings.jsonl` (no two runs have the same)."""
     if job.prompts is None or job.posterior is None:
         raise ConfigError("an epoch needs prompts and a posterior")
     cfg = job.config
@@ -37,12 +38,21 @@ def run(job: Job, parent: Parent) -> None:
         trainer.load_state_dict(saved.weights, saved.optimizer, saved.state["trainer"])
         curriculum.load_state_dict(saved.curriculum)
         progress = Progress(**saved.state["progress"])
-    session = _Session(job, parent, trainer, curriculum, progress, saved.metrics if resumed else [])
+    session = _Session(job, parent, trainer, curriculum, progress, resumed.metrics if resumed else [])
     with make_verifier(cfg.reward) as verifier:
         engine = assemble_engine(policy, cfg.rollout)
         run_epoch(progress, session.last_step, curriculum, engine, verifier, trainer, session.commit)
     save_checkpoint(session.checkpoint(), job.out / "checkpoint")
     save_posterior(curriculum.posterior, job.out / "posterior.parquet")
+    done = session.progress
+    figures = {
+        "step": done.step,
+        "rollouts": done.rollouts,
+        "tokens": done.tokens,
+        "calibration": curriculum.calibration.figures(),
+        "reliability": curriculum.calibration.reliability(),
+    }
+    write_atomic(job.out / "figures.json", canonical_json(figures))
     (job.out / "timings.jsonl").write_bytes(session.timings.read_bytes() if session.timings.exists() else b"")
 
 
@@ -59,12 +69,12 @@ class _Session:
         metrics: list[dict[str, Any]],
     ) -> None:
         self._job, self._parent, self._trainer, self._curriculum = job, parent, trainer, curriculum
-        self._progress, self._metrics = progress, metrics
+        self.progress, self._metrics = progress, metrics
         self.last_step = job.epoch * job.config.steps_per_epoch
         self.timings: Path = job.scratch / "timings.jsonl"
 
     def commit(self, progress: Progress, metrics: Mapping[str, Any], seconds: float) -> None:
-        self._progress = progress
+        self.progress = progress
         self._metrics.append(dict(metrics))
         fault_point("train.before_checkpoint", str(progress.step))
         stopping = self._parent.stop_requested
@@ -84,9 +94,9 @@ class _Session:
     def checkpoint(self) -> Checkpoint:
         weights, optimizer, trainer = self._trainer.state_dict()
         progress = {
-            "step": self._progress.step,
-            "rollouts": self._progress.rollouts,
-            "tokens": self._progress.tokens,
+            "step": self.progress.step,
+            "rollouts": self.progress.rollouts,
+            "tokens": self.progress.tokens,
         }
-        state = {"step": self._progress.step, "trainer": trainer, "progress": progress}
+        state = {"step": self.progress.step, "trainer": trainer, "progress": progress}
         return Checkpoint(weights, optimizer, self._curriculum.state_dict(), state, list(self._metrics))

@@ -1,11 +1,10 @@
-"""A job's ties to its parent: events out on stdout, stop requests in by signal, and no life after the parent's death."""
+"""A job's ties to its parent: events out on stdout, stop requests in by signal, no life after the parent's death."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import sys
 import threading
 from typing import Any, TextIO
 
@@ -40,5 +39,7 @@ class Parent:
             raise Preempted(f"asked to stop; saved {done}. Resume to go on from there")
 
     def _die_with_parent(self) -> None:
-        sys.stdin.buffer.read()  # returns when the parent closes its end, by dying or on purpose
+        # Not sys.stdin: its lock would be held when the interpreter ends. Empty when the parent closes its end or dies.
+        while os.read(0, 4096):
+            pass
         os._exit(_ORPHANED)

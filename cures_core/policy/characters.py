@@ -20,7 +20,8 @@ def character_tokenizer(symbols: str = SYMBOLS) -> Any:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
+    build: Any = PreTrainedTokenizerFast
+    return build(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         eos_token=EOS,
@@ -40,7 +41,8 @@ def character_model(cfg: WarmStartPolicy, tokenizer: Any) -> Any:
 
     if cfg.hidden_size % cfg.heads:
         raise ConfigError(f"policy.hidden_size {cfg.hidden_size} is not a multiple of policy.heads {cfg.heads}")
-    return GPT2LMHeadModel(
+    build: Any = GPT2LMHeadModel
+    return build(
         GPT2Config(
             vocab_size=len(tokenizer),
             n_positions=max(64, 4 * MAX_STEPS),

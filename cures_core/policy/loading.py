@@ -56,6 +56,23 @@ def setup_torch(cfg: DeviceConfig, seed: int) -> Any:
     return torch.device("cuda" if on_gpu else "cpu")
 
 
+def load_tokenizer(folder: str | Path, revision: str | None = None) -> Any:
+    """The policy's tokenizer, padding on the left. Raises `MissingInput`."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, revision=revision, padding_side="left")
+    except (OSError, ValueError) as error:
+        raise _no_model(folder, error) from error
+
+
+def _no_model(folder: str | Path, error: Exception) -> MissingInput:
+    return MissingInput(
+        f"{folder}: no model there, and no hub copy within reach ({str(error).splitlines()[0]}). "
+        "Name a folder that holds config.json, model.safetensors and the tokenizer"
+    )
+
+
 def load_policy(
     folder: str | Path,
     device: Any,
@@ -69,16 +86,13 @@ def load_policy(
     Raises `MissingInput` where neither a folder nor a reachable hub id is found.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
+    tokenizer = load_tokenizer(folder, revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(folder, revision=revision, dtype=getattr(torch, dtype))
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, revision=revision, dtype=getattr(torch, dtype))
     except (OSError, ValueError) as error:
-        raise MissingInput(
-            f"{folder}: no model there, and no hub copy within reach ({str(error).splitlines()[0]}). "
-            "Name a folder that holds config.json, model.safetensors and the tokenizer"
-        ) from error
+        raise _no_model(folder, error) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if lora is not None:

@@ -67,7 +67,7 @@ def _update(policy: Policy, optimizer: Any, chains: Chains, pads: np.ndarray) ->
     tokens = torch.from_numpy(ids).to(policy.device)
     targets = torch.where(torch.from_numpy(is_answer).to(policy.device), tokens, -100)
     logits = policy.model(input_ids=tokens, attention_mask=(tokens != policy.tokenizer.pad_token_id).long()).logits
-    loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten())
+    loss: Any = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten())
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)

@@ -39,11 +39,11 @@ def group_advantages(rewards: Floats, name: AdvantageName) -> Floats:
     """
     if len(rewards) == 0 or rewards.min() == rewards.max():
         return np.zeros_like(rewards)
-    centred: Floats = rewards - rewards.mean()
+    centred = np.asarray(rewards - rewards.mean(), dtype=np.float64)
     if name == "grpo":
         return centred / (rewards.std() + _EPS)
     if name == "loo":
-        return centred * (len(rewards) / (len(rewards) - 1))
+        return np.asarray(centred * (len(rewards) / (len(rewards) - 1)))
     return centred
 
 

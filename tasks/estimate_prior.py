@@ -1,0 +1,49 @@
+"""Stage: posterior 0, from a budgeted sample of rollouts of the base policy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from prefect import task
+
+from cures_core.files import digest_file
+from cures_core.jobs.spec import Job
+from tasks.prepare_policy import policy_folder
+from tasks.process import run_job
+from tasks.records import Record, RunRef
+from tasks.runs import faults_dir
+from tasks.stage import STAGE, Workspace, files_of, run_stage
+from tasks.storage import open_store
+
+
+@task(name="estimate_prior", task_run_name="estimate_prior", **STAGE)
+def estimate_prior(run: RunRef, data: Record, policy: Record) -> Record:
+    """Files: posterior.parquet. Figures: posterior_digest, prompts, rollouts, tokens, unknown, kept, new."""
+    cfg = run.config
+    inputs = {
+        "seed": cfg.seed,
+        "prior": cfg.prior.model_dump(mode="json", exclude={"chunk_prompts"}),
+        "posterior": cfg.curriculum.posterior.model_dump(mode="json"),
+        "rollout": cfg.rollout.model_dump(mode="json"),
+        "reward": cfg.reward.model_dump(mode="json"),
+        "device": cfg.device.model_dump(mode="json"),
+        "prompts": data.figures["digest"],
+        "policy": policy.figures["digest"],
+    }
+
+    def work(space: Workspace) -> Mapping[str, Any]:
+        job = Job(
+            name="prior",
+            config=cfg,
+            scratch=space.scratch,
+            out=space.out,
+            policy=str(policy_folder(run, policy)),
+            prompts=files_of(open_store(cfg.store), data) / "prompts.parquet",
+        )
+        run_job(job, faults_dir=faults_dir(run))
+        figures = json.loads((space.out / "figures.json").read_bytes())
+        return {"posterior_digest": digest_file(space.out / "posterior.parquet"), **figures}
+
+    return run_stage(run, "estimate_prior", 1, inputs, [data, policy], work)

@@ -1,0 +1,57 @@
+"""Stage: scores of the base policy or of a checkpoint on all suites."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from prefect import task
+
+from cures_core.jobs.spec import Job
+from tasks.prepare_policy import policy_folder
+from tasks.process import run_job
+from tasks.records import Record, RunRef
+from tasks.runs import faults_dir
+from tasks.stage import STAGE, Workspace, files_of, run_stage
+from tasks.storage import open_store
+
+
+@task(name="evaluate_checkpoint", task_run_name="evaluate_checkpoint {k}", **STAGE)
+def evaluate_checkpoint(run: RunRef, k: int, data: Record, policy: Record, state: Record | None) -> Record:
+    """Score the checkpoint of epoch `k` (0: the base policy, `state` None).
+
+    Files: scores.json, items-<suite>.parquet, examples.jsonl. Figures: scores by suite, rollouts, tokens, unknown.
+    """
+    cfg = run.config
+    inputs = {
+        "evaluation": cfg.evaluation.model_dump(
+            mode="json", exclude={"when": True, "chunk_prompts": True, "suites": {"__all__": {"path"}}}
+        ),
+        "suites": data.figures["suites"],
+        "rollout": cfg.rollout.model_dump(mode="json"),
+        "reward": cfg.reward.model_dump(mode="json"),
+        "device": cfg.device.model_dump(mode="json"),
+        "policy": policy.figures["digest"],
+        "weights": "" if state is None else state.figures["weights_digest"],
+        "lora": None if state is None or cfg.training.lora is None else cfg.training.lora.model_dump(mode="json"),
+    }
+
+    def work(space: Workspace) -> Mapping[str, Any]:
+        store = open_store(cfg.store)
+        job = Job(
+            name="evaluate",
+            config=cfg,
+            scratch=space.scratch,
+            out=space.out,
+            epoch=k,
+            policy=str(policy_folder(run, policy)),
+            policy_digest=policy.figures["digest"] if state is None else state.figures["weights_digest"],
+            checkpoint=None if state is None else files_of(store, state) / "checkpoint",
+            suites=files_of(store, data) / "suites",
+        )
+        run_job(job, faults_dir=faults_dir(run))
+        return json.loads((space.out / "figures.json").read_bytes())  # type: ignore[no-any-return]
+
+    parents = [data, policy] if state is None else [data, policy, state]
+    return run_stage(run, "evaluate_checkpoint", 1, inputs, parents, work, label=str(k))

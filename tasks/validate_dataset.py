@@ -1,0 +1,79 @@
+"""Stage: raw prompt set and suites in; clean typed sets, quarantine, expectations and Data Docs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+
+from cures_core.config.data import SuiteConfig
+from cures_core.config.run import RunConfig
+from cures_core.prompts.lines import Snapshot
+from cures_core.rewards import make_verifier
+from tasks.builtin_data import ensure_builtin
+from tasks.records import Record, RunRef
+from tasks.stage import STAGE, Workspace, run_stage
+from tasks.validation import validate
+
+
+@task(name="validate_dataset", task_run_name="validate_dataset", **STAGE)
+def validate_dataset(run: RunRef) -> Record:
+    """Files: prompts.parquet, suites/<name>.parquet and the lists of rows (`tasks.validation`).
+
+    Figures: digest (of the clean set), suites (digests), prompts, rejected, dropped, warnings by reason. Raises
+    `DataRejected` (exit code 3) with a table of reasons.
+    """
+    cfg = run.config
+    suites = [
+        SuiteConfig.model_validate(s.model_dump(include=set(SuiteConfig.model_fields))) for s in cfg.evaluation.suites
+    ]
+    for suite in suites:
+        ensure_builtin(Path(suite.path))
+    inputs = {
+        "data": _settings(cfg.data),
+        "suites": [_settings(s) for s in suites],
+        "reward": cfg.reward.model_dump(mode="json"),
+        "files": [run.data_digest, *(Snapshot.of(Path(s.path)).digest for s in suites)],
+        "tokenizer": _tokenizer_source(cfg),
+    }
+
+    def work(space: Workspace) -> Mapping[str, Any]:
+        with make_verifier(cfg.reward) as verifier:
+            summary = validate(cfg.data, suites, space.out, verifier.check_gold, _token_counter(cfg))
+        prompts = summary["prompts"]
+        return {
+            "digest": prompts["digest"],
+            "suites": {name: s["digest"] for name, s in summary["suites"].items()},
+            "prompts": prompts["kept"],
+            "rows": prompts["rows_read"],
+            "rejected": prompts["rejected"],
+            "dropped": prompts["dropped"],
+            "reasons": prompts["reasons"],
+        }
+
+    return run_stage(run, "validate_dataset", 1, inputs, [], work)
+
+
+def _settings(cfg: SuiteConfig | Any) -> dict[str, Any]:
+    """What decides the outcome beside the bytes: a file may be moved without being validated again."""
+    return cfg.model_dump(mode="json", exclude={"path"})
+
+
+def _tokenizer_source(cfg: RunConfig) -> str:
+    if cfg.data.max_problem_tokens is None and all(s.max_problem_tokens is None for s in cfg.evaluation.suites):
+        return ""
+    return cfg.policy.path if cfg.policy.type == "pretrained" else "characters"
+
+
+def _token_counter(cfg: RunConfig) -> Callable[[str], int] | None:
+    source = _tokenizer_source(cfg)
+    if not source:
+        return None
+    if source == "characters":
+        return len
+    from cures_core.policy.loading import load_tokenizer
+
+    tokenizer = load_tokenizer(source, cfg.policy.revision if cfg.policy.type == "pretrained" else None)
+    return lambda text: len(tokenizer(text)["input_ids"])
