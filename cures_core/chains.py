@@ -1,13 +1,14 @@
 """The built-in task: chains of digit operations with a scratchpad, and the fallible tutor a small policy learns from.
 
-A problem is a start digit, k steps (operator, digit) and "=": `7+5>3=`. Its answer is the running value after each step,
-modulo 10, from left to right: `23`. Operators: + - * modulo 10, > the larger, < the smaller, | the absolute difference.
-The *topic* of a chain is its first operator; later steps repeat it with probability 0.8, else they add or subtract.
+A problem is a start digit, k steps (operator, digit) and "=": `7+5>3=`. Its answer is the running value after each
+step, modulo 10, from left to right: `23`. Operators: + - * modulo 10, > the larger, < the smaller, | the absolute
+difference. The *topic* of a chain is its first operator; later steps repeat it with probability 0.8, else they add or
+subtract.
 
-The task behaves like reasoning RL at a size that trains on one CPU core: a policy warm-started on a tutor who errs often
-on some operators *can* compute every step but does not do so reliably, and what RL strengthens on one prompt carries over
-to others. The pool imitates raw web-scale sets: most prompts are solved already, some have a wrong gold answer, a tenth is
-worth training on.
+The task behaves like reasoning RL at a size that trains on one CPU core: a policy warm-started on a tutor who errs
+often on some operators *can* compute every step but does not do so reliably, and what RL strengthens on one prompt
+carries over to others. The pool imitates raw web-scale sets: most prompts are solved already, some have a wrong gold
+answer, a tenth is worth training on.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The training loop: the one place that joins curriculum, rollouts, verdicts and updates. Read this page first.
 
 One step is one policy update: ask -> generate -> verify -> tell -> (ready?) -> advantage -> update -> sync -> commit.
-The loop does not know which curriculum it runs. Departures from the paper: evidence fades instead of being reset; groups
-without signal stay in the loss's denominator; every rollout asked for is paid from the step's budget.
+The loop does not know which curriculum it runs. Departures from the paper: evidence fades instead of being reset;
+groups without signal stay in the loss's denominator; every rollout asked for is paid from the step's budget.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 from cures_core.errors import ConfigError, InjectedFault
@@ -22,6 +23,12 @@ def parse_fault(text: str) -> tuple[str, str]:
     if not point or action not in _ACTIONS:
         raise ConfigError(f"fault {text!r}: write POINT=ACTION with ACTION one of {', '.join(_ACTIONS)}")
     return point.strip(), action
+
+
+def arm(faults: Sequence[str], folder: Path) -> None:
+    """Make this process and its children fail as asked from now on; markers of what has fired lie in `folder`."""
+    os.environ["CURES_FAULTS"] = ",".join(faults)
+    os.environ["CURES_FAULTS_DIR"] = str(folder)
 
 
 def fault_point(name: str, detail: str = "") -> None:

@@ -13,7 +13,7 @@ MANIFEST = "manifest.json"
 
 
 def write_manifest(folder: Path) -> str:
-    """Flush every file below `folder`, then write `manifest.json` (size and SHA-256 of each) last; returns its digest."""
+    """Flush all files below `folder`, then write `manifest.json` (size and SHA-256 of each); returns its digest."""
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
         with path.open("rb") as f:

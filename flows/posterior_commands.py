@@ -41,8 +41,8 @@ def _lines(shown: dict[str, Any]) -> list[str]:
     widest = max(1, *shown["histogram"])
     width = 1 / len(shown["histogram"])
     lines = [
-        f"{shown['run']}, epoch {shown['epoch']}: {shown['prompts']:,} prompts, {shown['prompts_with_evidence']:,} with "
-        f"evidence, {shown['evidence']:,.0f} rollouts remembered",
+        f"{shown['run']}, epoch {shown['epoch']}: {shown['prompts']:,} prompts, {shown['prompts_with_evidence']:,} "
+        f"with evidence, {shown['evidence']:,.0f} rollouts remembered",
         f"fitted prior Beta({prior['a']:.2f}, {prior['b']:.2f}); {100 * shown['frontier_share']:.0f} % of the prompts "
         f"have an expected pass rate in 0.1..0.9, {100 * shown['dead_share']:.0f} % are taken for dead",
     ]

@@ -59,8 +59,8 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
     for score in summary["scores"]:
         gain = score["gain"]
         lines.append(
-            f"{score['suite']} {score['measure']}: {score['before']['value']:.3f} -> {score['after']['value']:.3f}, gain "
-            f"{gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}] (n = {score['n']}, k = {score['k']})"
+            f"{score['suite']} {score['measure']}: {score['before']['value']:.3f} -> {score['after']['value']:.3f}, "
+            f"gain {gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}] (n = {score['n']}, k = {score['k']})"
         )
     rollouts = summary["rollouts"]
     lines.append(

@@ -1,4 +1,4 @@
-"""The local stack: a Prefect server with its UI and a worker, as background processes with their state in one folder."""
+"""The local stack: a Prefect server with its UI and a worker, as background processes with one folder of state."""
 
 from __future__ import annotations
 

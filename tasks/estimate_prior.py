@@ -13,7 +13,6 @@ from cures_core.jobs.spec import Job
 from tasks.prepare_policy import policy_folder
 from tasks.process import run_job
 from tasks.records import Record, RunRef
-from tasks.runs import faults_dir
 from tasks.stage import STAGE, Workspace, files_of, run_stage
 from tasks.storage import open_store
 
@@ -42,7 +41,7 @@ def estimate_prior(run: RunRef, data: Record, policy: Record) -> Record:
             policy=str(policy_folder(run, policy)),
             prompts=files_of(open_store(cfg.store), data) / "prompts.parquet",
         )
-        run_job(job, faults_dir=faults_dir(run))
+        run_job(job)
         figures = json.loads((space.out / "figures.json").read_bytes())
         return {"posterior_digest": digest_file(space.out / "posterior.parquet"), **figures}
 

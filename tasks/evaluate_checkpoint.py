@@ -12,7 +12,6 @@ from cures_core.jobs.spec import Job
 from tasks.prepare_policy import policy_folder
 from tasks.process import run_job
 from tasks.records import Record, RunRef
-from tasks.runs import faults_dir
 from tasks.stage import STAGE, Workspace, files_of, run_stage
 from tasks.storage import open_store
 
@@ -50,7 +49,7 @@ def evaluate_checkpoint(run: RunRef, k: int, data: Record, policy: Record, state
             checkpoint=None if state is None else files_of(store, state) / "checkpoint",
             suites=files_of(store, data) / "suites",
         )
-        run_job(job, faults_dir=faults_dir(run))
+        run_job(job)
         return json.loads((space.out / "figures.json").read_bytes())  # type: ignore[no-any-return]
 
     parents = [data, policy] if state is None else [data, policy, state]

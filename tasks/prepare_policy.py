@@ -15,7 +15,6 @@ from cures_core.files import digest_folder
 from cures_core.jobs.spec import Job
 from tasks.process import run_job
 from tasks.records import Record, RunRef
-from tasks.runs import faults_dir
 from tasks.stage import STAGE, Workspace, files_of, run_stage
 from tasks.storage import open_store
 
@@ -30,7 +29,7 @@ def prepare_policy(run: RunRef) -> Record:
         return run_stage(run, "prepare_policy", 1, inputs, [], lambda _: {"digest": digest})
 
     def work(space: Workspace) -> Mapping[str, Any]:
-        run_job(Job(name="warm_start", config=cfg, scratch=space.scratch, out=space.out), faults_dir=faults_dir(run))
+        run_job(Job(name="warm_start", config=cfg, scratch=space.scratch, out=space.out))
         figures = json.loads((space.out / "figures.json").read_bytes())
         return {"digest": digest_folder(space.out / "policy"), **figures}
 
@@ -54,7 +53,7 @@ def pretrained_folder(cfg: PretrainedPolicy) -> Path:
     if folder.is_dir():
         return folder.absolute()
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
         return Path(
@@ -66,6 +65,6 @@ def pretrained_folder(cfg: PretrainedPolicy) -> Path:
         )
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise MissingInput(
-            f"{cfg.path}: no folder of that name, and no model of that name on the hub within reach. Set policy.path to "
-            "a folder in Hugging Face format (`cures model fetch smollm2` makes one)"
+            f"{cfg.path}: no folder of that name, and no model of that name on the hub within reach. Set policy.path "
+            "to a folder in Hugging Face format (`cures model fetch smollm2` makes one)"
         ) from error

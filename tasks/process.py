@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from tasks.progress import emit
 STOP_GRACE_S = 30.0
 
 
-def run_job(job: Job, *, faults_dir: Path) -> None:
+def run_job(job: Job) -> None:
     """Run `python -m cures_core.jobs` to its end, passing its events on.
 
     Raises the error the job reported, or `ChildFailed` (retryable) if a signal ended it. Whatever stops this function
@@ -28,14 +27,12 @@ def run_job(job: Job, *, faults_dir: Path) -> None:
     spec, log, error = job.scratch / "job.json", job.scratch / "job.log", job.scratch / "error.json"
     write_atomic(spec, job.model_dump_json().encode())
     error.unlink(missing_ok=True)
-    environment = {**os.environ, "CURES_FAULTS": ",".join(job.config.faults), "CURES_FAULTS_DIR": str(faults_dir)}
     with log.open("ab") as log_file:
         child = subprocess.Popen(
             [sys.executable, "-m", "cures_core.jobs", str(spec)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log_file,
-            env=environment,
             start_new_session=True,  # Ctrl-C reaches the parent alone, which then asks the job to stop
         )
     try:

@@ -12,6 +12,7 @@ from typing import Any
 from cures_core.config.run import RunConfig
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError, CuresError, MissingInput
+from cures_core.faults import arm
 from cures_core.files import canonical_json, digest_json
 from cures_core.prompts.lines import Snapshot
 from tasks.builtin_data import ensure_builtin
@@ -29,6 +30,7 @@ def open_run(config: RunConfig) -> Iterator[RunRef]:
     store = open_store(config.store)
     name, data_digest = run_name(config)
     lease = Lease(store, name, config.store.lease_ttl_s)
+    arm(config.faults, Path(config.store.folder).absolute() / "faults" / name)
     ref = RunRef(name=name, config=config, token=lease.token, data_digest=data_digest)
     try:
         first = {"config": config.model_dump(mode="json"), "data_digest": data_digest, "started_at": _now()}
@@ -83,10 +85,6 @@ def run_names(store: Store) -> list[str]:
 def scratch_root(run: RunRef) -> Path:
     """Where stages keep unfinished work; beside a local store, so that publishing is a rename."""
     return Path(run.config.store.folder).absolute() / "scratch"
-
-
-def faults_dir(run: RunRef) -> Path:
-    return Path(run.config.store.folder).absolute() / "faults" / run.name
 
 
 def note_stage(store: Store, run: RunRef, label: str, record: Record, *, cached: bool) -> None:

@@ -14,7 +14,6 @@ from cures_core.manifest import MANIFEST
 from tasks.prepare_policy import policy_folder
 from tasks.process import run_job
 from tasks.records import Record, RunRef
-from tasks.runs import faults_dir
 from tasks.stage import STAGE, Workspace, files_of, run_stage
 from tasks.storage import open_store
 
@@ -56,7 +55,7 @@ def train_epoch(run: RunRef, k: int, data: Record, policy: Record, state: Record
             prompts=files_of(store, data) / "prompts.parquet",
             posterior=before / "posterior.parquet",
         )
-        run_job(job, faults_dir=faults_dir(run))
+        run_job(job)
         checkpoint = space.out / "checkpoint"
         return {
             "checkpoint_digest": digest_file(checkpoint / MANIFEST),

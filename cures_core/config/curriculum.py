@@ -10,18 +10,18 @@ from cures_core.config.base import Strict
 
 
 class PosteriorConfig(Strict):
-    """How evidence becomes a posterior of a prompt's pass rate. Used by every strategy, if only to measure calibration."""
+    """How evidence becomes a posterior of a prompt's pass rate. All strategies keep one, if only to measure it."""
 
     fading: float = Field(default=0.9, ge=0, le=1)
     """Gamma: factor on a prompt's counts per step, because the policy moves. 1 never forgets, 0 forgets at once."""
     group_fading: float = Field(default=0.8, ge=0, le=1)
     """The same for the counts of a group (source x level)."""
     strength: float = Field(default=3.0, gt=0)
-    """Mass of the pooled prior, in rollouts: the prior is Beta(strength * m, strength * (1 - m)), m the group's rate."""
+    """Mass k of the pooled prior, in rollouts: the prior is Beta(k * m, k * (1 - m)), m the group's rate."""
     group_strength: float = Field(default=2.0, gt=0)
     """Mass with which a group's rate is shrunk to the rate of the whole set, in rollouts."""
     dead_prior: float = Field(default=0.1, ge=0, lt=1)
-    """Prior share of prompts that no policy will ever solve (wrong gold answer, unreadable). 0 switches the idea off."""
+    """Prior share of prompts that no policy will ever solve (wrong gold answer, unreadable). 0 switches this off."""
 
 
 class EqualAllocation(Strict):
@@ -93,9 +93,9 @@ class CuresConfig(StrategyConfig):
 
     type: Literal["cures"] = "cures"
     signal: Literal["thompson", "expected_spread", "plugin_spread", "expected_variance", "informative"] = "thompson"
-    """What a prompt is worth, in terms of its posterior. `thompson`: spread of one draw; `expected_spread`: E[s], closed
-    form; `plugin_spread`: s of the mean (the paper); `expected_variance`: E[p(1-p)]; `informative`: probability that
-    a group is neither all right nor all wrong."""
+    """What a prompt is worth, in terms of its posterior. `thompson`: spread of one draw; `expected_spread`: E[s] in
+    closed form; `plugin_spread`: s of the mean (the paper); `expected_variance`: E[p(1-p)]; `informative`: probability
+    that a group is neither all right nor all wrong."""
     weighting: Annotated[ProportionalWeighting | SoftmaxWeighting, Field(discriminator="type")] = (
         ProportionalWeighting()
     )

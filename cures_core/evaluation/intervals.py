@@ -34,19 +34,21 @@ def wilson(successes: int, n: int, confidence: float) -> Interval:
 
 
 def bootstrap(
-    values: npt.ArrayLike, confidence: float, resamples: int, seed: int, bounds: tuple[float, float]
+    values: npt.ArrayLike, confidence: float, resamples: int, seed: int, halves: tuple[float, ...]
 ) -> Interval:
-    """Percentile interval of the mean of `values` (n,), n >= 1, which lie between `bounds`; items are resampled.
+    """Percentile interval of the mean of `values` (n,), n >= 1; items are resampled.
 
     Two departures from the plain percentile bootstrap, which is too narrow in small suites: the percentiles lie further
-    out, as Student's t asks for (`tail_share`), and half an item at each bound is mixed in, as in Jeffreys' interval of
-    a share. Without those halves, 50 items that nearly all fail have an upper end below the truth one time in seven,
-    and items that all agree have an interval of length 0. Sums of whole numbers are exact, and the order of `values`
-    means nothing.
+    out, as Student's t asks for (`tail_share`), and half an item of each value of `halves` is mixed in. For a figure in
+    0..1 these are 0 and 1, as in Jeffreys' interval of a share: without them, 50 items that nearly all fail have an
+    upper end below the truth one time in seven, and items that all agree an interval of length 0. For a difference it
+    is 0: without it, two items that both gain would pass for a gain that chance does not explain.
+
+    Sums of whole numbers are exact, and the order of `values` means nothing.
     """
     array = np.asarray(values, dtype=np.float64)
-    distinct, counts = np.unique(np.append(array, bounds), return_counts=True)
-    weights = counts - 0.5 * np.isin(distinct, bounds)
+    distinct, counts = np.unique(np.append(array, halves), return_counts=True)
+    weights = counts - 0.5 * np.isin(distinct, halves)
     rng = np.random.default_rng(seed)
     # n draws with replacement, kept as how often each distinct value was drawn: no array grows with n x resamples.
     drawn = rng.multinomial(array.size, weights / weights.sum(), size=resamples)

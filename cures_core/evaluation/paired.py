@@ -61,7 +61,7 @@ def compare(candidate: Evaluated, incumbent: Evaluated, cfg: EvaluationConfig) -
     differences: Ints = np.array([item.correct - theirs[item.id] for item in candidate.items], dtype=np.int64)
     n, k = len(differences), candidate.score.k
     # Whole numbers until the end: a gain of nothing is 0 exactly, and not above 0 by rounding.
-    interval = bootstrap(differences, cfg.confidence, cfg.resamples, cfg.seed, (-k, k))
+    interval = bootstrap(differences, cfg.confidence, cfg.resamples, cfg.seed, (0,))
     better, worse = int((differences > 0).sum()), int((differences < 0).sum())
     return Paired(
         suite=candidate.score.suite,

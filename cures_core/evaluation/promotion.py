@@ -37,7 +37,7 @@ def decide(cfg: PromotionConfig, pairs: Mapping[str, Paired]) -> Decision:
 def _reason(pair: Paired, gained: bool, min_effect: float) -> str:
     relation = "is above" if gained else "is not above"
     return (
-        f"{pair.suite}: gain {pair.gain:+.4f}, {100 * pair.confidence:g} % interval {pair.low:+.4f} to {pair.high:+.4f}; its "
-        f"lower end {relation} the smallest effect that counts, {min_effect:g} ({pair.n} items x {pair.k} samples, "
-        f"{pair.better} better, {pair.worse} worse, sign test p = {pair.p_value:.2g})."
+        f"{pair.suite}: gain {pair.gain:+.4f}, {100 * pair.confidence:g} % interval {pair.low:+.4f} to "
+        f"{pair.high:+.4f}; its lower end {relation} the smallest effect that counts, {min_effect:g} ({pair.n} items x "
+        f"{pair.k} samples, {pair.better} better, {pair.worse} worse, sign test p = {pair.p_value:.2g})."
     )

@@ -24,7 +24,7 @@ def warm_start(
 ) -> dict[str, float]:
     """Train, checkpointing into `scratch`, and write the policy to `out`; returns the final figures.
 
-    Every step's demonstrations come from a generator seeded by (seed, step), so a resumed warm start sees the same ones.
+    Every step's demonstrations come from a generator seeded by (seed, step): a resumed warm start sees the same.
     """
     import torch
 

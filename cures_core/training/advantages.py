@@ -41,7 +41,7 @@ def group_advantages(rewards: Floats, name: AdvantageName) -> Floats:
         return np.zeros_like(rewards)
     centred = np.asarray(rewards - rewards.mean(), dtype=np.float64)
     if name == "grpo":
-        return centred / (rewards.std() + _EPS)
+        return np.asarray(centred / (rewards.std() + _EPS))
     if name == "loo":
         return np.asarray(centred * (len(rewards) / (len(rewards) - 1)))
     return centred

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cures_core.config.evaluation import EvaluatedSuite, EvaluationConfig
@@ -15,10 +16,15 @@ CFG = EvaluationConfig(resamples=500)
 K = 4
 
 
+def items(correct: list[int], k: int = K, names: list[str] | None = None) -> list[ItemResult]:
+    names = names or [f"{i:04d}" for i in range(len(correct))]
+    return [ItemResult(name, "", "", c, 0, k, 0, k, None) for name, c in zip(names, correct, strict=True)]
+
+
 def evaluated(correct: dict[str, int], k: int = K, suite: str = "exam", **settings: Any) -> Evaluated:
-    items = [ItemResult(name, "", "", c, 0, k, 0, k, None) for name, c in correct.items()]
+    rows = items([*correct.values()], k, [*correct])
     cfg = EvaluatedSuite(name=suite, path="exam.jsonl", samples=k)
-    return Evaluated(score(items, cfg, CFG, {"engine": "hf", **settings}), items)
+    return Evaluated(score(rows, cfg, CFG, {"engine": "hf", **settings}), rows)
 
 
 def test_items_are_joined_by_id_not_by_row():
@@ -34,7 +40,7 @@ def test_equal_policies_gain_exactly_nothing_and_never_pass():
     counts = {f"{i:03d}": i % 4 for i in range(300)}
     pair = compare(evaluated(counts, k=3), evaluated(counts, k=3), CFG)
     assert (pair.gain, pair.better, pair.worse, pair.p_value) == (0.0, 0, 0, 1.0)
-    assert -0.02 < pair.low <= 0.0 <= pair.high < 0.02
+    assert (pair.low, pair.high) == (0.0, 0.0)
 
 
 def test_the_interval_narrows_where_both_policies_share_the_hard_items():
@@ -45,6 +51,20 @@ def test_the_interval_narrows_where_both_policies_share_the_hard_items():
     alone = candidate.score.avg
     assert pair.high - pair.low < (alone.high - alone.low) / 2
     assert pair.low > 0
+
+
+@pytest.mark.parametrize(("n", "k"), [(20, 8), (300, 1)])
+def test_the_interval_holds_a_true_gain_as_often_as_it_says(n, k):
+    rng, held = np.random.default_rng([n, k]), 0
+    population = rng.beta(0.3, 0.3, 1_000_000)
+    truth = float(np.mean(np.minimum(population + 0.1, 1) - population))
+    alike = evaluated({"a": 0}, k).score
+    for _ in range(800):
+        rates = rng.beta(0.3, 0.3, n)
+        candidate, incumbent = rng.binomial(k, [np.minimum(rates + 0.1, 1), rates]).tolist()
+        pair = compare(Evaluated(alike, items(candidate, k)), Evaluated(alike, items(incumbent, k)), EvaluationConfig())
+        held += pair.low <= truth <= pair.high
+    assert 0.93 <= held / 800 <= 0.97
 
 
 def test_the_sign_test_is_exact():
@@ -62,21 +82,21 @@ def test_swapping_the_policies_turns_the_gain_round():
 
 
 def test_other_settings_are_refused_by_name():
-    items = {"a": 1, "b": 2}
+    counts = {"a": 1, "b": 2}
     with pytest.raises(ConfigError, match=r"settings \(temperature: candidate 1.0, incumbent 0.6\)"):
-        compare(evaluated(items, temperature=1.0), evaluated(items, temperature=0.6), CFG)
-    with pytest.raises(ConfigError, match="torch: candidate '2.13', incumbent 'absent'"):
-        compare(evaluated(items, torch="2.13"), evaluated(items), CFG)
+        compare(evaluated(counts, temperature=1.0), evaluated(counts, temperature=0.6), CFG)
+    with pytest.raises(ConfigError, match=r"torch: candidate '2\.13', incumbent 'absent'"):
+        compare(evaluated(counts, torch="2.13"), evaluated(counts), CFG)
     with pytest.raises(ConfigError, match="k: candidate 4, incumbent 8"):
-        compare(evaluated(items), evaluated(items, k=8), CFG)
+        compare(evaluated(counts), evaluated(counts, k=8), CFG)
     with pytest.raises(ConfigError, match="suite: candidate 'exam', incumbent 'quiz'"):
-        compare(evaluated(items), evaluated(items, suite="quiz"), CFG)
+        compare(evaluated(counts), evaluated(counts, suite="quiz"), CFG)
 
 
 def test_other_items_are_refused_by_name():
     with pytest.raises(ConfigError, match="1 items were seen by one policy only, for example c by the incumbent"):
         compare(evaluated({"a": 1, "b": 2}), evaluated({"a": 1, "b": 2, "c": 0}), CFG)
-    with pytest.raises(ConfigError, match="2 items .* for example a by the candidate"):
+    with pytest.raises(ConfigError, match=r"2 items .* for example a by the candidate"):
         compare(evaluated({"a": 1, "b": 2}), evaluated({"c": 1, "b": 2}), CFG)
     good = evaluated({"a": 1})
     with pytest.raises(ConfigError, match="no items, or an item twice"):

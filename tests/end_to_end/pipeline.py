@@ -1,0 +1,116 @@
+"""A run small enough for tests: the whole pipeline through the `cures` command, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cures_core.files import digest_file, digest_folder
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+PROFILE = """
+name = "tiny"
+seed = 3
+epochs = 2
+steps_per_epoch = 4
+checkpoint_every = 1
+[data]
+path = "data/chains/train.jsonl"
+[policy]
+type = "warm-start"
+hidden_size = 32
+layers = 1
+heads = 2
+steps = 40
+batch = 32
+checkpoint_every = 10
+[rollout]
+type = "hf"
+max_new_tokens = 6
+[prior]
+type = "sample"
+budget = 32
+chunk_prompts = 4
+[curriculum]
+type = "cures"
+prompts_per_step = 8
+rollouts_per_step = 32
+[training]
+type = "torch"
+learning_rate = 1e-3
+[evaluation]
+chunk_prompts = 8
+resamples = 200
+[[evaluation.suites]]
+name = "heldout"
+path = "data/chains/heldout.jsonl"
+limit = 24
+samples = 2
+greedy = true
+[promotion]
+model = "tiny"
+suites = ["heldout"]
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The JSON object that `cures run --json` ends with."""
+        return json.loads(self.out.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def cures(*arguments: object, cwd: Path, env: dict[str, str] | None = None, timeout: float = 300) -> Outcome:
+    """Run the `cures` command in `cwd`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(PROJECT), **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def write_profile(folder: Path, faults: Sequence[str] = (), more: str = "") -> Path:
+    """The tiny profile in `folder`/tiny.toml."""
+    path = folder / "tiny.toml"
+    path.write_text(f"faults = {json.dumps(list(faults))}\n{PROFILE}{more}")
+    return path
+
+
+def results(folder: Path, run: str) -> dict[str, str]:
+    """Digests of what a run made: checkpoints (metrics inside), posteriors, scores and items."""
+    store = folder / ".cures"
+    found = {}
+    for note in sorted((store / "runs" / run / "stages").glob("*.json")):
+        key = json.loads(note.read_bytes())
+        record = json.loads((store / "stages" / key["stage"] / f"{key['key']}.json").read_bytes())
+        if record["files"] is None:
+            continue
+        files = store / record["files"]
+        for name in ("posterior.parquet", "scores.json", "examples.jsonl", "prompts.parquet"):
+            if (files / name).exists():
+                found[f"{note.stem}/{name}"] = digest_file(files / name)
+        for name in ("checkpoint", "policy"):
+            if (files / name).exists():
+                found[f"{note.stem}/{name}"] = digest_folder(files / name)
+        for items in files.glob("items-*.parquet"):
+            found[f"{note.stem}/{items.name}"] = digest_file(items)
+    return found
