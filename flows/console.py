@@ -41,11 +41,11 @@ def stage_line(event: Mapping[str, Any]) -> str:
 def step_line(event: Mapping[str, Any], seconds_left: float) -> str:
     """One line about a training step."""
     m = event["metrics"]
-    tokens = m.get("completion_tokens_mean", 0.0) * m.get("rollouts", 0.0) / max(event["seconds"], 1e-9)
+    tokens = m.get("completion_tokens_mean", 0.0) * m.get("step_rollouts", 0.0) / max(event["seconds"], 1e-9)
     return (
         f"step {m['step']}/{event['last_step']}: reward {m['reward_mean']:.3f}, "
         f"informative groups {100 * m.get('informative_share', 0.0):.0f} %, {tokens:,.0f} tokens/s, "
-        f"{_clock(seconds_left)} left in this epoch"
+        f"{_clock(seconds_left)} left"
     )
 
 
@@ -72,17 +72,17 @@ class _Lines:
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         if event["event"] == "stage" and event["status"] != "start":
-            self._console.print(stage_line(event), markup=False)
+            self._console.print(stage_line(event), markup=False, soft_wrap=True)
         elif event["event"] == "stage":
-            self._console.print(f"{event['stage']} ...", markup=False)
+            self._console.print(f"{event['stage']} ...", markup=False, soft_wrap=True)
         elif event["event"] == "step":
             left = self._eta.left(event)
             if time.monotonic() >= self._next or event["metrics"]["step"] == event["last_step"]:
                 self._next = time.monotonic() + 10
-                self._console.print("  " + step_line(event, left), markup=False)
+                self._console.print("  " + step_line(event, left), markup=False, soft_wrap=True)
         elif "total" in event and time.monotonic() >= self._next:
             self._next = time.monotonic() + 10
-            self._console.print(f"  {event['event']} {event['done']}/{event['total']}", markup=False)
+            self._console.print(f"  {event['event']} {event['done']}/{event['total']}", markup=False, soft_wrap=True)
 
 
 class _Panel:

@@ -6,18 +6,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from prefect import task
-
 from cures_core.files import digest_file
 from cures_core.jobs.spec import Job
 from tasks.prepare_policy import policy_folder
 from tasks.process import run_job
 from tasks.records import Record, RunRef
-from tasks.stage import STAGE, Workspace, files_of, run_stage
+from tasks.stage import Workspace, as_stage, files_of, run_stage
 from tasks.storage import open_store
 
 
-@task(name="estimate_prior", task_run_name="estimate_prior", **STAGE)
+@as_stage()
 def estimate_prior(run: RunRef, data: Record, policy: Record) -> Record:
     """Files: posterior.parquet. Figures: posterior_digest, prompts, rollouts, tokens, unknown, kept, new."""
     cfg = run.config

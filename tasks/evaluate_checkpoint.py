@@ -6,17 +6,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from prefect import task
-
 from cures_core.jobs.spec import Job
 from tasks.prepare_policy import policy_folder
 from tasks.process import run_job
 from tasks.records import Record, RunRef
-from tasks.stage import STAGE, Workspace, files_of, run_stage
+from tasks.stage import Workspace, as_stage, files_of, run_stage
 from tasks.storage import open_store
 
 
-@task(name="evaluate_checkpoint", task_run_name="evaluate_checkpoint {k}", **STAGE)
+@as_stage("evaluate_checkpoint {k}")
 def evaluate_checkpoint(run: RunRef, k: int, data: Record, policy: Record, state: Record | None) -> Record:
     """Score the checkpoint of epoch `k` (0: the base policy, `state` None).
 

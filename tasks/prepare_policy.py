@@ -7,19 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-
 from cures_core.config.policy import PretrainedPolicy
 from cures_core.errors import MissingInput
 from cures_core.files import digest_folder
 from cures_core.jobs.spec import Job
 from tasks.process import run_job
 from tasks.records import Record, RunRef
-from tasks.stage import STAGE, Workspace, files_of, run_stage
+from tasks.stage import Workspace, as_stage, files_of, run_stage
 from tasks.storage import open_store
 
 
-@task(name="prepare_policy", task_run_name="prepare_policy", **STAGE)
+@as_stage()
 def prepare_policy(run: RunRef) -> Record:
     """Files: policy/ (warm start only). Figures: digest (of the folder), and those of the warm start."""
     cfg = run.config

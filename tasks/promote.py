@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from prefect import task
-
 from cures_core.config.evaluation import PromotionConfig
 from cures_core.errors import ConfigError, StoreUnavailable
 from cures_core.evaluation.promotion import Decision, decide
@@ -15,11 +13,11 @@ from cures_core.faults import fault_point
 from cures_core.files import canonical_json
 from tasks.comparison import paired, read_evaluation
 from tasks.records import Record, RunRef
-from tasks.stage import STAGE, Workspace, committed, run_stage
+from tasks.stage import Workspace, as_stage, committed, run_stage
 from tasks.storage import Store
 
 
-@task(name="promote", task_run_name="promote", **STAGE)
+@as_stage()
 def promote(run: RunRef, policy: Record, state: Record, before: Record, after: Record) -> Record | None:
     """Compare the run's last checkpoint with the incumbent, or with the base policy where there is none.
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from prefect import task
-
 from cures_core.errors import CorruptArtifact, MissingInput
 from cures_core.files import digest_json
 from tasks.records import Record, RunRef
 from tasks.snapshots import publish_snapshot, read_snapshot
-from tasks.stage import STAGE, Workspace, files_of, run_stage
+from tasks.stage import Workspace, as_stage, files_of, run_stage
 from tasks.storage import open_store
 
 
-@task(name="snapshot_posterior", task_run_name="snapshot_posterior {k}", **STAGE)
+@as_stage("snapshot_posterior {k}")
 def snapshot_posterior(
     run: RunRef, k: int, data: Record, policy: Record, state: Record, parent: Record | None
 ) -> Record:

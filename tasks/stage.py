@@ -7,6 +7,7 @@ are published before the record that names them, and the record is put only if a
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import json
 import logging
 import shutil
@@ -14,9 +15,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
+from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.states import State
 
 from cures_core.errors import CorruptArtifact, CuresError, StoreUnavailable
 from cures_core.faults import fault_point
@@ -40,6 +43,8 @@ class Workspace:
     store: Store
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Work = Callable[[Workspace], Mapping[str, Any]]
 StillThere = Callable[[Record], bool]
 
@@ -55,14 +60,34 @@ def retryable(_task: Any, _task_run: Any, state: Any) -> bool:
     return False
 
 
-STAGE: dict[str, Any] = {
-    "retries": 2,
-    "retry_delay_seconds": [2, 15],
-    "retry_condition_fn": retryable,
-    "cache_policy": NO_CACHE,
-    "persist_result": False,
-}
-"""Options of every Prefect task that is a stage. The record in the store decides what is done already, not Prefect."""
+def as_stage(run_name: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make a function a stage: a Prefect task of its name, retried where the error says so; a call returns its record.
+
+    `run_name` names the task run in the UI, as in "train_epoch {k}". The record in the store decides what is done
+    already, not Prefect: so no Prefect cache and no persisted results.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        make: Any = task
+        prefect_task = make(
+            function,
+            name=function.__name__,
+            task_run_name=run_name or function.__name__,
+            retries=2,
+            retry_delay_seconds=[2, 15],
+            retry_condition_fn=retryable,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+        )
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            done: Any = prefect_task(*args, **kwargs)
+            return cast(R, done.result() if isinstance(done, State) else done)
+
+        return call
+
+    return decorate
 
 
 def run_stage(

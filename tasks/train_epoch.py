@@ -6,19 +6,17 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from prefect import task
-
 from cures_core.files import digest_file
 from cures_core.jobs.spec import Job
 from cures_core.manifest import MANIFEST
 from tasks.prepare_policy import policy_folder
 from tasks.process import run_job
 from tasks.records import Record, RunRef
-from tasks.stage import STAGE, Workspace, files_of, run_stage
+from tasks.stage import Workspace, as_stage, files_of, run_stage
 from tasks.storage import open_store
 
 
-@task(name="train_epoch", task_run_name="train_epoch {k}", **STAGE)
+@as_stage("train_epoch {k}")
 def train_epoch(run: RunRef, k: int, data: Record, policy: Record, state: Record) -> Record:
     """Train from `state`: the prior's record for k = 1, else that of epoch k - 1.
 

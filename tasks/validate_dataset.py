@@ -6,19 +6,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-
 from cures_core.config.data import SuiteConfig
 from cures_core.config.run import RunConfig
 from cures_core.prompts.lines import Snapshot
 from cures_core.rewards import make_verifier
 from tasks.builtin_data import ensure_builtin
 from tasks.records import Record, RunRef
-from tasks.stage import STAGE, Workspace, run_stage
+from tasks.stage import Workspace, as_stage, run_stage
 from tasks.validation import validate
 
 
-@task(name="validate_dataset", task_run_name="validate_dataset", **STAGE)
+@as_stage()
 def validate_dataset(run: RunRef) -> Record:
     """Files: prompts.parquet, suites/<name>.parquet and the lists of rows (`tasks.validation`).
 

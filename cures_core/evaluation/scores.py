@@ -25,6 +25,8 @@ class SuiteScore(Strict):
 
     suite: str
     """Name of the suite."""
+    policy: str = ""
+    """Content digest of the policy that was scored; empty where it was not told."""
     n: int
     """Items."""
     k: int

@@ -62,6 +62,7 @@ def test_score_of_sampled_completions():
     assert got.avg.low <= 0.5 <= got.avg.high
     assert {j: e.value for j, e in got.pass_at.items()} == pytest.approx({"1": 0.5, "2": (5 / 6 + 1) / 3, "4": 2 / 3})
     assert got.pass_at["1"] == got.avg
+    assert (got.pass_at["4"].low, got.pass_at["4"].high) == wilson(2, 3, 0.95)
     assert got.by_level == {"easy": (0.5, 2), "hard": (0.5, 1)}
     assert got.by_source == {"book": (0.5, 3)}
     assert (got.unknown_share, got.truncated_share, got.tokens_mean) == pytest.approx((1 / 12, 2 / 12, 100 / 12))

@@ -43,6 +43,12 @@ def test_equal_policies_gain_exactly_nothing_and_never_pass():
     assert (pair.low, pair.high) == (0.0, 0.0)
 
 
+def test_two_items_that_both_gain_prove_nothing():
+    assert compare(evaluated({"a": 4, "b": 4}), evaluated({"a": 0, "b": 0}), CFG).low <= 0
+    many = [evaluated({f"{i}": c for i in range(9)}) for c in (4, 0)]
+    assert compare(*many, CFG).low > 0
+
+
 def test_the_interval_narrows_where_both_policies_share_the_hard_items():
     hard = {f"{i:03d}": 0 for i in range(100)} | {f"{i:03d}": 4 for i in range(100, 200)}
     shifted = {name: min(4, c + int(name) % 2) for name, c in hard.items()}

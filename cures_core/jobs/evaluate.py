@@ -1,0 +1,204 @@
+"""Job: score the base policy or a checkpoint on every suite.
+
+Every completion's random numbers follow from (evaluation seed, suite, mode, prompt, index), so that two checkpoints
+answer the same items with the same luck and their comparison is paired.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cures_core.checkpoint import load_checkpoint
+from cures_core.config.evaluation import EvaluatedSuite
+from cures_core.config.run import RunConfig
+from cures_core.epoch import roll_out
+from cures_core.errors import ConfigError
+from cures_core.evaluation.items import ItemResult, score, write_items
+from cures_core.evaluation.scores import SuiteScore
+from cures_core.files import canonical_json, write_atomic
+from cures_core.jobs.assemble import assemble_engine, assemble_policy, evaluation_rollout, versions
+from cures_core.jobs.chunks import in_chunks
+from cures_core.jobs.parent import Parent
+from cures_core.jobs.spec import Job
+from cures_core.policy.loading import Policy
+from cures_core.prompts import PromptSet
+from cures_core.rewards import make_verifier
+from cures_core.rewards.base import Verifier
+from cures_core.terms import FinishReason, Group, Request
+
+EXAMPLES = 8
+EXAMPLE_CHARS = 2000
+
+Mode = Literal["sampled", "greedy"]
+Row = dict[str, Any]
+
+
+def run(job: Job, parent: Parent) -> None:
+    """Write `items-<suite>.parquet`, `scores.json`, `examples.jsonl` and `figures.json` to `job.out`.
+
+    Figures: rollouts, tokens and completions without a verdict (greedy ones included), and avg@k by suite.
+    """
+    if job.suites is None:
+        raise ConfigError("an evaluation needs the folder of the suites")
+    # All suites are read before the policy is loaded: a missing one is told at once.
+    suites = [
+        (suite, chosen(PromptSet.read_parquet(job.suites / f"{suite.name}.parquet"), suite.limit))
+        for suite in job.config.evaluation.suites
+    ]
+    policy = assemble_policy(job, load_checkpoint(job.checkpoint) if job.checkpoint else None)
+    with make_verifier(job.config.reward) as verifier:
+        evaluator = _Evaluator(job, parent, policy, verifier)
+        results = [evaluator.evaluate(suite, prompts) for suite, prompts in suites]
+    for result in results:
+        write_items(result.items, job.out / f"items-{result.score.suite}.parquet")
+    write_atomic(job.out / "scores.json", canonical_json([r.score.model_dump(mode="json") for r in results]))
+    lines = [canonical_json(example) + b"\n" for result in results for example in result.examples]
+    write_atomic(job.out / "examples.jsonl", b"".join(lines))
+    write_atomic(job.out / "figures.json", canonical_json(_figures(results)))
+
+
+def chosen(prompts: PromptSet, limit: int | None) -> PromptSet:
+    """The first `limit` prompts of `spread`: neither row order nor a neighbour's edit changes which; a smaller limit
+    takes a subset of a larger one's."""
+    return prompts if limit is None else prompts.take(sorted(spread(prompts.ids)[:limit]))
+
+
+def spread(ids: Sequence[str]) -> list[int]:
+    """Indices of `ids` in the order of a hash of the id."""
+    keys = [hashlib.sha256(b"cures-suite-item\n" + name.encode()).digest() for name in ids]
+    return sorted(range(len(ids)), key=keys.__getitem__)
+
+
+def completion_seed(seed: int, suite: str, mode: Mode) -> int:
+    """Seed in 0..2^63 - 1 of all completions of a suite in one mode; the same for every checkpoint."""
+    digest = hashlib.sha256(f"cures-evaluation\n{seed}\n{suite}\n{mode}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+@dataclass(frozen=True)
+class _Result:
+    score: SuiteScore
+    items: list[ItemResult]
+    examples: list[Row]
+    rollouts: int
+    tokens: int
+    unknown: int
+
+
+class _Evaluator:
+    """One loaded policy with its verifier, for all suites."""
+
+    def __init__(self, job: Job, parent: Parent, policy: Policy, verifier: Verifier) -> None:
+        self._job, self._parent, self._policy, self._verifier = job, parent, policy, verifier
+
+    def evaluate(self, suite: EvaluatedSuite, prompts: PromptSet) -> _Result:
+        cfg = self._job.config
+        sampled = self._complete(suite, prompts, "sampled", suite.samples, suite.temperature)
+        greedy = self._complete(suite, prompts, "greedy", 1, 0.0) if suite.greedy else []
+        items = _items(prompts, sampled, greedy)
+        settings = comparison_settings(cfg, suite, prompts, self._policy.device.type)
+        scored = score(items, suite, cfg.evaluation, settings)
+        return _Result(
+            score=scored.model_copy(update={"policy": self._job.policy_digest}),
+            items=items,
+            examples=_examples(suite, prompts, sampled),
+            rollouts=len(prompts) * (suite.samples + suite.greedy),
+            tokens=sum(row["tokens"] for row in [*sampled, *greedy]),
+            unknown=sum(row["unknown"] for row in [*sampled, *greedy]),
+        )
+
+    def _complete(
+        self, suite: EvaluatedSuite, prompts: PromptSet, mode: Mode, num: int, temperature: float
+    ) -> list[Row]:
+        """One row of counts for each prompt, in order, generated in saved chunks."""
+        cfg = self._job.config
+        seed = completion_seed(cfg.evaluation.seed, suite.name, mode)
+        requests = [Request(f"{suite.name}-{mode}-{i}", prompt, num, seed) for i, prompt in enumerate(prompts)]
+        size = cfg.evaluation.chunk_prompts
+        # The size is in the name: chunks of an earlier attempt with another size hold other prompts.
+        folder = self._job.scratch / f"{suite.name}-{mode}-{size}"
+        with closing(assemble_engine(self._policy, evaluation_rollout(cfg, temperature))) as engine:
+
+            def work(chunk: Sequence[Request]) -> list[Row]:
+                return [_row(group) for group in roll_out(chunk, engine, self._verifier)]
+
+            return in_chunks(requests, size, folder, work, self._parent, "eval")
+
+
+def _row(group: Group) -> Row:
+    return {
+        "correct": group.successes,
+        "unknown": group.unknown,
+        "samples": len(group.rollouts),
+        "truncated": sum(r.finish_reason is FinishReason.LENGTH for r in group.rollouts),
+        "tokens": sum(len(r.token_ids) for r in group.rollouts),
+        "completion": group.rollouts[0].text[:EXAMPLE_CHARS],
+        "outcome": group.verdicts[0].outcome.value,
+    }
+
+
+def _items(prompts: PromptSet, sampled: Sequence[Row], greedy: Sequence[Row]) -> list[ItemResult]:
+    verdicts = [row["correct"] for row in greedy] or [None] * len(prompts)
+    return [
+        ItemResult(
+            id=prompt.id,
+            level=prompt.level,
+            source=prompt.source,
+            **{name: row[name] for name in ("correct", "unknown", "samples", "truncated", "tokens")},
+            greedy=verdict,
+        )
+        for prompt, row, verdict in zip(prompts, sampled, verdicts, strict=True)
+    ]
+
+
+def _examples(suite: EvaluatedSuite, prompts: PromptSet, sampled: Sequence[Row]) -> list[Row]:
+    """The first sampled completion of a few items, the same items for every checkpoint."""
+    return [
+        {
+            "suite": suite.name,
+            "id": prompts[i].id,
+            "problem": prompts[i].problem,
+            "gold": prompts[i].answer,
+            "completion": sampled[i]["completion"],
+            "outcome": sampled[i]["outcome"],
+        }
+        for i in spread(prompts.ids)[:EXAMPLES]
+    ]
+
+
+def comparison_settings(
+    cfg: RunConfig, suite: EvaluatedSuite, prompts: PromptSet, device: str
+) -> dict[str, str | int | float]:
+    """What the suite's figures depend on beside the policy: two scores compare only where all of it agrees."""
+    rollout = cfg.rollout
+    return {
+        "suite_digest": prompts.digest,
+        "k": suite.samples,
+        "temperature": suite.temperature,
+        "greedy": int(suite.greedy),
+        "top_p": rollout.top_p,
+        "max_new_tokens": rollout.max_new_tokens,
+        "prompt_format": canonical_json(rollout.prompt_format.model_dump(mode="json")).decode(),
+        # How many processes judge changes nothing.
+        "verifier": canonical_json(cfg.reward.model_dump(mode="json", exclude={"workers"})).decode(),
+        "seed": cfg.evaluation.seed,
+        "confidence": cfg.evaluation.confidence,
+        "resamples": cfg.evaluation.resamples,
+        "engine": rollout.type,
+        "device": device,
+        **versions(),
+    }
+
+
+def _figures(results: Sequence[_Result]) -> dict[str, Any]:
+    scores = {r.score.suite: {**r.score.avg.model_dump(), "n": r.score.n, "k": r.score.k} for r in results}
+    return {
+        "rollouts": sum(r.rollouts for r in results),
+        "tokens": sum(r.tokens for r in results),
+        "unknown": sum(r.unknown for r in results),
+        "scores": scores,
+    }
