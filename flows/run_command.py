@@ -98,9 +98,10 @@ def _run_flow(cfg: RunConfig) -> dict[str, Any]:
     logging.captureWarnings(not debug)
     from prefect.exceptions import TerminationSignal
 
+    from flows.temporary_server import temporary_server
     from flows.train import train
 
-    with showing_progress():
+    with temporary_server(Path(cfg.store.folder) / "prefect"), showing_progress():
         try:
             return train(cfg)
         except TerminationSignal as error:

@@ -155,7 +155,7 @@ def _pid_file(stack: Stack, name: str) -> Path:
 
 def _alive(process: Mapping[str, Any]) -> bool:
     """The same process, not another one that got its number."""
-    return _start_time(process["pid"]) == process["started"]
+    return bool(_start_time(process["pid"]) == process["started"])
 
 
 def _ends(process: Mapping[str, Any], seconds: float) -> bool:

@@ -59,9 +59,7 @@ def report(
 
 
 def _about(run: RunRef, records: Sequence[Record]) -> dict[str, Any]:
-    stages = [
-        {"name": r.stage, "label": _label(r), "key": r.key, "seconds": r.seconds, "figures": r.figures} for r in records
-    ]
+    stages = [{"name": r.stage, "label": _label(r), "key": r.key, "seconds": r.seconds} for r in records]
     return {
         "run": run.name,
         "status": "completed",
@@ -69,7 +67,7 @@ def _about(run: RunRef, records: Sequence[Record]) -> dict[str, Any]:
         "started_at": min(r.created_at for r in records),
         "seconds": round(sum(r.seconds for r in records), 1),
         "stages": stages,
-        "lineage": [{"parent": parent, "child": r.id} for r in records for parent in r.parents],
+        "lineage": [(parent, r.id) for r in records for parent in r.parents],
         "versions": records[-1].versions,
     }
 
@@ -101,7 +99,6 @@ def _scores(store: Store, states: Sequence[Record], scores: Sequence[Record]) ->
         rows.append(
             {
                 "label": f"after epoch {k}" if k else "before",
-                "step": state.figures.get("step", 0),
                 "rollouts": state.figures["rollouts"] if k else 0,
                 "suites": [score.model_dump() for score in read_scores(store, record)],
             }
@@ -119,7 +116,7 @@ def _posteriors(store: Store, states: Sequence[Record]) -> list[dict[str, Any]]:
     for k, state in enumerate(states):
         summary = load_posterior(files_of(store, state) / "posterior.parquet").summary()
         kept = _pick(summary, "histogram", "prompts", "evidence", "dead_share", "frontier_share")
-        rows.append({"label": f"epoch {k}" if k else "prior", "step": state.figures.get("step", 0), **kept})
+        rows.append({"label": f"epoch {k}" if k else "prior", **kept})
     return rows
 
 

@@ -19,7 +19,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.states import State
+from prefect.client.schemas.objects import State
 
 from cures_core.errors import CorruptArtifact, CuresError, StoreUnavailable
 from cures_core.faults import fault_point

@@ -45,5 +45,5 @@ def versions() -> dict[str, str]:
 
     import cures_core
 
-    found: dict[str, Any] = {name: version(name) for name in ("torch", "transformers", "numpy", "scipy")}
+    found: dict[str, Any] = {name: version(name) for name in ("torch", "transformers", "numpy", "scipy", "math-verify")}
     return {"cures": cures_core.__version__, **found}

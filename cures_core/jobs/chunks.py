@@ -25,7 +25,7 @@ def in_chunks(
     rows: list[dict[str, Any]] = []
     for start in range(0, len(requests), size):
         chunk = requests[start : start + size]
-        path = folder / f"{name}-{start:08d}.json"
+        path = folder / f"{name}-{size}-{start:08d}.json"  # another size cuts elsewhere
         if path.exists():
             rows += json.loads(path.read_bytes())
         else:

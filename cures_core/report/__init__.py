@@ -1,0 +1,8 @@
+"""One self-contained HTML page about a run: no network, no scripts, readable on a phone and without colour."""
+
+from __future__ import annotations
+
+from cures_core.report.data import ReportData
+from cures_core.report.page import render
+
+__all__ = ["ReportData", "render"]

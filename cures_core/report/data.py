@@ -1,0 +1,140 @@
+"""What a report shows. Everything may be missing but the run's name: the page then says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from cures_core.config.base import Strict
+from cures_core.evaluation.scores import SuiteScore
+
+
+class Stage(Strict):
+    """A stage of the run."""
+
+    name: str
+    label: str = ""
+    """Tells stages of one name apart, such as the epoch."""
+    key: str = ""
+    seconds: float = 0.0
+    """Wall time of the work, also where the stage was cached."""
+
+
+class Scored(Strict):
+    """Scores of one checkpoint."""
+
+    label: str
+    """As in "before" and "after epoch 3"."""
+    rollouts: int = 0
+    """Training rollouts up to this checkpoint."""
+    suites: tuple[SuiteScore, ...] = ()
+
+
+class Gain(Strict):
+    """Paired difference of last and first scores on a suite."""
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+
+
+class Belief(Strict):
+    """A posterior in short."""
+
+    label: str
+    """As in "prior" and "epoch 3"."""
+    histogram: tuple[int, ...]
+    """Prompts by expected pass rate, in equal bins over 0..1."""
+    prompts: int
+    evidence: float
+    """Rollouts remembered (faded)."""
+    dead_share: float
+    """Share of prompts taken for unsolvable."""
+    frontier_share: float
+    """Share of prompts with an expected pass rate in 0.1..0.9."""
+
+
+class Bin(Strict):
+    """A bin of the reliability plot."""
+
+    predicted: float
+    observed: float
+    rollouts: float
+
+
+class Example(Strict):
+    """One completion of the last evaluation."""
+
+    suite: str
+    problem: str
+    gold: str
+    completion: str
+    outcome: str
+
+
+class Validation(Strict):
+    """What validation made of the prompt set."""
+
+    rows_read: int
+    kept: int
+    rejected: int
+    dropped: int
+    reasons: dict[str, int] = Field(default_factory=dict)
+    suites: dict[str, int] = Field(default_factory=dict)
+    """Items of each evaluation suite."""
+
+
+class SnapshotTag(Strict):
+    """A posterior under version control."""
+
+    tag: str
+    md5: str
+
+
+class Verdict(Strict):
+    """The promotion gate's answer."""
+
+    promoted: bool
+    reasons: tuple[str, ...] = ()
+
+
+class Spent(Strict):
+    """Cost of one kind of work."""
+
+    rollouts: int
+    tokens: int
+
+
+class ReportData(Strict):
+    """Input of `render`."""
+
+    run: str
+    status: str = "unknown"
+    started_at: str = ""
+    """UTC, ISO 8601."""
+    seconds: float = 0.0
+    """Sum over the stages' work."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    stages: tuple[Stage, ...] = ()
+    scores: tuple[Scored, ...] = ()
+    """Oldest first."""
+    gains: dict[str, Gain] = Field(default_factory=dict)
+    """By suite."""
+    steps: tuple[dict[str, float | str], ...] = ()
+    """Rows of metrics.jsonl, with `seconds` added."""
+    posteriors: tuple[Belief, ...] = ()
+    """Prior first."""
+    reliability: tuple[Bin, ...] = ()
+    examples: tuple[Example, ...] = ()
+    validation: Validation | None = None
+    snapshots: tuple[SnapshotTag, ...] = ()
+    decision: Verdict | None = None
+    cost: dict[str, Spent] = Field(default_factory=dict)
+    """prior, train and eval."""
+    lineage: tuple[tuple[str, str], ...] = ()
+    """(parent, child) record ids."""
+    versions: dict[str, str] = Field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+    """What to know before believing the rest."""

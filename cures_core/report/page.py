@@ -1,0 +1,155 @@
+"""From report data to HTML: figures are drawn, texts made safe, and the template filled in."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+from cures_core.report.charts import Series, histograms, line_chart, reliability_plot, smooth
+from cures_core.report.data import ReportData
+
+_MOST_CHARACTERS = 2000
+_MOST_STEPS_IN_A_TABLE = 25
+
+
+def render(data: ReportData) -> str:
+    """The page. Every text in `data` is escaped; long ones are cut, invisible ones shown as code points."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "safe_text": safe_text,
+        "share": _share,
+        "figure": _figure,
+        "signed": _signed,
+        "clock": _clock,
+    }
+    folder = files("cures_core.report")
+    return environment.from_string(folder.joinpath("page.html").read_text(encoding="utf-8")).render(
+        d=data,
+        style=folder.joinpath("style.css").read_text(encoding="utf-8"),
+        headline=_headline(data),
+        charts=_charts(data),
+        sampled_steps=_sample(data.steps, _MOST_STEPS_IN_A_TABLE),
+        first=data.scores[0] if data.scores else None,
+        last=data.scores[-1] if data.scores else None,
+        reliability_rows=[(b.predicted, b.observed, b.rollouts) for b in data.reliability],
+        config=json.dumps(data.config, indent=2, ensure_ascii=False),
+    )
+
+
+def safe_text(text: str) -> str:
+    """Cut to 2,000 characters; control, format and surrogate characters are written as <U+XXXX>."""
+    cut = text[:_MOST_CHARACTERS]
+    shown = "".join(c if c in "\n\t" or unicodedata.category(c)[0] != "C" else f"<U+{ord(c):04X}>" for c in cut)
+    return shown + (f" ... ({len(text):,} characters)" if len(text) > _MOST_CHARACTERS else "")
+
+
+def _headline(data: ReportData) -> str:
+    """The outcome in one sentence."""
+    if not data.gains:
+        return "This run has not been scored before and after yet."
+    suite, gain = max(data.gains.items(), key=lambda item: item[1].value)
+    before, after = (_value(scored.suites, suite) for scored in (data.scores[0], data.scores[-1]))
+    change = f"from {_share(before)} to {_share(after)} of the completions on {suite} correct"
+    interval = f"gain {_signed(gain.value)} points, 95 % interval {_signed(gain.low)} to {_signed(gain.high)}"
+    if gain.low > 0:
+        return f"The policy got better: {change} ({interval})."
+    if gain.high < 0:
+        return f"The policy got worse: {change} ({interval})."
+    return f"No clear change: {change} ({interval})."
+
+
+def _value(suites: Sequence[Any], name: str) -> float:
+    return next((float(s.avg.value) for s in suites if s.suite == name), 0.0)
+
+
+def _charts(data: ReportData) -> dict[str, str]:
+    steps = data.steps
+    window = max(1, len(steps) // 30)
+
+    def column(name: str) -> list[float]:
+        return [float(row.get(name, 0.0)) for row in steps]
+
+    rollouts = column("rollouts_total")
+
+    def over_rollouts(
+        title: str, named: dict[str, str], y_title: str, y_range: tuple[float, float] | None = None
+    ) -> str:
+        series = [
+            Series(name, rollouts, smooth(column(key), window)) for name, key in named.items() if _has(steps, key)
+        ]
+        return line_chart(title, series, "training rollouts", y_title, y_range)
+
+    shown = [p for i, p in enumerate(data.posteriors) if i in (0, len(data.posteriors) - 1)]
+    return {
+        "reward": over_rollouts("Reward during training", {"reward": "reward_mean"}, "share correct", (0.0, 1.0)),
+        "suites": _suites_chart(data),
+        "posterior": histograms(
+            "Prompts by expected pass rate, before and after",
+            [p.label for p in shown],
+            [p.histogram for p in shown],
+            "expected pass rate",
+            "prompts",
+        ),
+        "informative": over_rollouts(
+            "Groups by outcome",
+            {"informative": "informative_share", "all right": "all_right_share", "all wrong": "all_wrong_share"},
+            "share of groups",
+            (0.0, 1.0),
+        ),
+        "ess": over_rollouts(
+            "Effective sample size of the prompt distribution", {"prompts": "effective_sample_size"}, "prompts"
+        ),
+        "calibration": over_rollouts(
+            "Error of the predicted pass rates", {"mean absolute error": "calibration_mae"}, "error", (0.0, 0.6)
+        ),
+        "reliability": reliability_plot(
+            "Predicted against observed pass rates", [(b.predicted, b.observed, b.rollouts) for b in data.reliability]
+        ),
+    }
+
+
+def _suites_chart(data: ReportData) -> str:
+    if len(data.scores) < 2:
+        return ""
+    x = [float(scored.rollouts) for scored in data.scores]
+    series = []
+    for i, suite in enumerate(data.scores[0].suites):
+        estimates = [scored.suites[i].avg for scored in data.scores]
+        low, high = [e.low for e in estimates], [e.high for e in estimates]
+        series.append(Series(suite.suite, x, [e.value for e in estimates], low, high))
+    return line_chart("Suite scores with intervals", series, "training rollouts", "avg@k", (0.0, 1.0))
+
+
+def _has(steps: Sequence[dict[str, Any]], key: str) -> bool:
+    return any(key in row for row in steps)
+
+
+def _sample(steps: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """Evenly spaced rows, first and last among them."""
+    if len(steps) <= most:
+        return list(steps)
+    return [steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)]
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _signed(value: float) -> str:
+    return f"{100 * value:+.1f}"
+
+
+def _figure(value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 1 else f"{value:.3f}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cures_core.evaluation.scores import Estimate, SuiteScore
+from cures_core.report import ReportData, render
+from cures_core.report.charts import Series, histograms, line_chart, number, reliability_plot, smooth, ticks
+from cures_core.report.page import safe_text
+
+HOSTILE = "<script>alert(1)</script>\u202e\ud800\x00 {{ 7*7 }} </pre>"
+
+
+def score(suite: str, value: float) -> SuiteScore:
+    estimate = Estimate(value=value, low=value - 0.05, high=value + 0.05)
+    return SuiteScore(
+        suite=suite,
+        n=321,
+        k=4,
+        avg=estimate,
+        pass_at={"1": estimate, "4": Estimate(value=value + 0.04, low=value, high=value + 0.05)},
+        greedy=estimate,
+        unknown_share=0.0,
+        truncated_share=0.25,
+        tokens_mean=7.0,
+        settings={},
+    )
+
+
+def full() -> ReportData:
+    steps = [
+        {"step": float(i), "rollouts_total": 64.0 * i, "reward_mean": i / 40, "informative_share": 0.5, "loss": 0.1}
+        for i in range(1, 31)
+    ]
+    belief: dict[str, Any] = {"prompts": 60, "evidence": 9.0, "dead_share": 0.125, "frontier_share": 0.5}
+    return ReportData.model_validate(
+        {
+            "run": "demo-1",
+            "status": "completed",
+            "steps": steps,
+            "scores": [
+                {"label": "before", "suites": [score("algebra", 0.2)]},
+                {"label": "after epoch 1", "rollouts": 1920, "suites": [score("algebra", 0.6)]},
+            ],
+            "gains": {"algebra": {"value": 0.4, "low": 0.31, "high": 0.49, "p_value": 1e-9}},
+            "posteriors": [
+                {"label": "prior", "histogram": [0, 60, 0], **belief},
+                {"label": "epoch 1", "histogram": [10, 20, 30], **belief},
+            ],
+            "reliability": [{"predicted": 0.25, "observed": 0.3, "rollouts": 64}],
+            "examples": [
+                {"suite": "s", "problem": HOSTILE, "gold": "1", "completion": HOSTILE * 900, "outcome": "wrong"}
+            ],
+            "validation": {"rows_read": 70, "kept": 60, "rejected": 9, "dropped": 1, "reasons": {"empty_answer": 9}},
+            "snapshots": [{"tag": "posterior/demo-1/1", "md5": "d41d8"}],
+            "decision": {"promoted": False, "reasons": ["the gain is too small"]},
+            "cost": {"prior": {"rollouts": 12345, "tokens": 6}},
+            "lineage": [["a/1", "b/2"]],
+            "notices": ["read this first"],
+        }
+    )
+
+
+class Checker(HTMLParser):
+    """Balance of tags, and every address the page would fetch."""
+
+    void = frozenset({"meta", "br", "circle", "line", "rect", "polyline", "polygon"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action")]
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in self.void
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def checked(html: str) -> Checker:
+    checker = Checker()
+    checker.feed(html)
+    assert checker.open == []
+    return checker
+
+
+def test_the_page_is_whole_fetches_nothing_and_runs_nothing() -> None:
+    page = checked(render(full()))
+    assert page.addresses == []
+    assert "script" not in page.tags
+    assert not re.search(r"https?://|url\(|@import", render(full()))
+
+
+def test_the_numbers_of_the_tables_are_those_of_the_data() -> None:
+    text = " ".join(re.sub("<[^>]+>", " ", render(full())).split())
+    assert "20.0 % [15.0 %, 25.0 %] 60.0 % [55.0 %, 65.0 %] +40.0 [+31.0, +49.0] 321 4" in text
+    assert "from 20.0 % to 60.0 %" in text
+    assert "70 rows read, 60 kept, 9 rejected, 1 dropped" in text
+    assert "empty_answer 9" in text
+    assert "12,345" in text
+    assert "25.0 % cut at the token limit" in text
+    assert "Not promoted. the gain is too small" in text
+    assert "read this first" in text
+
+
+@pytest.mark.parametrize(
+    ("gain", "word"),
+    [((0.4, 0.31, 0.49), "better"), ((-0.1, -0.2, -0.01), "worse"), ((0.0, -0.1, 0.1), "No clear change")],
+)
+def test_the_headline_says_what_the_interval_allows(gain: tuple[float, float, float], word: str) -> None:
+    shown = dict(zip(("value", "low", "high"), gain, strict=True)) | {"p_value": 0.5}
+    data = ReportData.model_validate({**full().model_dump(), "gains": {"algebra": shown}})
+    assert word in render(data)
+
+
+def test_an_empty_report_says_so_everywhere() -> None:
+    html = render(ReportData(run="r"))
+    checked(html)
+    for sentence in ("has not been scored", "No training step", "no posterior yet", "No snapshot", "No completions"):
+        assert sentence in html
+
+
+def test_hostile_texts_stay_texts() -> None:
+    html = render(full())
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
+    assert "&lt;U+202E&gt;&lt;U+D800&gt;&lt;U+0000&gt;" in html
+    assert "{{ 7*7 }}" in html
+    assert len(html) < 100_000
+    assert safe_text("a" * 3000).endswith("... (3,000 characters)")
+    html.encode()
+
+
+def test_ticks_are_round_and_inside() -> None:
+    assert ticks(0, 1, 5) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert ticks(0, 76800, 6) == [0, 20000, 40000, 60000]
+    assert [number(v) for v in (0.2, 3.0, 20000.0)] == ["0.2", "3", "20k"]
+
+
+def test_charts_put_larger_values_higher() -> None:
+    svg = line_chart("t", [Series("a", [0, 1], [0.0, 1.0])], "x", "y")
+    (points,) = re.findall(r'polyline class="line s0" points="([^"]+)"', svg)
+    (x0, y0), (x1, y1) = (tuple(map(float, p.split(","))) for p in points.split())
+    assert x0 < x1
+    assert y0 > y1
+    heights = [float(h) for h in re.findall(r'height="([\d.]+)"/>', histograms("t", ["a"], [[1, 3]], "x", "y"))[:2]]
+    assert heights[1] == pytest.approx(3 * heights[0], abs=0.2)
+    assert reliability_plot("t", []) == line_chart("t", [], "x", "y") == histograms("t", [], [], "x", "y") == ""
+    assert smooth([0, 2, 4], 2) == [0, 1, 3]
+
+
+@pytest.mark.end_to_end
+@pytest.mark.parametrize("width", [360, 1280])
+def test_it_opens_in_a_browser_without_errors(width: int, tmp_path: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("Chromium is not installed: apt-get install chromium")
+    page_file = tmp_path / "report.html"
+    page_file.write_text(render(full()))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": width, "height": 800})
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("requestfailed", lambda request: said.append(request.url))
+        page.goto(page_file.as_uri())
+        assert said == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator("svg[role=img]").count() >= 5
+        browser.close()
