@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -96,13 +97,14 @@ def _run_flow(cfg: RunConfig) -> dict[str, Any]:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
         os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
     logging.captureWarnings(not debug)
-    from prefect.exceptions import TerminationSignal
-
+    signal.signal(signal.SIGTERM, _stop_asked)
     from flows.temporary_server import temporary_server
     from flows.train import train
 
     with temporary_server(Path(cfg.store.folder) / "prefect"), showing_progress():
-        try:
-            return train(cfg)
-        except TerminationSignal as error:
-            raise Preempted("asked to stop; what was done is saved. Run the same command again to go on") from error
+        return train(cfg)
+
+
+def _stop_asked(*_: object) -> None:
+    """SIGTERM. While the flow runs, Prefect's handler stands before this one and calls it when the flow is over."""
+    raise Preempted("asked to stop; what was done is saved. Run the same command again to go on")

@@ -6,6 +6,9 @@ import json
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cures_core import errors
@@ -51,12 +54,26 @@ def run_job(job: Job) -> None:
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
-    child.terminate()
+    with _deaf_to_sigterm():
+        child.terminate()
+        try:
+            child.wait(STOP_GRACE_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+@contextmanager
+def _deaf_to_sigterm() -> Iterator[None]:
+    """Whoever stops a run may ask twice; the second time must not cut off the saving that the first one began."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        child.wait(STOP_GRACE_S)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _failure(job: Job, code: int, error: Path, log: Path) -> CuresError:

@@ -7,6 +7,7 @@ analytics are off, and its pages are made self-contained (`tasks.validation.data
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from collections.abc import Mapping
 from importlib import import_module
@@ -153,6 +154,7 @@ def _custom_expectations() -> tuple[Any, Any]:
 
 
 def _great_expectations() -> Any:
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read while the library is imported
     return import_module("great_expectations")
 

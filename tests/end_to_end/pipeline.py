@@ -28,7 +28,7 @@ type = "warm-start"
 hidden_size = 32
 layers = 1
 heads = 2
-steps = 40
+steps = 200
 batch = 32
 checkpoint_every = 10
 [rollout]

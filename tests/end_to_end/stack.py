@@ -1,0 +1,96 @@
+"""A real Prefect server and worker for tests, and a browser in front of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.stack import Stack, start, stop
+from tests.end_to_end.pipeline import PROJECT
+
+FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+@contextmanager
+def running_stack(folder: Path) -> Iterator[Stack]:
+    """Server, worker and deployments on a free port, stopped at the end."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    stack = Stack(folder, port)
+    try:
+        start(stack, PROJECT, print)
+        yield stack
+    finally:
+        stop(stack)
+
+
+def call(stack: Stack, path: str, body: Any = None) -> Any:
+    """POST `body`, or GET."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{stack.api_url}{path}", data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.loads(answer.read())
+
+
+def trigger(stack: Stack, deployment: str, config: dict[str, Any]) -> str:
+    """Create a run of train/<deployment>; returns its id."""
+    found = call(stack, f"/deployments/name/train/{deployment}")
+    body = {"parameters": {"config": config}, "state": {"type": "SCHEDULED"}}
+    return str(call(stack, f"/deployments/{found['id']}/create_flow_run", body)["id"])
+
+
+def wait_for(stack: Stack, run: str, wanted: Callable[[dict[str, Any]], bool], seconds: float = 300) -> dict[str, Any]:
+    """The flow run, as soon as it is as wanted."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found: dict[str, Any] = call(stack, f"/flow_runs/{run}")
+        if wanted(found):
+            return found
+        assert time.monotonic() < deadline, (found["state"], tail(stack))
+        time.sleep(0.5)
+
+
+def ended(found: dict[str, Any]) -> bool:
+    return found["state_type"] in FINAL
+
+
+def task_states(stack: Stack, run: str) -> dict[str, str]:
+    """Name of the last state of each task run."""
+    rows = call(stack, "/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}, "limit": 200})
+    return {row["name"]: row["state_name"] for row in sorted(rows, key=lambda r: r["start_time"] or "")}
+
+
+def tail(stack: Stack) -> str:
+    return "\n".join((stack.folder / "worker.log").read_text(errors="replace").splitlines()[-30:])
+
+
+@contextmanager
+def browser_page(width: int = 1280, height: int = 900) -> Iterator[Any]:
+    """A page in Chromium; skips where there is none."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("Chromium is not installed: apt-get install chromium")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+        yield browser.new_page(viewport={"width": width, "height": height})
+        browser.close()
+
+
+def press_retry(page: Any, stack: Stack, run: str) -> None:
+    """What a person does after a failure: open the run, press Retry, confirm."""
+    page.goto(f"{stack.ui_url}/runs/flow-run/{run}")
+    page.get_by_role("button", name="Retry").first.click(timeout=30_000)
+    page.get_by_role("dialog").get_by_role("button", name="Retry").click(timeout=10_000)

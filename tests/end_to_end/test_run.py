@@ -1,0 +1,149 @@
+"""The pipeline as its users run it: once, again, changed, twice at a time, stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cures_core.errors import LeaseHeld
+from tasks.storage.lease import Lease
+from tasks.storage.local import LocalStore
+from tests.end_to_end.pipeline import PROJECT, cures, results, write_profile
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A folder where the tiny profile has run, and what it printed."""
+    folder = tmp_path_factory.mktemp("run")
+    outcome = cures("run", "--config", write_profile(folder), "--json", cwd=folder)
+    assert outcome.code == 0, outcome.err
+    return folder, outcome.summary
+
+
+def test_it_ends_with_everything_that_was_promised(done: tuple[Path, dict[str, Any]]) -> None:
+    folder, summary = done
+    assert set(summary) == {"run", "stages", "scores", "rollouts", "seconds", "snapshot", "promoted", "report"}
+    assert summary["rollouts"] == {"prior": 32, "train": 2 * 4 * 32, "eval": 2 * 24 * 3}
+    assert [(s["suite"], s["measure"], s["n"], s["k"]) for s in summary["scores"]] == [
+        ("heldout", "avg@2", 24, 2),
+        ("heldout", "greedy", 24, 1),
+    ]
+    for score in summary["scores"]:
+        assert score["before"]["low"] <= score["before"]["value"] <= score["before"]["high"]
+        assert score["gain"]["low"] <= score["gain"]["value"] <= score["gain"]["high"]
+    assert summary["promoted"]["promoted"] is (summary["scores"][0]["gain"]["low"] > 0)
+    assert "<h1>" in Path(summary["report"]).read_text()
+    tags = subprocess.run(
+        ["git", "--git-dir", str(folder / ".cures" / "snapshots.git"), "tag"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert tags.stdout.split() == [f"posterior/{summary['run']}/{k}" for k in range(3)]
+
+
+def test_again_it_does_no_work_and_says_so(done: tuple[Path, dict[str, Any]]) -> None:
+    folder, summary = done
+    before = results(folder, summary["run"])
+    outcome = cures("run", "--config", folder / "tiny.toml", cwd=folder)
+    assert outcome.out.startswith(f"nothing to do: all {len(summary['stages'])} stages of run {summary['run']}")
+    assert outcome.out.splitlines()[-1] == summary["report"]
+    resumed = cures("run", "--resume", summary["run"], "--json", cwd=folder)
+    assert {s["name"]: s["key"] for s in resumed.summary["stages"]} == {s["name"]: s["key"] for s in summary["stages"]}
+    assert all(s["cached"] for s in resumed.summary["stages"])
+    assert results(folder, summary["run"]) == before
+
+
+@pytest.mark.parametrize(
+    ("setting", "redone"),
+    [
+        ("training.learning_rate=5e-4", {"train_epoch 1", "train_epoch 2", "evaluate_checkpoint 2"}),
+        ("epochs=1", {"evaluate_checkpoint 1"}),
+        ("evaluation.resamples=300", {"evaluate_checkpoint 0", "evaluate_checkpoint 2"}),
+    ],
+)
+def test_a_changed_setting_redoes_what_reads_it(
+    setting: str, redone: set[str], done: tuple[Path, dict[str, Any]]
+) -> None:
+    folder, summary = done
+    outcome = cures("run", "--config", folder / "tiny.toml", "--set", setting, "--json", cwd=folder)
+    assert outcome.code == 0, outcome.err
+    assert outcome.summary["run"] != summary["run"]
+    # Snapshots, promotion and report belong to a run: they are made for every new one.
+    own = {
+        s["name"]
+        for s in outcome.summary["stages"]
+        if s["name"].split()[0] in ("snapshot_posterior", "promote", "report")
+    }
+    assert {s["name"] for s in outcome.summary["stages"] if not s["cached"]} - own == redone
+
+
+def test_runs_and_posterior_are_told(done: tuple[Path, dict[str, Any]]) -> None:
+    folder, summary = done
+    runs = json.loads(cures("runs", "list", "--json", cwd=folder).out)
+    mine = next(r for r in runs if r["run"] == summary["run"])
+    assert mine["status"] == "completed"
+    shown = json.loads(cures("posterior", "show", "--run", summary["run"], "--json", cwd=folder).out)
+    assert (shown["prompts"], shown["epoch"], sum(shown["histogram"])) == (1600, 2, 1600)
+    assert set(shown["calibration"]) == {"mae", "pearson", "brier"}
+    assert 0 <= shown["frontier_share"] <= 1
+    prior = json.loads(cures("posterior", "show", "--run", summary["run"], "--epoch", 0, "--json", cwd=folder).out)
+    assert prior["prompts_with_evidence"] == 16
+    assert prior["calibration"] is None
+    told = json.loads(cures("runs", "show", summary["run"], "--json", cwd=folder).out)
+    assert [s["stage"] for s in told["stages"]].count("train_epoch") == 2
+
+
+def test_a_second_process_is_refused_and_told_who_holds_the_run(done: tuple[Path, dict[str, Any]]) -> None:
+    folder, summary = done
+    lease = Lease(LocalStore(folder / ".cures"), summary["run"], 60)
+    try:
+        outcome = cures("run", "--resume", summary["run"], cwd=folder)
+        assert outcome.code == 75
+        assert "held by" in outcome.err
+        assert f"process {os.getpid()}" in outcome.err
+    finally:
+        lease.close()
+    assert issubclass(LeaseHeld, Exception)
+
+
+def test_a_damaged_file_is_found_and_its_stage_done_again(done: tuple[Path, dict[str, Any]]) -> None:
+    folder, summary = done
+    before = results(folder, summary["run"])
+    note = json.loads((folder / ".cures" / "runs" / summary["run"] / "stages" / "train_epoch-2.json").read_bytes())
+    (files,) = (folder / ".cures" / "artifacts" / "train_epoch" / note["key"]).iterdir()
+    (files / "posterior.parquet").unlink()
+    outcome = cures("run", "--resume", summary["run"], "--json", cwd=folder)
+    assert outcome.code == 0, outcome.err
+    assert [s["name"] for s in outcome.summary["stages"] if not s["cached"]] == ["train_epoch 2"]
+    assert results(folder, summary["run"]) == before
+
+
+def test_sigterm_saves_the_step_and_a_second_run_goes_on(tmp_path: Path) -> None:
+    profile = write_profile(tmp_path)
+    command = [sys.executable, "-m", "flows.cli", "run", "--config", str(profile), "--set", "steps_per_epoch=4000"]
+    env = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob(".cures/scratch/train_epoch/*/scratch/step-*")):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)  # asking twice does no harm
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    (scratch,) = tmp_path.glob(".cures/scratch/train_epoch/*/scratch")
+    assert len(list(scratch.glob("step-*"))) >= 1
+    assert json.loads((scratch / "error.json").read_bytes())["class"] == "Preempted"
+    assert b"asked to stop" in err
+    assert b"Traceback" not in err
