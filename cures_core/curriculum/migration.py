@@ -19,9 +19,9 @@ def migrate(old: Posterior, prompts: PromptSet, cfg: PosteriorConfig) -> tuple[P
     goes to the archive; if its content returns, so does its evidence.
     """
     new = Posterior.fresh(prompts, cfg)
-    known = active_rows(old)
-    kept = _take(new, known, old)
-    restored = 0 if old.archive is None else _take(new, old.archive, old)
+    known = _as_of_now(active_rows(old), old)
+    kept = _take(new, known)
+    restored = 0 if old.archive is None else _take(new, old.archive)
     _take_groups(new, old)
     left = known.filter(pc.invert(_among(known, new)))
     parts = [left] if old.archive is None else [left, old.archive.filter(pc.invert(_among(old.archive, new)))]
@@ -32,22 +32,30 @@ def migrate(old: Posterior, prompts: PromptSet, cfg: PosteriorConfig) -> tuple[P
     return new, counts
 
 
+def _as_of_now(rows: pa.Table, posterior: Posterior) -> pa.Table:
+    """Rows with their counts faded to the posterior's step, which becomes step 0; an archive holds only such rows."""
+    step = rows.column("step").to_numpy()
+    faded = np.power(posterior.cfg.fading, (posterior.step - step).astype(np.float64))
+    changed = {
+        "successes": rows.column("successes").to_numpy() * faded,
+        "failures": rows.column("failures").to_numpy() * faded,
+        "step": np.where(step == NEVER, NEVER, 0),
+    }
+    for name, values in changed.items():
+        place = rows.column_names.index(name)
+        rows = rows.set_column(place, rows.schema.field(place), pa.array(values, rows.schema.field(place).type))
+    return rows
+
+
 def _among(table: pa.Table, posterior: Posterior) -> pa.ChunkedArray:
     return pc.is_in(table.column("id"), pa.array([x.decode() for x in posterior.ids.tolist()], pa.string()))
 
 
-def _take(new: Posterior, table: pa.Table, old: Posterior) -> int:
+def _take(new: Posterior, table: pa.Table) -> int:
     known = table.filter(_among(table, new))
-    if not known.num_rows:
-        return 0
-    rows = new.rows(known.column("id").to_pylist())
-    fill(new, rows, known)
-    touched = new.touched[rows]
-    faded = np.power(old.cfg.fading, (old.step - touched).astype(np.float64))
-    new.successes[rows] *= faded
-    new.failures[rows] *= faded
-    new.touched[rows] = np.where(touched == NEVER, NEVER, 0)
-    return len(rows)
+    if known.num_rows:
+        fill(new, new.rows(known.column("id").to_pylist()), known)
+    return int(known.num_rows)
 
 
 def _take_groups(new: Posterior, old: Posterior) -> None:

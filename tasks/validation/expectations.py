@@ -154,9 +154,10 @@ def _custom_expectations() -> tuple[Any, Any]:
 
 
 def _great_expectations() -> Any:
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read while the library is imported
-    return import_module("great_expectations")
+    library = import_module("great_expectations")
+    logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)  # it sets INFO itself
+    return library
 
 
 def _site(folder: Path) -> dict[str, Any]:

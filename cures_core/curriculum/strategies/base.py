@@ -109,6 +109,7 @@ class Strategy(ABC):
         return {
             "type": self._kind,
             "prompts": self.prompts.digest,
+            "seed": self._seed,
             "step": self._step,
             "rng": copy.deepcopy(self._rng.bit_generator.state),
             "posterior": self.posterior.state_dict(),
@@ -120,7 +121,7 @@ class Strategy(ABC):
             raise ConfigError(f"the saved state is of the strategy {state['type']}, this one is {self._kind}")
         if state["prompts"] != self.prompts.digest:
             raise ConfigError("the saved state is of another prompt set")
-        self._step = int(state["step"])
+        self._seed, self._step = int(state["seed"]), int(state["step"])
         self._rng.bit_generator.state = copy.deepcopy(state["rng"])
         self.posterior.load_state_dict(state["posterior"])
         self.calibration.load_state_dict(state["calibration"])

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cures_core.config.curriculum import (
+    CuresConfig,
+    CurriculumConfig,
+    NeymanAllocation,
+    PosteriorConfig,
+    ProportionalWeighting,
+    SoftmaxWeighting,
+    UniformConfig,
+)
+from cures_core.curriculum import Posterior, Strategy, make_curriculum
+from cures_core.curriculum.base import Batch
+from cures_core.errors import ConfigError, CurriculumMisuse
+from cures_core.prompts import PromptSet, make_prompt
+from cures_core.terms import Outcome
+from cures_core.testing.curriculum import CurriculumExam, answered, prompt_set, step
+
+
+def fresh(cfg: CurriculumConfig, prompts: PromptSet, seed: int = 0) -> Strategy:
+    return make_curriculum(cfg, prompts, Posterior.fresh(prompts, cfg.posterior), seed)
+
+
+class TestUniform(CurriculumExam):
+    def make(self, prompts: PromptSet, seed: int) -> Strategy:
+        return fresh(UniformConfig(prompts_per_step=6, rollouts_per_step=26), prompts, seed)
+
+
+class TestCures(CurriculumExam):
+    def make(self, prompts: PromptSet, seed: int) -> Strategy:
+        return fresh(CuresConfig(prompts_per_step=6, rollouts_per_step=26), prompts, seed)
+
+
+class TestCuresWithAllocation(CurriculumExam):
+    def make(self, prompts: PromptSet, seed: int) -> Strategy:
+        cfg = CuresConfig(
+            prompts_per_step=6,
+            rollouts_per_step=30,
+            signal="expected_spread",
+            weighting=SoftmaxWeighting(temperature=0.1),
+            allocation=NeymanAllocation(min_rollouts=2, max_rollouts=9),
+        )
+        return fresh(cfg, prompts, seed)
+
+
+def play(
+    cfg: CurriculumConfig, pool: PromptSet, rate: dict[str, float], steps: int
+) -> tuple[list[Batch], dict[str, int]]:
+    """Steps against fixed pass rates; returns the batches and how often each prompt was drawn."""
+    curriculum, rng = fresh(cfg, pool, seed=4), np.random.default_rng(9)
+    batches, drawn = [], dict.fromkeys(pool.ids, 0)
+    for _ in range(steps):
+        while (batch := curriculum.ready()) is None:
+            groups = []
+            for q in curriculum.ask(curriculum.rollouts_per_step):
+                drawn[q.prompt.id] += 1
+                hits = rng.random(q.n) < rate[q.prompt.id]
+                groups.append(answered(q, [Outcome.CORRECT if hit else Outcome.WRONG for hit in hits]))
+            curriculum.tell(groups)
+        batches.append(batch)
+    return batches, drawn
+
+
+def wasteful_pool() -> tuple[PromptSet, dict[str, float]]:
+    """500 prompts: 85 % solved, 10 % worth training on, 5 % never solved; the groups hold a mixture."""
+    rows = []
+    for i in range(500):
+        kind = "easy" if i % 20 < 17 else "frontier" if i % 20 < 19 else "dead"
+        source = "frontier" if kind == "frontier" else "bulk"
+        rows.append(
+            (make_prompt(f"problem {i}", str(i), source=source), {"easy": 0.995, "frontier": 0.4, "dead": 0.0}[kind])
+        )
+    return PromptSet.of(p for p, _ in rows), {p.id: rate for p, rate in rows}
+
+
+def test_cures_finds_what_is_worth_training_on_and_drops_the_dead() -> None:
+    pool, rate = wasteful_pool()
+    shape: dict[str, Any] = {"prompts_per_step": 16, "rollouts_per_step": 128}
+    uniform, _ = play(UniformConfig(**shape), pool, rate, 50)
+    cures, drawn = play(CuresConfig(**shape), pool, rate, 50)
+
+    def informative(batches: list[Batch]) -> float:
+        return sum(b.figures["informative_share"] for b in batches[10:]) / 40
+
+    assert informative(cures) > 2.5 * informative(uniform)
+    dead = [drawn[i] for i in pool.ids if rate[i] == 0]
+    assert sum(dead) / len(dead) < 2
+
+
+def test_solved_prompts_are_still_drawn_now_and_then() -> None:
+    pool, rate = wasteful_pool()
+    cfg = CuresConfig(prompts_per_step=16, rollouts_per_step=128, explore=0.2)
+    _, drawn = play(cfg, pool, rate, 60)
+    easy = [drawn[i] for i in pool.ids if rate[i] > 0.9]
+    assert sum(easy) > 0.1 * sum(drawn.values())
+
+
+CHANGES: list[dict[str, Any]] = [
+    {"signal": "expected_spread"},
+    {"signal": "plugin_spread"},
+    {"signal": "expected_variance"},
+    {"signal": "informative"},
+    {"weighting": ProportionalWeighting(power=4.0)},
+    {"weighting": SoftmaxWeighting(temperature=0.05)},
+    {"explore": 0.9},
+    {"allocation": NeymanAllocation()},
+    {"prompts_per_step": 20},
+    {"rollouts_per_step": 160},
+    {"posterior": PosteriorConfig(fading=0.5)},
+    {"posterior": PosteriorConfig(group_fading=0.2)},
+    {"posterior": PosteriorConfig(strength=30.0)},
+    {"posterior": PosteriorConfig(group_strength=40.0)},
+    {"posterior": PosteriorConfig(dead_prior=0.0)},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda c: "-".join(f"{k}={v}" for k, v in c.items())[:40])
+def test_every_option_changes_what_is_asked(change: dict[str, Any]) -> None:
+    pool, rate = wasteful_pool()
+    base: dict[str, Any] = {"prompts_per_step": 16, "rollouts_per_step": 128}
+    _, one = play(CuresConfig(**base), pool, rate, 8)
+    batches, two = play(CuresConfig(**{**base, **change}), pool, rate, 8)
+    if "allocation" in change:
+        assert len({len(g.verdicts) for b in batches for g in b.groups}) > 1
+    else:
+        assert one != two
+
+
+def test_allocation_changes_the_sizes_alone() -> None:
+    pool, rate = wasteful_pool()
+    base: dict[str, Any] = {"prompts_per_step": 16, "rollouts_per_step": 128}
+    cfg = CuresConfig(**base, allocation=NeymanAllocation(min_rollouts=2, max_rollouts=12))
+    batches, _ = play(cfg, pool, rate, 10)
+    sizes = [len(g.verdicts) for b in batches for g in b.groups]
+    assert (min(sizes), max(sizes)) == (2, 12)
+    assert {sum(len(g.verdicts) for g in b.groups) for b in batches} == {128}
+
+
+def test_groups_with_signal_come_first() -> None:
+    pool, rate = wasteful_pool()
+    for batch in play(CuresConfig(prompts_per_step=16, rollouts_per_step=128), pool, rate, 5)[0]:
+        flags = [g.informative for g in batch.groups]
+        assert flags == sorted(flags, reverse=True)
+
+
+def test_a_pool_smaller_than_a_step_is_drawn_whole() -> None:
+    curriculum = fresh(CuresConfig(prompts_per_step=16, rollouts_per_step=128), prompt_set(5))
+    asked, batch = step(curriculum, 0.5, np.random.default_rng(0))
+    assert (len(asked), sum(q.n for q in asked), len(batch.groups)) == (5, 128, 5)
+
+
+def test_misuse_is_named() -> None:
+    curriculum = fresh(UniformConfig(prompts_per_step=2, rollouts_per_step=4), prompt_set(8))
+    curriculum.ask(4)
+    with pytest.raises(CurriculumMisuse, match="still to be told"):
+        curriculum.ask(4)
+    with pytest.raises(CurriculumMisuse, match="between steps"):
+        curriculum.state_dict()
+    with pytest.raises(ConfigError, match="migrate"):
+        make_curriculum(
+            UniformConfig(prompts_per_step=2, rollouts_per_step=4),
+            prompt_set(8),
+            Posterior.fresh(prompt_set(9), PosteriorConfig()),
+            0,
+        )
+    with pytest.raises(ConfigError, match="empty"):
+        fresh(UniformConfig(prompts_per_step=2, rollouts_per_step=4), PromptSet.of([]))
