@@ -78,7 +78,9 @@ def _address(server: subprocess.Popen[str], folder: Path) -> str:
                 return url
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
-    raise EngineFailed(f"the temporary Prefect server did not come up; its log: {folder / 'server.log'}")
+    log = folder / "server.log"
+    said = log.read_text(errors="replace").strip().splitlines()[-1:]
+    raise EngineFailed(f"the temporary Prefect server did not come up ({''.join(said) or 'it said nothing'}); log: {log}")
 
 
 def _serve() -> None:

@@ -16,6 +16,8 @@ class PosteriorConfig(Strict):
     """Gamma: factor on a prompt's counts per step, because the policy moves. 1 never forgets, 0 forgets at once."""
     group_fading: float = Field(default=0.8, ge=0, le=1)
     """The same for the counts of a group (source x level)."""
+    pooling: Literal["group", "none"] = "group"
+    """Where the prior's rate comes from. `group`: the rate of the prompt's group; `none`: one half for all."""
     strength: float = Field(default=3.0, gt=0)
     """Mass k of the pooled prior, in rollouts: the prior is Beta(k * m, k * (1 - m)), m the group's rate."""
     group_strength: float = Field(default=2.0, gt=0)
@@ -119,4 +121,116 @@ class CuresConfig(StrategyConfig):
         return self
 
 
-CurriculumConfig = Annotated[CuresConfig | UniformConfig, Field(discriminator="type")]
+class DapoConfig(StrategyConfig):
+    """Uniform prompts, drawn until enough groups are informative or the budget is spent; the others are discarded."""
+
+    type: Literal["dapo"] = "dapo"
+    group_size: int = Field(default=8, ge=2)
+    """Rollouts of each prompt. `prompts_per_step` is how many informative groups a step wants."""
+
+
+class SpeedConfig(StrategyConfig):
+    """Screen many prompts with few rollouts, then continue those that are neither all right nor all wrong."""
+
+    type: Literal["speed"] = "speed"
+    screen: int = Field(default=4, ge=2)
+    """Rollouts of a screened prompt."""
+    screen_share: float = Field(default=0.5, gt=0, lt=1)
+    """Share of the budget that goes into screening."""
+    group_size: int = Field(default=16, ge=3)
+    """Most rollouts of a continued prompt, screening included."""
+
+
+class GvmConfig(StrategyConfig):
+    """Uniform prompts, more rollouts for those with low pass rates."""
+
+    type: Literal["gvm"] = "gvm"
+    alpha: float = Field(default=1e-3, gt=0)
+    """Damps the allocation for pass rates near zero."""
+    beta: float = Field(default=2.0, ge=1)
+    """How fast it is damped."""
+    min_rollouts: int = Field(default=2, ge=2)
+    """Fewest rollouts of a prompt."""
+    max_rollouts: int = Field(default=32, ge=2)
+    """Most rollouts of a prompt."""
+
+
+class MoppsConfig(StrategyConfig):
+    """Prompts whose drawn pass rate is nearest to a target, out of random candidates."""
+
+    type: Literal["mopps"] = "mopps"
+    posterior: PosteriorConfig = PosteriorConfig(fading=0.5, pooling="none", strength=2.0, dead_prior=0.0)
+    """As published: Beta(1, 1), counts halved every step."""
+    target: float = Field(default=0.5, gt=0, lt=1)
+    """Pass rate that is wanted."""
+    candidates: int = Field(default=16, ge=1)
+    """Candidates for each prompt that is drawn."""
+
+
+class ArcConfig(StrategyConfig):
+    """A Kalman filter of the arc length asin(sqrt(p)) of every prompt, and a target that hardens."""
+
+    type: Literal["arc"] = "arc"
+    drift: float = Field(default=0.01, ge=0)
+    """Variance that a step adds to every prompt's estimate."""
+    width: float = Field(default=0.3, gt=0)
+    """Standard deviation of the kernel around the target, in arc length."""
+    tolerance: float = Field(default=0.03, ge=0, lt=1)
+    """The target is the lowest rate whose predicted yield is within this of the best."""
+
+
+class PaperConfig(StrategyConfig):
+    """The published protocol: disjoint subsets, each probed, then trained on, then forgotten."""
+
+    type: Literal["paper"] = "paper"
+    posterior: PosteriorConfig = PosteriorConfig(
+        fading=1.0, group_fading=1.0, pooling="none", strength=2.0, dead_prior=0.0
+    )
+    """As published: Beta(1, 1), nothing fades within a subset."""
+    subsets: int = Field(default=15, ge=1)
+    """Disjoint subsets of the prompt set, taken in turn."""
+    steps_per_subset: int = Field(default=10, ge=1)
+    """Training steps on a subset, after its probing."""
+    probe: int = Field(default=4, ge=1)
+    """Rollouts of every prompt of a subset before it is trained on; paid from the steps' budgets."""
+    temperature: float = Field(default=0.1, gt=0)
+    """tau of the prompt distribution exp(s / tau)."""
+    max_rollouts: int = Field(default=32, ge=2)
+    """Most rollouts of a prompt; the fewest are 2."""
+
+
+class OfficialConfig(StrategyConfig):
+    """The published code as it behaves, faults included: for the record, not for use."""
+
+    type: Literal["cures-official"] = "cures-official"
+    posterior: PosteriorConfig = PosteriorConfig(
+        fading=1.0, group_fading=1.0, pooling="none", strength=2.0, dead_prior=0.0
+    )
+    """Beta(1, 1); the weights are fixed by what was known before the first step."""
+    entropy: float = Field(default=0.01, gt=0)
+    """The divisor in its softmax."""
+
+
+class CustomConfig(StrategyConfig):
+    """A strategy of your own."""
+
+    type: Literal["custom"] = "custom"
+    strategy: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    """`package.module:Class`, a subclass of `cures_core.curriculum.Strategy`."""
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Read by the class from its `cfg.options`."""
+
+
+CurriculumConfig = Annotated[
+    CuresConfig
+    | UniformConfig
+    | DapoConfig
+    | SpeedConfig
+    | GvmConfig
+    | MoppsConfig
+    | ArcConfig
+    | PaperConfig
+    | OfficialConfig
+    | CustomConfig,
+    Field(discriminator="type"),
+]

@@ -97,7 +97,7 @@ class Posterior:
     def parameters(self, rows: Ints | slice = slice(None)) -> tuple[Floats, Floats]:
         """(a, b) of the given rows at the current step."""
         faded = self._fading(rows)
-        rate = self.group_rates()[self.groups[rows]]
+        rate = self.group_rates()[self.groups[rows]] if self.cfg.pooling == "group" else 0.5
         strength = self.cfg.strength
         return self.successes[rows] * faded + strength * rate, self.failures[rows] * faded + strength * (1 - rate)
 

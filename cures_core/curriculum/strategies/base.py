@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,11 +48,29 @@ class Strategy(ABC):
 
     @abstractmethod
     def choose(self, budget: int, round_: int) -> tuple[Ints, Ints]:
-        """(rows, rollouts of each) for the next round; at most `budget` rollouts in all. May be empty."""
+        """(rows, rollouts of each) for the next round; at most `budget` rollouts in all. May be empty.
 
-    def finished(self, told: Sequence[Group], spent: int, rounds: int) -> str:
+        Earlier rounds of the step are in `told_so_far`.
+        """
+
+    def finished(self, told: Sequence[Group]) -> str:
         """Why the step is over, or "" if another round is wanted. Default: after one round."""
         return "complete"
+
+    @property
+    def told_so_far(self) -> list[Group]:
+        """This step's groups, one a prompt."""
+        return merged(self._told)
+
+    @property
+    def step(self) -> int:
+        """Number of the step that is going on, from 1."""
+        return self._step
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """The generator that is part of the state: the only source of randomness there is."""
+        return self._rng
 
     def select(self, told: Sequence[Group]) -> Sequence[Group]:
         """The groups that go into the loss. Default: all."""
@@ -88,15 +107,16 @@ class Strategy(ABC):
     def ready(self) -> Batch | None:
         if self._open or not self._round:
             return None
-        reason = self.finished(self._told, self._spent, self._round)
+        told = merged(self._told)
+        reason = self.finished(told)
         can_go_on = self._asked > 0 and self._spent < self.cfg.rollouts_per_step
         if not reason and can_go_on:
             return None
-        informative = sum(g.informative for g in self._told)
+        informative = sum(g.informative for g in told)
         batch = Batch(
-            sorted(self.select(self._told), key=lambda g: not g.informative),
+            sorted(self.select(told), key=lambda g: not g.informative),
             reason or f"budget spent: {informative} of {self.cfg.prompts_per_step} informative groups",
-            self._step_figures(informative),
+            self._step_figures(told),
         )
         self._step, self._round, self._spent = self._step + 1, 0, 0
         self._told, self._predicted, self._figures = [], {}, {}
@@ -149,17 +169,34 @@ class Strategy(ABC):
                 )
             seen.add(name)
 
-    def _step_figures(self, informative: int) -> dict[str, float]:
-        groups = max(1, len(self._told))
+    def _step_figures(self, told: Sequence[Group]) -> dict[str, float]:
+        groups = max(1, len(told))
         return {
-            "groups": float(len(self._told)),
+            "groups": float(len(told)),
             "step_rollouts": float(self._spent),
-            "informative_share": informative / groups,
-            "all_right_share": sum(g.successes > 0 and not g.failures for g in self._told) / groups,
-            "all_wrong_share": sum(g.failures > 0 and not g.successes for g in self._told) / groups,
-            "unknown_share": sum(g.unknown for g in self._told) / max(1, self._spent),
+            "informative_share": sum(g.informative for g in told) / groups,
+            "all_right_share": sum(g.successes > 0 and not g.failures for g in told) / groups,
+            "all_wrong_share": sum(g.failures > 0 and not g.successes for g in told) / groups,
+            "unknown_share": sum(g.unknown for g in told) / max(1, self._spent),
             **self._figures,
         }
+
+
+def merged(groups: Sequence[Group]) -> list[Group]:
+    """One group a prompt: what several rounds of a step have brought of it, under the first request."""
+    by_prompt: dict[str, list[Group]] = {}
+    for group in groups:
+        by_prompt.setdefault(group.request.prompt.id, []).append(group)
+    return [
+        parts[0]
+        if len(parts) == 1
+        else Group(
+            replace(parts[0].request, n=sum(p.request.n for p in parts)),
+            [r for p in parts for r in p.rollouts],
+            [v for p in parts for v in p.verdicts],
+        )
+        for parts in by_prompt.values()
+    ]
 
 
 def spread_of(rates: Floats) -> Floats:

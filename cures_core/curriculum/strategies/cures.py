@@ -28,10 +28,10 @@ class CuresCurriculum(Strategy):
     def choose(self, budget: int, round_: int) -> tuple[Ints, Ints]:
         num = min(self.cfg.prompts_per_step, len(self.prompts), budget // 2)
         log_p = log_probabilities(self.signal(), self.cfg.weighting, self.cfg.explore)
-        rows = draw(log_p, num, self._rng)
+        rows = draw(log_p, num, self.rng)
         self.note(effective_sample_size=effective_sample_size(log_p), weight_ratio=weight_ratio(log_p))
         if isinstance(self.cfg.allocation, EqualAllocation):
-            return rows, allocate_equally(num, budget, self._rng)
+            return rows, allocate_equally(num, budget, self.rng)
         low, high = self.cfg.allocation.min_rollouts, self.cfg.allocation.max_rollouts
         a, b = self.posterior.parameters(rows)
         return rows, allocate(beta.expected_spread(a, b), min(budget, high * num), low, high)
@@ -40,8 +40,8 @@ class CuresCurriculum(Strategy):
         """What each prompt is worth now, in 0..1; near 0 where it is taken for dead."""
         a, b = self.posterior.parameters()
         if self.cfg.signal == "thompson":
-            rates = self._rng.beta(a, b)
-            return spread_of(rates) * (self._rng.random(len(rates)) >= self.posterior.dead())
+            rates = self.rng.beta(a, b)
+            return spread_of(rates) * (self.rng.random(len(rates)) >= self.posterior.dead())
         alive = 1 - self.posterior.dead()
         if self.cfg.signal == "informative":
             group = self.cfg.rollouts_per_step // self.cfg.prompts_per_step

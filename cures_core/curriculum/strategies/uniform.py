@@ -12,6 +12,6 @@ class UniformCurriculum(Strategy):
 
     def choose(self, budget: int, round_: int) -> tuple[Ints, Ints]:
         num = min(self.cfg.prompts_per_step, len(self.prompts), budget // 2)
-        rows = self._rng.permutation(len(self.prompts))[:num]
+        rows = self.rng.permutation(len(self.prompts))[:num]
         rows.sort()
-        return rows, allocate_equally(num, budget, self._rng)
+        return rows, allocate_equally(num, budget, self.rng)

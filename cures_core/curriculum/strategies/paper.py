@@ -1,0 +1,74 @@
+"""CurES by the published protocol (arXiv 2510.01037, section 4 and algorithm 1), with the budget counted honestly.
+
+The prompt set is cut into disjoint subsets, taken in turn. A subset is probed (`probe` rollouts of every prompt),
+then trained on for `steps_per_subset` steps: prompts by exp(s / tau) with s the spread of the posterior mean,
+rollouts in proportion to s, then everything is forgotten. Deviations: probing is paid from the budget of steps that
+train on nothing, and the rollouts of a step sum to its budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cures_core.config.curriculum import PaperConfig, SoftmaxWeighting
+from cures_core.curriculum.allocation import allocate
+from cures_core.curriculum.beta import plugin_spread
+from cures_core.curriculum.posterior import Ints, Posterior
+from cures_core.curriculum.sampling import draw, effective_sample_size, log_probabilities, weight_ratio
+from cures_core.curriculum.strategies.base import Strategy
+from cures_core.prompts import PromptSet
+from cures_core.terms import Group
+
+
+class PaperCurriculum(Strategy):
+    """One round a step; a probing step ends with an empty batch and says so."""
+
+    cfg: PaperConfig
+
+    def __init__(self, cfg: PaperConfig, prompts: PromptSet, posterior: Posterior, seed: int) -> None:
+        super().__init__(cfg, prompts, posterior, seed)
+        order = np.random.default_rng([seed, 0x5355425345]).permutation(len(prompts))
+        self._subsets = [np.sort(part) for part in np.array_split(order, min(cfg.subsets, len(prompts)))]
+        self._subset, self._probed, self._trained = 0, 0, 0
+        self._probing = False
+
+    def choose(self, budget: int, round_: int) -> tuple[Ints, Ints]:
+        if self._trained == self.cfg.steps_per_subset:
+            self._subset, self._probed, self._trained = (self._subset + 1) % len(self._subsets), 0, 0
+            self.posterior.load_state_dict(
+                {**Posterior.fresh(self.prompts, self.posterior.cfg).state_dict(), "step": self.posterior.step}
+            )
+        members = self._subsets[self._subset]
+        self._probing = self._probed < len(members)
+        if self._probing:
+            rows = members[self._probed : self._probed + max(1, budget // self.cfg.probe)]
+            self._probed += len(rows)
+            return rows, np.full(len(rows), min(self.cfg.probe, budget))
+        self._trained += 1
+        num = min(self.cfg.prompts_per_step, len(members), budget // 2)
+        spread = plugin_spread(*self.posterior.parameters(members))
+        log_p = log_probabilities(spread, SoftmaxWeighting(temperature=self.cfg.temperature), 0.0)
+        self.note(effective_sample_size=effective_sample_size(log_p), weight_ratio=weight_ratio(log_p))
+        chosen = draw(log_p, num, self.rng)
+        high = self.cfg.max_rollouts
+        return members[chosen], allocate(spread[chosen], min(budget, high * num), 2, high)
+
+    def finished(self, told: Sequence[Group]) -> str:
+        return f"probing subset {self._subset + 1}: {self._probed} prompts" if self._probing else "complete"
+
+    def select(self, told: Sequence[Group]) -> Sequence[Group]:
+        return [] if self._probing else told
+
+    def state_dict(self) -> dict[str, Any]:
+        own = {"subset": self._subset, "probed": self._probed, "trained": self._trained}
+        subsets = {str(i): part.copy() for i, part in enumerate(self._subsets)}
+        return {**super().state_dict(), "protocol": own, "subsets": subsets}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        own = state["protocol"]
+        self._subset, self._probed, self._trained = own["subset"], own["probed"], own["trained"]
+        self._subsets = [state["subsets"][str(i)].copy() for i in range(len(state["subsets"]))]
