@@ -80,7 +80,9 @@ def _address(server: subprocess.Popen[str], folder: Path) -> str:
             time.sleep(0.1)
     log = folder / "server.log"
     said = log.read_text(errors="replace").strip().splitlines()[-1:]
-    raise EngineFailed(f"the temporary Prefect server did not come up ({''.join(said) or 'it said nothing'}); log: {log}")
+    raise EngineFailed(
+        f"the temporary Prefect server did not come up ({''.join(said) or 'it said nothing'}); log: {log}"
+    )
 
 
 def _serve() -> None:

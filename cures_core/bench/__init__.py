@@ -1,0 +1,1 @@
+"""Measurements that the claims of this project rest on."""

@@ -1,0 +1,137 @@
+"""One arm of the curriculum benchmark: real training of the quickstart's policy with one strategy and one seed.
+
+`python -m cures_core.bench.arena ARM.json OUT.json`. Every arm starts from the same weights; its budget counts all
+rollouts, those of probing and those that a strategy discards included. Evaluation is exact and free.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from cures_core.bench.exact import ExactRates
+from cures_core.bench.pools import PoolName, make_pool
+from cures_core.config.base import Strict
+from cures_core.config.curriculum import CurriculumConfig, StrategyConfig
+from cures_core.config.device import DeviceConfig
+from cures_core.config.rewards import ExactConfig
+from cures_core.config.rollout import HfRolloutConfig
+from cures_core.config.training import TorchTrainerConfig
+from cures_core.curriculum import Posterior, Strategy, make_curriculum
+from cures_core.curriculum.allocation import allocate_equally
+from cures_core.curriculum.posterior import Ints
+from cures_core.curriculum.sampling import draw
+from cures_core.epoch import Progress, run_epoch
+from cures_core.files import canonical_json, write_atomic
+from cures_core.policy.loading import load_policy, setup_torch
+from cures_core.rewards import make_verifier
+from cures_core.rollout import build_engine
+from cures_core.training.torch_trainer import TorchTrainer
+
+
+class OracleConfig(StrategyConfig):
+    """Draws by the true pass rates, measured on the side and not paid for: the ceiling of any sampling."""
+
+    type: Literal["oracle"] = "oracle"
+
+
+class Arm(Strict):
+    """What an arm needs to know."""
+
+    method: str
+    """Name in tables."""
+    pool: PoolName
+    pool_seed: int = 11
+    seed: int
+    budget: int
+    """Rollouts, of all kinds."""
+    policy: str
+    """Folder of the base policy."""
+    curriculum: Annotated[OracleConfig | CurriculumConfig, Field(discriminator="type")]
+    training: TorchTrainerConfig
+    evaluate_every: int = Field(default=4, ge=1)
+    """Steps between evaluations."""
+
+
+class OracleCurriculum(Strategy):
+    """Weight 1 - p^n - (1 - p)^n: the probability that a group of n is informative."""
+
+    rates: ExactRates
+
+    def choose(self, budget: int, round_: int) -> tuple[Ints, Ints]:
+        n = budget // self.cfg.prompts_per_step
+        p, _ = self.rates.measure()
+        weight = np.maximum(1 - p**n - (1 - p) ** n, 1e-9)
+        rows = draw(np.log(weight / weight.sum()), self.cfg.prompts_per_step, self.rng)
+        return rows, allocate_equally(len(rows), budget, self.rng)
+
+
+class _Recorder:
+    """Curve of an arm: exact scores against rollouts, tokens and seconds of training."""
+
+    def __init__(self, arm: Arm, heldout: ExactRates, frontier: ExactRates) -> None:
+        self._arm, self._heldout, self._frontier = arm, heldout, frontier
+        self.points: list[dict[str, float]] = []
+        self.steps: list[Mapping[str, Any]] = []
+        self.seconds = 0.0
+        self.measure(Progress())
+
+    def measure(self, progress: Progress) -> None:
+        scores: dict[str, float] = {}
+        for name, suite in (("heldout", self._heldout), ("frontier", self._frontier)):
+            rates, greedy = suite.measure()
+            scores |= {f"{name}_sampled": float(rates.mean()), f"{name}_greedy": float(greedy.mean())}
+        counters = {"step": progress.step, "rollouts": progress.rollouts, "tokens": progress.tokens}
+        self.points.append({**counters, "seconds": round(self.seconds, 3), **scores})
+
+    def commit(self, progress: Progress, metrics: Mapping[str, Any], seconds: float) -> None:
+        self.seconds += seconds
+        self.steps.append(metrics)
+        if progress.rollouts >= self._arm.budget or progress.step % self._arm.evaluate_every == 0:
+            self.measure(progress)
+
+
+def run_arm(arm: Arm) -> dict[str, Any]:
+    """Train until the budget is spent; returns the curve and what the curriculum did, as JSON values."""
+    device = setup_torch(DeviceConfig(), arm.seed)
+    policy = load_policy(arm.policy, device)
+    pool = make_pool(arm.pool, arm.pool_seed)
+    posterior = Posterior.fresh(pool.train, arm.curriculum.posterior)
+    if isinstance(arm.curriculum, OracleConfig):
+        curriculum: Strategy = OracleCurriculum(arm.curriculum, pool.train, posterior, arm.seed)
+        curriculum.rates = ExactRates(policy, list(pool.train))  # type: ignore[attr-defined]
+    else:
+        curriculum = make_curriculum(arm.curriculum, pool.train, posterior, arm.seed)
+    recorder = _Recorder(arm, ExactRates(policy, list(pool.heldout)), ExactRates(policy, list(pool.frontier)))
+    engine = build_engine(HfRolloutConfig(max_new_tokens=6), policy.model, policy.tokenizer, device)
+    trainer = TorchTrainer(policy, arm.training, 1.0)
+    with make_verifier(ExactConfig()) as verifier:
+        progress = Progress()
+        while progress.rollouts < arm.budget:
+            one_more = progress.step + 1
+            progress = run_epoch(progress, one_more, curriculum, engine, verifier, trainer, recorder.commit)
+    shares = [float(m["informative_share"]) for m in recorder.steps]
+    return {
+        "arm": arm.model_dump(mode="json"),
+        "points": recorder.points,
+        "informative_share": sum(shares) / max(1, len(shares)),
+        "calibration": curriculum.calibration.figures(),
+        "seconds": round(recorder.seconds, 3),
+    }
+
+
+def main() -> None:
+    started = time.monotonic()
+    arm = Arm.model_validate_json(Path(sys.argv[1]).read_bytes())
+    result = run_arm(arm)
+    write_atomic(Path(sys.argv[2]), canonical_json({**result, "wall": round(time.monotonic() - started, 3)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""The methods of the curriculum benchmark, each with the settings that were found best for it on tuning seeds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cures_core.config.training import TorchTrainerConfig
+
+_SHAPE: dict[str, Any] = {"prompts_per_step": 32, "rollouts_per_step": 256}
+_GRPO: dict[str, Any] = {"learning_rate": 5e-4, "length_norm": 4.0}
+
+METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "uniform": ({"type": "uniform"}, {}),
+    "reinforce++": ({"type": "uniform"}, {"advantage": "reinforce++", "loss_weight": "rollout"}),
+    "cures": ({"type": "cures"}, {}),
+    "paper": ({"type": "paper", "subsets": 1, "steps_per_subset": 1000}, {}),
+    "cures-official": ({"type": "cures-official"}, {}),
+    "dapo": ({"type": "dapo", "prompts_per_step": 16, "rollouts_per_step": 512}, {}),
+    "speed": ({"type": "speed"}, {}),
+    "gvm": ({"type": "gvm"}, {}),
+    "mopps": ({"type": "mopps"}, {}),
+    "arc": ({"type": "arc"}, {}),
+    "oracle": ({"type": "oracle"}, {}),
+}
+"""Name: (curriculum, changes of the training), on top of 32 prompts x 8 rollouts and GRPO at 5e-4."""
+
+
+def settings(method: str) -> tuple[dict[str, Any], TorchTrainerConfig]:
+    """Curriculum settings and trainer of a method."""
+    curriculum, training = METHODS[method]
+    return {**_SHAPE, **curriculum}, TorchTrainerConfig(**{**_GRPO, **training})

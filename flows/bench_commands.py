@@ -1,0 +1,69 @@
+"""`cures bench`: measurements that the claims rest on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(help="Measure.", no_args_is_help=True)
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps every benchmark a command of its own."""
+
+
+@app.command("curriculum")
+def curriculum_command(
+    pool: Annotated[str, typer.Option(help="waste, hopeless, hard, mixed or easy.")] = "waste",
+    methods: Annotated[str, typer.Option(help="Comma-separated; the first is the baseline.")] = "uniform,cures",
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each method.")] = 2,
+    first_seed: Annotated[int, typer.Option(min=0, help="The first seed; tune on others than you report on.")] = 100,
+    budget: Annotated[int, typer.Option(min=256, help="Rollouts of an arm, of all kinds.")] = 25_600,
+    jobs: Annotated[int, typer.Option(min=1, help="Arms at once, each on one core.")] = 2,
+    out: Annotated[Path, typer.Option(help="Folder for curves, table and picture.")] = Path(".cures/bench"),
+    as_json: AsJson = False,
+) -> None:
+    """Train the quickstart's policy with several strategies at equal budgets, and compare what they need."""
+    from flows.bench_curriculum import compare
+
+    result = compare(pool, methods.split(","), range(first_seed, first_seed + seeds), budget, jobs, out)
+    if as_json:
+        print(json.dumps(result))
+        return
+    for line in table(result):
+        print(line)
+    print(out / "curriculum.html")
+
+
+def table(result: dict[str, Any]) -> list[str]:
+    """The comparison as Markdown."""
+    lines = [
+        f"Pool `{result['pool']}`, {result['budget']:,} rollouts an arm, {result['seeds']} seeds, baseline "
+        f"`{result['baseline']}`; score: exact pass rate on held-out prompts.",
+        "",
+        "| method | final | to baseline's final: rollouts | to 90 % of its gain: rollouts | tokens | seconds "
+        "| informative | calibration mae, r | of the oracle's gain |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        share = "-" if row["oracle_share"] is None else f"{100 * row['oracle_share']:.0f} %"
+        lines.append(
+            f"| {row['method']} | {row['final']:.3f} [{row['final_low']:.3f}, {row['final_high']:.3f}] "
+            f"| {_ratio(row['to_final']['rollouts'], row['seeds'])} | {_ratio(row['to_90']['rollouts'], row['seeds'])} "
+            f"| {row['to_90']['tokens']['value']:.2f}x | {row['to_90']['seconds']['value']:.2f}x "
+            f"| {row['informative_share']:.2f} | {row['calibration']['mae']:.3f}, {row['calibration']['pearson']:.2f} "
+            f"| {share} |"
+        )
+    return lines
+
+
+def _ratio(ratio: dict[str, Any], seeds: int) -> str:
+    if ratio["reached"] < seeds:
+        return f"<= {ratio['value']:.2f}x ({ratio['reached']} of {seeds} arrived)"
+    interval = f"[{ratio['low']:.2f}, {ratio['high']:.2f}]"
+    return f"{ratio['value']:.2f}x {interval}, pairs {ratio['smallest']:.2f}-{ratio['largest']:.2f}"
