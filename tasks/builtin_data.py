@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from cures_core import arithmetic, chains
 from cures_core.errors import CorruptArtifact
@@ -25,8 +26,14 @@ def ensure_builtin(path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "dvc", "status", "--json", str(tracker)], capture_output=True, text=True, check=False
         )
-        if done.returncode != 0 or json.loads(done.stdout or "{}"):
+        if done.returncode != 0 or not _as_tracked(json.loads(done.stdout or "{}")):
             raise CorruptArtifact(
                 f"data/: the sets made here are not those that {tracker} names "
                 f"({(done.stdout or done.stderr).strip()[-200:]}). Restore data/ with `dvc pull`, or run `dvc add data`"
             )
+
+
+def _as_tracked(status: dict[str, Any]) -> bool:
+    """DVC compares digests first: "not in cache" says that they agree, and that `dvc push` would find nothing to send."""
+    states = [state for stage in status.values() for part in stage for state in part.get("changed outs", {}).values()]
+    return all(state == "not in cache" for state in states)
