@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 from cures_core import arithmetic, chains
 from cures_core.errors import CorruptArtifact
@@ -21,19 +17,17 @@ def ensure_builtin(path: Path) -> None:
     for name, write in _SETS.items():
         if not Path("data", name).exists():
             write(Path("data", name))
-    tracker = Path("data.dvc")
-    if tracker.exists() and Path(".dvc").is_dir():
-        done = subprocess.run(
-            [sys.executable, "-m", "dvc", "status", "--json", str(tracker)], capture_output=True, text=True, check=False
+    if Path("data.dvc").exists() and Path(".dvc").is_dir() and not _as_tracked("data.dvc"):
+        raise CorruptArtifact(
+            "data/: the sets there are not those that data.dvc names. Restore them with `dvc pull`, remove data/ to "
+            "have them made again, or track what is there with `dvc add data`"
         )
-        if done.returncode != 0 or not _as_tracked(json.loads(done.stdout or "{}")):
-            raise CorruptArtifact(
-                f"data/: the sets made here are not those that {tracker} names "
-                f"({(done.stdout or done.stderr).strip()[-200:]}). Restore data/ with `dvc pull`, or run `dvc add data`"
-            )
 
 
-def _as_tracked(status: dict[str, Any]) -> bool:
-    """DVC compares digests first: "not in cache" says that they agree, and that `dvc push` would find nothing to send."""
-    states = [state for stage in status.values() for part in stage for state in part.get("changed outs", {}).values()]
-    return all(state == "not in cache" for state in states)
+def _as_tracked(tracker: str) -> bool:
+    """Do the digests agree? (`dvc status` would only say that a fresh clone's cache is empty.)"""
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        (stage,) = repo.stage.collect(tracker)
+        return not any(out.changed_checksum() for out in stage.outs)
