@@ -105,8 +105,11 @@ class S3Store:
         try:
             self._s3.call("put_object", key, judged=(404, 412), Body=data, **condition)
         except AnswerError as answer:
-            # An earlier attempt, whose answer was lost, may be what stands in the way.
-            return answer.repeated
+            if not answer.repeated:
+                return False
+            # An earlier attempt, whose answer was lost, may be what stands in the way: then it holds our bytes.
+            found = self._find(key)
+            return found is not None and found[0] == data
         return True
 
     def _holds(self, prefix: str, digest: str) -> bool:
