@@ -12,11 +12,6 @@ app = typer.Typer(help="Measure.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
-@app.callback()
-def _group() -> None:
-    """Keeps every benchmark a command of its own."""
-
-
 @app.command("curriculum")
 def curriculum_command(
     pool: Annotated[str, typer.Option(help="waste, hopeless, hard, mixed or easy.")] = "waste",
@@ -38,6 +33,23 @@ def curriculum_command(
     for line in table(result):
         print(line)
     print(out / "curriculum.html")
+
+
+@app.command("sampler")
+def sampler_command(
+    prompts: Annotated[int, typer.Option(min=1, help="Prompts in the pool.")] = 860_000,
+    draw: Annotated[int, typer.Option(min=1, help="Prompts drawn for a step.")] = 1024,
+    as_json: AsJson = False,
+) -> None:
+    """Time of one ask and one tell of the default strategy, and memory."""
+    from cures_core.bench.sampler import measure
+
+    result = measure(prompts, draw)
+    if as_json:
+        print(json.dumps(result))
+        return
+    for name, value in result.items():
+        print(f"{name:<14} {value:,}")
 
 
 def table(result: dict[str, Any]) -> list[str]:

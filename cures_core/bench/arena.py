@@ -68,7 +68,7 @@ class OracleCurriculum(Strategy):
         n = budget // self.cfg.prompts_per_step
         p, _ = self.rates.measure()
         weight = np.maximum(1 - p**n - (1 - p) ** n, 1e-9)
-        rows = draw(np.log(weight / weight.sum()), self.cfg.prompts_per_step, self.rng)
+        rows = draw(weight / weight.sum(), self.cfg.prompts_per_step, self.rng)
         return rows, allocate_equally(len(rows), budget, self.rng)
 
 

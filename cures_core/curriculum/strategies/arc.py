@@ -47,9 +47,9 @@ class ArcCurriculum(Strategy):
         yield_ = informative(drawn, n)
         target = self._target(yield_, drawn, n)
         log_w = -((drawn - target) ** 2) / (2 * self.cfg.width**2) + np.log(np.maximum(yield_, 1e-9))
-        log_p = log_w - np.logaddexp.reduce(log_w)
-        self.note(effective_sample_size=effective_sample_size(log_p), target_rate=float(np.sin(target) ** 2))
-        return draw(log_p, num, self.rng), allocate_equally(num, budget, self.rng)
+        p = np.exp(np.maximum(log_w - np.logaddexp.reduce(log_w), -690.0))
+        self.note(effective_sample_size=effective_sample_size(p), target_rate=float(np.sin(target) ** 2))
+        return draw(p, num, self.rng), allocate_equally(num, budget, self.rng)
 
     def tell(self, groups: Sequence[Group]) -> None:
         super().tell(groups)

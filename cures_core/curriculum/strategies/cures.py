@@ -7,42 +7,58 @@ the budget is split over the drawn prompts, and exactly.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
 from cures_core.config.curriculum import CuresConfig, EqualAllocation
 from cures_core.curriculum import beta
 from cures_core.curriculum.allocation import allocate, allocate_equally
 from cures_core.curriculum.beta import Floats
 from cures_core.curriculum.posterior import Ints, Posterior
-from cures_core.curriculum.sampling import draw, effective_sample_size, log_probabilities, weight_ratio
+from cures_core.curriculum.sampling import draw, effective_sample_size, probabilities, weight_ratio, weights
 from cures_core.curriculum.strategies.base import Strategy, spread_of
 from cures_core.prompts import PromptSet
 
+_FRESH_ROWS = 65_536  # a pool up to this size is looked at whole in every step
+
 
 class CuresCurriculum(Strategy):
-    """One round a step. Figures: effective sample size of the distribution (prompts), largest over smallest weight."""
+    """One round a step. Figures: effective sample size of the distribution (prompts), largest over smallest weight.
+
+    In a pool of more than 65,536 prompts a step renews the weights of those it was told about and of an eighth of the
+    others in turn; the rest keep theirs, at most eight steps old.
+    """
 
     cfg: CuresConfig
 
     def __init__(self, cfg: CuresConfig, prompts: PromptSet, posterior: Posterior, seed: int) -> None:
         super().__init__(cfg, prompts, posterior, seed)
+        self._weight = np.ones(len(prompts))
+        self._renewed = 0  # where the next block begins
+        self._due: Ints | slice = slice(None)
 
     def choose(self, budget: int, round_: int) -> tuple[Ints, Ints]:
         num = min(self.cfg.prompts_per_step, len(self.prompts), budget // 2)
-        log_p = log_probabilities(self.signal(), self.cfg.weighting, self.cfg.explore)
-        rows = draw(log_p, num, self.rng)
-        self.note(effective_sample_size=effective_sample_size(log_p), weight_ratio=weight_ratio(log_p))
+        self._weight[self._due] = weights(self.signal(self._due), self.cfg.weighting)
+        p = probabilities(self._weight, self.cfg.explore)
+        rows = draw(p, num, self.rng)
+        self.note(effective_sample_size=effective_sample_size(p), weight_ratio=weight_ratio(p))
+        self._due = self._next_due(rows)
         if isinstance(self.cfg.allocation, EqualAllocation):
             return rows, allocate_equally(num, budget, self.rng)
         low, high = self.cfg.allocation.min_rollouts, self.cfg.allocation.max_rollouts
         a, b = self.posterior.parameters(rows)
         return rows, allocate(beta.expected_spread(a, b), min(budget, high * num), low, high)
 
-    def signal(self) -> Floats:
+    def signal(self, rows: Ints | slice = slice(None)) -> Floats:
         """What each prompt is worth now, in 0..1; near 0 where it is taken for dead."""
-        a, b = self.posterior.parameters()
+        a, b = self.posterior.parameters(rows)
         if self.cfg.signal == "thompson":
             rates = self.rng.beta(a, b)
-            return spread_of(rates) * (self.rng.random(len(rates)) >= self.posterior.dead())
-        alive = 1 - self.posterior.dead()
+            return spread_of(rates) * (self.rng.random(len(rates)) >= self.posterior.dead(rows))
+        alive = 1 - self.posterior.dead(rows)
         if self.cfg.signal == "informative":
             group = self.cfg.rollouts_per_step // self.cfg.prompts_per_step
             return alive * beta.informative_probability(a, b, group)
@@ -52,3 +68,20 @@ class CuresCurriculum(Strategy):
             "expected_variance": beta.expected_variance,
         }
         return alive * formula[self.cfg.signal](a, b)
+
+    def state_dict(self) -> dict[str, Any]:
+        due = np.arange(len(self.prompts)) if isinstance(self._due, slice) else self._due.copy()
+        return {**super().state_dict(), "weight": self._weight.copy(), "renewed": self._renewed, "due": due}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._weight, self._renewed, self._due = state["weight"].copy(), int(state["renewed"]), state["due"].copy()
+
+    def _next_due(self, drawn: Ints) -> Ints | slice:
+        """Rows to renew in the next step: those drawn now, and the next block of the pool."""
+        num = len(self.prompts)
+        if num <= _FRESH_ROWS:
+            return slice(None)
+        block = np.arange(self._renewed, self._renewed + max(_FRESH_ROWS, -(-num // 8))) % num
+        self._renewed = int(block[-1] + 1) % num
+        return np.union1d(block, drawn)

@@ -33,9 +33,9 @@ class OfficialCurriculum(Strategy):
 
     def choose(self, budget: int, round_: int) -> tuple[Ints, Ints]:
         log_w = self._spread / ((self._successes + 1) / self.cfg.entropy)
-        log_p = log_w - np.logaddexp.reduce(log_w)
-        self.note(effective_sample_size=effective_sample_size(log_p), weight_ratio=weight_ratio(log_p))
-        rows = draw(log_p, min(self.cfg.prompts_per_step, len(self.prompts)), self.rng)
+        p = np.exp(log_w - np.logaddexp.reduce(log_w))
+        self.note(effective_sample_size=effective_sample_size(p), weight_ratio=weight_ratio(p))
+        rows = draw(p, min(self.cfg.prompts_per_step, len(self.prompts)), self.rng)
         share = self._spread / max(self._spread.sum(), 1e-12)
         sizes = np.round(self.cfg.rollouts_per_step * share[rows]).astype(np.int64)
         kept = (sizes > 0) & (np.cumsum(sizes) <= budget)

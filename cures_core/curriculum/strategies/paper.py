@@ -17,7 +17,7 @@ from cures_core.config.curriculum import PaperConfig, SoftmaxWeighting
 from cures_core.curriculum.allocation import allocate
 from cures_core.curriculum.beta import plugin_spread
 from cures_core.curriculum.posterior import Ints, Posterior
-from cures_core.curriculum.sampling import draw, effective_sample_size, log_probabilities, weight_ratio
+from cures_core.curriculum.sampling import draw, effective_sample_size, probabilities, weight_ratio, weights
 from cures_core.curriculum.strategies.base import Strategy
 from cures_core.prompts import PromptSet
 from cures_core.terms import Group
@@ -50,9 +50,9 @@ class PaperCurriculum(Strategy):
         self._trained += 1
         num = min(self.cfg.prompts_per_step, len(members), budget // 2)
         spread = plugin_spread(*self.posterior.parameters(members))
-        log_p = log_probabilities(spread, SoftmaxWeighting(temperature=self.cfg.temperature), 0.0)
-        self.note(effective_sample_size=effective_sample_size(log_p), weight_ratio=weight_ratio(log_p))
-        chosen = draw(log_p, num, self.rng)
+        p = probabilities(weights(spread, SoftmaxWeighting(temperature=self.cfg.temperature)), 0.0)
+        self.note(effective_sample_size=effective_sample_size(p), weight_ratio=weight_ratio(p))
+        chosen = draw(p, num, self.rng)
         high = self.cfg.max_rollouts
         return members[chosen], allocate(spread[chosen], min(budget, high * num), 2, high)
 

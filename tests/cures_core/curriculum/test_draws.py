@@ -11,7 +11,7 @@ from scipy import stats
 from cures_core.config.curriculum import ProportionalWeighting, SoftmaxWeighting
 from cures_core.curriculum.allocation import allocate, allocate_equally
 from cures_core.curriculum.calibration import Calibration
-from cures_core.curriculum.sampling import draw, effective_sample_size, log_probabilities, weight_ratio
+from cures_core.curriculum.sampling import draw, effective_sample_size, probabilities, weight_ratio, weights
 from cures_core.errors import ConfigError
 
 SIGNAL = np.linspace(0.0, 0.5, 30)
@@ -68,21 +68,23 @@ def test_equal_allocation_is_exact_and_level(num: int, extra: int) -> None:
 
 
 def test_temperature_goes_from_the_best_few_to_uniform() -> None:
-    flat = log_probabilities(SIGNAL, SoftmaxWeighting(temperature=1e6), 0.0)
-    sharp = log_probabilities(SIGNAL, SoftmaxWeighting(temperature=1e-4), 0.0)
+    flat = probabilities(weights(SIGNAL, SoftmaxWeighting(temperature=1e6)), 0.0)
+    sharp = probabilities(weights(SIGNAL, SoftmaxWeighting(temperature=1e-3)), 0.0)
     assert effective_sample_size(flat) == pytest.approx(30, rel=1e-6)
     assert weight_ratio(flat) == pytest.approx(1.0, rel=1e-5)
     assert list(draw(sharp, 5, np.random.default_rng(0))) == [25, 26, 27, 28, 29]
-    assert weight_ratio(sharp) > 1e100
+    assert weight_ratio(sharp) > 1e80
 
 
 def test_probabilities_are_the_stated_ones() -> None:
-    weighted = np.exp(log_probabilities(SIGNAL, ProportionalWeighting(power=2.0), 0.0))
+    weighted = probabilities(weights(SIGNAL, ProportionalWeighting(power=2.0)), 0.0)
     np.testing.assert_allclose(weighted[10:], SIGNAL[10:] ** 2 / np.sum(np.maximum(SIGNAL, 1e-6) ** 2))
-    mixed = np.exp(log_probabilities(SIGNAL, ProportionalWeighting(power=2.0), 0.25))
+    mixed = probabilities(weights(SIGNAL, ProportionalWeighting(power=2.0)), 0.25)
+    soft = probabilities(weights(SIGNAL, SoftmaxWeighting(temperature=0.1)), 0.0)
+    np.testing.assert_allclose(soft, np.exp(SIGNAL / 0.1) / np.exp(SIGNAL / 0.1).sum())
     np.testing.assert_allclose(mixed, 0.75 * weighted + 0.25 / 30, rtol=1e-9)
     assert mixed.sum() == pytest.approx(1.0)
-    np.testing.assert_allclose(np.exp(log_probabilities(SIGNAL, ProportionalWeighting(), 1.0)), 1 / 30)
+    np.testing.assert_allclose(probabilities(weights(SIGNAL, ProportionalWeighting()), 1.0), 1 / 30)
 
 
 def test_draws_follow_plackett_luce() -> None:
@@ -93,13 +95,13 @@ def test_draws_follow_plackett_luce() -> None:
         expected[key] = expected.get(key, 0.0) + p[pair[0]] * p[pair[1]] / (1 - p[pair[0]])
     rng, seen = np.random.default_rng(0), dict.fromkeys(expected, 0)
     for _ in range(20_000):
-        seen[tuple(draw(np.log(p), 2, rng).tolist())] += 1
+        seen[tuple(draw(p, 2, rng).tolist())] += 1
     observed = [seen[k] for k in expected]
     assert stats.chisquare(observed, [20_000 * v for v in expected.values()]).pvalue > 0.01
 
 
 def test_a_draw_of_everything_is_everything() -> None:
-    assert list(draw(np.zeros(4), 9, np.random.default_rng(0))) == [0, 1, 2, 3]
+    assert list(draw(np.full(4, 0.25), 9, np.random.default_rng(0))) == [0, 1, 2, 3]
 
 
 def test_calibration_is_what_a_plain_computation_says() -> None:

@@ -170,3 +170,20 @@ def test_misuse_is_named() -> None:
         )
     with pytest.raises(ConfigError, match="empty"):
         fresh(UniformConfig(prompts_per_step=2, rollouts_per_step=4), PromptSet.of([]))
+
+
+def test_in_a_large_pool_what_was_told_is_renewed_at_once_and_the_rest_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cures_core.curriculum.strategies.cures._FRESH_ROWS", 40)
+    pool = prompt_set(400)
+    cfg = CuresConfig(prompts_per_step=6, rollouts_per_step=24, signal="expected_spread")
+    curriculum = fresh(cfg, pool)
+    rng = np.random.default_rng(0)
+    asked, _ = step(curriculum, 1.0, rng)
+    drawn = curriculum.posterior.rows([q.prompt.id for q in asked])
+    before = np.array(curriculum.state_dict()["weight"])
+    step(curriculum, 1.0, rng)
+    changed = np.flatnonzero(np.array(curriculum.state_dict()["weight"]) != before)
+    assert set(drawn.tolist()) <= set(changed.tolist()) <= set(drawn.tolist()) | set(range(50))
+    for _ in range(8):
+        step(curriculum, 1.0, rng)
+    assert np.all(np.array(curriculum.state_dict()["weight"]) != before)

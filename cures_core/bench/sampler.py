@@ -1,0 +1,67 @@
+"""What the curriculum costs: time to ask and to tell, and memory, by the size of the pool. No policy is involved."""
+
+from __future__ import annotations
+
+import resource
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cures_core.config.curriculum import CuresConfig
+from cures_core.curriculum import Posterior, make_curriculum
+from cures_core.prompts import PromptSet
+from cures_core.terms import FinishReason, Group, Outcome, Request, Rollout, Verdict
+
+_ROLLOUTS = 8
+
+
+def measure(num: int, num_drawn: int, rounds: int = 20) -> dict[str, Any]:
+    """Median milliseconds of `ask` and `tell` over `rounds` steps of `num_drawn` prompts out of `num`, with the default
+    strategy, and the resident memory at the end in MiB. Every ask follows a tell that has changed `num_drawn` rows."""
+    prompts = _pool(num)
+    cfg = CuresConfig(prompts_per_step=num_drawn, rollouts_per_step=_ROLLOUTS * num_drawn)
+    started = time.perf_counter()
+    curriculum = make_curriculum(cfg, prompts, Posterior.fresh(prompts, cfg.posterior), 0)
+    set_up = time.perf_counter() - started
+    rng = np.random.default_rng(0)
+    asks, tells = [], []
+    for _ in range(rounds + 1):
+        started = time.perf_counter()
+        requests = curriculum.ask(cfg.rollouts_per_step)
+        asks.append(time.perf_counter() - started)
+        groups = [_answered(q, rng.random(q.n) < 0.5) for q in requests]
+        started = time.perf_counter()
+        curriculum.tell(groups)
+        tells.append(time.perf_counter() - started)
+        curriculum.ready()
+    return {
+        "prompts": num,
+        "draw": num_drawn,
+        "ask_ms": round(1000 * float(np.median(asks[1:])), 2),  # the first one looks at the whole pool
+        "first_ask_ms": round(1000 * asks[0], 2),
+        "tell_ms": round(1000 * float(np.median(tells[1:])), 2),
+        "set_up_s": round(set_up, 2),
+        "memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+
+
+def _pool(num: int) -> PromptSet:
+    """Prompts without texts worth the name, in 100 groups."""
+    numbers = np.arange(num)
+    columns = {
+        "id": [f"{i:032x}" for i in range(num)],
+        "problem": numbers.astype(str),
+        "answer": numbers.astype(str),
+        "source": (numbers % 20).astype(str),
+        "level": (numbers // 20 % 5).astype(str),
+        "subject": np.zeros(num, dtype=np.int64).astype(str),
+    }
+    return PromptSet(pa.table({name: pa.array(values, pa.large_string()) for name, values in columns.items()}))
+
+
+def _answered(request: Request, right: np.ndarray) -> Group:
+    rollout = Rollout(request.id, 0, (1,), (2,), (-0.5,), "", FinishReason.STOP)
+    verdicts = [Verdict(Outcome.CORRECT if hit else Outcome.WRONG) for hit in right]
+    return Group(request, [rollout] * request.n, verdicts)
