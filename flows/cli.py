@@ -9,6 +9,7 @@ import typer
 
 from cures_core.errors import CuresError
 from flows.bench_commands import app as bench_commands
+from flows.curriculum_commands import app as curriculum_commands
 from flows.data_commands import app as data_commands
 from flows.model_commands import app as model_commands
 from flows.posterior_commands import app as posterior_commands
@@ -26,6 +27,7 @@ app.command("run")(run)
 app.command("up")(up)
 app.command("down")(down)
 app.add_typer(bench_commands, name="bench")
+app.add_typer(curriculum_commands, name="curriculum")
 app.add_typer(data_commands, name="data")
 app.add_typer(model_commands, name="model")
 app.add_typer(posterior_commands, name="posterior")

@@ -12,7 +12,7 @@ from tasks.comparison import gains
 from tasks.records import Record, RunRef
 from tasks.runs import run_names, stage_notes, stage_record
 from tasks.stage import files_of
-from tasks.storage import open_store
+from tasks.storage import Store, open_store
 
 
 def summarise(
@@ -49,13 +49,7 @@ def posterior_summary(cfg: StoreConfig, run: str, epoch: int | None) -> dict[str
     Raises `ConfigError` where there is no such run or epoch.
     """
     store = open_store(cfg)
-    if run not in run_names(store):
-        raise ConfigError(f"no run {run} in {cfg.url}; `cures runs list --store {cfg.url}` names them")
-    done = [int(n["label"]) for n in stage_notes(store, run) if n["stage"] == "train_epoch"]
-    k = max(done, default=0) if epoch is None else epoch
-    record = stage_record(store, run, "train_epoch", str(k)) if k else stage_record(store, run, "estimate_prior")
-    if record is None:
-        raise ConfigError(f"run {run} has no posterior of epoch {k}; epochs done: {sorted(done) or 'none'}")
+    k, record = posterior_record(store, run, epoch)
     posterior = load_posterior(files_of(store, record) / "posterior.parquet")
     return {
         "run": run,
@@ -64,3 +58,15 @@ def posterior_summary(cfg: StoreConfig, run: str, epoch: int | None) -> dict[str
         "calibration": record.figures.get("calibration"),
         "reliability": record.figures.get("reliability", []),
     }
+
+
+def posterior_record(store: Store, run: str, epoch: int | None) -> tuple[int, Record]:
+    """(epoch, record) whose files hold the run's posterior; the latest where `epoch` is None. Raises `ConfigError`."""
+    if run not in run_names(store):
+        raise ConfigError(f"no run {run} in this store; `cures runs list` names those there are")
+    done = [int(n["label"]) for n in stage_notes(store, run) if n["stage"] == "train_epoch"]
+    k = max(done, default=0) if epoch is None else epoch
+    record = stage_record(store, run, "train_epoch", str(k)) if k else stage_record(store, run, "estimate_prior")
+    if record is None:
+        raise ConfigError(f"run {run} has no posterior of epoch {k}; epochs done: {sorted(done) or 'none'}")
+    return k, record

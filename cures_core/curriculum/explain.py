@@ -1,0 +1,86 @@
+"""Why a prompt gets its probability and its rollouts: numbers, and the same in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cures_core.config.curriculum import CuresConfig, NeymanAllocation
+from cures_core.curriculum.beta import Floats, expected_spread
+from cures_core.curriculum.posterior import NEVER, Posterior
+from cures_core.curriculum.sampling import probabilities, weights
+from cures_core.curriculum.strategies.cures import CuresCurriculum
+from cures_core.prompts import PromptSet
+
+_DRAWS = 64
+
+
+def draw_probabilities(cfg: CuresConfig, prompts: PromptSet, posterior: Posterior) -> Floats:
+    """Probability that each prompt is the first one drawn in the next step; its mean over 64 draws of the posterior."""
+    curriculum = CuresCurriculum(cfg, prompts, posterior, seed=0)
+    num = _DRAWS if cfg.signal == "thompson" else 1
+    total = np.zeros(len(prompts))
+    for _ in range(num):
+        total += probabilities(weights(curriculum.signal(), cfg.weighting), cfg.explore)
+    return total / num
+
+
+def explain_prompt(cfg: CuresConfig, prompts: PromptSet, posterior: Posterior, prompt_id: str) -> dict[str, Any]:
+    """Figures of one prompt and sentences on them. Raises `ConfigError` for an unknown id."""
+    (row,) = posterior.rows([prompt_id]).tolist()
+    one = np.array([row])
+    p = draw_probabilities(cfg, prompts, posterior)
+    a, b = (float(x[0]) for x in posterior.parameters(one))
+    group = posterior.group_names[posterior.groups[row]]
+    figures = {
+        "id": prompt_id,
+        "problem": prompts[row].problem[:500],
+        "group": {"source": group[0], "level": group[1], "rate": float(posterior.group_rates()[posterior.groups[row]])},
+        "evidence": float(posterior.evidence()[row]),
+        "last_step": int(posterior.touched[row]),
+        "a": a,
+        "b": b,
+        "mean": float(posterior.mean(one)[0]),
+        "dead": float(posterior.dead(one)[0]),
+        "expected_spread": float(expected_spread(np.array([a]), np.array([b]))[0]),
+        "probability": float(p[row]),
+        "times_uniform": float(p[row] * len(p)),
+        "rank": int((p > p[row]).sum()) + 1,
+        "rollouts": _rollouts(cfg),
+    }
+    return {**figures, "words": _words(cfg, figures, posterior.step, len(p))}
+
+
+def _rollouts(cfg: CuresConfig) -> str:
+    if isinstance(cfg.allocation, NeymanAllocation):
+        low, high = cfg.allocation.min_rollouts, cfg.allocation.max_rollouts
+        return f"{low} to {high}, by its spread against that of the others in the step"
+    return f"{cfg.rollouts_per_step / cfg.prompts_per_step:g}, as every prompt that is drawn"
+
+
+def _words(cfg: CuresConfig, f: dict[str, Any], step: int, num: int) -> list[str]:
+    if f["last_step"] == NEVER:
+        seen = "It has never been rolled out: what is believed of it is what its group has shown."
+    else:
+        ago = step - f["last_step"]
+        seen = f"It was last rolled out {ago} steps ago; {f['evidence']:.1f} rollouts of its own still count."
+    lines = [
+        seen,
+        f"Its group (source {f['group']['source'] or '-'}, level {f['group']['level'] or '-'}) succeeds in "
+        f"{100 * f['group']['rate']:.0f} % of its rollouts; together that gives Beta({f['a']:.2f}, {f['b']:.2f}), "
+        f"an expected pass rate of {100 * f['mean']:.0f} %.",
+    ]
+    if f["dead"] > 0.5:
+        lines.append(
+            f"With {100 * f['dead']:.0f} % it is taken for dead: it keeps failing where its group succeeds. Its gold "
+            "answer may be wrong."
+        )
+    times = f["times_uniform"]
+    why = "more" if times > 1.2 else "less" if times < 0.8 else "about as"
+    lines.append(
+        f"It is drawn {times:.2f} times as often as by uniform drawing ({why} often; rank {f['rank']:,} of {num:,}): by "
+        f"its signal ({cfg.signal.replace('_', ' ')}), mixed with {100 * cfg.explore:.0f} % of uniform drawing."
+    )
+    lines.append(f"When it is drawn it gets this many rollouts: {f['rollouts']}.")
+    return lines
