@@ -11,6 +11,7 @@ from cures_core.errors import CuresError
 from flows.bench_commands import app as bench_commands
 from flows.curriculum_commands import app as curriculum_commands
 from flows.data_commands import app as data_commands
+from flows.doctor_command import doctor
 from flows.model_commands import app as model_commands
 from flows.posterior_commands import app as posterior_commands
 from flows.run_command import run
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.command("run")(run)
 app.command("up")(up)
 app.command("down")(down)
+app.command("doctor")(doctor)
 app.add_typer(bench_commands, name="bench")
 app.add_typer(curriculum_commands, name="curriculum")
 app.add_typer(data_commands, name="data")

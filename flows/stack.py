@@ -21,6 +21,8 @@ from cures_core.files import canonical_json, write_atomic
 POOL = "cures"
 START_DEADLINE_S = 90.0
 STOP_GRACE_S = 30.0
+HEARTBEAT_S = 30
+ZOMBIES = "cures: runs without a heartbeat have crashed"
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Stack:
             "PREFECT_SERVER_UI_API_URL": self.api_url,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_LOCAL_STORAGE_PATH": str(home / "storage"),
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
             "DO_NOT_TRACK": "1",
         }
 
@@ -72,6 +75,7 @@ def start(stack: Stack, project: Path, say: Callable[[str], None]) -> None:
     _prefect(stack, project, "work-pool", "create", POOL, "--type", "process", "--overwrite")
     _prefect(stack, project, "--no-prompt", "deploy", "--all")
     say("deployed the flows of prefect.yaml")
+    _watch_for_zombies(stack)
     if not _running(stack, "worker"):
         _spawn(stack, "worker", ["prefect", "worker", "start", "--pool", POOL], project)
     say(f"worker  pool {POOL}; logs in {stack.folder}")
@@ -89,6 +93,41 @@ def stop(stack: Stack) -> list[str]:
             stopped.append(name)
         _pid_file(stack, name).unlink(missing_ok=True)
     return stopped
+
+
+def _watch_for_zombies(stack: Stack) -> None:
+    """Without this, a run whose machine died stays Running for ever, holds its slot, and cannot be retried."""
+    there = _call(stack, "/automations/filter", {"automations": {"name": {"any_": [ZOMBIES]}}})
+    if there:
+        return
+    ends = [f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")]
+    trigger = {
+        "type": "event",
+        "posture": "Proactive",
+        "match": {"prefect.resource.id": ["prefect.flow-run.*"]},
+        "for_each": ["prefect.resource.id"],
+        "after": ["prefect.flow-run.heartbeat"],
+        "expect": ["prefect.flow-run.heartbeat", *ends],
+        "within": 3 * HEARTBEAT_S,
+        "threshold": 1,
+    }
+    action = {
+        "type": "change-flow-run-state",
+        "state": "CRASHED",
+        "message": "no heartbeat: its process or machine is gone. Press Retry to go on from its last checkpoint",
+    }
+    _call(stack, "/automations/", {"name": ZOMBIES, "enabled": True, "trigger": trigger, "actions": [action]})
+
+
+def _call(stack: Stack, path: str, body: Mapping[str, Any]) -> Any:
+    request = urllib.request.Request(
+        f"{stack.api_url}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        raise EngineFailed(f"{path}: the server answered {error.code}: {error.read()[:500].decode()}") from error
 
 
 def _spawn(stack: Stack, name: str, command: list[str], project: Path) -> None:

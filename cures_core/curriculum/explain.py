@@ -79,8 +79,8 @@ def _words(cfg: CuresConfig, f: dict[str, Any], step: int, num: int) -> list[str
     times = f["times_uniform"]
     why = "more" if times > 1.2 else "less" if times < 0.8 else "about as"
     lines.append(
-        f"It is drawn {times:.2f} times as often as by uniform drawing ({why} often; rank {f['rank']:,} of {num:,}): by "
-        f"its signal ({cfg.signal.replace('_', ' ')}), mixed with {100 * cfg.explore:.0f} % of uniform drawing."
+        f"It is drawn {times:.2f} times as often as by uniform drawing ({why} often; rank {f['rank']:,} of {num:,}): "
+        f"by its signal ({cfg.signal.replace('_', ' ')}), mixed with {100 * cfg.explore:.0f} % of uniform drawing."
     )
     lines.append(f"When it is drawn it gets this many rollouts: {f['rollouts']}.")
     return lines

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.end_to_end.pipeline import PROFILE, cures, results, write_profile
+from flows.stack import Stack, start
+from tests.end_to_end.pipeline import PROFILE, PROJECT, cures, results, write_profile
 from tests.end_to_end.stack import browser_page, ended, press_retry, running_stack, task_states, trigger, wait_for
 
 pytestmark = pytest.mark.end_to_end
@@ -42,3 +47,41 @@ def test_retry_after_an_exception_goes_on_where_it_failed(tmp_path: Path) -> Non
         }
         assert states["train_epoch 2"] == "Completed"
     assert results(troubled, run_name) == results(calm, run_name)
+
+
+def test_killed_with_its_worker_a_run_is_found_dead_and_retried(tmp_path: Path) -> None:
+    troubled = tmp_path / "troubled"
+    with running_stack(tmp_path / "stack") as stack, browser_page() as page:
+        run = trigger(stack, "train", config(troubled, steps_per_epoch=4000, epochs=1))
+        deadline = time.monotonic() + 180
+        while not list(troubled.glob(".cures/scratch/train_epoch/*/scratch/step-*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        worker = json.loads((stack.folder / "worker.json").read_bytes())["pid"]
+        kill_tree(worker)
+        crashed = wait_for(stack, run, ended)
+        assert crashed["state_type"] == "CRASHED"
+        assert "no heartbeat" in crashed["state"]["message"]
+        start(stack, PROJECT, print)  # a new worker, as an operator would
+        press_retry(page, stack, run)
+        wait_for(stack, run, lambda r: r["run_count"] > 1 and r["state_type"] == "RUNNING")
+        states = wait_until_training_goes_on(stack, run)
+        assert states["prepare_policy"] == "Cached"
+
+
+def kill_tree(pid: int) -> None:
+    """SIGKILL to a process and everything below it, as a power cut would."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    os.kill(pid, signal.SIGKILL)
+    for child in children:
+        kill_tree(int(child))
+
+
+def wait_until_training_goes_on(stack: Stack, run: str) -> dict[str, str]:
+    deadline = time.monotonic() + 120
+    while True:
+        states = task_states(stack, run)
+        if states.get("train_epoch 1") == "Running" and states.get("estimate_prior") == "Cached":
+            return states
+        assert time.monotonic() < deadline, states
+        time.sleep(1)

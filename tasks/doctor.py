@@ -1,0 +1,143 @@
+"""What this machine has of what the pipeline may need, and how to get the rest."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from cures_core.config.base import Strict
+from cures_core.config.storage import StoreConfig
+from cures_core.errors import CuresError
+from tasks.storage import open_store
+
+_LEAST_FREE_GIB = 2.0
+_EXTRAS = {"vllm": "vllm", "deepspeed": "deepspeed", "ray": "ray"}
+
+
+class Finding(Strict):
+    """One thing that was looked at."""
+
+    name: str
+    status: Literal["ok", "missing", "optional"]
+    """`missing`: runs will fail; `optional`: only some configurations need it."""
+    found: str
+    """What is there."""
+    remedy: str = ""
+    """How to get it."""
+
+
+def examine(store: StoreConfig) -> list[Finding]:
+    """All findings, required things first."""
+    return [
+        _python(),
+        *_commands(),
+        _torch(),
+        _store(store),
+        _disk(store),
+        _prefect(),
+        *_extras(),
+    ]
+
+
+def _python() -> Finding:
+    ok = platform.python_version_tuple()[:2] == ("3", "11")
+    return Finding(
+        name="python",
+        status="ok" if ok else "missing",
+        found=platform.python_version(),
+        remedy="" if ok else "install Python 3.11: the locked versions are for it",
+    )
+
+
+def _commands() -> Iterator[Finding]:
+    for command, status, remedy in (
+        ("git", "missing", "apt-get install git"),
+        ("chromium", "optional", "apt-get install chromium, for the browser tests"),
+    ):
+        path = shutil.which(command)
+        yield Finding(
+            name=command,
+            status="ok" if path else status,  # type: ignore[arg-type]
+            found=path or "not on PATH",
+            remedy="" if path else remedy,
+        )
+
+
+def _torch() -> Finding:
+    import torch
+
+    cores = len(os.sched_getaffinity(0))
+    if torch.cuda.is_available():
+        names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+        return Finding(name="device", status="ok", found=f"torch {torch.__version__}, {names}")
+    found = f"torch {torch.__version__}, {cores} cores, no CUDA device"
+    return Finding(
+        name="device", status="optional", found=found, remedy="enough for small models; large ones need a GPU"
+    )
+
+
+def _store(cfg: StoreConfig) -> Finding:
+    def probe() -> str:
+        store = open_store(cfg)
+        key = f"probes/doctor-{os.getpid()}"
+        store.put(key, b"1")
+        store.delete(key)
+        return f"{cfg.url}: written to and read"
+
+    return _tried("store", probe, "see the message; credentials come from AWS_* variables")
+
+
+def _disk(cfg: StoreConfig) -> Finding:
+    place = next(p for p in (Path(cfg.folder).absolute(), *Path(cfg.folder).absolute().parents) if p.exists())
+    free = shutil.disk_usage(place).free / 2**30
+    ok = free >= _LEAST_FREE_GIB
+    remedy = "" if ok else f"checkpoints need room: have at least {_LEAST_FREE_GIB:g} GiB free, or set store.url"
+    return Finding(name="disk", status="ok" if ok else "missing", found=f"{free:.1f} GiB free", remedy=remedy)
+
+
+def _prefect() -> Finding:
+    from prefect.settings import PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    if not url:
+        return Finding(
+            name="prefect", status="optional", found="no server: runs start a temporary one", remedy="cures up"
+        )
+
+    def probe() -> str:
+        with urllib.request.urlopen(f"{url}/health", timeout=5):
+            return str(url)
+
+    return _tried("prefect", probe, "start the server, or unset PREFECT_API_URL")
+
+
+def _extras() -> Iterator[Finding]:
+    for extra, module in _EXTRAS.items():
+        there = importlib.util.find_spec(module) is not None
+        version = _version(module) if there else ""
+        remedy = "" if there else f"pip install 'cures[{extra}]'"
+        yield Finding(name=extra, status="ok" if there else "optional", found=version or "not installed", remedy=remedy)
+
+
+def _version(module: str) -> str:
+    for name in (module, f"{module}-cpu"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "installed"
+
+
+def _tried(name: str, probe: Callable[[], str], remedy: str) -> Finding:
+    try:
+        return Finding(name=name, status="ok", found=probe())
+    except (CuresError, OSError, urllib.error.URLError) as error:
+        return Finding(name=name, status="missing", found=str(error), remedy=remedy)
