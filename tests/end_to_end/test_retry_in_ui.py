@@ -7,6 +7,7 @@ import os
 import signal
 import time
 import tomllib
+import urllib.error
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from flows.stack import Stack, start
 from tests.end_to_end.pipeline import PROFILE, PROJECT, cures, results, write_profile
-from tests.end_to_end.stack import browser_page, ended, press_retry, running_stack, task_states, trigger, wait_for
+from tests.end_to_end.stack import browser_page, call, ended, press_retry, running_stack, task_states, trigger, wait_for
 
 pytestmark = pytest.mark.end_to_end
 
@@ -85,3 +86,22 @@ def wait_until_training_goes_on(stack: Stack, run: str) -> dict[str, str]:
             return states
         assert time.monotonic() < deadline, states
         time.sleep(1)
+
+
+def test_the_schedule_makes_runs_and_the_form_rejects_bad_values(tmp_path: Path) -> None:
+    with running_stack(tmp_path / "stack") as stack, browser_page() as page:
+        nightly = {"deployments": {"name": {"any_": ["train-nightly"]}}}
+        scheduled = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+        deadline = time.monotonic() + 90
+        while not (runs := call(stack, "/flow_runs/filter", {**nightly, **scheduled})):
+            assert time.monotonic() < deadline
+            time.sleep(1)
+        assert all(run["expected_start_time"].endswith(("02:00:00Z", "02:00:00+00:00")) for run in runs)
+        found = call(stack, "/deployments/name/train/train")
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            trigger(stack, "train", config(tmp_path, seed=-1))
+        assert refused.value.code == 409
+        assert "-1 is less than the minimum" in refused.value.read().decode()
+        page.goto(f"{stack.ui_url}/deployments/deployment/{found['id']}/run")
+        page.get_by_text("Steps Per Epoch").first.wait_for(timeout=30_000)
+        assert page.get_by_text("Optimizer steps of an epoch.").count() >= 1

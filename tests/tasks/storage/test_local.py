@@ -168,10 +168,11 @@ def kill_writer(root: Path, seconds: float) -> None:
     number = store.get("number")
     if number is None:
         return
-    for key in ("value", *store.list("once")):
-        data = store.get(key) or b""
-        text = data[: len(number)] if len(data) % len(number) == 0 else data[: len(number) - 1]
-        assert data in (b"", text * 20_000, text * 10_000)
+    last, before = number, str(int(number) - 1).encode()
+    whole = {b"", *(text * times for text in (last, before) for times in (10_000, 20_000))}
+    assert (store.get("value") or b"") in whole
+    for key in store.list("once"):
+        assert store.get(key) == key.split("/")[1].encode() * 20_000
     try:
         digest = hashlib.sha256((store.local_path("art") / "manifest.json").read_bytes()).hexdigest()
     except CorruptArtifact:
