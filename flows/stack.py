@@ -17,6 +17,7 @@ from typing import Any
 
 from cures_core.errors import ConfigError, EngineFailed
 from cures_core.files import canonical_json, write_atomic
+from tasks.storage.lease import process_start
 
 POOL = "cures"
 START_DEADLINE_S = 90.0
@@ -143,7 +144,7 @@ def _spawn(stack: Stack, name: str, command: list[str], project: Path) -> None:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    write_atomic(_pid_file(stack, name), canonical_json({"pid": process.pid, "started": _start_time(process.pid)}))
+    write_atomic(_pid_file(stack, name), canonical_json({"pid": process.pid, "started": process_start(process.pid)}))
 
 
 def _prefect(stack: Stack, project: Path, *arguments: str) -> None:
@@ -194,7 +195,7 @@ def _pid_file(stack: Stack, name: str) -> Path:
 
 def _alive(process: Mapping[str, Any]) -> bool:
     """The same process, not another one that got its number."""
-    return bool(_start_time(process["pid"]) == process["started"])
+    return bool(process_start(process["pid"]) == process["started"])
 
 
 def _ends(process: Mapping[str, Any], seconds: float) -> bool:
@@ -202,11 +203,3 @@ def _ends(process: Mapping[str, Any], seconds: float) -> bool:
     while _alive(process) and time.monotonic() < deadline:
         time.sleep(0.1)
     return not _alive(process)
-
-
-def _start_time(pid: int) -> str | None:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except (OSError, IndexError):
-        return None
-    return None if fields[0] in "ZX" else fields[19]

@@ -38,7 +38,7 @@ class Holder:
 def this_process() -> Holder:
     """The calling process."""
     pid = os.getpid()
-    return Holder(f"{_user()}@{socket.gethostname()} (process {pid})", _machine(), pid, _process_start(pid))
+    return Holder(f"{_user()}@{socket.gethostname()} (process {pid})", _machine(), pid, process_start(pid))
 
 
 class Lease:
@@ -144,7 +144,7 @@ def _is_dead(held: dict[str, Any], me: Holder, ttl_s: float, now: float) -> bool
     """Certain only on the holder's machine: its process is gone, or its beat is older than the lease lives."""
     if held["machine"] != me.machine:
         return False
-    return bool(now - held["clock"] > ttl_s) or _process_start(held["pid"]) != held["started"]
+    return bool(now - held["clock"] > ttl_s) or process_start(held["pid"]) != held["started"]
 
 
 def _user() -> str:
@@ -163,7 +163,7 @@ def _machine() -> str:
     return socket.gethostname()
 
 
-def _process_start(pid: int) -> str | None:
+def process_start(pid: int) -> str | None:
     """The process's start time in kernel ticks; None if there is no such process (or it is a zombie)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
