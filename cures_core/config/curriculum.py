@@ -84,6 +84,15 @@ class StrategyConfig(Strict):
         return self
 
 
+def _check_bounds(cfg: StrategyConfig, low: int, high: int) -> None:
+    """Raises `ValueError` where a step's prompts with `low` to `high` rollouts each cannot take up its budget."""
+    if not low * cfg.prompts_per_step <= cfg.rollouts_per_step <= high * cfg.prompts_per_step:
+        raise ValueError(
+            f"{cfg.prompts_per_step} prompts of {low} to {high} rollouts take {low * cfg.prompts_per_step} to "
+            f"{high * cfg.prompts_per_step} rollouts, rollouts_per_step is {cfg.rollouts_per_step}"
+        )
+
+
 class UniformConfig(StrategyConfig):
     """Every prompt equally often, equal groups: GRPO or REINFORCE++, as the advantage says."""
 
@@ -110,14 +119,7 @@ class CuresConfig(StrategyConfig):
     @model_validator(mode="after")
     def _bounds_hold_the_budget(self) -> CuresConfig:
         if isinstance(self.allocation, NeymanAllocation):
-            low = self.allocation.min_rollouts * self.prompts_per_step
-            high = self.allocation.max_rollouts * self.prompts_per_step
-            if not low <= self.rollouts_per_step <= high:
-                raise ValueError(
-                    f"{self.prompts_per_step} prompts of {self.allocation.min_rollouts} to "
-                    f"{self.allocation.max_rollouts} rollouts take {low} to {high} rollouts, "
-                    f"rollouts_per_step is {self.rollouts_per_step}"
-                )
+            _check_bounds(self, self.allocation.min_rollouts, self.allocation.max_rollouts)
         return self
 
 
@@ -127,6 +129,16 @@ class DapoConfig(StrategyConfig):
     type: Literal["dapo"] = "dapo"
     group_size: int = Field(default=8, ge=2)
     """Rollouts of each prompt. `prompts_per_step` is how many informative groups a step wants."""
+
+    @model_validator(mode="after")
+    def _a_step_can_be_complete(self) -> DapoConfig:
+        needed = self.group_size * self.prompts_per_step
+        if needed > self.rollouts_per_step:
+            raise ValueError(
+                f"{self.prompts_per_step} groups of {self.group_size} take {needed} rollouts, rollouts_per_step is "
+                f"{self.rollouts_per_step}: no step could be complete. Raise it well above {needed}"
+            )
+        return self
 
 
 class SpeedConfig(StrategyConfig):
@@ -138,7 +150,13 @@ class SpeedConfig(StrategyConfig):
     screen_share: float = Field(default=0.5, gt=0, lt=1)
     """Share of the budget that goes into screening."""
     group_size: int = Field(default=16, ge=3)
-    """Most rollouts of a continued prompt, screening included."""
+    """Most rollouts of a continued prompt, screening included. `prompts_per_step` is how many are continued at most."""
+
+    @model_validator(mode="after")
+    def _continuing_adds_rollouts(self) -> SpeedConfig:
+        if self.group_size <= self.screen:
+            raise ValueError(f"group_size {self.group_size} leaves nothing to continue after screen {self.screen}")
+        return self
 
 
 class GvmConfig(StrategyConfig):
@@ -154,13 +172,20 @@ class GvmConfig(StrategyConfig):
     max_rollouts: int = Field(default=32, ge=2)
     """Most rollouts of a prompt."""
 
+    @model_validator(mode="after")
+    def _bounds_hold_the_budget(self) -> GvmConfig:
+        _check_bounds(self, self.min_rollouts, self.max_rollouts)
+        return self
+
 
 class MoppsConfig(StrategyConfig):
     """Prompts whose drawn pass rate is nearest to a target, out of random candidates."""
 
     type: Literal["mopps"] = "mopps"
-    posterior: PosteriorConfig = PosteriorConfig(fading=0.5, pooling="none", strength=2.0, dead_prior=0.0)
-    """As published: Beta(1, 1), counts halved every step."""
+    posterior: PosteriorConfig = PosteriorConfig(fading=1.0, pooling="none", strength=2.0, dead_prior=0.0)
+    """As published: Beta(1, 1). Nothing fades by the step: forgetting is `decay`."""
+    decay: float = Field(default=0.5, ge=0, le=1)
+    """Lambda: factor on a prompt's counts when it is visited again, however long that took. 1 never forgets."""
     target: float = Field(default=0.5, gt=0, lt=1)
     """Pass rate that is wanted."""
     candidates: int = Field(default=16, ge=1)
@@ -179,10 +204,9 @@ class ArcConfig(StrategyConfig):
     """The target is the lowest rate whose predicted yield is within this of the best."""
 
 
-class PaperConfig(StrategyConfig):
-    """The published protocol: disjoint subsets, each probed, then trained on, then forgotten."""
+class ProtocolConfig(StrategyConfig):
+    """What the published protocol and the published code share: disjoint subsets, probed, trained on, forgotten."""
 
-    type: Literal["paper"] = "paper"
     posterior: PosteriorConfig = PosteriorConfig(
         fading=1.0, group_fading=1.0, pooling="none", strength=2.0, dead_prior=0.0
     )
@@ -192,23 +216,30 @@ class PaperConfig(StrategyConfig):
     steps_per_subset: int = Field(default=10, ge=1)
     """Training steps on a subset, after its probing."""
     probe: int = Field(default=4, ge=1)
-    """Rollouts of every prompt of a subset before it is trained on; paid from the steps' budgets."""
+    """Rollouts of every prompt of a subset before it is trained on; paid from the budgets of steps that train on
+    nothing. Prompts that have as many from the prior are not probed again."""
+
+
+class PaperConfig(ProtocolConfig):
+    """The published protocol: disjoint subsets, each probed, then trained on, then forgotten."""
+
+    type: Literal["paper"] = "paper"
     temperature: float = Field(default=0.1, gt=0)
     """tau of the prompt distribution exp(s / tau)."""
     max_rollouts: int = Field(default=32, ge=2)
     """Most rollouts of a prompt; the fewest are 2."""
 
 
-class OfficialConfig(StrategyConfig):
+class OfficialConfig(ProtocolConfig):
     """The published code as it behaves, faults included: for the record, not for use."""
 
     type: Literal["cures-official"] = "cures-official"
-    posterior: PosteriorConfig = PosteriorConfig(
-        fading=1.0, group_fading=1.0, pooling="none", strength=2.0, dead_prior=0.0
-    )
-    """Beta(1, 1); the weights are fixed by what was known before the first step."""
     entropy: float = Field(default=0.01, gt=0)
-    """The divisor in its softmax."""
+    """The divisor in its softmax, a constant there."""
+    processes: int = Field(default=8, ge=1)
+    """Processes that share the probing of a subset; each spreads the whole budget over its own part of it."""
+    repeats: int = Field(default=4, ge=1)
+    """Every size is rolled out this many times over."""
 
 
 class CustomConfig(StrategyConfig):

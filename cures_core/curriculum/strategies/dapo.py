@@ -1,7 +1,9 @@
 """Dynamic sampling (DAPO, arXiv 2503.14476): draw prompts until enough groups are informative, discard the others.
 
-Deviations: the number of draws is bounded by the step's budget, and discarded rollouts are paid for and told to the
-posterior like any others.
+As there, every round draws a whole batch of prompts, and informative groups beyond the number wanted are discarded too.
+Deviations: the number of draws is bounded by the step's budget, after which the step trains on what there is; discarded
+rollouts are paid for and told to the posterior like any others. The paper's loss (clip-higher, token mean, overlong
+shaping) is not a matter of the curriculum.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ class DapoCurriculum(Strategy):
         done = self.posterior.rows([g.request.prompt.id for g in self.told_so_far])
         left = np.setdiff1d(np.arange(len(self.prompts)), done)
         num = min(self.cfg.prompts_per_step, len(left), budget // self.cfg.group_size)
-        rows = np.sort(self.rng.permutation(left)[:num])
-        return rows, np.full(num, self.cfg.group_size)
+        # In the order of the draw: `select` keeps the first ones, and order of id would favour the same prompts always.
+        return self.rng.permutation(left)[:num], np.full(num, self.cfg.group_size)
 
     def finished(self, told: Sequence[Group]) -> str:
         return "complete" if sum(g.informative for g in told) >= self.cfg.prompts_per_step else ""

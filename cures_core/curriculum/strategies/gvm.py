@@ -1,7 +1,9 @@
 """Variance-minimising allocation (GVM-RAFT, arXiv 2505.02391): uniform prompts, rollouts falling with the pass rate.
 
-n_i in proportion to 1 / sqrt(p_i + alpha / p_i^(beta - 1)). Deviations: the gradient norm of a prompt is taken as
-equal for all, and p is the posterior mean instead of a separate pilot sample's rate.
+n_i in proportion to 1 / sqrt(p_i + alpha / p_i^(beta - 1)), alpha and beta as in the authors' code. Deviations: the
+gradient norm of a prompt is taken as equal for all; p is the posterior mean instead of the rate of a separate pilot
+sample, so that a prompt never solved gets its share instead of nothing; sizes are bounded, and chosen for the drawn
+prompts in every step instead of for the whole set once an iteration.
 """
 
 from __future__ import annotations

@@ -1,49 +1,67 @@
-"""CurES as its published code behaves (commit eccf298), faults included, so that a comparison can show them.
+"""CurES as its published code and scripts behave (github.com/ZexuSun/CurES), faults included, for the record.
 
-Weights exp(s / ((successes + 1) / 0.01)), computed once: next to uniform, the largest at no success at all. Sizes are
-round(budget * w) with w normalised over the whole set instead of the drawn batch, so that a large set rounds to 0 or 2
-rollouts each, and prompts of size 0 are drawn in vain. Verdicts of training never reach the posterior. Deviation: sizes
-are cut where a step would exceed its budget.
+Subsets as in `paper`, each probed with 4 rollouts a prompt; weights and sizes are then fixed until the next subset.
+Weights are exp(s / ((successes + 1) / 0.01)): next to uniform, the largest at no success at all. Sizes come from the
+raw rate, so 0 of 4 and 4 of 4 get none for good, although they are drawn as often as any. They are round(budget * w)
+with w normalised over the part of the subset that one of eight processes probes, not over the drawn batch, and each is
+rolled out four times over: what a step spends has nothing to do with its budget. Verdicts of training never reach them.
+
+Deviations: gradient norms are taken as equal for all prompts (there: of the embedding matrix, one backward pass a
+rollout); an unknown verdict is not a failure; probing is paid from steps that train on nothing; where a step would
+exceed its budget, prompts are dropped at random; sizes are not padded to a multiple of the number of GPUs; a batch of
+size 0 counts as a step; the optimizer is not reset between subsets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from cures_core.config.curriculum import OfficialConfig
-from cures_core.curriculum.beta import plugin_spread
+from cures_core.curriculum.beta import Floats, plugin_spread
 from cures_core.curriculum.posterior import Ints, Posterior
 from cures_core.curriculum.sampling import draw, effective_sample_size, weight_ratio
-from cures_core.curriculum.strategies.base import Strategy
+from cures_core.curriculum.strategies.base import spread_of
+from cures_core.curriculum.strategies.paper import ProtocolCurriculum
 from cures_core.prompts import PromptSet
+from cures_core.terms import Group
 
 
-class OfficialCurriculum(Strategy):
-    """One round a step. The posterior is kept for calibration only."""
+class OfficialCurriculum(ProtocolCurriculum):
+    """One round a step. The posterior is kept for calibration only, once a subset is probed."""
 
     cfg: OfficialConfig
 
     def __init__(self, cfg: OfficialConfig, prompts: PromptSet, posterior: Posterior, seed: int) -> None:
         super().__init__(cfg, prompts, posterior, seed)
-        self._spread = plugin_spread(*posterior.parameters())
-        self._successes = posterior.successes.copy()
+        self._weight, self._sizes = np.zeros(0), np.zeros(0, dtype=np.int64)  # of the members of the subset
 
-    def choose(self, budget: int, round_: int) -> tuple[Ints, Ints]:
-        log_w = self._spread / ((self._successes + 1) / self.cfg.entropy)
-        p = np.exp(log_w - np.logaddexp.reduce(log_w))
+    def train_on(self, members: Ints, budget: int) -> tuple[Ints, Ints]:
+        if self._trained == 1:
+            successes, failures = self.posterior.successes[members], self.posterior.failures[members]
+            spread = plugin_spread(successes + 1, failures + 1)
+            self._weight = np.exp(spread / ((successes + 1) / self.cfg.entropy))
+            self._sizes = self._sized(spread_of(successes / np.maximum(successes + failures, 1)))
+        p = self._weight / self._weight.sum()
         self.note(effective_sample_size=effective_sample_size(p), weight_ratio=weight_ratio(p))
-        rows = draw(p, min(self.cfg.prompts_per_step, len(self.prompts)), self.rng)
-        share = self._spread / max(self._spread.sum(), 1e-12)
-        sizes = np.round(self.cfg.rollouts_per_step * share[rows]).astype(np.int64)
-        kept = (sizes > 0) & (np.cumsum(sizes) <= budget)
-        return rows[kept], sizes[kept]
+        chosen = self.rng.permutation(draw(p, self.cfg.prompts_per_step, self.rng))
+        kept = chosen[(self._sizes[chosen] > 0) & (np.cumsum(self._sizes[chosen]) <= budget)]
+        return members[kept], self._sizes[kept]
+
+    def finished(self, told: Sequence[Group]) -> str:
+        return super().finished(told) if told else "nothing to do: every prompt of the draw has size 0"
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "spread": self._spread.copy(), "successes": self._successes.copy()}
+        return {**super().state_dict(), "weight": self._weight.copy(), "sizes": self._sizes.copy()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        self._spread, self._successes = state["spread"].copy(), state["successes"].copy()
+        self._weight, self._sizes = state["weight"].copy(), state["sizes"].copy()
+
+    def _sized(self, sigma: Floats) -> Ints:
+        """Each process spreads the budget over its own prompts; then everything is repeated."""
+        parts = np.array_split(sigma, min(self.cfg.processes, len(sigma)))
+        sizes = [np.round(self.cfg.rollouts_per_step * part / max(part.sum(), 1e-12)) for part in parts]
+        return np.asarray(self.cfg.repeats * np.concatenate(sizes), dtype=np.int64)

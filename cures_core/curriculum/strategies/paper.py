@@ -3,17 +3,20 @@
 The prompt set is cut into disjoint subsets, taken in turn. A subset is probed (`probe` rollouts of every prompt),
 then trained on for `steps_per_subset` steps: prompts by exp(s / tau) with s the spread of the posterior mean,
 rollouts in proportion to s, then everything is forgotten. Deviations: probing is paid from the budget of steps that
-train on nothing, and the rollouts of a step sum to its budget.
+train on nothing, or by the prior: prompts that have `probe` rollouts already when their turn comes are not probed
+again (forgetting takes the prior's rollouts along, so this helps the first subset only); the rollouts of a step sum to
+its budget, with at least 2 a prompt.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from cures_core.config.curriculum import PaperConfig, SoftmaxWeighting
+from cures_core.config.curriculum import PaperConfig, ProtocolConfig, SoftmaxWeighting
 from cures_core.curriculum.allocation import allocate
 from cures_core.curriculum.beta import plugin_spread
 from cures_core.curriculum.posterior import Ints, Posterior
@@ -23,17 +26,21 @@ from cures_core.prompts import PromptSet
 from cures_core.terms import Group
 
 
-class PaperCurriculum(Strategy):
-    """One round a step; a probing step ends with an empty batch and says so."""
+class ProtocolCurriculum(Strategy):
+    """Subsets, probed, trained on, forgotten. One round a step; a probing step ends with an empty batch and says so."""
 
-    cfg: PaperConfig
+    cfg: ProtocolConfig
 
-    def __init__(self, cfg: PaperConfig, prompts: PromptSet, posterior: Posterior, seed: int) -> None:
+    def __init__(self, cfg: ProtocolConfig, prompts: PromptSet, posterior: Posterior, seed: int) -> None:
         super().__init__(cfg, prompts, posterior, seed)
         order = np.random.default_rng([seed, 0x5355425345]).permutation(len(prompts))
         self._subsets = [np.sort(part) for part in np.array_split(order, min(cfg.subsets, len(prompts)))]
         self._subset, self._probed, self._trained = 0, 0, 0
         self._probing = False
+
+    @abstractmethod
+    def train_on(self, members: Ints, budget: int) -> tuple[Ints, Ints]:
+        """(rows, rollouts of each) of a training step on the prompts of a probed subset."""
 
     def choose(self, budget: int, round_: int) -> tuple[Ints, Ints]:
         if self._trained == self.cfg.steps_per_subset:
@@ -42,19 +49,12 @@ class PaperCurriculum(Strategy):
                 {**Posterior.fresh(self.prompts, self.posterior.cfg).state_dict(), "step": self.posterior.step}
             )
         members = self._subsets[self._subset]
-        self._probing = self._probed < len(members)
+        rows = self._to_probe(members, budget)
+        self._probing = bool(len(rows))
         if self._probing:
-            rows = members[self._probed : self._probed + max(1, budget // self.cfg.probe)]
-            self._probed += len(rows)
             return rows, np.full(len(rows), min(self.cfg.probe, budget))
         self._trained += 1
-        num = min(self.cfg.prompts_per_step, len(members), budget // 2)
-        spread = plugin_spread(*self.posterior.parameters(members))
-        p = probabilities(weights(spread, SoftmaxWeighting(temperature=self.cfg.temperature)), 0.0)
-        self.note(effective_sample_size=effective_sample_size(p), weight_ratio=weight_ratio(p))
-        chosen = draw(p, num, self.rng)
-        high = self.cfg.max_rollouts
-        return members[chosen], allocate(spread[chosen], min(budget, high * num), 2, high)
+        return self.train_on(members, budget)
 
     def finished(self, told: Sequence[Group]) -> str:
         return f"probing subset {self._subset + 1}: {self._probed} prompts" if self._probing else "complete"
@@ -72,3 +72,25 @@ class PaperCurriculum(Strategy):
         own = state["protocol"]
         self._subset, self._probed, self._trained = own["subset"], own["probed"], own["trained"]
         self._subsets = [state["subsets"][str(i)].copy() for i in range(len(state["subsets"]))]
+
+    def _to_probe(self, members: Ints, budget: int) -> Ints:
+        """The next prompts that lack evidence. `_probed` moves past them, so that unknown verdicts are not repeated."""
+        rest = members[self._probed :]
+        lacking = np.flatnonzero(self.posterior.evidence()[rest] < self.cfg.probe)[: max(1, budget // self.cfg.probe)]
+        self._probed += int(lacking[-1]) + 1 if len(lacking) else len(rest)
+        return rest[lacking]
+
+
+class PaperCurriculum(ProtocolCurriculum):
+    """The protocol with the sampling and the allocation of the paper, at a fixed temperature."""
+
+    cfg: PaperConfig
+
+    def train_on(self, members: Ints, budget: int) -> tuple[Ints, Ints]:
+        num = min(self.cfg.prompts_per_step, len(members), budget // 2)
+        spread = plugin_spread(*self.posterior.parameters(members))
+        p = probabilities(weights(spread, SoftmaxWeighting(temperature=self.cfg.temperature)), 0.0)
+        self.note(effective_sample_size=effective_sample_size(p), weight_ratio=weight_ratio(p))
+        chosen = draw(p, num, self.rng)
+        high = self.cfg.max_rollouts
+        return members[chosen], allocate(spread[chosen], min(budget, high * num), 2, high)

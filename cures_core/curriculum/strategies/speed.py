@@ -1,6 +1,9 @@
 """Screening (SPEED, arXiv 2506.09016): few rollouts of many prompts, then more of those with mixed results.
 
-Deviation: screening and continuation belong to one step, instead of being pre-fetched across steps.
+Screening rollouts are trained on with the continuation, as one group. Deviations: screening and continuation belong to
+one step, instead of being pre-fetched across steps; the continuation is what is left of the budget, in equal parts up
+to a limit, instead of a fixed number of rollouts; where more prompts are mixed than a step continues, the rest are
+discarded instead of kept for the next step.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ class SpeedCurriculum(Strategy):
     def choose(self, budget: int, round_: int) -> tuple[Ints, Ints]:
         if round_ == 0:
             num = int(budget * self.cfg.screen_share) // self.cfg.screen
-            rows = np.sort(self.rng.permutation(len(self.prompts))[: max(1, num)])
+            # In the order of the draw: the first mixed ones go on; order of id would always favour the same prompts.
+            rows = self.rng.permutation(len(self.prompts))[: max(1, num)]
             return rows, np.full(len(rows), min(self.cfg.screen, budget))
         ids = [g.request.prompt.id for g in self.told_so_far if g.informative][: self.cfg.prompts_per_step]
         rows = np.sort(self.posterior.rows(ids))
