@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import flow
-from tasks.promote import promote
-from tasks.report import report
 
 from cures_core.config.run import RunConfig
 from flows.logs import logging_progress
 from tasks.estimate_prior import estimate_prior
 from tasks.evaluate_checkpoint import evaluate_checkpoint
 from tasks.prepare_policy import prepare_policy
+from tasks.promote import promote
+from tasks.report import report
 from tasks.runs import open_run
 from tasks.snapshot_posterior import snapshot_posterior
 from tasks.summary import summarise
