@@ -9,13 +9,12 @@ import typer
 
 from cures_core.config.storage import StoreConfig
 from flows.runs_commands import AsJson, StoreUrl
+from flows.snapshot_commands import diff_command, export_command, restore_command
 
-app = typer.Typer(help="Show pass-rate posteriors.", no_args_is_help=True)
-
-
-@app.callback()
-def _group() -> None:
-    """Keeps `show` a command of its own."""
+app = typer.Typer(help="Show, compare, export and restore pass-rate posteriors.", no_args_is_help=True)
+app.command("diff")(diff_command)
+app.command("export")(export_command)
+app.command("restore")(restore_command)
 
 
 @app.command("show")

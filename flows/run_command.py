@@ -68,6 +68,12 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         f"rollouts: {rollouts['prior']:,} prior, {rollouts['train']:,} training, {rollouts['eval']:,} evaluation; "
         f"{summary['seconds']:.0f} s"
     )
+    prompts = summary["prompts"]
+    if prompts["kept"] or prompts["archived"]:
+        lines.append(
+            f"posterior: {prompts['kept']:,} prompts kept, {prompts['reset']:,} new or edited, "
+            f"{prompts['archived']:,} archived"
+        )
     lines.append(f"posterior snapshot: {summary['snapshot']}")
     decision = summary["promoted"]
     if decision is not None:

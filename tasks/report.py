@@ -47,7 +47,7 @@ def report(
                 "snapshots": [{"tag": s.figures["tag"], "md5": s.figures["md5"]} for s in snapshots],
                 "decision": None if decision is None else _pick(decision.figures, "promoted", "reasons"),
                 "cost": _cost(states, scores),
-                "notices": _notices(steps),
+                "notices": [*_moved(run, states[0]), *_notices(steps)],
             }
         )
         (space.out / "report.html").write_text(render(shown), encoding="utf-8")
@@ -140,6 +140,17 @@ def _cost(states: Sequence[Record], scores: Sequence[Record]) -> dict[str, Any]:
     return {
         name: {key: sum(f[key] for f in figures) for key in ("rollouts", "tokens")} for name, figures in parts.items()
     }
+
+
+def _moved(run: RunRef, prior: Record) -> list[str]:
+    """What became of an earlier run's posterior."""
+    tag, f = run.config.prior.start_from, prior.figures
+    if tag is None:
+        return []
+    return [
+        f"Started from {tag}: {f['kept'] + f['restored']:,} prompts kept their evidence, {f['new']:,} new or edited "
+        f"ones were reset ({f['prompts']:,} of them rolled out), {f['archived']:,} were archived."
+    ]
 
 
 def _notices(steps: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cures_core.config.run import RunConfig
+from cures_core.config.snapshot import SnapshotConfig
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError, CuresError, MissingInput
 from cures_core.faults import arm
@@ -80,6 +81,13 @@ def resumed_config(store_cfg: StoreConfig, name: str) -> RunConfig:
 
 def run_names(store: Store) -> list[str]:
     return sorted({key.split("/")[1] for key in store.list("runs")})
+
+
+def snapshot_places(store_cfg: StoreConfig, name: str) -> SnapshotConfig:
+    """Where the snapshots of a run lie: what its configuration says, else the defaults of the store."""
+    data = open_store(store_cfg).get(f"runs/{name}/run.json")
+    cfg = SnapshotConfig() if data is None else RunConfig.model_validate(json.loads(data)["config"]).snapshot
+    return cfg.within(store_cfg.url, store_cfg.endpoint_url)
 
 
 def scratch_root(run: RunRef) -> Path:

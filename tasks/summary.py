@@ -37,6 +37,11 @@ def summarise(
             "train": states[-1].figures["rollouts"] if len(states) > 1 else 0,
             "eval": sum(record.figures["rollouts"] for record in scores),
         },
+        "prompts": {
+            "kept": states[0].figures["kept"] + states[0].figures["restored"],
+            "reset": states[0].figures["new"],
+            "archived": states[0].figures["archived"],
+        },
         "snapshot": snapshot.figures["tag"],
         "promoted": None if decision is None else decision.figures,
         "report": str(store.local_path(page.files or "") / "report.html"),

@@ -9,13 +9,20 @@ from pydantic import Field
 from cures_core.config.base import Strict
 
 
-class NoPrior(Strict):
+class _Prior(Strict):
+    start_from: str | None = Field(default=None, pattern=r"^posterior/[a-z0-9][a-z0-9.-]*/[0-9]+$")
+    """Tag of an earlier run's posterior snapshot (`posterior/RUN/EPOCH`): prompts of equal content keep its evidence,
+    and only new and edited ones are rolled out. Evidence of a trained policy misleads a run that starts from the base
+    one; epoch 0 is the base policy's. None: nothing is known."""
+
+
+class NoPrior(_Prior):
     """No rollouts: every prompt starts from the pooled prior; training's own rollouts are the evidence."""
 
     type: Literal["none"] = "none"
 
 
-class SamplePrior(Strict):
+class SamplePrior(_Prior):
     """Roll out a sample stratified by group (source x level): the groups' pass rates are pooled."""
 
     type: Literal["sample"] = "sample"
@@ -27,7 +34,7 @@ class SamplePrior(Strict):
     """Prompts per saved chunk: what a killed estimation loses at most."""
 
 
-class FullPrior(Strict):
+class FullPrior(_Prior):
     """Roll out every prompt that has no usable posterior (the paper's protocol: four rollouts each)."""
 
     type: Literal["full"] = "full"

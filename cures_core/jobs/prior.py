@@ -23,18 +23,26 @@ from cures_core.terms import Prompt, Request
 
 
 def run(job: Job, parent: Parent) -> None:
-    """Write `posterior.parquet` and `figures.json` (prompts, rollouts, tokens, unknown) to `job.out`."""
+    """Write `posterior.parquet` and `figures.json` to `job.out`.
+
+    Figures: prompts rolled out, rollouts, tokens, unknown; and what an earlier posterior (`job.posterior`) brought:
+    prompts kept, restored from its archive, new, archived.
+    """
     if job.prompts is None:
         raise ConfigError("a prior needs prompts")
     cfg = job.config
     prompts = PromptSet.read_parquet(job.prompts)
     settings = cfg.curriculum.posterior
+    known: frozenset[str] = frozenset()
     if job.posterior is None:
-        posterior, moved = Posterior.fresh(prompts, settings), {"kept": 0, "new": len(prompts)}
+        moved = {"kept": 0, "restored": 0, "new": len(prompts), "archived": 0}
+        posterior = Posterior.fresh(prompts, settings)
     else:
-        posterior, moved = migrate(load_posterior(job.posterior), prompts, settings)
+        earlier = load_posterior(job.posterior)
+        known = known_ids(earlier)
+        posterior, moved = migrate(earlier, prompts, settings)
     rows: list[dict[str, Any]] = []
-    if not isinstance(cfg.prior, NoPrior) and (requests := plan(job, prompts, posterior)):
+    if not isinstance(cfg.prior, NoPrior) and (requests := plan(job, prompts, posterior, known)):
         with make_verifier(cfg.reward) as verifier:
             engine = assemble_engine(assemble_policy(job, None), cfg.rollout)
 
@@ -66,12 +74,21 @@ def run(job: Job, parent: Parent) -> None:
     write_atomic(job.out / "figures.json", canonical_json(figures))
 
 
-def plan(job: Job, prompts: PromptSet, posterior: Posterior) -> list[Request]:
-    """Requests for the prompts that lack evidence: all of them, or a sample stratified by group within the budget."""
+def known_ids(earlier: Posterior) -> frozenset[str]:
+    """Prompts an earlier posterior speaks of, its archive included."""
+    archived = [] if earlier.archive is None else earlier.archive.column("id").to_pylist()
+    return frozenset([*(x.decode() for x in earlier.ids.tolist()), *archived])
+
+
+def plan(job: Job, prompts: PromptSet, posterior: Posterior, known: frozenset[str] = frozenset()) -> list[Request]:
+    """Requests for the prompts that lack evidence: all of them, or a sample stratified by group within the budget.
+
+    `known` prompts are left out: an earlier run has spent its budget on them, and their groups' counts are here.
+    """
     cfg = job.config
     if isinstance(cfg.prior, NoPrior):
         return []
-    lacking = set(posterior.without_evidence())
+    lacking = set(posterior.without_evidence()) - known
     candidates = [p for p in prompts if p.id in lacking]
     if isinstance(cfg.prior, SamplePrior):
         candidates = stratified(candidates, cfg.prior.budget // cfg.prior.rollouts_per_prompt, cfg.seed)

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-from cures_core.files import sync_folder
+from cures_core.files import sync_folder, write_atomic
 from tasks.storage.s3_client import S3, AnswerError
 
 
@@ -16,6 +16,10 @@ class Objects(Protocol):
 
     def read(self, md5: str) -> bytes | None:
         """The object's bytes, unchecked; None if it is not there."""
+        ...
+
+    def write(self, md5: str, data: bytes) -> None:
+        """Put the object's bytes there, over what there is."""
         ...
 
     def remove(self, md5: str) -> None: ...
@@ -34,6 +38,12 @@ class FolderObjects:
     def read(self, md5: str) -> bytes | None:
         path = self._folder / object_name(md5)
         return path.read_bytes() if path.is_file() else None
+
+    def write(self, md5: str, data: bytes) -> None:
+        path = self._folder / object_name(md5)
+        path.unlink(missing_ok=True)  # DVC's objects are read-only
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, data)
 
     def remove(self, md5: str) -> None:
         (self._folder / object_name(md5)).unlink(missing_ok=True)
@@ -57,6 +67,9 @@ class S3Objects:
             return self._s3.read(object_name(md5))[0]
         except AnswerError:
             return None
+
+    def write(self, md5: str, data: bytes) -> None:
+        self._s3.call("put_object", object_name(md5), Body=data)
 
     def remove(self, md5: str) -> None:
         self._s3.call("delete_object", object_name(md5))
