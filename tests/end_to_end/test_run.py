@@ -30,7 +30,17 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
 
 def test_it_ends_with_everything_that_was_promised(done: tuple[Path, dict[str, Any]]) -> None:
     folder, summary = done
-    assert set(summary) == {"run", "stages", "scores", "rollouts", "seconds", "snapshot", "promoted", "report"}
+    assert set(summary) == {
+        "run",
+        "stages",
+        "prompts",
+        "scores",
+        "rollouts",
+        "seconds",
+        "snapshot",
+        "promoted",
+        "report",
+    }
     assert summary["rollouts"] == {"prior": 32, "train": 2 * 4 * 32, "eval": 2 * 24 * 3}
     assert [(s["suite"], s["measure"], s["n"], s["k"]) for s in summary["scores"]] == [
         ("heldout", "avg@2", 24, 2),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,7 @@ from cures_core.rewards import make_verifier
 from cures_core.rewards.math import MathVerifier
 from cures_core.rewards.tidy import formulas, key, tidy
 from cures_core.terms import Outcome
-from tests.cures_core.rewards.processes import children
+from tests.cures_core.rewards.processes import children, limited
 from tests.cures_core.rewards.table import rows
 
 TOWER = r"\boxed{9^{9^{9^{9}}}}"
@@ -108,8 +107,7 @@ def test_workers_and_memory_reach_the_processes() -> None:
         verifier.judge(pairs)
         ours = [pid for pid in children() if pid not in before]
         assert verifier.stats()["children"] == len(ours) == 2
-        limits = Path(f"/proc/{ours[0]}/limits").read_text()
-        assert any(line.startswith("Max address space") and f" {300 << 20} " in line for line in limits.splitlines())
+        assert all(limited(pid, megabytes=300) for pid in ours)
 
 
 def test_timeout_is_unknown_and_the_option_decides_when() -> None:
