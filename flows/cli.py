@@ -9,6 +9,7 @@ import typer
 
 from cures_core.errors import CuresError
 from flows.bench_commands import app as bench_commands
+from flows.ci_commands import app as ci_commands
 from flows.curriculum_commands import app as curriculum_commands
 from flows.data_commands import app as data_commands
 from flows.doctor_command import doctor
@@ -29,6 +30,7 @@ app.command("up")(up)
 app.command("down")(down)
 app.command("doctor")(doctor)
 app.add_typer(bench_commands, name="bench")
+app.add_typer(ci_commands, name="ci")
 app.add_typer(curriculum_commands, name="curriculum")
 app.add_typer(data_commands, name="data")
 app.add_typer(model_commands, name="model")

@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow
 
 from cures_core.config.run import RunConfig
+from flows.artifacts import progress_artifacts, publish_outcome
 from flows.logs import logging_progress
 from tasks.estimate_prior import estimate_prior
 from tasks.evaluate_checkpoint import evaluate_checkpoint
@@ -23,7 +24,12 @@ from tasks.validate_dataset import validate_dataset
 @flow(name="train", flow_run_name="train {config.name}", validate_parameters=True)
 def train(config: RunConfig) -> dict[str, Any]:
     """Validate, estimate, train, evaluate, snapshot, promote, report; every stage skips what is committed already."""
-    with logging_progress(), open_run(config) as run:
+    return run_stages(config)
+
+
+def run_stages(config: RunConfig) -> dict[str, Any]:
+    """The stages in their order, for this flow and those that prepare a configuration for it."""
+    with logging_progress(), progress_artifacts(config.steps_per_epoch), open_run(config) as run:
         data = validate_dataset(run)
         policy = prepare_policy(run)
         prior = estimate_prior(run, data, policy)
@@ -37,4 +43,6 @@ def train(config: RunConfig) -> dict[str, Any]:
                 scores.append(evaluate_checkpoint(run, k, data, policy, states[-1]))
         decision = promote(run, policy, states[-1], scores[0], scores[-1])
         page = report(run, data, policy, states, scores, snapshots, decision)
-        return summarise(run, scores, states, snapshots[-1], decision, page)
+        summary = summarise(run, scores, states, snapshots[-1], decision, page)
+        publish_outcome(config, summary, data, states)
+        return summary

@@ -55,7 +55,7 @@ def run_name(config: RunConfig) -> tuple[str, str]:
     if not path.exists():
         raise MissingInput(f"{path}: no such prompt set; set data.path to a JSONL or Parquet file")
     data_digest = Snapshot.of(path).digest
-    decisive = config.model_dump(mode="json", exclude={"faults", "store"})
+    decisive = config.model_dump(mode="json", exclude={"faults", "store", "retrain"})
     return f"{config.name}-{digest_json([decisive, data_digest])[:8]}", data_digest
 
 

@@ -11,6 +11,7 @@ from cures_core.config.device import DeviceConfig
 from cures_core.config.evaluation import EvaluationConfig, PromotionConfig
 from cures_core.config.policy import PolicyConfig, WarmStartPolicy
 from cures_core.config.prior import PriorConfig, SamplePrior
+from cures_core.config.retrain import RetrainRule
 from cures_core.config.rewards import ExactConfig, RewardConfig
 from cures_core.config.rollout import RolloutConfig
 from cures_core.config.snapshot import SnapshotConfig
@@ -50,6 +51,8 @@ class RunConfig(Strict):
     """Suites scored before and after."""
     promotion: PromotionConfig | None = None
     """When the new policy becomes the current one; None leaves the pointer alone."""
+    retrain: RetrainRule = RetrainRule()
+    """When a change of the prompt set is worth a run (`cures ci`)."""
     snapshot: SnapshotConfig = SnapshotConfig()
     """Where posterior snapshots are versioned."""
     store: StoreConfig = StoreConfig()

@@ -79,7 +79,9 @@ def test_runs_of_an_empty_store(tmp_path: Path) -> None:
 
 def test_the_deployments_hold_the_quickstart() -> None:
     project = yaml.safe_load((PROJECT / "prefect.yaml").read_text())
-    for deployment in project["deployments"]:
+    holders = [d for d in project["deployments"] if "config" in d.get("parameters", {})]
+    assert {d["name"] for d in holders} == {"train", "train-nightly", "retrain-on-data-change"}
+    for deployment in holders:
         assert RunConfig.model_validate(deployment["parameters"]["config"]) == load_config(QUICKSTART)
 
 

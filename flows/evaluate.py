@@ -1,0 +1,49 @@
+"""A flow of its own for one question: how good is this checkpoint on these suites?"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from prefect import flow
+
+from cures_core.config.evaluation import EvaluationConfig
+from cures_core.config.run import RunConfig
+from cures_core.config.storage import StoreConfig
+from cures_core.errors import ConfigError
+from flows.logs import logging_progress
+from tasks.evaluate_checkpoint import evaluate_checkpoint
+from tasks.prepare_policy import prepare_policy
+from tasks.runs import open_run, run_names, stage_record
+from tasks.storage import open_store
+from tasks.validate_dataset import validate_dataset
+
+
+@flow(name="evaluate", flow_run_name="evaluate {run} epoch {epoch}", validate_parameters=True)
+def evaluate(
+    run: str, epoch: int, evaluation: EvaluationConfig | None = None, store: StoreConfig | None = None
+) -> dict[str, Any]:
+    """Score the checkpoint of `run` after `epoch` (0: the base policy) on `evaluation`'s suites (None: the run's)."""
+    place = store or StoreConfig()
+    opened = open_store(place)
+    started = opened.get(f"runs/{run}/run.json")
+    if started is None:
+        raise ConfigError(f"no run {run} in {place.url}; runs there: {', '.join(run_names(opened)) or 'none'}")
+    config = RunConfig.model_validate(
+        {
+            **json.loads(started)["config"],
+            "store": place,
+            "promotion": None,
+            "faults": (),
+            **({} if evaluation is None else {"evaluation": evaluation}),
+        }
+    )
+    state = stage_record(opened, run, "train_epoch", str(epoch)) if epoch else None
+    if epoch and state is None:
+        raise ConfigError(f"run {run} has no checkpoint of epoch {epoch}; `cures runs show {run}` lists its stages")
+    if not config.evaluation.suites:
+        raise ConfigError(f"run {run} has no suites; give the flow some as evaluation.suites")
+    with logging_progress(), open_run(config) as ref:
+        data = validate_dataset(ref)
+        policy = prepare_policy(ref)
+        return evaluate_checkpoint(ref, epoch, data, policy, state).figures

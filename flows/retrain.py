@@ -1,0 +1,19 @@
+"""The flow of a changed prompt set: the main flow, starting from what an earlier run knows of the prompts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from cures_core.config.run import RunConfig
+from flows.train import run_stages
+from tasks.retraining import with_earlier_posterior
+
+
+@flow(name="retrain", flow_run_name="retrain {config.name} {key}", validate_parameters=True)
+def retrain(config: RunConfig, data_path: str = "", start_from: str = "latest", key: str = "") -> dict[str, Any]:
+    """`data_path` replaces the configuration's (empty: it does not). `key` names the change that asked for the run."""
+    if data_path:
+        config = config.model_copy(update={"data": config.data.model_copy(update={"path": data_path})})
+    return run_stages(with_earlier_posterior(config, start_from or "latest"))

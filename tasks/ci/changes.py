@@ -1,0 +1,55 @@
+"""What a change of the prompt set amounts to: ids by fate, whether a run is due, and the key that names the change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cures_core.config.run import RunConfig
+from cures_core.files import digest_file, digest_json
+from cures_core.prompts import load_prompts
+from cures_core.prompts.diff import difference
+from tasks.ci.revisions import file_at
+
+
+def changes(config: RunConfig, base: str, head: str, folder: Path) -> dict[str, Any]:
+    """Compare the configuration's prompt set and suites at two revisions; `folder` gets the files.
+
+    Returns changed (bool), due (bool), reasons, counts, ids by fate, suites (names of the changed ones), before and
+    after (digest and number of prompts), key (see `change_key`).
+    """
+    sets = {}
+    for side, revision in (("base", base), ("head", head)):
+        path = file_at(revision, config.data.path, folder / side / Path(config.data.path).name)
+        sets[side] = load_prompts(config.data.model_copy(update={"path": str(path)})).prompts
+    found = difference(sets["base"], sets["head"])
+    suites = tuple(s.name for s in config.evaluation.suites if _differs(s.path, base, head, folder / "suites" / s.name))
+    changed = len(found.edited) + len(found.new) + len(found.removed)
+    reasons = config.retrain.reasons(changed, len(sets["base"]), suites)
+    return {
+        "changed": bool(changed or suites or found.relabelled),
+        "due": bool(reasons),
+        "reasons": reasons,
+        "counts": found.counts(),
+        "ids": {
+            "edited": [{"old": e.old.id, "new": e.new.id, "what": e.what} for e in found.edited],
+            "relabelled": [p.id for p, _ in found.relabelled],
+            "new": [p.id for p in found.new],
+            "removed": [p.id for p in found.removed],
+        },
+        "suites": list(suites),
+        "before": {"digest": sets["base"].digest, "prompts": len(sets["base"])},
+        "after": {"digest": sets["head"].digest, "prompts": len(sets["head"])},
+        "key": change_key(config, sets["head"].digest),
+    }
+
+
+def change_key(config: RunConfig, dataset_digest: str) -> str:
+    """Names a retraining: equal for equal prompts and equal configuration, whoever asks and how often."""
+    decisive = config.model_dump(mode="json", exclude={"faults", "store", "retrain"})
+    return digest_json({"dataset": dataset_digest, "config": decisive})[:32]
+
+
+def _differs(path: str, base: str, head: str, folder: Path) -> bool:
+    before, after = (file_at(revision, path, folder / side) for side, revision in (("base", base), ("head", head)))
+    return digest_file(before) != digest_file(after)
