@@ -112,9 +112,9 @@ def progress_artifacts(steps_per_epoch: int) -> Iterator[None]:
 def percent_done(event: Mapping[str, Any], steps_per_epoch: int) -> float | None:
     """0..100, or None for an event that says nothing about progress."""
     if event["event"] == "step":
-        left = event["last_step"] - event["metrics"]["step"]
+        left = int(event["last_step"]) - int(event["metrics"]["step"])
         return max(0.0, min(100.0, 100 * (1 - left / steps_per_epoch)))
-    return 100 * event["done"] / event["total"] if event.get("total") else None
+    return 100.0 * int(event["done"]) / int(event["total"]) if event.get("total") else None
 
 
 def artifact_key(name: str) -> str:
