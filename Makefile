@@ -18,6 +18,12 @@ test: .venv/.dev
 test-all: .venv/.all
 	$(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
 
+# At most 10 minutes on 2 cores; the full table is in docs/benchmarks.md with its command.
+bench: .venv/.core
+	$(BIN)/cures bench curriculum --methods uniform,cures --seeds 2
+	$(BIN)/cures bench sampler
+	$(BIN)/cures bench simulate --steps 200
+
 check: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check --no-cache .

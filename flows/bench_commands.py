@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
+
+from cures_core.errors import ConfigError
 
 app = typer.Typer(help="Measure.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -50,6 +53,37 @@ def sampler_command(
         return
     for name, value in result.items():
         print(f"{name:<14} {value:,}")
+
+
+@app.command("simulate")
+def simulate_command(
+    pool: Annotated[str, typer.Option(help="waste, hopeless, hard, mixed or easy.")] = "waste",
+    prompts: Annotated[int, typer.Option(min=10, help="Prompts in the training pool.")] = 100_000,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 1000,
+    methods: Annotated[str, typer.Option(help="Comma-separated.")] = "uniform,cures",
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each method.")] = 1,
+    wrong_gold: Annotated[float, typer.Option(help="Share of prompts with a wrong gold answer, anywhere.")] = 0.0,
+    drift: Annotated[float, typer.Option(help="What a step adds to the policy by chance.")] = 0.0,
+    against: Annotated[
+        Path | None, typer.Option(help="Folder of `cures bench curriculum`: fit to it, and say how far off this is.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a simulated policy on pools of any size. A test of robustness; no evidence for speed."""
+    from cures_core.bench.simulator import World
+    from flows.bench_simulate import run_simulations
+
+    try:
+        world = World.model_validate({"pool": pool, "prompts": prompts, "wrong_gold": wrong_gold, "drift": drift})
+    except ValidationError as error:
+        raise ConfigError(f"simulated world: {error}") from error
+    result = run_simulations(world, methods.split(","), seeds, steps, against)
+    if as_json:
+        print(json.dumps(result))
+        return
+    print("  ".join(f"{name:>17}" for name in result["rows"][0]))
+    for row in result["rows"]:
+        print("  ".join(f"{'-' if value is None else value:>17}" for value in row.values()))
 
 
 def table(result: dict[str, Any]) -> list[str]:

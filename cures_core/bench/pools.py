@@ -23,7 +23,7 @@ class Pool:
 
 
 # (share solved from the start, share mislabelled); the rest is worth training on.
-_SHARES: dict[PoolName, tuple[float, float]] = {
+SHARES: dict[PoolName, tuple[float, float]] = {
     "waste": (0.85, 0.05),
     "hopeless": (0.15, 0.65),
     "hard": (0.0, 0.0),
@@ -34,7 +34,7 @@ _SHARES: dict[PoolName, tuple[float, float]] = {
 
 def make_pool(name: PoolName, seed: int, num: int = 1600, num_heldout: int = 1000, num_frontier: int = 400) -> Pool:
     """Pool `name`; other seeds give other prompts of the same mixture."""
-    easy, hopeless = _SHARES[name]
+    easy, hopeless = SHARES[name]
     frontier = (1 - easy - hopeless) / max(1e-9, 1 - hopeless)
     return Pool(
         _prompts(build_pool(num, seed, easy=easy, hopeless=hopeless)),

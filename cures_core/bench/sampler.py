@@ -7,12 +7,10 @@ import time
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
+from cures_core.bench.pretend import answered, pretend_prompts
 from cures_core.config.curriculum import CuresConfig
 from cures_core.curriculum import Posterior, make_curriculum
-from cures_core.prompts import PromptSet
-from cures_core.terms import FinishReason, Group, Outcome, Request, Rollout, Verdict
 
 _ROLLOUTS = 8
 
@@ -20,7 +18,8 @@ _ROLLOUTS = 8
 def measure(num: int, num_drawn: int, rounds: int = 20) -> dict[str, Any]:
     """Median milliseconds of `ask` and `tell` over `rounds` steps of `num_drawn` prompts out of `num`, with the default
     strategy, and the resident memory at the end in MiB. Every ask follows a tell that has changed `num_drawn` rows."""
-    prompts = _pool(num)
+    numbers = np.arange(num)
+    prompts = pretend_prompts(numbers % 20, numbers // 20 % 5)
     cfg = CuresConfig(prompts_per_step=num_drawn, rollouts_per_step=_ROLLOUTS * num_drawn)
     started = time.perf_counter()
     curriculum = make_curriculum(cfg, prompts, Posterior.fresh(prompts, cfg.posterior), 0)
@@ -31,7 +30,7 @@ def measure(num: int, num_drawn: int, rounds: int = 20) -> dict[str, Any]:
         started = time.perf_counter()
         requests = curriculum.ask(cfg.rollouts_per_step)
         asks.append(time.perf_counter() - started)
-        groups = [_answered(q, rng.random(q.n) < 0.5) for q in requests]
+        groups = [answered(q, rng.random(q.n) < 0.5) for q in requests]
         started = time.perf_counter()
         curriculum.tell(groups)
         tells.append(time.perf_counter() - started)
@@ -45,23 +44,3 @@ def measure(num: int, num_drawn: int, rounds: int = 20) -> dict[str, Any]:
         "set_up_s": round(set_up, 2),
         "memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
-
-
-def _pool(num: int) -> PromptSet:
-    """Prompts without texts worth the name, in 100 groups."""
-    numbers = np.arange(num)
-    columns = {
-        "id": [f"{i:032x}" for i in range(num)],
-        "problem": numbers.astype(str),
-        "answer": numbers.astype(str),
-        "source": (numbers % 20).astype(str),
-        "level": (numbers // 20 % 5).astype(str),
-        "subject": np.zeros(num, dtype=np.int64).astype(str),
-    }
-    return PromptSet(pa.table({name: pa.array(values, pa.large_string()) for name, values in columns.items()}))
-
-
-def _answered(request: Request, right: np.ndarray) -> Group:
-    rollout = Rollout(request.id, 0, (1,), (2,), (-0.5,), "", FinishReason.STOP)
-    verdicts = [Verdict(Outcome.CORRECT if hit else Outcome.WRONG) for hit in right]
-    return Group(request, [rollout] * request.n, verdicts)
