@@ -64,6 +64,18 @@ class SoftmaxWeighting(Strict):
     """tau: towards 0 only the strongest signals are drawn, towards infinity all alike."""
 
 
+class EssWeighting(Strict):
+    """exp(signal / temperature), the temperature solved before every step: so many prompts as if drawn uniformly."""
+
+    type: Literal["ess"] = "ess"
+    share: float = Field(gt=0, le=1)
+    """Effective sample size 1 / sum rho^2 of the distribution, exploration included, as a share of the pool. Costs a
+    pass over the pool for every trial of a temperature, some 20 of them a step."""
+
+
+Weighting = Annotated[ProportionalWeighting | SoftmaxWeighting | EssWeighting, Field(discriminator="type")]
+
+
 class StrategyConfig(Strict):
     """What all strategies have."""
 
@@ -107,9 +119,7 @@ class CuresConfig(StrategyConfig):
     """What a prompt is worth, in terms of its posterior. `thompson`: spread of one draw; `expected_spread`: E[s] in
     closed form; `plugin_spread`: s of the mean (the paper); `expected_variance`: E[p(1-p)]; `informative`: probability
     that a group is neither all right nor all wrong."""
-    weighting: Annotated[ProportionalWeighting | SoftmaxWeighting, Field(discriminator="type")] = (
-        ProportionalWeighting()
-    )
+    weighting: Weighting = ProportionalWeighting()
     """How the signal becomes a probability."""
     explore: float = Field(default=0.05, ge=0, le=1)
     """Share of uniform drawing mixed in, so that no prompt is given up for good."""

@@ -12,12 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from cures_core.config.curriculum import CuresConfig, EqualAllocation
+from cures_core.config.curriculum import CuresConfig, EqualAllocation, EssWeighting
 from cures_core.curriculum import beta
 from cures_core.curriculum.allocation import allocate, allocate_equally
 from cures_core.curriculum.beta import Floats
 from cures_core.curriculum.posterior import Ints, Posterior
-from cures_core.curriculum.sampling import draw, effective_sample_size, probabilities, weight_ratio, weights
+from cures_core.curriculum.sampling import (
+    distribution,
+    draw,
+    effective_sample_size,
+    probabilities,
+    weight_ratio,
+    weights,
+)
 from cures_core.curriculum.strategies.base import Strategy, spread_of
 from cures_core.prompts import PromptSet
 
@@ -35,14 +42,13 @@ class CuresCurriculum(Strategy):
 
     def __init__(self, cfg: CuresConfig, prompts: PromptSet, posterior: Posterior, seed: int) -> None:
         super().__init__(cfg, prompts, posterior, seed)
-        self._weight = np.ones(len(prompts))
+        self._weight = np.ones(len(prompts))  # signals instead, where the weighting needs all of them
         self._renewed = 0  # where the next block begins
         self._due: Ints | slice = slice(None)
 
     def choose(self, budget: int, round_: int) -> tuple[Ints, Ints]:
         num = min(self.cfg.prompts_per_step, len(self.prompts), budget // 2)
-        self._weight[self._due] = weights(self.signal(self._due), self.cfg.weighting)
-        p = probabilities(self._weight, self.cfg.explore)
+        p = self._distribution()
         rows = draw(p, num, self.rng)
         self.note(effective_sample_size=effective_sample_size(p), weight_ratio=weight_ratio(p))
         self._due = self._next_due(rows)
@@ -68,6 +74,14 @@ class CuresCurriculum(Strategy):
             "expected_variance": beta.expected_variance,
         }
         return alive * formula[self.cfg.signal](a, b)
+
+    def _distribution(self) -> Floats:
+        signal = self.signal(self._due)
+        if isinstance(self.cfg.weighting, EssWeighting):
+            self._weight[self._due] = signal
+            return distribution(self._weight, self.cfg.weighting, self.cfg.explore)
+        self._weight[self._due] = weights(signal, self.cfg.weighting)
+        return probabilities(self._weight, self.cfg.explore)
 
     def state_dict(self) -> dict[str, Any]:
         due = np.arange(len(self.prompts)) if isinstance(self._due, slice) else self._due.copy()

@@ -8,6 +8,7 @@ import pytest
 from cures_core.config.curriculum import (
     CuresConfig,
     CurriculumConfig,
+    EssWeighting,
     NeymanAllocation,
     PosteriorConfig,
     ProportionalWeighting,
@@ -107,6 +108,7 @@ CHANGES: list[dict[str, Any]] = [
     {"signal": "informative"},
     {"weighting": ProportionalWeighting(power=4.0)},
     {"weighting": SoftmaxWeighting(temperature=0.05)},
+    {"weighting": EssWeighting(share=0.2)},
     {"explore": 0.9},
     {"allocation": NeymanAllocation()},
     {"prompts_per_step": 20},
