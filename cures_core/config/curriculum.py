@@ -22,6 +22,9 @@ class PosteriorConfig(Strict):
     """Mass k of the pooled prior, in rollouts: the prior is Beta(k * m, k * (1 - m)), m the group's rate."""
     group_strength: float = Field(default=2.0, gt=0)
     """Mass with which a group's rate is shrunk to the rate of the whole set, in rollouts."""
+    drift: float = Field(default=0.0, ge=0, le=1)
+    """Standard deviation, in nats of logit, of the shift that all pass rates are believed to make together between two
+    updates; it is estimated from prompts that are visited again. 0 switches this off."""
     dead_prior: float = Field(default=0.1, ge=0, lt=1)
     """Prior share of prompts that no policy will ever solve (wrong gold answer, unreadable). 0 switches this off."""
 

@@ -33,12 +33,12 @@ def migrate(old: Posterior, prompts: PromptSet, cfg: PosteriorConfig) -> tuple[P
 
 
 def _as_of_now(rows: pa.Table, posterior: Posterior) -> pa.Table:
-    """Rows with their counts faded to the posterior's step, which becomes step 0; an archive holds only such rows."""
+    """All rows with their counts as of the posterior's step, which becomes step 0; an archive holds only such rows."""
     step = rows.column("step").to_numpy()
-    faded = np.power(posterior.cfg.fading, (posterior.step - step).astype(np.float64))
+    right, wrong = posterior.own_counts()
     changed = {
-        "successes": rows.column("successes").to_numpy() * faded,
-        "failures": rows.column("failures").to_numpy() * faded,
+        "successes": right,
+        "failures": wrong,
         "step": np.where(step == NEVER, NEVER, 0),
     }
     for name, values in changed.items():

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from cures_core.config.curriculum import PosteriorConfig
 from cures_core.curriculum.beta import Floats, fit_prior, log_all_wrong
+from cures_core.curriculum.drift import common_shift, shifted
 from cures_core.errors import ConfigError
 from cures_core.prompts import PromptSet
 
@@ -44,6 +45,8 @@ class Posterior:
         self.dead_log_odds = np.full(num, _log_odds(cfg.dead_prior))
         self.group_successes, self.group_failures = np.zeros(len(group_names)), np.zeros(len(group_names))
         self.step = 0
+        self.shifts = np.zeros(1)
+        """Drift of all pass rates up to each step, in nats of logit; shape (step + 1,)."""
         self.archive: pa.Table | None = None
         """Rows of prompts that have left the set (see `posterior_file`), kept for their return."""
 
@@ -86,20 +89,34 @@ class Posterior:
         rows, right, wrong = rows[seen], right[seen], wrong[seen]
         a, b = self.parameters(rows)
         self._suspect(rows, right, wrong, a, b)
-        faded = self._fading(rows)
-        self.successes[rows] = self.successes[rows] * faded + right
-        self.failures[rows] = self.failures[rows] * faded + wrong
+        if self.cfg.drift:
+            again = self.touched[rows] != NEVER
+            mean = a[again] / (a[again] + b[again])
+            moved = common_shift(mean, right[again], wrong[again], self.cfg.drift)
+        successes, failures = self.own_counts(rows)
+        if self.cfg.drift:
+            self.shifts[-1] += moved
+        self.successes[rows] = successes + right
+        self.failures[rows] = failures + wrong
         self.touched[rows] = step
         num = len(self.group_names)
         self.group_successes += np.bincount(self.groups[rows], right, num)
         self.group_failures += np.bincount(self.groups[rows], wrong * (1 - self.dead(rows)), num)
 
+    def own_counts(self, rows: Ints | slice = slice(None)) -> tuple[Floats, Floats]:
+        """Right and wrong rollouts of the given rows, faded to the current step and moved by the drift since then."""
+        faded = self._fading(rows)
+        right, wrong = self.successes[rows] * faded, self.failures[rows] * faded
+        if self.cfg.drift:
+            return shifted(right, wrong, self.shifts[-1] - self.shifts[np.maximum(self.touched[rows], 0)])
+        return right, wrong
+
     def parameters(self, rows: Ints | slice = slice(None)) -> tuple[Floats, Floats]:
         """(a, b) of the given rows at the current step."""
-        faded = self._fading(rows)
+        right, wrong = self.own_counts(rows)
         rate = self.group_rates()[self.groups[rows]] if self.cfg.pooling == "group" else 0.5
         strength = self.cfg.strength
-        return self.successes[rows] * faded + strength * rate, self.failures[rows] * faded + strength * (1 - rate)
+        return right + strength * rate, wrong + strength * (1 - rate)
 
     def dead(self, rows: Ints | slice = slice(None)) -> Floats:
         """Probability that a prompt is dead."""
@@ -146,7 +163,7 @@ class Posterior:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `update` changes, as copies."""
-        arrays = ("successes", "failures", "touched", "dead_log_odds", "group_successes", "group_failures")
+        arrays = ("successes", "failures", "touched", "dead_log_odds", "group_successes", "group_failures", "shifts")
         return {"step": self.step, **{name: getattr(self, name).copy() for name in arrays}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -160,6 +177,7 @@ class Posterior:
         if step > self.step:
             self.group_successes *= self.cfg.group_fading ** (step - self.step)
             self.group_failures *= self.cfg.group_fading ** (step - self.step)
+            self.shifts = np.pad(self.shifts, (0, step - self.step), mode="edge")
             self.step = step
 
     def _fading(self, rows: Ints | slice) -> Floats:

@@ -47,6 +47,8 @@ def save_posterior(posterior: Posterior, path: Path) -> None:
         "settings": posterior.cfg.model_dump(mode="json"),
         "groups": [[*name, *count] for name, count in zip(posterior.group_names, counts, strict=True)],
     }
+    if posterior.cfg.drift:
+        about["shifts"] = posterior.shifts.tolist()
     metadata = {"cures.posterior.schema": str(SCHEMA_VERSION), "cures.posterior.about": canonical_json(about)}
     pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
 
@@ -105,6 +107,7 @@ def _from_table(table: pa.Table, about: dict[str, Any]) -> Posterior:
         raise CorruptArtifact("ids are not ascending")
     posterior = Posterior(ids, groups, names, PosteriorConfig.model_validate(about["settings"]))
     posterior.step = int(about["step"])
+    posterior.shifts = np.array(about.get("shifts", [0.0] * (posterior.step + 1)), dtype=np.float64)
     posterior.group_successes = np.array([row[2] for row in about["groups"]], dtype=np.float64)
     posterior.group_failures = np.array([row[3] for row in about["groups"]], dtype=np.float64)
     fill(posterior, slice(None), active)
