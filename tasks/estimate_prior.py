@@ -19,7 +19,8 @@ from tasks.storage import open_store
 @as_stage()
 def estimate_prior(run: RunRef, data: Record, policy: Record) -> Record:
     """Files: posterior.parquet. Figures: posterior_digest, prompts, rollouts, tokens, unknown, and where
-    `prior.start_from` names a snapshot, how many prompts it brought: kept, restored, new, archived."""
+    `prior.start_from` names a snapshot, how many prompts it brought: kept, restored, new, archived.
+    `prediction` is a sentence, "" without one."""
     cfg = run.config
     start_from = cfg.prior.start_from
     places = cfg.snapshot.within(cfg.store.url, cfg.store.endpoint_url) if start_from else cfg.snapshot
@@ -52,4 +53,4 @@ def estimate_prior(run: RunRef, data: Record, policy: Record) -> Record:
         figures = json.loads((space.out / "figures.json").read_bytes())
         return {"posterior_digest": digest_file(space.out / "posterior.parquet"), **figures}
 
-    return run_stage(run, "estimate_prior", 2, inputs, [data, policy], work)
+    return run_stage(run, "estimate_prior", 3, inputs, [data, policy], work)

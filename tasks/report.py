@@ -143,13 +143,15 @@ def _cost(states: Sequence[Record], scores: Sequence[Record]) -> dict[str, Any]:
 
 
 def _moved(run: RunRef, prior: Record) -> list[str]:
-    """What became of an earlier run's posterior."""
+    """How the prior predicts unseen prompts, and what became of an earlier run's posterior."""
     tag, f = run.config.prior.start_from, prior.figures
+    lines = [f["prediction"]] if f["prediction"] else []
     if tag is None:
-        return []
+        return lines
     return [
+        *lines,
         f"Started from {tag}: {f['kept'] + f['restored']:,} prompts kept their evidence, {f['new']:,} new or edited "
-        f"ones were reset ({f['prompts']:,} of them rolled out), {f['archived']:,} were archived."
+        f"ones were reset ({f['prompts']:,} of them rolled out), {f['archived']:,} were archived.",
     ]
 
 

@@ -16,13 +16,19 @@ class _Prior(Strict):
     one; epoch 0 is the base policy's. None: nothing is known."""
 
 
+class _RolledOut(_Prior):
+    features: bool = True
+    """Predict prompts that were not rolled out from their features (length, labels, n-grams), where cross-validation
+    finds that better than the rate of their group. Fitted from 50 rolled out prompts on."""
+
+
 class NoPrior(_Prior):
     """No rollouts: every prompt starts from the pooled prior; training's own rollouts are the evidence."""
 
     type: Literal["none"] = "none"
 
 
-class SamplePrior(_Prior):
+class SamplePrior(_RolledOut):
     """Roll out a sample stratified by group (source x level): the groups' pass rates are pooled."""
 
     type: Literal["sample"] = "sample"
@@ -34,7 +40,7 @@ class SamplePrior(_Prior):
     """Prompts per saved chunk: what a killed estimation loses at most."""
 
 
-class FullPrior(_Prior):
+class FullPrior(_RolledOut):
     """Roll out every prompt that has no usable posterior (the paper's protocol: four rollouts each)."""
 
     type: Literal["full"] = "full"

@@ -20,6 +20,8 @@ def migrate(old: Posterior, prompts: PromptSet, cfg: PosteriorConfig) -> tuple[P
     """
     new = Posterior.fresh(prompts, cfg)
     known = _as_of_now(active_rows(old), old)
+    if old.predicted is not None:
+        new.predicted = np.zeros(len(new)), old.predicted[1]  # new prompts: as their group, until they are predicted
     kept = _take(new, known)
     restored = 0 if old.archive is None else _take(new, old.archive)
     _take_groups(new, old)
@@ -54,7 +56,10 @@ def _among(table: pa.Table, posterior: Posterior) -> pa.ChunkedArray:
 def _take(new: Posterior, table: pa.Table) -> int:
     known = table.filter(_among(table, new))
     if known.num_rows:
-        fill(new, new.rows(known.column("id").to_pylist()), known)
+        rows = new.rows(known.column("id").to_pylist())
+        fill(new, rows, known)
+        if new.predicted is not None:
+            new.predicted[0][rows] = known.column("offset").to_numpy()
     return int(known.num_rows)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from scipy import special
 
 from cures_core.config.curriculum import PosteriorConfig
 from cures_core.curriculum.beta import Floats, fit_prior, log_all_wrong
@@ -47,6 +48,8 @@ class Posterior:
         self.step = 0
         self.shifts = np.zeros(1)
         """Drift of all pass rates up to each step, in nats of logit; shape (step + 1,)."""
+        self.predicted: tuple[Floats, float] | None = None
+        """What a predictor says (see `believe`): logits of pass rates against those of the groups, and their mass."""
         self.archive: pa.Table | None = None
         """Rows of prompts that have left the set (see `posterior_file`), kept for their return."""
 
@@ -114,9 +117,17 @@ class Posterior:
     def parameters(self, rows: Ints | slice = slice(None)) -> tuple[Floats, Floats]:
         """(a, b) of the given rows at the current step."""
         right, wrong = self.own_counts(rows)
-        rate = self.group_rates()[self.groups[rows]] if self.cfg.pooling == "group" else 0.5
+        rate: Floats | float = self.group_rates()[self.groups[rows]] if self.cfg.pooling == "group" else 0.5
         strength = self.cfg.strength
+        if self.predicted is not None:
+            offset, strength = self.predicted
+            rate = np.clip(special.expit(special.logit(rate) + offset[rows]), 0.01, 0.99)
         return right + strength * rate, wrong + strength * (1 - rate)
+
+    def believe(self, rates: Floats, strength: float) -> None:
+        """Take predicted pass rates (prompts,) as the prior's, worth `strength` rollouts. They move with groups."""
+        base = self.group_rates()[self.groups] if self.cfg.pooling == "group" else np.full(len(self), 0.5)
+        self.predicted = special.logit(np.clip(rates, 0.01, 0.99)) - special.logit(base), strength
 
     def dead(self, rows: Ints | slice = slice(None)) -> Floats:
         """Probability that a prompt is dead."""

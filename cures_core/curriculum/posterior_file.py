@@ -1,8 +1,9 @@
 """The posterior on disk: one Parquet file, readable with any reader, that holds everything a later run needs.
 
 Columns: id, source, level (text), successes, failures (rollouts, faded up to `step`), step (when evidence was last
-added; -1 never), dead_log_odds, mean (expected pass rate, for readers; not read back), archived (the prompt has left
-the set). File metadata: schema version, the step up to which the run has come, the settings, the counts of the groups.
+added; -1 never), dead_log_odds, offset (logit of a predicted pass rate against that of the group), mean (expected pass
+rate, for readers; not read back), archived (the prompt has left the set). File metadata: schema version, the step up to
+which the run has come, the settings, the counts of the groups, the drift, the strength of predictions.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from cures_core.curriculum.posterior import Posterior
 from cures_core.errors import CorruptArtifact, MissingInput
 from cures_core.files import canonical_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _COLUMNS = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -30,6 +31,7 @@ _COLUMNS = pa.schema(
         pa.field("failures", pa.float64(), nullable=False),
         pa.field("step", pa.int64(), nullable=False),
         pa.field("dead_log_odds", pa.float64(), nullable=False),
+        pa.field("offset", pa.float64(), nullable=False),
         pa.field("mean", pa.float64(), nullable=False),
         pa.field("archived", pa.bool_(), nullable=False),
     ]
@@ -49,6 +51,8 @@ def save_posterior(posterior: Posterior, path: Path) -> None:
     }
     if posterior.cfg.drift:
         about["shifts"] = posterior.shifts.tolist()
+    if posterior.predicted is not None:
+        about["predicted_strength"] = posterior.predicted[1]
     metadata = {"cures.posterior.schema": str(SCHEMA_VERSION), "cures.posterior.about": canonical_json(about)}
     pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
 
@@ -61,8 +65,10 @@ def load_posterior(path: Path) -> Posterior:
         table = pq.read_table(path, partitioning=None)
         metadata = table.schema.metadata or {}
         version = metadata.get(b"cures.posterior.schema", b"none").decode()
-        if version != str(SCHEMA_VERSION):
-            raise CorruptArtifact(f"{path}: posterior schema {version}, this version reads {SCHEMA_VERSION}")
+        if version == "1":  # knew no predictions
+            table = table.add_column(7, _COLUMNS.field("offset"), pa.array(np.zeros(table.num_rows)))
+        elif version != str(SCHEMA_VERSION):
+            raise CorruptArtifact(f"{path}: posterior schema {version}, this version reads 1 and {SCHEMA_VERSION}")
         return _from_table(table.cast(_COLUMNS), json.loads(metadata[b"cures.posterior.about"]))
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         if isinstance(error, CorruptArtifact):
@@ -81,6 +87,7 @@ def active_rows(posterior: Posterior) -> pa.Table:
         posterior.failures,
         posterior.touched,
         posterior.dead_log_odds,
+        np.zeros(len(posterior)) if posterior.predicted is None else posterior.predicted[0],
         posterior.mean(),
         np.zeros(len(posterior), dtype=bool),
     ]
@@ -111,6 +118,8 @@ def _from_table(table: pa.Table, about: dict[str, Any]) -> Posterior:
     posterior.group_successes = np.array([row[2] for row in about["groups"]], dtype=np.float64)
     posterior.group_failures = np.array([row[3] for row in about["groups"]], dtype=np.float64)
     fill(posterior, slice(None), active)
+    if "predicted_strength" in about:
+        posterior.predicted = active.column("offset").to_numpy().copy(), float(about["predicted_strength"])
     if archived.any():
         posterior.archive = table.filter(archived)
     return posterior

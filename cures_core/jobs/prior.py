@@ -10,6 +10,7 @@ import numpy as np
 
 from cures_core.config.prior import NoPrior, SamplePrior
 from cures_core.curriculum import Posterior, load_posterior, migrate, save_posterior
+from cures_core.curriculum.predictor import predict
 from cures_core.epoch import roll_out
 from cures_core.errors import ConfigError
 from cures_core.files import canonical_json, write_atomic
@@ -26,7 +27,7 @@ def run(job: Job, parent: Parent) -> None:
     """Write `posterior.parquet` and `figures.json` to `job.out`.
 
     Figures: prompts rolled out, rollouts, tokens, unknown; and what an earlier posterior (`job.posterior`) brought:
-    prompts kept, restored from its archive, new, archived.
+    prompts kept, restored from its archive, new, archived; prediction: in words, how unseen prompts are predicted.
     """
     if job.prompts is None:
         raise ConfigError("a prior needs prompts")
@@ -63,6 +64,11 @@ def run(job: Job, parent: Parent) -> None:
         successes = np.array([row["successes"] for row in rows], dtype=np.float64)
         failures = np.array([row["failures"] for row in rows], dtype=np.float64)
         posterior.update([row["id"] for row in rows], successes, failures, step=0)
+    prediction = None
+    if not isinstance(cfg.prior, NoPrior) and cfg.prior.features:
+        prediction = predict(prompts, posterior, cfg.seed)
+        if prediction is not None and prediction.used:
+            posterior.believe(prediction.rates, prediction.strength)
     save_posterior(posterior, job.out / "posterior.parquet")
     figures = {
         "prompts": len(rows),
@@ -70,6 +76,7 @@ def run(job: Job, parent: Parent) -> None:
         "tokens": sum(row["tokens"] for row in rows),
         "unknown": sum(row["unknown"] for row in rows),
         **moved,
+        "prediction": "" if prediction is None else prediction.words(),
     }
     write_atomic(job.out / "figures.json", canonical_json(figures))
 
