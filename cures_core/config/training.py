@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cures_core.config.base import Strict
 
@@ -37,6 +37,10 @@ class TorchTrainerConfig(Strict):
     advantage: Literal["grpo", "dr-grpo", "loo", "reinforce++"] = "grpo"
     """`grpo`: (r - group mean) / group std; `dr-grpo`: r - group mean; `loo`: leave-one-out mean as the baseline;
     `reinforce++`: reward normalised over the whole batch (no group baseline)."""
+    solved_advantage: float = Field(default=0.0, ge=0)
+    """Advantage of the rollouts of a group that is all right, in units of the group's deviation. 0: such a group
+    teaches nothing, as in GRPO. Above 0 what is solved is held on to without the luck of a failure in its group: where
+    right completions hardly differ, their score is small and the baseline of least variance is near 0, not p."""
     loss_weight: Literal["prompt", "rollout", "token"] = "prompt"
     """What counts equally in the loss: prompts (mean over a group, then over prompts; what the derivation of CurES
     assumes), rollouts, or tokens."""
@@ -53,6 +57,12 @@ class TorchTrainerConfig(Strict):
     """Consecutive steps with a non-finite loss or gradient after which the epoch fails."""
     lora: LoraConfig | None = None
     """Adapters; None trains all weights."""
+
+    @model_validator(mode="after")
+    def _solved_groups_have_a_baseline(self) -> TorchTrainerConfig:
+        if self.solved_advantage and self.advantage == "reinforce++":
+            raise ValueError("solved_advantage needs a baseline of the group: `reinforce++` has that of the batch")
+        return self
 
 
 TrainingConfig = Annotated[TorchTrainerConfig, Field()]

@@ -31,14 +31,14 @@ class Sample:
     weight: float
 
 
-def group_advantages(rewards: Floats, name: AdvantageName) -> Floats:
-    """Advantages (n,) of one group's known rewards (n,) in {0, 1}. Zero where all rewards agree.
+def group_advantages(rewards: Floats, name: AdvantageName, solved: float = 0.0) -> Floats:
+    """Advantages (n,) of one group's known rewards (n,) in {0, 1}: `solved` where all are 1, zero where all are 0.
 
     `grpo`: (r - mean) / (std + eps), population std (DeepSeekMath, eq. 3). `dr-grpo`: r - mean (Liu et al. 2025).
     `loo`: r_i - mean of the others = n/(n-1) (r_i - mean), unbiased for every n >= 2 (Kool et al. 2019); n = 1 gives 0.
     """
     if len(rewards) == 0 or rewards.min() == rewards.max():
-        return np.zeros_like(rewards)
+        return np.asarray(rewards * solved, dtype=np.float64)
     centred = np.asarray(rewards - rewards.mean(), dtype=np.float64)
     if name == "grpo":
         return np.asarray(centred / (rewards.std() + _EPS))
@@ -47,8 +47,10 @@ def group_advantages(rewards: Floats, name: AdvantageName) -> Floats:
     return centred
 
 
-def batch_samples(groups: Sequence[Group], advantage: AdvantageName, weight: WeightName) -> list[Sample]:
-    """Samples with non-zero advantage, in the order of the groups.
+def batch_samples(
+    groups: Sequence[Group], advantage: AdvantageName, weight: WeightName, solved: float = 0.0
+) -> list[Sample]:
+    """Samples with non-zero advantage, in the order of the groups; `solved` is that of all-right groups.
 
     `reinforce++` normalises the reward over all known rollouts of the batch (Hu 2025): no group baseline.
     """
@@ -64,7 +66,7 @@ def batch_samples(groups: Sequence[Group], advantage: AdvantageName, weight: Wei
         spread = every.std() if len(every) else 0.0
         advantages = [(r - every.mean()) / (spread + _EPS) if spread > 0 else np.zeros_like(r) for r in rewards]
     else:
-        advantages = [group_advantages(r, advantage) for r in rewards]
+        advantages = [group_advantages(r, advantage, solved) for r in rewards]
     weights = _weights(rollouts, weight)
     return [
         Sample(rollout, float(a), w)

@@ -52,7 +52,7 @@ class TorchTrainer:
         return self._policy.model
 
     def update(self, groups: Sequence[Group]) -> Mapping[str, float]:
-        samples = batch_samples(groups, self._cfg.advantage, self._cfg.loss_weight)
+        samples = batch_samples(groups, self._cfg.advantage, self._cfg.loss_weight, self._cfg.solved_advantage)
         rate = self._cfg.learning_rate * min(1.0, (self._step + 1) / max(1, self._cfg.warmup_steps))
         self._step += 1
         if not samples:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from cures_core.config.training import TorchTrainerConfig
 from cures_core.terms import FinishReason, Group, Outcome, Prompt, Request, Rollout, Verdict
 from cures_core.training.advantages import batch_samples, group_advantages
 
@@ -42,6 +44,19 @@ def test_advantages_sum_to_zero_and_vanish_without_signal(rewards: list[float], 
     assert a.sum() == pytest.approx(0.0, abs=1e-9)
     if len(set(rewards)) == 1:
         assert not a.any()
+
+
+@pytest.mark.parametrize("name", ["grpo", "dr-grpo", "loo"])
+def test_what_is_solved_can_have_an_advantage_and_nothing_else_changes(name: Any) -> None:
+    groups = [group(C, U, C, name="a"), group(W, W, name="b"), group(C, W, name="c")]
+    without, held = batch_samples(groups, name, "prompt"), batch_samples(groups, name, "prompt", solved=0.5)
+    assert [(s.advantage, s.weight) for s in held[2:]] == [(s.advantage, s.weight) for s in without]
+    assert [(s.advantage, s.weight) for s in held[:2]] == [(0.5, 1 / 6), (0.5, 1 / 6)]
+
+
+def test_a_solved_group_needs_a_group_baseline() -> None:
+    with pytest.raises(ValidationError, match="baseline of the group"):
+        TorchTrainerConfig(learning_rate=1e-3, advantage="reinforce++", solved_advantage=1.0)
 
 
 def test_reinforce_pp_normalises_over_the_batch() -> None:

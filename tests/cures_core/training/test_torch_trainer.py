@@ -117,6 +117,14 @@ def test_every_option_changes_the_result(change: dict[str, Any]) -> None:
     assert any(not torch.equal(a[k], b[k]) for k in a)
 
 
+def test_a_solved_advantage_trains_on_what_is_solved() -> None:
+    p = policy()
+    batch = [Group(g.request, g.rollouts, [Verdict(Outcome.CORRECT)] * 4) for g in groups(p)]
+    assert TorchTrainer(p, TorchTrainerConfig(learning_rate=1e-3), 1.0).update(batch)["updated"] == 0.0
+    held = TorchTrainer(p, TorchTrainerConfig(learning_rate=1e-3, solved_advantage=1.0), 1.0).update(batch)
+    assert held["updated"] == 1.0
+
+
 def test_no_signal_changes_nothing() -> None:
     p = policy()
     trainer = TorchTrainer(p, TorchTrainerConfig(learning_rate=1e-3), 1.0)
