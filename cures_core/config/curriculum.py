@@ -27,6 +27,9 @@ class PosteriorConfig(Strict):
     updates; it is estimated from prompts that are visited again. 0 switches this off."""
     dead_prior: float = Field(default=0.1, ge=0, lt=1)
     """Prior share of prompts that no policy will ever solve (wrong gold answer, unreadable). 0 switches this off."""
+    dead_fading: float = Field(default=1.0, gt=0, le=1)
+    """Factor per step on the suspicion that a prompt is dead, towards `dead_prior`: below 1 it is tried again later,
+    when the policy may have learnt what it takes. 1 never forgets."""
 
 
 class EqualAllocation(Strict):

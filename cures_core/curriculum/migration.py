@@ -41,6 +41,7 @@ def _as_of_now(rows: pa.Table, posterior: Posterior) -> pa.Table:
     changed = {
         "successes": right,
         "failures": wrong,
+        "dead_log_odds": posterior.dead_odds(),
         "step": np.where(step == NEVER, NEVER, 0),
     }
     for name, values in changed.items():

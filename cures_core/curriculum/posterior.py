@@ -131,8 +131,17 @@ class Posterior:
 
     def dead(self, rows: Ints | slice = slice(None)) -> Floats:
         """Probability that a prompt is dead."""
-        odds = self.dead_log_odds[rows]
+        odds = self.dead_odds(rows)
         return np.asarray(np.where(odds < 0, np.exp(odds), 1.0) / (1 + np.exp(-np.abs(odds))))
+
+    def dead_odds(self, rows: Ints | slice = slice(None)) -> Floats:
+        """Log odds of being dead at the current step."""
+        odds, before = self.dead_log_odds[rows], _log_odds(self.cfg.dead_prior)
+        if self.cfg.dead_fading == 1:
+            return odds
+        since = np.where(self.touched[rows] == NEVER, 0, self.step - self.touched[rows]).astype(np.float64)
+        faded = before + (odds - before) * np.power(self.cfg.dead_fading, since)
+        return np.asarray(np.where(odds == _ALIVE, _ALIVE, faded))
 
     def mean(self, rows: Ints | slice = slice(None)) -> Floats:
         """Expected pass rate: (1 - P(dead)) a / (a + b)."""
@@ -199,7 +208,7 @@ class Posterior:
         if self.cfg.dead_prior == 0:
             return
         against = np.minimum(-log_all_wrong(a, b, wrong), _MOST_EVIDENCE)
-        self.dead_log_odds[rows] = np.where(right > 0, _ALIVE, self.dead_log_odds[rows] + against)
+        self.dead_log_odds[rows] = np.where(right > 0, _ALIVE, self.dead_odds(rows) + against)
 
 
 def _log_odds(p: float) -> float:

@@ -31,14 +31,14 @@ class Sample:
     weight: float
 
 
-def group_advantages(rewards: Floats, name: AdvantageName, solved: float = 0.0) -> Floats:
-    """Advantages (n,) of one group's known rewards (n,) in {0, 1}: `solved` where all are 1, zero where all are 0.
+def group_advantages(rewards: Floats, name: AdvantageName) -> Floats:
+    """Advantages (n,) of one group's known rewards (n,) in {0, 1}. Zero where all rewards agree.
 
     `grpo`: (r - mean) / (std + eps), population std (DeepSeekMath, eq. 3). `dr-grpo`: r - mean (Liu et al. 2025).
     `loo`: r_i - mean of the others = n/(n-1) (r_i - mean), unbiased for every n >= 2 (Kool et al. 2019); n = 1 gives 0.
     """
     if len(rewards) == 0 or rewards.min() == rewards.max():
-        return np.asarray(rewards * solved, dtype=np.float64)
+        return np.zeros_like(rewards)
     centred = np.asarray(rewards - rewards.mean(), dtype=np.float64)
     if name == "grpo":
         return np.asarray(centred / (rewards.std() + _EPS))
@@ -50,7 +50,10 @@ def group_advantages(rewards: Floats, name: AdvantageName, solved: float = 0.0) 
 def batch_samples(
     groups: Sequence[Group], advantage: AdvantageName, weight: WeightName, solved: float = 0.0
 ) -> list[Sample]:
-    """Samples with non-zero advantage, in the order of the groups; `solved` is that of all-right groups.
+    """Samples with non-zero advantage, in the order of the groups.
+
+    `solved` is the advantage of all-right groups. One rollout stands for such a group, with the weight of all: rollouts
+    are exchangeable, so nothing is biased, and a batch full of solved prompts costs a row for each, not a group.
 
     `reinforce++` normalises the reward over all known rollouts of the batch (Hu 2025): no group baseline.
     """
@@ -66,14 +69,16 @@ def batch_samples(
         spread = every.std() if len(every) else 0.0
         advantages = [(r - every.mean()) / (spread + _EPS) if spread > 0 else np.zeros_like(r) for r in rewards]
     else:
-        advantages = [group_advantages(r, advantage, solved) for r in rewards]
+        advantages = [group_advantages(r, advantage) for r in rewards]
     weights = _weights(rollouts, weight)
-    return [
-        Sample(rollout, float(a), w)
-        for group_rollouts, group_a, group_w in zip(rollouts, advantages, weights, strict=True)
-        for rollout, a, w in zip(group_rollouts, group_a, group_w, strict=True)
-        if a != 0.0
-    ]
+    samples = []
+    for group_rollouts, group_rewards, group_a, group_w in zip(rollouts, rewards, advantages, weights, strict=True):
+        if solved and len(group_rewards) and group_rewards.min() == 1:
+            samples.append(Sample(group_rollouts[0], solved, sum(group_w)))
+            continue
+        rows = zip(group_rollouts, group_a, group_w, strict=True)
+        samples += [Sample(rollout, float(a), w) for rollout, a, w in rows if a != 0.0]
+    return samples
 
 
 def _weights(rollouts: Sequence[Sequence[Rollout]], name: WeightName) -> list[list[float]]:

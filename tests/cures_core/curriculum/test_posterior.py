@@ -96,6 +96,22 @@ def test_failures_condemn_only_where_the_group_succeeds_and_one_success_acquits(
     assert lone.dead()[0] < 1e-9
 
 
+def test_suspicion_fades_towards_its_prior_and_an_acquittal_stays() -> None:
+    cfg = PosteriorConfig(dead_prior=0.1, dead_fading=0.9)
+    posterior = filled([[(0, 0, 8), (1, 1, 7)], [(row, 8, 0) for row in range(2, 20)]], cfg)
+    for step in range(3, 6):
+        posterior.update([POOL.ids[0]], [0], [8], step)
+    suspected, acquitted = posterior.dead(np.array([0, 1]))
+    assert suspected > 0.5 > acquitted
+    posterior.update([POOL.ids[2]], [8], [0], 200)
+    assert posterior.dead(np.array([0]))[0] == pytest.approx(0.1, abs=1e-3)
+    assert posterior.dead(np.array([1]))[0] < 1e-9
+    loaded = Posterior.fresh(POOL, cfg)
+    loaded.load_state_dict(posterior.state_dict())
+    np.testing.assert_array_equal(loaded.dead(), posterior.dead())
+    np.testing.assert_allclose(migrate(posterior, POOL, cfg)[0].dead(), posterior.dead(), rtol=1e-9)
+
+
 def test_the_dead_do_not_drag_their_group_down() -> None:
     solved = [(row, 8, 0) for row in range(4, 20)]
     believing = filled([solved, [(row, 0, 8) for row in range(4)]], PosteriorConfig(fading=1.0, group_fading=1.0))

@@ -118,6 +118,7 @@ CHANGES: list[dict[str, Any]] = [
     {"posterior": PosteriorConfig(strength=30.0)},
     {"posterior": PosteriorConfig(group_strength=40.0)},
     {"posterior": PosteriorConfig(dead_prior=0.0)},
+    {"posterior": PosteriorConfig(dead_fading=0.5)},
     {"posterior": PosteriorConfig(drift=0.5)},
 ]
 

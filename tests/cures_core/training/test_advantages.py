@@ -50,8 +50,8 @@ def test_advantages_sum_to_zero_and_vanish_without_signal(rewards: list[float], 
 def test_what_is_solved_can_have_an_advantage_and_nothing_else_changes(name: Any) -> None:
     groups = [group(C, U, C, name="a"), group(W, W, name="b"), group(C, W, name="c")]
     without, held = batch_samples(groups, name, "prompt"), batch_samples(groups, name, "prompt", solved=0.5)
-    assert [(s.advantage, s.weight) for s in held[2:]] == [(s.advantage, s.weight) for s in without]
-    assert [(s.advantage, s.weight) for s in held[:2]] == [(0.5, 1 / 6), (0.5, 1 / 6)]
+    assert [(s.advantage, s.weight) for s in held[1:]] == [(s.advantage, s.weight) for s in without]
+    assert [(s.advantage, s.weight) for s in held[:1]] == [(0.5, 1 / 3)]  # one rollout stands for the group
 
 
 def test_a_solved_group_needs_a_group_baseline() -> None:
