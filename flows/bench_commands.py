@@ -86,6 +86,38 @@ def simulate_command(
         print("  ".join(f"{'-' if value is None else value:>17}" for value in row.values()))
 
 
+@app.command("data")
+def data_command(
+    rows: Annotated[int, typer.Option(min=1, help="Rows to make and read.")] = 1_000_000,
+    as_json: AsJson = False,
+) -> None:
+    """Rows a second of reading a prompt set (parsing, checks, hashing), and of Great Expectations apart."""
+    from flows.bench_data import measure_data
+
+    _print(measure_data(rows), as_json)
+
+
+@app.command("verifier")
+def verifier_command(
+    files: Annotated[list[str], typer.Argument(help="Prompt sets whose gold answers are judged.")],
+    items: Annotated[int, typer.Option(min=1, help="Completions to judge.")] = 20_000,
+    workers: Annotated[int, typer.Option(min=1, help="Processes of the verifier.")] = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Completions a second of the `math` verifier against math-verify in this process, and what isolation costs."""
+    from cures_core.bench.verifier import compare, items_of
+
+    _print(compare(items_of(files, items), workers), as_json)
+
+
+def _print(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result))
+        return
+    for name, value in result.items():
+        print(f"{name:<22} {value:,}" if isinstance(value, int | float) else f"{name:<22} {value}")
+
+
 def table(result: dict[str, Any]) -> list[str]:
     """The comparison as Markdown."""
     lines = [

@@ -40,7 +40,7 @@ def main(work: str, timeout_s: float, memory_mb: int) -> None:
     jobs, replies = sys.stdin.fileno(), os.dup(sys.stdout.fileno())
     if work == "math":
         for gold, answer in _WARM_UP:
-            _judge(gold, answer)
+            judge(gold, answer)
     _confine(memory_mb)
     _send(replies, {"ready": True})
     frames = Frames()
@@ -61,7 +61,7 @@ def _answer(job: dict[str, Any]) -> dict[str, Any]:
     try:
         if "pattern" in job:
             return _search(job["pattern"], job["text"])
-        return _judge(job["gold"], job["answer"])
+        return judge(job["gold"], job["answer"])
     except MemoryError:
         return {"outcome": "unknown", "reason": "memory limit", "retire": True}
     except RecursionError:
@@ -79,7 +79,7 @@ def _search(pattern: str, text: str) -> dict[str, Any]:
     return {"found": found}
 
 
-def _judge(gold: str, answer: str) -> dict[str, Any]:
+def judge(gold: str, answer: str) -> dict[str, Any]:
     """Compare as math-verify does, with what both sides parse to; no parsed object is ever turned into text."""
     from math_verify import verify
 

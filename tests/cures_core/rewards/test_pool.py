@@ -98,7 +98,7 @@ import os, json
 from cures_core.rewards import child
 out = os.dup(1)
 child._confine(256)
-child._judge = lambda gold, answer: {"outcome": "wrong", "reason": str(len(bytearray(int(answer) << 20)))}
+child.judge = lambda gold, answer: {"outcome": "wrong", "reason": str(len(bytearray(int(answer) << 20)))}
 said = [child._answer({"gold": "x", "answer": megabytes}) for megabytes in ("64", "300")]
 os.write(out, json.dumps(said).encode())
 """
