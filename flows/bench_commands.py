@@ -55,6 +55,32 @@ def sampler_command(
         print(f"{name:<14} {value:,}")
 
 
+@app.command("gate")
+def gate_command(
+    items: Annotated[int, typer.Option(min=2, help="Items of the simulated suite.")] = 300,
+    samples: Annotated[int, typer.Option(min=1, help="Completions of each item.")] = 4,
+    comparisons: Annotated[int, typer.Option(min=10, help="Simulated comparisons for each figure.")] = 1000,
+    gains: Annotated[str, typer.Option(help="True gains of the power curve, comma-separated.")] = "0.01,0.02,0.04,0.08",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """How often the promotion gate is wrong (A/A), how often it sees a gain, and what its intervals cover."""
+    from cures_core.bench.gate import measure_gate
+
+    try:
+        asked = [float(gain) for gain in gains.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--gains {gains!r}: use numbers with commas between, as in 0.01,0.04") from error
+    result = measure_gate(items, samples, comparisons, asked, seed)
+    if as_json:
+        print(json.dumps(result))
+        return
+    print(f"{items} items x {samples} samples, {comparisons:,} comparisons, seed {seed}")
+    for row in result["power"]:
+        print(f"true gain {row['true_gain']:.4f}: promoted {100 * row['promoted']:.1f} %")
+    print(f"coverage of the 95 % interval: {100 * result['coverage']:.1f} %")
+
+
 @app.command("simulate")
 def simulate_command(
     pool: Annotated[str, typer.Option(help="waste, hopeless, hard, mixed or easy.")] = "waste",

@@ -14,6 +14,8 @@ from flows.curriculum_commands import app as curriculum_commands
 from flows.data_commands import app as data_commands
 from flows.doctor_command import doctor
 from flows.model_commands import app as model_commands
+from flows.models_commands import app as models_commands
+from flows.models_commands import promote_command, rollback_command
 from flows.posterior_commands import app as posterior_commands
 from flows.run_command import run
 from flows.runs_commands import app as runs_commands
@@ -29,11 +31,14 @@ app.command("run")(run)
 app.command("up")(up)
 app.command("down")(down)
 app.command("doctor")(doctor)
+app.command("promote")(promote_command)
+app.command("rollback")(rollback_command)
 app.add_typer(bench_commands, name="bench")
 app.add_typer(ci_commands, name="ci")
 app.add_typer(curriculum_commands, name="curriculum")
 app.add_typer(data_commands, name="data")
 app.add_typer(model_commands, name="model")
+app.add_typer(models_commands, name="models")
 app.add_typer(posterior_commands, name="posterior")
 app.add_typer(runs_commands, name="runs")
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from cures_core.config.evaluation import PromotionConfig
+from cures_core.config.evaluation import EvaluationConfig, PromotionConfig
 from cures_core.errors import ConfigError, StoreUnavailable
 from cures_core.evaluation.promotion import Decision, decide
 from cures_core.faults import fault_point
-from cures_core.files import canonical_json
 from tasks.comparison import paired, read_evaluation
 from tasks.records import Record, RunRef
+from tasks.registry import Entry, move, pointer_key, read_pointer, this_user
 from tasks.stage import Workspace, as_stage, committed, run_stage
 from tasks.storage import Store
 
@@ -30,55 +29,68 @@ def promote(run: RunRef, policy: Record, state: Record, before: Record, after: R
 
     def work(space: Workspace) -> Mapping[str, Any]:
         candidate = {"run": run.name, "state": state.id, "policy": policy.id, "evaluation": after.id}
-        return _decide_and_move(space.store, run, gate, candidate, before, after)
+        note = {"who": this_user(), "why": "the run's gate"}
+        return decide_and_move(space.store, gate, run.config.evaluation, {**candidate, **note}, before, after)
 
     return run_stage(run, "promote", 1, inputs, [policy, state, before, after], work)
 
 
-def pointer_key(model: str) -> str:
-    """Where the store keeps what a model name points to."""
-    return f"models/{model}.json"
-
-
-def _decide_and_move(
-    store: Store, run: RunRef, gate: PromotionConfig, candidate: dict[str, str], before: Record, after: Record
+def decide_and_move(
+    store: Store,
+    gate: PromotionConfig,
+    cfg: EvaluationConfig,
+    candidate: dict[str, str],
+    before: Record,
+    after: Record,
+    *,
+    override: bool = False,
 ) -> Mapping[str, Any]:
-    key = pointer_key(gate.model)
+    """Ask the gate about `candidate` (fields of an `Entry`) and move the pointer; `override` moves it in any case.
+
+    The decision is made again whenever someone else moved the pointer first. Raises `StoreUnavailable` if that goes on.
+    """
     for _ in range(20):
-        raw = store.get(key)
-        incumbent = {} if raw is None else json.loads(raw)
-        if incumbent.get("evaluation") == candidate["evaluation"]:  # an earlier try of this stage got as far as this
-            return {"promoted": True, "reasons": incumbent["reasons"], "model": gate.model, "incumbent": "itself"}
-        decision = _compare(store, run, gate, before, after, incumbent)
+        raw, pointer = read_pointer(store, gate.model)
+        incumbent = None if pointer is None else pointer.current
+        if incumbent is not None and incumbent.evaluation == candidate["evaluation"]:  # an earlier try got this far
+            reasons = list(incumbent.reasons)
+            return {"promoted": True, "reasons": reasons, "model": gate.model, "incumbent": "itself"}
+        decision = _compare(store, cfg, gate, before, after, incumbent)
         figures = {
-            "promoted": decision.promoted,
+            "promoted": decision.promoted or override,
             "reasons": list(decision.reasons),
             "model": gate.model,
-            "incumbent": incumbent.get("run", "the base policy"),
+            "incumbent": "the base policy" if incumbent is None else incumbent.run,
         }
-        if not decision.promoted:
+        if not figures["promoted"]:
             return figures
         fault_point("promote.before_pointer")
-        moved = canonical_json({**candidate, "reasons": figures["reasons"], "previous": incumbent.get("state")})
-        if store.compare_and_swap(key, raw, moved):
+        action = "promoted" if decision.promoted else "override"
+        if move(store, gate.model, raw, {**candidate, "action": action, "reasons": decision.reasons}) is not None:
             fault_point("promote.after_pointer")
             return figures
-    raise StoreUnavailable(f"{key}: moved by others again and again; resume to try once more")
+    raise StoreUnavailable(f"{pointer_key(gate.model)}: moved by others again and again; resume to try once more")
 
 
 def _compare(
-    store: Store, run: RunRef, gate: PromotionConfig, before: Record, after: Record, incumbent: Mapping[str, Any]
+    store: Store,
+    cfg: EvaluationConfig,
+    gate: PromotionConfig,
+    before: Record,
+    after: Record,
+    incumbent: Entry | None,
 ) -> Decision:
     rival = before
-    if incumbent:
-        stage, _, key = incumbent["evaluation"].partition("/")
+    if incumbent is not None:
+        stage, _, key = incumbent.evaluation.partition("/")
         found = committed(store, stage, key)
         if found is None:
-            reason = f"the incumbent of {gate.model} ({incumbent['run']}) has no scores in this store to compare with"
+            reason = f"the incumbent of {gate.model} ({incumbent.run}) has no scores in this store to compare with"
             return Decision(promoted=False, reasons=(reason,))
         rival = found
     try:
-        pairs = paired(read_evaluation(store, after), read_evaluation(store, rival), run.config.evaluation)
-        return decide(gate, pairs)
+        candidate = read_evaluation(store, after)
+        pairs = paired(candidate, read_evaluation(store, rival), cfg)
+        return decide(gate, pairs, {name: one.score for name, one in candidate.items()})
     except ConfigError as error:
         return Decision(promoted=False, reasons=(str(error),))

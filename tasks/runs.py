@@ -79,6 +79,14 @@ def resumed_config(store_cfg: StoreConfig, name: str) -> RunConfig:
     return config
 
 
+def started_config(store: Store, name: str) -> RunConfig:
+    """The configuration that run `name` was started with. `ConfigError` if there is no such run."""
+    data = store.get(f"runs/{name}/run.json")
+    if data is None:
+        raise ConfigError(f"no run {name} in this store; runs there: {', '.join(run_names(store)) or 'none'}")
+    return RunConfig.model_validate(json.loads(data)["config"])
+
+
 def run_names(store: Store) -> list[str]:
     return sorted({key.split("/")[1] for key in store.list("runs")})
 

@@ -61,9 +61,28 @@ class PromotionConfig(Strict):
     """Suites that must show the gain; each on its own."""
     min_effect: float = Field(default=0.0, ge=0, lt=1)
     """The lower end of the paired gain's interval must lie above this."""
+    margins: dict[str, float] = Field(default_factory=dict)
+    """Non-inferiority: suite -> the largest loss that is tolerated there, 0..1. The lower end of its paired gain's
+    interval must lie above minus this. For suites that need not gain, but must not suffer."""
+    max_unknown_share: float = Field(default=1.0, ge=0, le=1)
+    """Largest share of completions without a verdict, in each suite of the gate: above it the scores say too little."""
+
+    @field_validator("margins")
+    @classmethod
+    def _margins_are_shares(cls, margins: dict[str, float]) -> dict[str, float]:
+        if odd := [name for name, margin in margins.items() if not 0 <= margin < 1]:
+            raise ValueError(f"the margin of {odd[0]} is {margins[odd[0]]}; use 0 up to 1")
+        return margins
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """All suites the gate looks at, those that must gain first."""
+        return (*self.suites, *(name for name in self.margins if name not in self.suites))
 
     @model_validator(mode="after")
     def _names_a_suite(self) -> PromotionConfig:
         if not self.suites:
             raise ValueError("suites: name at least one")
+        if both := [name for name in self.margins if name in self.suites]:
+            raise ValueError(f"{both[0]} is in suites and in margins: it must gain, or must not lose; choose one")
         return self

@@ -73,7 +73,8 @@ class RunConfig(Strict):
     def _promotion_has_its_suites(self) -> RunConfig:
         if self.promotion is not None:
             known = [suite.name for suite in self.evaluation.suites]
-            missing = [name for name in self.promotion.suites if name not in known]
+            missing = [name for name in self.promotion.compared if name not in known]
             if missing:
-                raise ValueError(f"promotion.suites names {missing}, evaluation.suites has {known}")
+                key = "suites" if missing[0] in self.promotion.suites else "margins"
+                raise ValueError(f"promotion.{key} names {missing}, evaluation.suites has {known}")
         return self

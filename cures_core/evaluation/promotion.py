@@ -1,4 +1,4 @@
-"""Knows when a candidate takes the incumbent's place: on a gain in every suite that chance does not explain."""
+"""Knows when a candidate takes the incumbent's place: on gains beyond chance, and no loss that counts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from cures_core.config.base import Strict
 from cures_core.config.evaluation import PromotionConfig
 from cures_core.errors import ConfigError
 from cures_core.evaluation.paired import Paired
+from cures_core.evaluation.scores import SuiteScore
 
 
 class Decision(Strict):
@@ -16,28 +17,46 @@ class Decision(Strict):
     promoted: bool
     """Does the candidate become the current policy?"""
     reasons: tuple[str, ...]
-    """One sentence a suite, in the order of the configuration."""
+    """One sentence a condition, in the order of the configuration."""
 
 
-def decide(cfg: PromotionConfig, pairs: Mapping[str, Paired]) -> Decision:
-    """Promote if in every suite of `cfg` the lower end of the paired gain's interval is above `min_effect`.
+def decide(
+    cfg: PromotionConfig, pairs: Mapping[str, Paired], scores: Mapping[str, SuiteScore] | None = None
+) -> Decision:
+    """Promote if all conditions of `cfg` hold; `pairs` and `scores` (the candidate's) are by suite name.
 
-    With an interval of 95 % and no true gain, one suite alone is passed by chance in 2.5 % of all comparisons.
-    `pairs` is by suite name. Raises `ConfigError` where one of the suites was not compared.
+    In each of `cfg.suites` the lower end of the paired gain's interval must be above `min_effect`: with an interval of
+    95 % and no true gain, one suite alone is passed by chance in 2.5 % of all comparisons. In each of `cfg.margins` it
+    must be above minus the margin. A suite whose share of unknown verdicts exceeds `max_unknown_share` fails. Raises
+    `ConfigError` where one of the suites was not compared.
     """
-    if missing := [name for name in cfg.suites if name not in pairs]:
-        raise ConfigError(
-            f"promotion.suites names {missing[0]}, but only {sorted(pairs)} were compared; evaluate it too"
-        )
-    gained = {name: pairs[name].low > cfg.min_effect for name in cfg.suites}
-    reasons = tuple(_reason(pairs[name], gained[name], cfg.min_effect) for name in cfg.suites)
-    return Decision(promoted=all(gained.values()), reasons=reasons)
+    for name in cfg.compared:
+        if name not in pairs:
+            key = "suites" if name in cfg.suites else "margins"
+            raise ConfigError(f"promotion.{key} names {name}, but only {sorted(pairs)} were compared; evaluate it too")
+    answers = [_gained(pairs[name], cfg.min_effect) for name in cfg.suites]
+    answers += [_not_worse(pairs[name], margin) for name, margin in cfg.margins.items()]
+    for name in cfg.compared:
+        share = 0.0 if scores is None else scores[name].unknown_share
+        if share > cfg.max_unknown_share:
+            limit = f"the limit is {100 * cfg.max_unknown_share:g} %"
+            answers.append((False, f"{name}: {100 * share:.2g} % of its completions got no verdict, {limit}."))
+    return Decision(promoted=all(held for held, _ in answers), reasons=tuple(reason for _, reason in answers))
 
 
-def _reason(pair: Paired, gained: bool, min_effect: float) -> str:
-    relation = "is above" if gained else "is not above"
+def _gained(pair: Paired, min_effect: float) -> tuple[bool, str]:
+    held = pair.low > min_effect
+    return held, _reason(pair, held, f"the smallest effect that counts, {min_effect:g}")
+
+
+def _not_worse(pair: Paired, margin: float) -> tuple[bool, str]:
+    held = pair.low > -margin
+    return held, _reason(pair, held, f"the largest loss that is tolerated, {-margin:g}")
+
+
+def _reason(pair: Paired, held: bool, bound: str) -> str:
     return (
         f"{pair.suite}: gain {pair.gain:+.4f}, {100 * pair.confidence:g} % interval {pair.low:+.4f} to "
-        f"{pair.high:+.4f}; its lower end {relation} the smallest effect that counts, {min_effect:g} ({pair.n} items x "
+        f"{pair.high:+.4f}; its lower end {'is above' if held else 'is not above'} {bound} ({pair.n} items x "
         f"{pair.k} samples, {pair.better} better, {pair.worse} worse, sign test p = {pair.p_value:.2g})."
     )

@@ -112,6 +112,27 @@ def test_runs_and_posterior_are_told(done: tuple[Path, dict[str, Any]]) -> None:
     assert [s["stage"] for s in told["stages"]].count("train_epoch") == 2
 
 
+def test_a_model_is_promoted_by_hand_and_exported(done: tuple[Path, dict[str, Any]]) -> None:
+    folder, summary = done
+    asked = cures("promote", summary["run"], "--model", "by-hand", "--json", cwd=folder)
+    answer = json.loads(asked.out)
+    assert (asked.code == 0) is answer["promoted"] is summary["promoted"]["promoted"]
+    assert answer["reasons"] == summary["promoted"]["reasons"]
+    assert cures("promote", summary["run"], "--model", "forced", "--override", cwd=folder).code == 2
+    forced = cures("promote", summary["run"], "--model", "forced", "--override", "--why", "a try", cwd=folder)
+    assert forced.code == 0, forced.err
+    (entry,) = json.loads(cures("models", "show", "forced", "--json", cwd=folder).out)["history"]
+    assert (entry["run"], entry["why"]) == (summary["run"], "a try")
+    assert entry["action"] == ("promoted" if answer["promoted"] else "override")
+    exported = cures("models", "export", "forced", "--out", "out/forced", cwd=folder)
+    assert exported.code == 0, exported.err
+    card = (folder / "out/forced/README.md").read_text()
+    assert summary["run"] in card
+    assert "| heldout | avg@2 |" in card
+    assert (folder / "out/forced/model.safetensors").exists()
+    assert cures("models", "export", "forced", "--out", "out/forced", cwd=folder).code == 2
+
+
 def test_a_second_process_is_refused_and_told_who_holds_the_run(done: tuple[Path, dict[str, Any]]) -> None:
     folder, summary = done
     lease = Lease(LocalStore(folder / ".cures"), summary["run"], 60)

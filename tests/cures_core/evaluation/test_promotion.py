@@ -101,3 +101,28 @@ def test_the_lower_end_must_be_above_the_smallest_effect():
 def test_a_suite_that_was_not_compared_is_an_error():
     with pytest.raises(ConfigError, match=r"promotion\.suites names exam, but only \['quiz'\] were compared"):
         decide(GATE, {"quiz": pair("quiz")})
+
+
+def test_a_suite_that_must_not_suffer_may_lose_less_than_its_margin():
+    cfg = GATE.model_copy(update={"margins": {"guard": 0.02}})
+    assert decide(cfg, {"exam": pair(), "guard": pair("guard", gain=-0.01, low=-0.019)}).promoted
+    refused = decide(cfg, {"exam": pair(), "guard": pair("guard", gain=-0.01, low=-0.02)})
+    assert not refused.promoted
+    assert "is not above the largest loss that is tolerated, -0.02" in refused.reasons[1]
+    with pytest.raises(ConfigError, match=r"promotion\.margins names guard"):
+        decide(cfg, {"exam": pair()})
+
+
+def test_scores_without_verdicts_promote_nothing():
+    score = evaluated([1] * 4, 2).score.model_copy(update={"unknown_share": 0.06})
+    cfg = GATE.model_copy(update={"max_unknown_share": 0.05})
+    refused = decide(cfg, {"exam": pair()}, {"exam": score})
+    assert not refused.promoted
+    assert refused.reasons[1] == "exam: 6 % of its completions got no verdict, the limit is 5 %."
+    assert decide(GATE, {"exam": pair()}, {"exam": score}).promoted
+
+
+@pytest.mark.parametrize("bad", [{"margins": {"exam": 0.1}}, {"margins": {"guard": -0.1}}, {"max_unknown_share": 2}])
+def test_a_gate_that_contradicts_itself_is_refused(bad):
+    with pytest.raises(ValueError, match=r"margin|max_unknown_share"):
+        PromotionConfig.model_validate({"model": "small", "suites": ["exam"], **bad})
