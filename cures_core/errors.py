@@ -53,6 +53,10 @@ class TrainingDiverged(CuresError, ArithmeticError):
     """Too many non-finite losses or gradients in a row."""
 
 
+class OutOfMemory(CuresError, MemoryError):
+    """A training step did not fit into memory, not even with micro-batches of an eighth of the configured size."""
+
+
 class EngineFailed(CuresError, RuntimeError):
     """A rollout engine died or did not answer within its deadline."""
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from cures_core.config.base import Strict
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "grpo": {},
+    "dr-grpo": {"advantage": "dr-grpo", "loss_weight": "rollout"},
+    "dapo": {"loss_weight": "token", "clip_high": 0.28},
+    "reinforce++": {"advantage": "reinforce++", "loss_weight": "token"},
+    "reinforce++-baseline": {"advantage": "reinforce++-baseline", "loss_weight": "token"},
+    "rloo": {"advantage": "loo", "loss_weight": "rollout", "ratio": "sequence", "length_norm": 1.0},
+}
 
 
 class LoraConfig(Strict):
@@ -24,6 +33,9 @@ class TorchTrainerConfig(Strict):
     """One process, one device, AdamW."""
 
     type: Literal["torch"] = "torch"
+    loss: Literal["grpo", "dr-grpo", "dapo", "reinforce++", "reinforce++-baseline", "rloo"] = "grpo"
+    """A published loss: sets `advantage`, `loss_weight`, `ratio`, `clip_high` and `length_norm` where the profile does
+    not. `dr-grpo` divides by a constant and needs `length_norm` (the paper's: `rollout.max_new_tokens`)."""
     learning_rate: float = Field(gt=0)
     """AdamW learning rate, constant after warm-up."""
     warmup_steps: int = Field(default=0, ge=0)
@@ -34,9 +46,10 @@ class TorchTrainerConfig(Strict):
     """Decoupled weight decay."""
     grad_clip: float = Field(default=1.0, ge=0)
     """Largest global gradient norm; 0 switches clipping off."""
-    advantage: Literal["grpo", "dr-grpo", "loo", "reinforce++"] = "grpo"
+    advantage: Literal["grpo", "dr-grpo", "loo", "reinforce++", "reinforce++-baseline"] = "grpo"
     """`grpo`: (r - group mean) / group std; `dr-grpo`: r - group mean; `loo`: leave-one-out mean as the baseline;
-    `reinforce++`: reward normalised over the whole batch (no group baseline)."""
+    `reinforce++`: reward normalised over the whole batch (no group baseline); `reinforce++-baseline`: r - group mean,
+    normalised over the whole batch."""
     solved_advantage: float = Field(default=0.0, ge=0)
     """Advantage of the rollouts of a group that is all right, in units of the group's deviation. 0: such a group
     teaches nothing, as in GRPO. Above 0 what is solved is held on to without the luck of a failure in its group: where
@@ -51,12 +64,35 @@ class TorchTrainerConfig(Strict):
     """Lower clip of the importance ratio."""
     clip_high: float = Field(default=0.2, gt=0)
     """Upper clip of the importance ratio."""
+    ratio: Literal["token", "sequence"] = "token"
+    """Importance ratio of each token, or of the whole completion (RLOO)."""
+    kl_coef: float = Field(default=0.0, ge=0)
+    """Weight of the KL divergence from the base policy in the loss. Above 0 rollouts without advantage count in it too,
+    and full training keeps a copy of the base policy (adapters are switched off instead)."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    """Estimator of the divergence; `k3` is GRPO's. `k1` in a loss has a gradient of mean zero."""
     micro_batch_tokens: int = Field(default=16384, ge=64)
-    """Padded tokens per forward and backward pass; changes memory and speed, not the result."""
+    """Tokens, padding included, per forward and backward pass; changes memory and speed, not the result. Halved up to
+    three times in a step where memory runs out."""
+    gradient_checkpointing: bool = False
+    """Keep no activations inside a layer and compute them again for the backward pass: less memory, a third more
+    time, the same result."""
     max_bad_steps: int = Field(default=3, ge=1)
     """Consecutive steps with a non-finite loss or gradient after which the epoch fails."""
     lora: LoraConfig | None = None
     """Adapters; None trains all weights."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_the_recipe(cls, values: Any) -> Any:
+        recipe = RECIPES.get(values.get("loss", "grpo"), {}) if isinstance(values, dict) else {}
+        return {**recipe, **values} if recipe else values
+
+    @model_validator(mode="after")
+    def _dr_grpo_has_its_constant(self) -> TorchTrainerConfig:
+        if self.loss == "dr-grpo" and self.length_norm is None:
+            raise ValueError("loss dr-grpo divides by a constant: set length_norm, as a rule to rollout.max_new_tokens")
+        return self
 
     @model_validator(mode="after")
     def _solved_groups_have_a_baseline(self) -> TorchTrainerConfig:

@@ -27,6 +27,18 @@ def assemble_policy(job: Job, checkpoint: Checkpoint | None) -> Policy:
     return policy
 
 
+def assemble_reference(job: Job) -> Any:
+    """The base policy's model, frozen, for a KL penalty on full weights; None where nothing needs the copy.
+
+    It is loaded anew, so a resumed epoch is held to the base policy too, not to the checkpoint it goes on from.
+    """
+    training = job.config.training
+    if not training.kl_coef or training.lora is not None:
+        return None
+    base = job.model_copy(update={"checkpoint": None})
+    return assemble_policy(base, None).model.eval().requires_grad_(False)
+
+
 def assemble_engine(policy: Policy, cfg: RolloutConfig) -> RolloutEngine:
     """The rollout engine on the policy's own weights."""
     from cures_core.rollout import build_engine

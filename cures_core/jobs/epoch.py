@@ -14,7 +14,7 @@ from cures_core.epoch import Progress, run_epoch
 from cures_core.errors import ConfigError
 from cures_core.faults import fault_point
 from cures_core.files import canonical_json, write_atomic
-from cures_core.jobs.assemble import assemble_engine, assemble_policy
+from cures_core.jobs.assemble import assemble_engine, assemble_policy, assemble_reference
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.spec import Job
 from cures_core.prompts import PromptSet
@@ -30,7 +30,7 @@ def run(job: Job, parent: Parent) -> None:
     resumed = latest_step(job.scratch)
     saved = resumed or (load_checkpoint(job.checkpoint) if job.checkpoint else None)
     policy = assemble_policy(job, saved)
-    trainer = TorchTrainer(policy, cfg.training, cfg.rollout.temperature or 1.0)
+    trainer = TorchTrainer(policy, cfg.training, cfg.rollout.temperature or 1.0, assemble_reference(job))
     prompts = PromptSet.read_parquet(job.prompts)
     curriculum = make_curriculum(cfg.curriculum, prompts, load_posterior(job.posterior), cfg.seed)
     progress = Progress()

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from cures_core.terms import Group, Outcome, Rollout
 
 Floats = npt.NDArray[np.float64]
-AdvantageName = Literal["grpo", "dr-grpo", "loo", "reinforce++"]
+AdvantageName = Literal["grpo", "dr-grpo", "loo", "reinforce++", "reinforce++-baseline"]
 WeightName = Literal["prompt", "rollout", "token"]
 _EPS = 1e-6
 
@@ -48,14 +48,20 @@ def group_advantages(rewards: Floats, name: AdvantageName) -> Floats:
 
 
 def batch_samples(
-    groups: Sequence[Group], advantage: AdvantageName, weight: WeightName, solved: float = 0.0
+    groups: Sequence[Group],
+    advantage: AdvantageName,
+    weight: WeightName,
+    solved: float = 0.0,
+    *,
+    keep_all: bool = False,
 ) -> list[Sample]:
-    """Samples with non-zero advantage, in the order of the groups.
+    """Samples with non-zero advantage (all known ones with `keep_all`), in the order of the groups.
 
     `solved` is the advantage of all-right groups. One rollout stands for such a group, with the weight of all: rollouts
     are exchangeable, so nothing is biased, and a batch full of solved prompts costs a row for each, not a group.
 
     `reinforce++` normalises the reward over all known rollouts of the batch (Hu 2025): no group baseline.
+    `reinforce++-baseline` takes the group's mean off first, then divides by the spread over the batch.
     """
     rewards, rollouts = [], []
     for group in groups:
@@ -65,9 +71,9 @@ def batch_samples(
         rollouts.append([r for r, _ in known])
         rewards.append(np.array([float(v.outcome is Outcome.CORRECT) for _, v in known]))
     if advantage == "reinforce++":
-        every = np.concatenate(rewards) if rewards else np.zeros(0)
-        spread = every.std() if len(every) else 0.0
-        advantages = [(r - every.mean()) / (spread + _EPS) if spread > 0 else np.zeros_like(r) for r in rewards]
+        advantages = _normalised(rewards)
+    elif advantage == "reinforce++-baseline":
+        advantages = _normalised([group_advantages(r, "dr-grpo") for r in rewards])
     else:
         advantages = [group_advantages(r, advantage) for r in rewards]
     weights = _weights(rollouts, weight)
@@ -77,8 +83,15 @@ def batch_samples(
             samples.append(Sample(group_rollouts[0], solved, sum(group_w)))
             continue
         rows = zip(group_rollouts, group_a, group_w, strict=True)
-        samples += [Sample(rollout, float(a), w) for rollout, a, w in rows if a != 0.0]
+        samples += [Sample(rollout, float(a), w) for rollout, a, w in rows if keep_all or a != 0.0]
     return samples
+
+
+def _normalised(values: Sequence[Floats]) -> list[Floats]:
+    """Mean 0 and deviation 1 over all values of the batch; zero where they all agree."""
+    every = np.concatenate(values) if values else np.zeros(0)
+    spread = every.std() if len(every) else 0.0
+    return [(v - every.mean()) / (spread + _EPS) if spread > 0 else np.zeros_like(v) for v in values]
 
 
 def _weights(rollouts: Sequence[Sequence[Rollout]], name: WeightName) -> list[list[float]]:

@@ -1,22 +1,24 @@
-"""The one-process trainer: AdamW on one device, micro-batches by a token budget, full or adapter weights."""
+"""The one-process trainer: AdamW on one device, packed micro-batches by a token budget, full or adapter weights."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from cures_core.config.training import TorchTrainerConfig
-from cures_core.errors import TrainingDiverged
+from cures_core.errors import ConfigError, OutOfMemory, TrainingDiverged
 from cures_core.optimizer_state import load_optimizer, optimizer_tensors
 from cures_core.policy.loading import Policy
 from cures_core.terms import Group
 from cures_core.training.advantages import Sample, batch_samples
-from cures_core.training.losses import clipped_surrogate, token_logprobs
+from cures_core.training.forward import completion_logprobs, keeps_rollouts_apart
+from cures_core.training.losses import kl_penalty, surrogate
+from cures_core.training.memory import MAX_HALVINGS, is_out_of_memory, release
+from cures_core.training.packing import MicroBatch, micro_batches
 
 _log = logging.getLogger(__name__)
 
@@ -31,37 +33,47 @@ class _Sums:
     clipped: int = 0
     gap: float = 0.0
     gap_max: float = 0.0
+    kl: float = 0.0
+    real: int = 0
+    columns: int = 0
 
 
 class TorchTrainer:
-    """See `PolicyTrainer`. `temperature` is the sampling temperature: log-probabilities are compared under it."""
+    """See `PolicyTrainer`. `temperature` is the sampling temperature: log-probabilities are compared under it.
 
-    def __init__(self, policy: Policy, cfg: TorchTrainerConfig, temperature: float) -> None:
+    `reference` is the base policy's model, needed only for a KL penalty on full weights; adapters are switched off
+    to get it. Raises `ConfigError` where it is missing.
+    """
+
+    def __init__(self, policy: Policy, cfg: TorchTrainerConfig, temperature: float, reference: Any = None) -> None:
         import torch
 
-        self._policy, self._cfg, self._temperature = policy, cfg, temperature
+        if cfg.kl_coef and reference is None and not hasattr(policy.model, "disable_adapter"):
+            raise ConfigError("training.kl_coef is above 0, which needs the base policy beside the trained one")
+        self._policy, self._cfg, self._temperature, self._reference = policy, cfg, temperature, reference
+        if cfg.gradient_checkpointing:
+            policy.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self._parameters = list(policy.trainable().values())
         self._optimizer = torch.optim.AdamW(
             self._parameters, lr=cfg.learning_rate, betas=cfg.betas, weight_decay=cfg.weight_decay
         )
         self._step = 0
         self._bad_steps = 0
+        self._micro_batch_tokens = cfg.micro_batch_tokens
+        self._share_rows: bool | None = None
 
     @property
     def model(self) -> Any:
         return self._policy.model
 
     def update(self, groups: Sequence[Group]) -> Mapping[str, float]:
-        samples = batch_samples(groups, self._cfg.advantage, self._cfg.loss_weight, self._cfg.solved_advantage)
-        rate = self._cfg.learning_rate * min(1.0, (self._step + 1) / max(1, self._cfg.warmup_steps))
+        cfg = self._cfg
+        samples = batch_samples(groups, cfg.advantage, cfg.loss_weight, cfg.solved_advantage, keep_all=cfg.kl_coef > 0)
+        rate = cfg.learning_rate * min(1.0, (self._step + 1) / max(1, cfg.warmup_steps))
         self._step += 1
-        if not samples:
+        if not any(sample.advantage for sample in samples):
             return {"updated": 0.0, "learning_rate": rate, "tokens_trained": 0.0}
-        self._policy.model.train()
-        self._optimizer.zero_grad(set_to_none=True)
-        sums = _Sums()
-        for rows in micro_batches(samples, self._cfg.micro_batch_tokens):
-            self._backward(rows, sums)
+        sums = self._gradients(samples)
         norm = self._clip_gradients()
         updated = math.isfinite(norm) and math.isfinite(sums.loss)
         if updated:
@@ -69,59 +81,108 @@ class TorchTrainer:
             for group in self._optimizer.param_groups:
                 group["lr"] = rate
             self._optimizer.step()
-        else:
-            self._count_bad_step(sums.loss, norm)
         self._optimizer.zero_grad(set_to_none=True)
-        return {
-            "updated": float(updated),
-            "learning_rate": rate,
-            "loss": sums.loss if math.isfinite(sums.loss) else 0.0,
-            "grad_norm": norm if math.isfinite(norm) else 0.0,
-            "non_finite": float(not updated),
-            "tokens_trained": float(sums.tokens),
-            "entropy": sums.entropy / sums.tokens,
-            "clipped_share": sums.clipped / sums.tokens,
-            "logprob_gap_mean": sums.gap / sums.tokens,
-            "logprob_gap_max": sums.gap_max,
-        }
+        if not updated:
+            self._count_bad_step(sums.loss, norm)
+        return {"updated": float(updated), "learning_rate": rate, **self._figures(sums, norm, updated)}
 
-    def _backward(self, rows: Sequence[Sample], sums: _Sums) -> None:
+    def _gradients(self, samples: Sequence[Sample]) -> _Sums:
+        """Gradients of the whole batch. Where memory runs out: again from the start, with smaller micro-batches."""
+        self._policy.model.train()
+        if self._share_rows is None:
+            self._share_rows = keeps_rollouts_apart(self._policy.model, self._policy.device)
+            if not self._share_rows:
+                _log.warning("this model mixes rollouts that share a row: they are padded instead of packed")
+        for halvings in range(MAX_HALVINGS + 1):
+            if halvings:
+                self._micro_batch_tokens = max(1, self._micro_batch_tokens // 2)
+                _log.warning(
+                    "step %d: out of memory; micro-batches are halved to %d tokens, the batch stays the same",
+                    self._step,
+                    self._micro_batch_tokens,
+                )
+                release()
+            if (sums := self._attempt(samples)) is not None:
+                return sums
+        self._optimizer.zero_grad(set_to_none=True)
+        raise OutOfMemory(
+            f"step {self._step} does not fit into memory, not even with micro-batches of {self._micro_batch_tokens} "
+            "tokens: set training.gradient_checkpointing = true, lower rollout.max_new_tokens, or train adapters"
+        )
+
+    def _attempt(self, samples: Sequence[Sample]) -> _Sums | None:
+        """None where memory ran out. Returns before the next attempt starts, so that the error's frames are gone."""
+        sums = _Sums()
+        self._optimizer.zero_grad(set_to_none=True)
+        pad, share = self._policy.tokenizer.pad_token_id, bool(self._share_rows)
+        try:
+            for batch in micro_batches(samples, self._micro_batch_tokens, pad, share_rows=share):
+                self._backward(batch, sums)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+        return sums
+
+    def _backward(self, batch: MicroBatch, sums: _Sums) -> None:
         import torch
 
-        ids, attention, mask, sampler_logp, width = _pad(rows, self._policy.tokenizer.pad_token_id)
-        device = self._policy.device
-        ids_RL, attention_RL = torch.from_numpy(ids).to(device), torch.from_numpy(attention).to(device)
-        mask_RT, sampler_RT = torch.from_numpy(mask).to(device), torch.from_numpy(sampler_logp).to(device)
-        positions_RL = (attention_RL.cumsum(-1) - 1).clamp(min=0)
-        logits_RTV = self._policy.model(
-            input_ids=ids_RL,
-            attention_mask=attention_RL,
-            position_ids=positions_RL,
-            logits_to_keep=width + 1,
-            use_cache=False,
-        ).logits[:, :-1]
-        logp_RT, entropy_RT = token_logprobs(logits_RTV, ids_RL[:, -width:], self._temperature)
-        advantage_R = torch.tensor([s.advantage for s in rows], dtype=torch.float32, device=device)
-        loss_RT, clipped_RT = clipped_surrogate(
-            logp_RT, sampler_RT, advantage_R, mask_RT, self._cfg.clip_low, self._cfg.clip_high
+        cfg, device = self._cfg, self._policy.device
+        logp_N, entropy_N = completion_logprobs(self._policy.model, batch, self._temperature, device)
+        sampler_N, rollout_N = (torch.from_numpy(a).to(device) for a in (batch.sampler_logprobs, batch.rollout))
+        advantage_S, weight_S = (
+            torch.tensor(values, dtype=torch.float32, device=device)
+            for values in ([s.advantage for s in batch.samples], [self._token_weight(s) for s in batch.samples])
         )
-        weight_R = torch.tensor([self._token_weight(s) for s in rows], dtype=torch.float32, device=device)
-        loss = (loss_RT.sum(1) * weight_R).sum()
+        loss_N, clipped_N = surrogate(
+            logp_N, sampler_N, advantage_S[rollout_N], cfg.clip_low, cfg.clip_high, cfg.ratio, rollout_N
+        )
+        if cfg.kl_coef:
+            kl_N = kl_penalty(logp_N, self._reference_logprobs(batch), cfg.kl_estimator)
+            loss_N = loss_N + cfg.kl_coef * kl_N
+            sums.kl += float(kl_N.detach().sum())
+        loss = (loss_N * weight_S[rollout_N]).sum()
         loss.backward()
         with torch.no_grad():
-            gap_RT = torch.where(mask_RT, (logp_RT - sampler_RT).abs(), 0.0)
+            gap_N = (logp_N - sampler_N).abs()
             sums.loss += float(loss)
-            sums.tokens += int(mask_RT.sum())
-            sums.entropy += float(torch.where(mask_RT, entropy_RT, 0.0).sum())
-            sums.clipped += int(clipped_RT.sum())
-            sums.gap += float(gap_RT.sum())
-            sums.gap_max = max(sums.gap_max, float(gap_RT.max()))
+            sums.tokens += len(batch.targets)
+            sums.entropy += float(entropy_N.sum())
+            sums.clipped += int(clipped_N.sum())
+            sums.gap += float(gap_N.sum())
+            sums.gap_max = max(sums.gap_max, float(gap_N.max()))
+            sums.real += batch.tokens
+            sums.columns += batch.ids.size
+
+    def _reference_logprobs(self, batch: MicroBatch) -> Any:
+        """Log-probabilities (N,) of the completion tokens under the base policy."""
+        import torch
+
+        adapted = self._reference is None
+        model = self._policy.model if adapted else self._reference
+        with torch.no_grad(), model.disable_adapter() if adapted else nullcontext():
+            return completion_logprobs(model, batch, self._temperature, self._policy.device)[0]
 
     def _token_weight(self, sample: Sample) -> float:
         length = len(sample.rollout.token_ids)
         if self._cfg.loss_weight == "token" or self._cfg.length_norm is None:
             return sample.weight / length
         return sample.weight / self._cfg.length_norm
+
+    def _figures(self, sums: _Sums, norm: float, updated: bool) -> dict[str, float]:
+        return {
+            "loss": sums.loss if math.isfinite(sums.loss) else 0.0,
+            "grad_norm": norm if math.isfinite(norm) else 0.0,
+            "non_finite": float(not updated),
+            "tokens_trained": float(sums.tokens),
+            "entropy": _finite(sums.entropy / sums.tokens),
+            "clipped_share": sums.clipped / sums.tokens,
+            "logprob_gap_mean": _finite(sums.gap / sums.tokens),
+            "logprob_gap_max": _finite(sums.gap_max),
+            "packing": sums.real / sums.columns,
+            "micro_batch_tokens": float(self._micro_batch_tokens),
+            **({"kl": _finite(sums.kl / sums.tokens)} if self._cfg.kl_coef else {}),
+        }
 
     def _clip_gradients(self) -> float:
         import torch
@@ -139,51 +200,21 @@ class TorchTrainer:
             )
 
     def state_dict(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        state = {"step": self._step, "bad_steps": self._bad_steps}
+        state = {
+            "step": self._step,
+            "bad_steps": self._bad_steps,
+            "micro_batch_tokens": self._micro_batch_tokens,
+        }
         return self._policy.trainable(), optimizer_tensors(self._optimizer), state
 
     def load_state_dict(self, weights: dict[str, Any], optimizer: dict[str, Any], state: Mapping[str, Any]) -> None:
         self._policy.load_trainable(weights)
         load_optimizer(self._optimizer, optimizer)
         self._step, self._bad_steps = int(state["step"]), int(state["bad_steps"])
+        # What once did not fit stays halved: a resumed epoch sums in the same order as an uninterrupted one.
+        halved = int(state.get("micro_batch_tokens", self._cfg.micro_batch_tokens))
+        self._micro_batch_tokens = min(halved, self._cfg.micro_batch_tokens)
 
 
-def micro_batches(samples: Sequence[Sample], max_tokens: int) -> list[list[Sample]]:
-    """Split into batches of at most `max_tokens` padded tokens (one rollout may exceed it alone), longest first."""
-    order = sorted(range(len(samples)), key=lambda i: (-_length(samples[i]), i))
-    batches: list[list[Sample]] = []
-    prompt = completion = 0
-    for i in order:
-        p, c = len(samples[i].rollout.prompt_ids), len(samples[i].rollout.token_ids)
-        grown = (max(prompt, p) + max(completion, c)) * (len(batches[-1]) + 1 if batches else 1)
-        if not batches or grown > max_tokens:
-            batches.append([])
-            prompt = completion = 0
-        batches[-1].append(samples[i])
-        prompt, completion = max(prompt, p), max(completion, c)
-    return batches
-
-
-def _length(sample: Sample) -> int:
-    return len(sample.rollout.prompt_ids) + len(sample.rollout.token_ids)
-
-
-def _pad(rows: Sequence[Sample], pad: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
-    """Prompts padded on the left, completions on the right, so that all completions start in one column.
-
-    Returns ids (R, P+T), attention (R, P+T), completion mask (R, T), sampler log-probabilities (R, T), T.
-    """
-    prompt = max(len(s.rollout.prompt_ids) for s in rows)
-    width = max(len(s.rollout.token_ids) for s in rows)
-    ids = np.full((len(rows), prompt + width), pad, dtype=np.int64)
-    attention = np.zeros_like(ids)
-    mask = np.zeros((len(rows), width), dtype=bool)
-    logp = np.zeros((len(rows), width), dtype=np.float32)
-    for i, sample in enumerate(rows):
-        r = sample.rollout
-        start, end = prompt - len(r.prompt_ids), prompt + len(r.token_ids)
-        ids[i, start:end] = r.prompt_ids + r.token_ids
-        attention[i, start:end] = 1
-        mask[i, : len(r.token_ids)] = True
-        logp[i, : len(r.token_ids)] = r.logprobs
-    return ids, attention, mask, logp, width
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else 0.0

@@ -11,12 +11,12 @@ import torch
 
 from cures_core.config.policy import WarmStartPolicy
 from cures_core.config.training import LoraConfig, TorchTrainerConfig
-from cures_core.errors import TrainingDiverged
+from cures_core.errors import ConfigError, OutOfMemory, TrainingDiverged
 from cures_core.policy.characters import character_model, character_tokenizer
 from cures_core.policy.loading import Policy
 from cures_core.terms import FinishReason, Group, Outcome, Prompt, Request, Rollout, Verdict
-from cures_core.training.losses import clipped_surrogate, token_logprobs
-from cures_core.training.torch_trainer import TorchTrainer, micro_batches
+from cures_core.training.losses import token_logprobs
+from cures_core.training.torch_trainer import TorchTrainer
 
 TINY = WarmStartPolicy(hidden_size=16, layers=1, heads=2)
 
@@ -82,17 +82,6 @@ def test_micro_batching_changes_no_result_beyond_float_tolerance() -> None:
         assert torch.allclose(value, split[name], atol=2e-4), name
 
 
-def test_micro_batches_keep_every_sample_within_the_budget() -> None:
-    from cures_core.training.advantages import batch_samples
-
-    samples = batch_samples(groups(policy(), num=6), "grpo", "prompt")
-    batches = micro_batches(samples, 24)
-    assert sorted(id(s) for b in batches for s in b) == sorted(id(s) for s in samples)
-    for b in batches:
-        p, c = max(len(s.rollout.prompt_ids) for s in b), max(len(s.rollout.token_ids) for s in b)
-        assert len(b) * (p + c) <= 24 or len(b) == 1
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -106,6 +95,12 @@ def test_micro_batches_keep_every_sample_within_the_budget() -> None:
         {"warmup_steps": 10},
         {"clip_low": 1e-4, "clip_high": 1e-4},
         {"clip_high": 1e-4, "clip_low": 0.2},
+        {"ratio": "sequence", "grad_clip": 0.0},
+        {"loss": "dapo", "grad_clip": 0.0},
+        {"loss": "rloo", "grad_clip": 0.0},
+        {"loss": "reinforce++", "grad_clip": 0.0},
+        {"loss": "reinforce++-baseline", "grad_clip": 0.0},
+        {"loss": "dr-grpo", "length_norm": 6.0, "grad_clip": 0.0},
     ],
 )
 def test_every_option_changes_the_result(change: dict[str, Any]) -> None:
@@ -167,28 +162,6 @@ def test_resumed_training_equals_uninterrupted_training() -> None:
     assert all(torch.equal(v, straight[k]) for k, v in q.trainable().items())
 
 
-def test_surrogate_by_hand_and_asymmetric_clip() -> None:
-    logp = torch.log(torch.tensor([[1.5, 0.5], [1.5, 0.5]]))
-    zero, mask = torch.zeros(2, 2), torch.ones(2, 2, dtype=torch.bool)
-    loss, clipped = clipped_surrogate(logp, zero, torch.tensor([1.0, -1.0]), mask, 0.2, 0.3)
-    assert torch.allclose(loss, torch.tensor([[-1.3, -0.5], [1.5, 0.8]]))
-    assert clipped.tolist() == [[True, False], [False, True]]
-
-
-def test_gradient_matches_finite_differences() -> None:
-    torch.manual_seed(1)
-    logits = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
-    ids = torch.tensor([[0, 1, 2], [3, 4, 0]])
-    mask = torch.tensor([[True, True, False], [True, True, True]])
-    old = torch.full((2, 3), -1.6, dtype=torch.float64)
-
-    def loss(x: torch.Tensor) -> torch.Tensor:
-        logp = torch.log_softmax(x / 0.7, -1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
-        return clipped_surrogate(logp, old, torch.tensor([1.0, -2.0], dtype=torch.float64), mask, 0.2, 0.2)[0].sum()
-
-    assert torch.autograd.gradcheck(loss, (logits,))
-
-
 def test_adapters_train_only_themselves() -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -219,3 +192,95 @@ def test_adapters_train_only_themselves() -> None:
     assert trainer.update(groups(p))["updated"] == 1.0
     assert all(torch.equal(v, frozen[k]) for k, v in p.model.named_parameters() if not v.requires_grad)
     assert any(v.abs().sum() > 0 for k, v in p.trainable().items() if "lora_B" in k)
+
+
+class _Limited:
+    """Lets a model run out of memory on more than `limit` columns."""
+
+    def __init__(self, model: Any, limit: int) -> None:
+        self.calls: list[int] = []
+        self._limit, self._forward, self._model = limit, model.forward, model
+        model.forward = self.forward
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        self.calls.append(kwargs["input_ids"].numel())
+        if self.calls[-1] > self._limit:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return self._forward(*args, **kwargs)
+
+
+def test_out_of_memory_halves_micro_batches_and_keeps_the_batch(caplog: pytest.LogCaptureFixture) -> None:
+    cfg = TorchTrainerConfig(learning_rate=1e-3, micro_batch_tokens=128)
+    whole, roomy = step(cfg)
+    p = policy()
+    trainer, batch = TorchTrainer(p, cfg, 1.0), groups(p)
+    _Limited(p.model, 40)
+    figures = trainer.update(batch)
+    assert figures["micro_batch_tokens"] == 32.0
+    assert caplog.text.count("micro-batches are halved") == 2
+    assert figures["grad_norm"] == pytest.approx(roomy["grad_norm"], rel=1e-4)
+    assert all(torch.allclose(v, whole[k], atol=2e-4) for k, v in p.trainable().items())
+    assert trainer.state_dict()[2]["micro_batch_tokens"] == 32
+
+
+def test_out_of_memory_is_an_error_after_three_halvings() -> None:
+    p = policy()
+    trainer, batch = TorchTrainer(p, TorchTrainerConfig(learning_rate=1e-3, micro_batch_tokens=128), 1.0), groups(p)
+    before = {k: v.detach().clone() for k, v in p.trainable().items()}
+    limited = _Limited(p.model, 6)  # as much as the question whether rollouts may share a row takes
+    with pytest.raises(OutOfMemory, match="gradient_checkpointing"):
+        trainer.update(batch)
+    assert len([n for n in limited.calls if n > 6]) == 4
+    assert all(torch.equal(v, before[k]) for k, v in p.trainable().items())
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+    p = policy()
+    trainer, batch = TorchTrainer(p, TorchTrainerConfig(learning_rate=1e-3), 1.0), groups(p)
+    p.model.forward = lambda **_: (_ for _ in ()).throw(RuntimeError("shapes do not match"))
+    with pytest.raises(RuntimeError, match="shapes"):
+        trainer.update(batch)
+
+
+def test_gradient_checkpointing_changes_no_result_and_recomputes() -> None:
+    plain, _ = step(TorchTrainerConfig(learning_rate=1e-3))
+    p = policy()
+    trainer, batch = (
+        TorchTrainer(p, TorchTrainerConfig(learning_rate=1e-3, gradient_checkpointing=True), 1.0),
+        groups(p),
+    )
+    calls: list[int] = []
+    p.model.transformer.h[0].attn.register_forward_pre_hook(lambda *_: calls.append(1))
+    trainer.update(batch)
+    assert len(calls) == 3 + 2  # the question whether rows can be shared; forward, and again for backward
+    assert all(torch.allclose(v, plain[k], atol=1e-6) for k, v in p.trainable().items())
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_kl_to_the_base_policy(estimator: Any) -> None:
+    p, reference = policy(), policy()
+    batch = groups(p)
+    cfg = TorchTrainerConfig(learning_rate=1e-2, kl_coef=1.0, kl_estimator=estimator, grad_clip=0.0)
+    trainer = TorchTrainer(p, cfg, 1.0, reference.model)
+    assert trainer.update(batch)["kl"] == pytest.approx(0.0, abs=1e-6)
+    assert abs(trainer.update(batch)["kl"]) > 1e-3  # k1 of one batch may be negative
+    free, _ = step(TorchTrainerConfig(learning_rate=1e-2, grad_clip=0.0), steps=2)
+    assert any(not torch.allclose(v, free[k], atol=1e-5) for k, v in p.trainable().items())
+
+
+def test_a_kl_penalty_on_full_weights_wants_the_base_policy_and_without_one_no_copy_is_used() -> None:
+    with pytest.raises(ConfigError, match="kl_coef"):
+        TorchTrainer(policy(), TorchTrainerConfig(learning_rate=1e-3, kl_coef=0.1), 1.0)
+    p, reference = policy(), policy()
+    reference.model.forward = None
+    batch = groups(p)
+    assert TorchTrainer(p, TorchTrainerConfig(learning_rate=1e-3), 1.0, reference.model).update(batch)["updated"] == 1.0
+
+
+def test_a_recipe_fills_in_what_the_profile_leaves_open() -> None:
+    cfg = TorchTrainerConfig(learning_rate=1e-3, loss="dapo")
+    assert (cfg.loss_weight, cfg.clip_high, cfg.clip_low) == ("token", 0.28, 0.2)
+    assert TorchTrainerConfig(learning_rate=1e-3, loss="dapo", clip_high=0.3).clip_high == 0.3
+    assert TorchTrainerConfig.model_validate_json(cfg.model_dump_json()) == cfg
+    with pytest.raises(ValueError, match="length_norm"):
+        TorchTrainerConfig(learning_rate=1e-3, loss="dr-grpo")

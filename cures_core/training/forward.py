@@ -1,0 +1,67 @@
+"""One forward pass over a micro-batch: log-probabilities and entropies of its completion tokens, and of no others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from cures_core.training.losses import token_logprobs
+from cures_core.training.packing import MicroBatch
+
+
+def completion_logprobs(model: Any, batch: MicroBatch, temperature: float, device: Any) -> tuple[Any, Any]:
+    """(log-probability (N,), entropy (N,)) of the completion tokens under softmax(logits / temperature), float32."""
+    import torch
+
+    ids, positions = (torch.from_numpy(a).to(device) for a in (batch.ids, batch.positions))
+    predictors, targets = (torch.from_numpy(a).to(device) for a in (batch.predictors, batch.targets))
+    with _head_on(model, predictors):
+        logits_1NV = model(input_ids=ids, position_ids=positions, use_cache=False).logits
+    return token_logprobs(logits_1NV[0], targets, temperature)
+
+
+@contextmanager
+def _head_on(model: Any, columns: Any) -> Iterator[None]:
+    """Let the output head see the given columns alone: logits of prompts and padding are never made.
+
+    A hook, so that whatever the model does to its logits (a scale, a soft cap) stays the model's affair.
+    """
+    head = model.get_output_embeddings()
+
+    def choose(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (inputs[0].flatten(0, 1)[columns].unsqueeze(0),)
+
+    handle = head.register_forward_pre_hook(choose)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def keeps_rollouts_apart(model: Any, device: Any) -> bool:
+    """Does attention stay inside a rollout where several share a row? Asked of the model itself, with six tokens.
+
+    Models that carry a state along the row (state-space layers), or that do not read `position_ids`, do not.
+    """
+    import torch
+
+    vocabulary = int(model.config.get_text_config(decoder=True).vocab_size)
+    first, second = [1 % vocabulary, 2 % vocabulary, 3 % vocabulary], [2 % vocabulary, 4 % vocabulary, 1 % vocabulary]
+
+    def last(ids: list[int], positions: list[int]) -> Any:
+        with torch.no_grad():
+            return (
+                model(
+                    input_ids=torch.tensor([ids], device=device),
+                    position_ids=torch.tensor([positions], device=device),
+                    use_cache=False,
+                )
+                .logits[0, -1]
+                .float()
+            )
+
+    alone = last(second, [0, 1, 2])
+    shared = last(first + second, [0, 1, 2, 0, 1, 2])
+    joined = last(first + second, [0, 1, 2, 3, 4, 5])
+    return bool((shared - alone).abs().max() <= max(1e-5, 0.05 * float((joined - alone).abs().max())))
