@@ -18,9 +18,13 @@ from cures_core.errors import ConfigError
 from cures_core.files import canonical_json, write_atomic
 from cures_core.prompts import PromptSet, load_prompts, reasons_table, require_acceptable
 from cures_core.prompts.diff import Difference, difference
+from flows.flag_commands import flag, flags, unflag
 from tasks.validation.validator import describe, validate
 
-app = typer.Typer(help="Check, convert, describe and compare prompt sets.", no_args_is_help=True)
+app = typer.Typer(help="Check, convert, describe, compare and flag prompts.", no_args_is_help=True)
+app.command("flag")(flag)
+app.command("unflag")(unflag)
+app.command("flags")(flags)
 
 Format = Annotated[str, typer.Option("--format", help="auto, jsonl, json, csv, parquet or arrow.")]
 ProblemColumn = Annotated[
@@ -44,6 +48,7 @@ def validate_command(
     suite: Annotated[list[str] | None, typer.Option(help="NAME=PATH of an evaluation suite to keep apart.")] = None,
     contamination: Annotated[str, typer.Option(help="drop, warn or reject prompts that a suite holds.")] = "drop",
     out: Annotated[Path | None, typer.Option(help="Keep the clean set, the lists of rows and the pages here.")] = None,
+    flag_list: Annotated[str | None, typer.Option("--flags", help="List of flagged prompts to leave out.")] = None,
     kind: Format = "auto",
     problem: ProblemColumn = None,
     answer: AnswerColumn = None,
@@ -62,7 +67,7 @@ def validate_command(
             summary = _validate_profile(config, suites, folder)
         else:
             data = _data(path, kind, columns, problem_rule, answer_rule, max_reject_share, contamination)
-            summary = validate(data, suites, folder)
+            summary = validate(data.model_copy(update={"flags": flag_list}), suites, folder)
     if as_json:
         _print_json(summary)
         return

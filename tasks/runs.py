@@ -15,6 +15,7 @@ from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError, CuresError, MissingInput
 from cures_core.faults import arm
 from cures_core.files import canonical_json, digest_json
+from cures_core.prompts.flags import flags_digest, read_flags
 from cures_core.prompts.lines import Snapshot
 from tasks.builtin_data import ensure_builtin
 from tasks.records import Record, RunRef
@@ -55,6 +56,8 @@ def run_name(config: RunConfig) -> tuple[str, str]:
     if not path.exists():
         raise MissingInput(f"{path}: no such prompt set; set data.path to a JSONL or Parquet file")
     data_digest = Snapshot.of(path).digest
+    if config.data.flags is not None:  # other flags, another set; the same flags again, the same run again
+        data_digest = digest_json([data_digest, flags_digest(read_flags(Path(config.data.flags)))])
     decisive = config.model_dump(mode="json", exclude={"faults", "store", "retrain"})
     return f"{config.name}-{digest_json([decisive, data_digest])[:8]}", data_digest
 

@@ -56,7 +56,7 @@ def validate_dataset(run: RunRef) -> Record:
 
 def _settings(cfg: SuiteConfig | Any) -> dict[str, Any]:
     """What decides the outcome beside the bytes: a file may be moved without being validated again."""
-    return cfg.model_dump(mode="json", exclude={"path"})
+    return cfg.model_dump(mode="json", exclude={"path", "flags"})
 
 
 def _tokenizer_source(cfg: RunConfig) -> str:

@@ -55,6 +55,8 @@ class PromptFile(Strict):
     max_reject_share: float = Field(default=0.05, ge=0, le=1)
     """Largest share of rows that may be rejected. Above it the whole file is refused: something is wrong with it, and
     what is left would be a biased sample. Dropped copies and contaminated rows do not count."""
+    max_reason_share: dict[str, float] = Field(default_factory=dict)
+    """Largest share of rows that may show a reason, by its code, whatever becomes of those rows; 0 allows none."""
 
 
 class DataConfig(PromptFile):
@@ -62,6 +64,8 @@ class DataConfig(PromptFile):
 
     contamination: Literal["drop", "warn", "reject"] = "drop"
     """What happens to prompts that an evaluation suite holds too: left out, kept with a warning, or the set refused."""
+    flags: str | None = None
+    """List of prompts that people have taken out (`cures data flag`), here and in the suites. None: no list."""
 
 
 class SuiteConfig(PromptFile):

@@ -190,6 +190,7 @@ REASONS: Mapping[str, Reason] = {
     "contradictory_answer": Reason(
         _X, "the same problem with different answers", "Find out which is right; drop the other."
     ),
+    "flagged": Reason(_D, "a person has flagged it", "`cures data unflag ID` gives it back."),
     "eval_leak": Reason(_D, "an evaluation suite holds this problem", "Leave it out of training."),
     "eval_leak_kept": Reason(_W, "an evaluation suite holds this problem; kept", 'Set contamination = "drop".'),
     "eval_near": Reason(

@@ -71,6 +71,10 @@ def load_prompts(cfg: PromptFile, *, check_gold: Gold | None = None, count_token
     """
     if cfg.max_problem_tokens is not None and count_tokens is None:
         raise ConfigError(f"{cfg.path}: max_problem_tokens needs a tokenizer, and this command has none; leave it out")
+    if unknown := sorted(set(cfg.max_reason_share) - set(REASONS)):
+        raise ConfigError(
+            f"{cfg.path}: max_reason_share names {unknown[0]!r}; reasons are {', '.join(sorted(REASONS))}"
+        )
     snapshot = Snapshot.of(Path(cfg.path))
     judge_gold = None if check_gold is None else lru_cache(_ANSWERS_REMEMBERED)(check_gold)
     columns, rows = open_rows(cfg)
@@ -96,8 +100,10 @@ def annotated(loaded: Loaded, found: Iterable[tuple[int, Flaw]]) -> Loaded:
 
 
 def require_acceptable(loaded: Loaded, cfg: PromptFile) -> None:
-    """`DataRejected` with a table of reasons if too large a share of the rows was rejected, or if no prompt is left."""
+    """`DataRejected` with a table of reasons if too large a share of the rows was rejected or shows a limited reason,
+    or if no prompt is left."""
     share = loaded.rejected / max(loaded.rows_read, 1)
+    _require_reasons(loaded, cfg)
     if len(loaded.prompts) and share <= cfg.max_reject_share:
         return
     head = (
@@ -105,6 +111,17 @@ def require_acceptable(loaded: Loaded, cfg: PromptFile) -> None:
         f"{cfg.max_reject_share:.1%}), {loaded.dropped:,} dropped, {len(loaded.prompts):,} kept."
     )
     raise DataRejected("\n".join([head, *reasons_table(loaded)]) if loaded.rows_read else f"{loaded.file}: no rows")
+
+
+def _require_reasons(loaded: Loaded, cfg: PromptFile) -> None:
+    for reason, allowed in sorted(cfg.max_reason_share.items()):
+        number = loaded.counts.get(reason, 0)
+        if number > allowed * loaded.rows_read:
+            example = next((d.message for d in [*loaded.quarantine, *loaded.warnings] if d.reason == reason), "")
+            raise DataRejected(
+                f"{loaded.file}: {number:,} of {loaded.rows_read:,} rows show {reason} "
+                f"({number / loaded.rows_read:.1%}, allowed {allowed:.1%}). First: {example}"
+            )
 
 
 def reasons_table(loaded: Loaded) -> list[str]:

@@ -13,6 +13,7 @@ from cures_core.files import canonical_json, write_atomic
 from cures_core.prompts import Loaded, PromptSet, annotated, load_prompts, require_acceptable
 from cures_core.prompts.checks import Gold, Tokens
 from cures_core.prompts.defects import Defect
+from cures_core.prompts.flags import flagged_rows, flags_digest, read_flags
 from cures_core.prompts.overlap import KINDS, Match, find_overlap, overlap_flaw
 from tasks.validation.expectations import run_expectations
 
@@ -38,8 +39,11 @@ def validate(
     out_dir.mkdir(parents=True, exist_ok=True)
     if twice := [name for name, number in Counter(suite.name for suite in suites).items() if number > 1]:
         raise ConfigError(f"two evaluation suites are named {twice[0]!r}; give each its own name")
-    read = {s.name: load_prompts(s, check_gold=check_gold, count_tokens=count_tokens) for s in suites}
-    loaded = load_prompts(cfg, check_gold=check_gold, count_tokens=count_tokens)
+    flags = {} if cfg.flags is None else read_flags(Path(cfg.flags))
+    read = {
+        s.name: _unflagged(load_prompts(s, check_gold=check_gold, count_tokens=count_tokens), flags) for s in suites
+    }
+    loaded = _unflagged(load_prompts(cfg, check_gold=check_gold, count_tokens=count_tokens), flags)
     matches = list(find_overlap(loaded.prompts, {name: suite.prompts for name, suite in read.items()}))
     clean = annotated(loaded, ((i, overlap_flaw(match, cfg.contamination)) for i, match in matches))
     files = [clean, *read.values()]
@@ -59,10 +63,19 @@ def validate(
         "prompts": describe(clean),
         "suites": {name: describe(suite) for name, suite in read.items()},
         "contamination": contamination_table(cfg, loaded, matches, list(read)),
+        "flags": {
+            "version": flags_digest(flags),
+            "listed": len(flags),
+            "taken_out": sum(file.counts.get("flagged", 0) for file in files),
+        },
         "expectations": {key: expectations[key] for key in ("success", "failed_critical")},
     }
     write_atomic(out_dir / "validation.json", canonical_json(summary))
     return summary
+
+
+def _unflagged(loaded: Loaded, flags: dict[str, str]) -> Loaded:
+    return annotated(loaded, flagged_rows(loaded.prompts, flags)) if flags else loaded
 
 
 def describe(loaded: Loaded) -> dict[str, Any]:

@@ -125,3 +125,20 @@ def test_validate_needs_one_source_of_truth(train: Path) -> None:
         run("validate", train, "--suite", f"Big Exam={train}")
     with pytest.raises(MissingInput, match="no such file"):
         run("validate", "nowhere.jsonl")
+
+
+def test_flags_are_set_listed_honoured_and_lifted(train: Path, tmp_path: Path) -> None:
+    run("import", train, tmp_path / "clean.jsonl")
+    prompt_id = json.loads((tmp_path / "clean.jsonl").read_text().splitlines()[0])["id"]
+    flags = tmp_path / "flags.jsonl"
+    figures = run_json("flag", prompt_id, "--reason", "wrong gold", "--list", flags)
+    assert (figures["flagged"], figures["active"]) == (1, 1)
+    assert run_json("flags", "--list", flags)["flags"] == {prompt_id: "wrong gold"}
+    assert run_json("validate", train, "--flags", flags)["prompts"]["reasons"]["flagged"] == 1
+    assert "1 unflagged, 0 flagged now" in run("unflag", prompt_id, "--list", flags)
+    assert "flagged" not in run_json("validate", train, "--flags", flags)["prompts"]["reasons"]
+    source = jsonl(tmp_path / "wanted.jsonl", [{"id": prompt_id, "reason": "unclear"}])
+    run("flag", "--from", source, "--list", flags)
+    assert f"{prompt_id}  unclear" in run("flags", "--list", flags)
+    with pytest.raises(ConfigError, match="name the ids"):
+        run("flag", "--list", flags)

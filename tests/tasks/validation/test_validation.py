@@ -10,6 +10,7 @@ import pytest
 from cures_core.config.data import DataConfig, SuiteConfig
 from cures_core.errors import ConfigError, DataRejected
 from cures_core.prompts import PromptSet, make_prompt
+from cures_core.prompts.flags import add
 from tasks.validation import validate
 from tasks.validation.expectations import run_expectations
 from tests.cures_core.prompts.files import jsonl
@@ -112,6 +113,36 @@ def test_the_verifier_and_the_tokenizer_have_their_say(data: DataConfig, tmp_pat
         cfg, [], tmp_path / "out", lambda answer: "too big" if answer == "78" else None, lambda text: len(text.split())
     )["prompts"]["reasons"]
     assert (counts["gold_rejected"], counts["too_many_tokens"]) == (1, 1)
+
+
+def test_flagged_prompts_leave_training_and_suites(data: DataConfig, suite: SuiteConfig, tmp_path: Path) -> None:
+    flags = tmp_path / "flags.jsonl"
+    ids = [make_prompt(ROWS[3]["problem"], "6").id, make_prompt("What is the sum of 2 and 2?", "4").id, "f" * 32]
+    add(flags, "flag", [(i, "wrong gold") for i in ids])
+    cfg = data.model_copy(update={"flags": str(flags)})
+    summary = validate(cfg, [suite], tmp_path / "flagged")
+    assert (summary["prompts"]["reasons"]["flagged"], summary["prompts"]["kept"]) == (1, 39)
+    assert (summary["suites"]["exam"]["reasons"]["flagged"], summary["suites"]["exam"]["kept"]) == (1, 1)
+    assert (summary["flags"]["listed"], summary["flags"]["taken_out"]) == (3, 2)
+    assert ids[0] not in PromptSet.read_parquet(tmp_path / "flagged/prompts.parquet").ids
+    (note,) = [d for d in read(tmp_path / "flagged/quarantine.jsonl") if d["line"] == 4]
+    assert (note["reason"], note["detail"]) == ("flagged", "wrong gold")
+    add(flags, "unflag", [(i, "") for i in ids])
+    assert ids[0] in validate_ids(cfg, tmp_path / "back")
+
+
+def validate_ids(cfg: DataConfig, out: Path) -> list[str]:
+    validate(cfg, [], out)
+    return PromptSet.read_parquet(out / "prompts.parquet").ids
+
+
+def test_a_reason_can_have_its_own_limit(data: DataConfig, suite: SuiteConfig, tmp_path: Path) -> None:
+    limits = {"eval_leak": 1 / 42}
+    validate(data.model_copy(update={"max_reason_share": limits}), [suite], tmp_path / "allowed")
+    with pytest.raises(DataRejected, match=r"1 of 42 rows show eval_leak \(2\.4%, allowed 0\.0%\). First: .*:41"):
+        validate(data.model_copy(update={"max_reason_share": {"eval_leak": 0.0}}), [suite], tmp_path / "refused")
+    with pytest.raises(ConfigError, match="max_reason_share names 'bad_karma'"):
+        validate(data.model_copy(update={"max_reason_share": {"bad_karma": 0.0}}), [], tmp_path / "none")
 
 
 # Great Expectations
