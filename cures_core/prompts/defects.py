@@ -190,6 +190,8 @@ REASONS: Mapping[str, Reason] = {
     "contradictory_answer": Reason(
         _X, "the same problem with different answers", "Find out which is right; drop the other."
     ),
+    "near_duplicate": Reason(_W, "almost the same as another row", "Keep one of them."),
+    "near_duplicate_copy": Reason(_D, "almost the same as another row, same answer", "Remove it."),
     "flagged": Reason(_D, "a person has flagged it", "`cures data unflag ID` gives it back."),
     "eval_leak": Reason(_D, "an evaluation suite holds this problem", "Leave it out of training."),
     "eval_leak_kept": Reason(_W, "an evaluation suite holds this problem; kept", 'Set contamination = "drop".'),

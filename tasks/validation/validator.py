@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,11 @@ from cures_core.config.data import DataConfig, SuiteConfig
 from cures_core.errors import ConfigError, DataRejected
 from cures_core.files import canonical_json, write_atomic
 from cures_core.prompts import Loaded, PromptSet, annotated, load_prompts, require_acceptable
+from cures_core.prompts.canonical import answer_key
 from cures_core.prompts.checks import Gold, Tokens
-from cures_core.prompts.defects import Defect
+from cures_core.prompts.defects import Defect, Flaw
 from cures_core.prompts.flags import flagged_rows, flags_digest, read_flags
+from cures_core.prompts.near import near_copies
 from cures_core.prompts.overlap import KINDS, Match, find_overlap, overlap_flaw
 from tasks.validation.expectations import run_expectations
 
@@ -44,6 +46,7 @@ def validate(
         s.name: _unflagged(load_prompts(s, check_gold=check_gold, count_tokens=count_tokens), flags) for s in suites
     }
     loaded = _unflagged(load_prompts(cfg, check_gold=check_gold, count_tokens=count_tokens), flags)
+    loaded = annotated(loaded, _near_flaws(cfg, loaded))
     matches = list(find_overlap(loaded.prompts, {name: suite.prompts for name, suite in read.items()}))
     clean = annotated(loaded, ((i, overlap_flaw(match, cfg.contamination)) for i, match in matches))
     files = [clean, *read.values()]
@@ -72,6 +75,17 @@ def validate(
     }
     write_atomic(out_dir / "validation.json", canonical_json(summary))
     return summary
+
+
+def _near_flaws(cfg: DataConfig, loaded: Loaded) -> Iterator[tuple[int, Flaw]]:
+    if cfg.near_duplicates == "off":
+        return
+    problems, answers = loaded.prompts.column("problem"), loaded.prompts.column("answer")
+    for i, j, share in near_copies(problems):
+        same = answer_key(answers[i]) == answer_key(answers[j])
+        code = "near_duplicate_copy" if same and cfg.near_duplicates == "drop" else "near_duplicate"
+        detail = f"{share:.0%} of line {loaded.lines[j]}" + ("" if same else ", with another answer")
+        yield i, (code, detail)
 
 
 def _unflagged(loaded: Loaded, flags: dict[str, str]) -> Loaded:

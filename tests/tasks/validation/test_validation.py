@@ -136,6 +136,19 @@ def validate_ids(cfg: DataConfig, out: Path) -> list[str]:
     return PromptSet.read_parquet(out / "prompts.parquet").ids
 
 
+def test_near_copies_are_named_or_left_out(tmp_path: Path) -> None:
+    rows = [
+        *ROWS,
+        {"problem": HELD, "answer": "300"},
+        {"problem": HELD.replace("A train", "One train"), "answer": "300"},
+    ]
+    cfg = DataConfig(path=str(jsonl(tmp_path / "near.jsonl", rows)))
+    for policy, reason, kept in (("off", "", 42), ("warn", "near_duplicate", 42), ("drop", "near_duplicate_copy", 41)):
+        figures = validate(cfg.model_copy(update={"near_duplicates": policy}), [], tmp_path / policy)["prompts"]
+        assert figures["kept"] == kept
+        assert figures["reasons"] == ({reason: 1} if reason else {})
+
+
 def test_a_reason_can_have_its_own_limit(data: DataConfig, suite: SuiteConfig, tmp_path: Path) -> None:
     limits = {"eval_leak": 1 / 42}
     validate(data.model_copy(update={"max_reason_share": limits}), [suite], tmp_path / "allowed")
