@@ -6,6 +6,7 @@ Artifacts are a view. If the server does not take one, the run goes on and the l
 from __future__ import annotations
 
 import base64
+import json
 import logging
 import re
 import time
@@ -27,16 +28,18 @@ _EVERY_S = 5.0
 
 
 def publish_outcome(config: RunConfig, summary: Mapping[str, Any], data: Record, states: list[Record]) -> None:
-    """Scores table, posterior picture, links to report, Data Docs and snapshot. Keys carry the run's name."""
+    """Scores table, expectations, posterior picture, links to report, docs and snapshot. Keys carry the run's name."""
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
     key = artifact_key(summary["run"])
-    rows = score_rows(summary)
-    if rows:
-        _try(lambda: create_table_artifact(table=rows, key=f"scores-{key}", description="Scores before and after"))
+    scores = score_rows(summary)
+    if scores:
+        _try(lambda: create_table_artifact(table=scores, key=f"scores-{key}", description="Scores before and after"))
     store = open_store(config.store)
     picture = posterior_picture([files_of(store, s) / "posterior.parquet" for s in (states[0], states[-1])])
     _try(lambda: create_markdown_artifact(markdown=picture, key=f"posterior-{key}", description="Pass rates"))
+    rows = expectation_rows(json.loads((files_of(store, data) / "expectations.json").read_bytes()))
+    _try(lambda: create_table_artifact(table=rows, key=f"expectations-{key}", description="Checks of the clean set"))
     docs = store.local_path(data.files or "") / "data_docs" / "index.html"
     links = links_text(summary, docs if docs.exists() else None)
     _try(lambda: create_markdown_artifact(markdown=links, key=f"links-{key}", description="Where its results are"))
@@ -57,6 +60,13 @@ def score_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         for score in summary["scores"]
     ]
+
+
+def expectation_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row for each expectation of Great Expectations, unmet ones first."""
+    shown = ("expectation", "column", "description", "severity", "success", "unexpected")
+    rows = [{name: row[name] for name in shown} for row in found["expectations"]]
+    return sorted(rows, key=lambda row: bool(row["success"]))
 
 
 def posterior_picture(posteriors: list[Path]) -> str:

@@ -18,6 +18,7 @@ from cures_core.errors import ConfigError
 from cures_core.files import canonical_json, write_atomic
 from cures_core.prompts import PromptSet, load_prompts, reasons_table, require_acceptable
 from cures_core.prompts.diff import Difference, difference
+from cures_core.report.prompts_page import answer_kinds, prompts_page
 from flows.flag_commands import flag, flags, unflag
 from tasks.validation.validator import describe, validate
 
@@ -116,6 +117,7 @@ def import_command(
 @app.command("stats")
 def stats_command(
     path: Annotated[str, typer.Argument(help="The prompt set.")],
+    picture: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page here.")] = None,
     kind: Format = "auto",
     problem: ProblemColumn = None,
     answer: AnswerColumn = None,
@@ -126,14 +128,18 @@ def stats_command(
     """What a prompt set holds: rows by fate, reasons, lengths and labels."""
     columns = ColumnsConfig(problem=problem, answer=answer)
     loaded = load_prompts(_data(path, kind, columns, problem_rule, answer_rule))
-    figures = describe(loaded) | {"characters": _lengths(loaded.prompts)}
+    kinds = answer_kinds(loaded.prompts.column("answer"))
+    figures = describe(loaded) | {"characters": _lengths(loaded.prompts), "answers": kinds}
+    if picture is not None:
+        tables = {**figures["labels"], "answers": kinds, "reasons": figures["reasons"]}
+        write_atomic(picture, prompts_page(Path(path).name, loaded.prompts, tables).encode())
     if as_json:
         _print_json(figures)
         return
     _print_figures(figures)
     for name, quantiles in figures["characters"].items():
         typer.echo(f"{name} characters: " + ", ".join(f"{q} {v:,}" for q, v in quantiles.items()))
-    for name, counts in figures["labels"].items():
+    for name, counts in {**figures["labels"], "answers": kinds}.items():
         shown = ", ".join(f"{label or '(none)'} {number:,}" for label, number in list(counts.items())[:_SHOWN])
         typer.echo(f"{name}: {shown}")
 

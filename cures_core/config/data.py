@@ -66,7 +66,7 @@ class DataConfig(PromptFile):
     """What happens to prompts that an evaluation suite holds too: left out, kept with a warning, or the set refused."""
     near_duplicates: Literal["off", "warn", "drop"] = "off"
     """What happens to prompts that repeat an earlier one in slightly other words (same numbers and signs): nothing, a
-    warning, or those with the same answer are left out. Takes about a millisecond a prompt."""
+    warning, or those with the same answer are left out. Takes about 0.2 ms a prompt."""
     flags: str | None = None
     """List of prompts that people have taken out (`cures data flag`), here and in the suites. None: no list."""
 

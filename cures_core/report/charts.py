@@ -91,6 +91,20 @@ def histograms(title: str, names: Sequence[str], counts: Sequence[Sequence[int]]
     return _svg(title, out, names)
 
 
+def bar_chart(title: str, counts: Sequence[int], x_range: tuple[float, float], x_title: str, y_title: str) -> str:
+    """One histogram over any range, in equal bins."""
+    if not counts:
+        return ""
+    frame = _Frame(x_range, (0.0, float(max(1, *counts))))
+    out = frame.axes(x_title, y_title)
+    width = (frame.x1 - frame.x0) / len(counts)
+    for j, count in enumerate(counts):
+        x, y = frame.px(frame.x0 + j * width), frame.py(count)
+        size = f'width="{frame.px(width) - frame.px(0) - 1:.1f}" height="{max(0.0, frame.py(0) - y):.1f}"'
+        out.append(f'<rect class="bar s0" x="{x:.1f}" y="{y:.1f}" {size}/>')
+    return _svg(title, out, [])
+
+
 def reliability_plot(title: str, points: Sequence[tuple[float, float, float]]) -> str:
     """(predicted, observed, weight): dots on the diagonal are honest predictions; area grows with the weight."""
     if not points:

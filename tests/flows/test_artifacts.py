@@ -13,7 +13,7 @@ from cures_core.config.curriculum import PosteriorConfig
 from cures_core.curriculum import Posterior, save_posterior
 from cures_core.prompts import PromptSet
 from cures_core.prompts.identity import make_prompt
-from flows.artifacts import artifact_key, links_text, percent_done, posterior_picture
+from flows.artifacts import artifact_key, expectation_rows, links_text, percent_done, posterior_picture
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,10 @@ def test_links_name_report_docs_snapshot_and_counts() -> None:
         "not promoted: too close",
     ):
         assert words in text
+
+
+def test_unmet_expectations_come_first() -> None:
+    row = {"expectation": "e", "column": "c", "description": "d", "severity": "warning", "unexpected": 0, "error": ""}
+    found = {"expectations": [{**row, "success": True}, {**row, "success": False, "unexpected": 2}]}
+    assert [(one["success"], one["unexpected"]) for one in expectation_rows(found)] == [(False, 2), (True, 0)]
+    assert "error" not in expectation_rows(found)[0]

@@ -142,3 +142,16 @@ def test_flags_are_set_listed_honoured_and_lifted(train: Path, tmp_path: Path) -
     assert f"{prompt_id}  unclear" in run("flags", "--list", flags)
     with pytest.raises(ConfigError, match="name the ids"):
         run("flag", "--list", flags)
+
+
+def test_stats_draw_a_page_that_stands_alone(tmp_path: Path) -> None:
+    rows = [*ROWS, {"question": "Why?", "answer": "<b>", "level": "<script>"}, {"question": "What?", "answer": "1/2"}]
+    path = jsonl(tmp_path / "set.jsonl", rows)
+    figures = run_json("stats", path, "--picture", tmp_path / "set.html")
+    assert figures["answers"] == {"integer": 20, "formula": 1, "fraction": 1}
+    page = (tmp_path / "set.html").read_text()
+    assert page.count("<svg") == 2
+    assert page.count('class="bar s0"') == 80
+    assert "&lt;script&gt;" in page
+    assert "<script" not in page
+    assert "http" not in page
