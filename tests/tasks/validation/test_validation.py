@@ -5,9 +5,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from cures_core.config.curriculum import PosteriorConfig
 from cures_core.config.data import DataConfig, SuiteConfig
+from cures_core.curriculum import Posterior
+from cures_core.curriculum.migration import migrate
 from cures_core.errors import ConfigError, DataRejected
 from cures_core.prompts import PromptSet, make_prompt
 from cures_core.prompts.flags import add
@@ -134,6 +138,31 @@ def test_flagged_prompts_leave_training_and_suites(data: DataConfig, suite: Suit
 def validate_ids(cfg: DataConfig, out: Path) -> list[str]:
     validate(cfg, [], out)
     return PromptSet.read_parquet(out / "prompts.parquet").ids
+
+
+def test_unflagging_restores_the_evidence(data: DataConfig, tmp_path: Path) -> None:
+    flags = tmp_path / "flags.jsonl"
+    flags.touch()
+    cfg, posterior_cfg = data.model_copy(update={"flags": str(flags)}), PosteriorConfig()
+    prompt_id = make_prompt(ROWS[3]["problem"], "6").id
+
+    def prompts(name: str) -> PromptSet:
+        validate(cfg, [], tmp_path / name)
+        return PromptSet.read_parquet(tmp_path / name / "prompts.parquet")
+
+    before = Posterior.fresh(prompts("before"), posterior_cfg)
+    before.update([prompt_id], np.array([3.0]), np.array([1.0]), step=0)
+    add(flags, "flag", [(prompt_id, "wrong gold")])
+    during, moved = migrate(before, prompts("during"), posterior_cfg)
+    assert (moved["archived"], prompt_id.encode() in during.ids.tolist()) == (1, False)
+    add(flags, "unflag", [(prompt_id, "")])
+    after, moved = migrate(during, prompts("after"), posterior_cfg)
+    assert (moved["restored"], moved["new"]) == (1, 0)
+    rows = [p.rows([prompt_id]) for p in (before, after)]
+    assert [float(x[r][0]) for x, r in zip((before.own_counts()[0], after.own_counts()[0]), rows, strict=True)] == [
+        3,
+        3,
+    ]
 
 
 def test_near_copies_are_named_or_left_out(tmp_path: Path) -> None:
