@@ -19,7 +19,7 @@ from flows.models_commands import promote_command, rollback_command
 from flows.posterior_commands import app as posterior_commands
 from flows.run_command import run
 from flows.runs_commands import app as runs_commands
-from flows.stack_commands import down, up
+from flows.stack_commands import deploy, down, status, up
 
 app = typer.Typer(
     help="Curriculum RL for reasoning LLMs: validate prompts, train, evaluate, snapshot, promote, report.",
@@ -30,6 +30,8 @@ app = typer.Typer(
 app.command("run")(run)
 app.command("up")(up)
 app.command("down")(down)
+app.command("status")(status)
+app.command("deploy")(deploy)
 app.command("doctor")(doctor)
 app.command("promote")(promote_command)
 app.command("rollback")(rollback_command)

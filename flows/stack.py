@@ -1,29 +1,31 @@
-"""The local stack: a Prefect server with its UI and a worker, as background processes with one folder of state."""
+"""The local stack: a Prefect server with its UI, a worker, and S3 and Postgres if wanted, with one folder of state."""
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from cures_core.errors import ConfigError, EngineFailed
-from cures_core.files import canonical_json, write_atomic
-from tasks.storage.lease import process_start
+from cures_core.config.base import Strict
+from cures_core.errors import ConfigError
+from flows.deploying import HEARTBEAT_S, POOL, answers, deploy
+from flows.processes import process_id, spawn, stop_process, wait_until
+from flows.services import service_environment, start_postgres, start_s3
 
-POOL = "cures"
-START_DEADLINE_S = 90.0
-STOP_GRACE_S = 30.0
-HEARTBEAT_S = 30
-ZOMBIES = "cures: runs without a heartbeat have crashed"
+STOP_ORDER = ("worker", "server", "s3", "postgres")
+
+
+class Part(Strict):
+    """One process of the stack."""
+
+    name: str
+    running: bool
+    pid: int | None
+    """None where it does not run."""
+    address: str
+    log: str
 
 
 @dataclass(frozen=True)
@@ -54,152 +56,58 @@ class Stack:
             "PREFECT_LOCAL_STORAGE_PATH": str(home / "storage"),
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
             "DO_NOT_TRACK": "1",
+            **service_environment(self.folder),
         }
 
 
-def start(stack: Stack, project: Path, say: Callable[[str], None]) -> None:
+def start(stack: Stack, project: Path, say: Callable[[str], None], *, s3: bool = False, postgres: bool = False) -> None:
     """Start what does not run yet and deploy everything in `project`/prefect.yaml.
 
-    Raises `ConfigError` where there is no such file or the port is taken by something else, `EngineFailed` where a
-    process does not come up in 90 s.
+    A stack that was started with S3 or Postgres once keeps them. Raises `ConfigError` where there is no such file, a
+    program is missing or the port is taken by something else, `EngineFailed` where a process does not come up in 90 s.
     """
     if not (project / "prefect.yaml").is_file():
         raise ConfigError(f"{project}: no prefect.yaml there; run this in a checkout of the project")
-    if not _running(stack, "server"):
-        if _answers(stack):
+    known = service_environment(stack.folder)
+    if postgres or "PREFECT_SERVER_DATABASE_CONNECTION_URL" in known:
+        say(f"postgres {start_postgres(stack.folder)}")
+    if s3 or "AWS_ENDPOINT_URL" in known:
+        say(f"s3      {start_s3(stack.folder)}, bucket cures: store.url = s3://cures/runs")
+    if process_id(stack.folder, "server") is None:
+        if answers(stack.api_url):
             raise ConfigError(f"port {stack.port} is taken by another server; choose one with --port")
-        _spawn(
-            stack, "server", ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(stack.port)], project
-        )
-        _wait_until(lambda: _answers(stack), stack, "server")
+        command = ["server", "start", "--host", "127.0.0.1", "--port", str(stack.port)]
+        _spawn_prefect(stack, "server", command, project)
+        wait_until(lambda: answers(stack.api_url), stack.folder, "server")
     say(f"server  {stack.ui_url}")
-    _prefect(stack, project, "work-pool", "create", POOL, "--type", "process", "--overwrite")
-    _prefect(stack, project, "--no-prompt", "deploy", "--all")
-    say("deployed the flows of prefect.yaml")
-    _watch_for_zombies(stack)
-    if not _running(stack, "worker"):
-        _spawn(stack, "worker", ["prefect", "worker", "start", "--pool", POOL], project)
+    deploy(stack.api_url, project, stack.environment(), say)
+    if process_id(stack.folder, "worker") is None:
+        _spawn_prefect(stack, "worker", ["worker", "start", "--pool", POOL], project)
     say(f"worker  pool {POOL}; logs in {stack.folder}")
 
 
 def stop(stack: Stack) -> list[str]:
-    """Stop worker and server, if they run; returns the names of those that did."""
-    stopped = []
-    for name in ("worker", "server"):
-        process = _read(stack, name)
-        if process is not None and _alive(process):
-            os.killpg(process["pid"], signal.SIGTERM)
-            if not _ends(process, STOP_GRACE_S):
-                os.killpg(process["pid"], signal.SIGKILL)
-            stopped.append(name)
-        _pid_file(stack, name).unlink(missing_ok=True)
-    return stopped
+    """Stop what runs; returns the names of those that did."""
+    how = {"postgres": signal.SIGINT}  # its "fast shutdown"
+    return [name for name in STOP_ORDER if stop_process(stack.folder, name, how.get(name, signal.SIGTERM))]
 
 
-def _watch_for_zombies(stack: Stack) -> None:
-    """Without this, a run whose machine died stays Running for ever, holds its slot, and cannot be retried."""
-    there = _call(stack, "/automations/filter", {"automations": {"name": {"any_": [ZOMBIES]}}})
-    if there:
-        return
-    ends = [f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")]
-    trigger = {
-        "type": "event",
-        "posture": "Proactive",
-        "match": {"prefect.resource.id": ["prefect.flow-run.*"]},
-        "for_each": ["prefect.resource.id"],
-        "after": ["prefect.flow-run.heartbeat"],
-        "expect": ["prefect.flow-run.heartbeat", *ends],
-        "within": 3 * HEARTBEAT_S,
-        "threshold": 1,
-    }
-    action = {
-        "type": "change-flow-run-state",
-        "state": "CRASHED",
-        "message": "no heartbeat: its process or machine is gone. Press Retry to go on from its last checkpoint",
-    }
-    _call(stack, "/automations/", {"name": ZOMBIES, "enabled": True, "trigger": trigger, "actions": [action]})
+def status(stack: Stack) -> list[Part]:
+    """Every part that this stack consists of, the optional ones only if it has been started with them."""
+    env = service_environment(stack.folder)
+    addresses = {"server": stack.ui_url, "worker": f"pool {POOL}"}
+    if "AWS_ENDPOINT_URL" in env:
+        addresses["s3"] = env["AWS_ENDPOINT_URL"]
+    if "PREFECT_SERVER_DATABASE_CONNECTION_URL" in env:
+        addresses["postgres"] = env["PREFECT_SERVER_DATABASE_CONNECTION_URL"].partition("@")[2]
+    found = []
+    for name, address in addresses.items():
+        pid = process_id(stack.folder, name)
+        up = pid is not None and (name != "server" or answers(stack.api_url))
+        found.append(Part(name=name, running=up, pid=pid, address=address, log=str(stack.folder / f"{name}.log")))
+    return found
 
 
-def _call(stack: Stack, path: str, body: Mapping[str, Any]) -> Any:
-    request = urllib.request.Request(
-        f"{stack.api_url}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read())
-    except urllib.error.HTTPError as error:
-        raise EngineFailed(f"{path}: the server answered {error.code}: {error.read()[:500].decode()}") from error
-
-
-def _spawn(stack: Stack, name: str, command: list[str], project: Path) -> None:
-    stack.folder.mkdir(parents=True, exist_ok=True)
-    log = stack.folder / f"{name}.log"
-    with log.open("ab") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command],
-            cwd=project,
-            env={**os.environ, **stack.environment()},
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    write_atomic(_pid_file(stack, name), canonical_json({"pid": process.pid, "started": process_start(process.pid)}))
-
-
-def _prefect(stack: Stack, project: Path, *arguments: str) -> None:
-    environment = {**os.environ, **stack.environment()}
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", *arguments],
-        cwd=project,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-8:])
-        raise ConfigError(f"prefect {' '.join(arguments)} failed:\n{said}")
-
-
-def _wait_until(true: Callable[[], bool], stack: Stack, name: str) -> None:
-    deadline = time.monotonic() + START_DEADLINE_S
-    while not true():
-        if time.monotonic() > deadline or not _running(stack, name):
-            tail = "\n".join((stack.folder / f"{name}.log").read_text(errors="replace").splitlines()[-8:])
-            raise EngineFailed(f"the {name} did not come up; the end of {stack.folder / name}.log:\n{tail}")
-        time.sleep(0.3)
-
-
-def _answers(stack: Stack) -> bool:
-    try:
-        with urllib.request.urlopen(f"{stack.api_url}/health", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-def _running(stack: Stack, name: str) -> bool:
-    process = _read(stack, name)
-    return process is not None and _alive(process)
-
-
-def _read(stack: Stack, name: str) -> dict[str, Any] | None:
-    path = _pid_file(stack, name)
-    return json.loads(path.read_bytes()) if path.exists() else None
-
-
-def _pid_file(stack: Stack, name: str) -> Path:
-    return stack.folder / f"{name}.json"
-
-
-def _alive(process: Mapping[str, Any]) -> bool:
-    """The same process, not another one that got its number."""
-    return bool(process_start(process["pid"]) == process["started"])
-
-
-def _ends(process: Mapping[str, Any], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while _alive(process) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return not _alive(process)
+def _spawn_prefect(stack: Stack, name: str, arguments: list[str], project: Path) -> None:
+    command = [sys.executable, "-m", "prefect", *arguments]
+    spawn(stack.folder, name, command, cwd=project, env=stack.environment())

@@ -1,0 +1,95 @@
+"""Deploys the flows to a Prefect server: the work pool, prefect.yaml, and the automation that finds dead runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from cures_core.errors import ConfigError, EngineFailed
+
+POOL = "cures"
+HEARTBEAT_S = 30
+ZOMBIES = "cures: runs without a heartbeat have crashed"
+PoolType = Literal["process", "docker", "kubernetes"]
+
+
+def deploy(
+    api_url: str,
+    project: Path,
+    environment: Mapping[str, str],
+    say: Callable[[str], None],
+    pool_type: PoolType = "process",
+) -> None:
+    """Create or update pool, deployments and automation; doing it again changes nothing.
+
+    Raises `ConfigError` where there is no prefect.yaml or Prefect refuses it, `EngineFailed` where no server answers.
+    """
+    if not (project / "prefect.yaml").is_file():
+        raise ConfigError(f"{project}: no prefect.yaml there; run this in a checkout of the project")
+    if not answers(api_url):
+        raise EngineFailed(f"no Prefect server answers at {api_url}; start it, or name another with --api-url")
+    env = {**os.environ, **environment, "PREFECT_API_URL": api_url}
+    template = project / "infra" / "work-pools" / f"{pool_type}.json"
+    of_type = ["--type", pool_type, "--base-job-template", str(template)]
+    _prefect(project, env, "work-pool", "create", POOL, *of_type, "--overwrite")
+    _prefect(project, env, "--no-prompt", "deploy", "--all")
+    say("deployed the flows of prefect.yaml")
+    watch_for_zombies(api_url)
+
+
+def watch_for_zombies(api_url: str) -> None:
+    """Without this, a run whose machine died stays Running for ever, holds its slot, and cannot be retried."""
+    if _call(api_url, "/automations/filter", {"automations": {"name": {"any_": [ZOMBIES]}}}):
+        return
+    ends = [f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")]
+    trigger = {
+        "type": "event",
+        "posture": "Proactive",
+        "match": {"prefect.resource.id": ["prefect.flow-run.*"]},
+        "for_each": ["prefect.resource.id"],
+        "after": ["prefect.flow-run.heartbeat"],
+        "expect": ["prefect.flow-run.heartbeat", *ends],
+        "within": 3 * HEARTBEAT_S,
+        "threshold": 1,
+    }
+    action = {
+        "type": "change-flow-run-state",
+        "state": "CRASHED",
+        "message": "no heartbeat: its process or machine is gone. Press Retry to go on from its last checkpoint",
+    }
+    _call(api_url, "/automations/", {"name": ZOMBIES, "enabled": True, "trigger": trigger, "actions": [action]})
+
+
+def answers(api_url: str) -> bool:
+    """Whether a healthy server is there."""
+    try:
+        with urllib.request.urlopen(f"{api_url}/health", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (ValueError, OSError):
+        return False
+
+
+def _call(api_url: str, path: str, body: Mapping[str, Any]) -> Any:
+    request = urllib.request.Request(
+        f"{api_url}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        raise EngineFailed(f"{path}: the server answered {error.code}: {error.read()[:500].decode()}") from error
+
+
+def _prefect(project: Path, environment: Mapping[str, str], *arguments: str) -> None:
+    command = [sys.executable, "-m", "prefect", *arguments]
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-8:])
+        raise ConfigError(f"prefect {' '.join(arguments)} failed:\n{said}")

