@@ -26,6 +26,7 @@ from cures_core.report.charts import Series, line_chart
 from tasks.prepare_policy import policy_folder, prepare_policy
 from tasks.runs import open_run
 
+_EVALUATE_EVERY = 1024  # rollouts
 QUICKSTART = Path("configs/quickstart.toml")
 
 
@@ -79,6 +80,7 @@ def _arm(pool: str, method: str, seed: int, budget: int, policy: Path) -> dict[s
         "policy": str(policy),
         "curriculum": curriculum,
         "training": training.model_dump(mode="json"),
+        "evaluate_every": max(1, _EVALUATE_EVERY // curriculum["rollouts_per_step"]),
     }
 
 
