@@ -42,6 +42,9 @@ class NeymanAllocation(Strict):
     """n_i so that the sum of sigma_i^2 / n_i is smallest, sigma the expected spread (arXiv 2510.01037, 3.2)."""
 
     type: Literal["neyman"] = "neyman"
+    sigma: Literal["spread", "gradient"] = "spread"
+    """Deviation of a rollout's gradient. `spread`: sqrt(p(1-p)), right where all scores are alike. `gradient`: with the
+    moments of scores measured in training, from groups with two right and two wrong rollouts; others get the mean."""
     min_rollouts: int = Field(default=2, ge=2)
     """Fewest rollouts of a prompt; a group of one has no group baseline."""
     max_rollouts: int = Field(default=32, ge=2)

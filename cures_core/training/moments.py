@@ -9,25 +9,16 @@ matrix for each token, against the (V, D) of the layer itself; no generation and
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from cures_core.terms import Moments
+
 Floats = npt.NDArray[np.float64]
 WIDTH = 24
 _SEED = 0x4D4F4D
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Of one prompt's scores: E|G|^2 given a right and given a wrong rollout, and |E[G|right] - E[G|wrong]|^2."""
-
-    right: float
-    wrong: float
-    gap: float
-    """Estimated without bias, so it may be below 0."""
 
 
 class Sketcher:

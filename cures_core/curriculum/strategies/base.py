@@ -20,7 +20,7 @@ from cures_core.curriculum.calibration import Calibration
 from cures_core.curriculum.posterior import Ints, Posterior
 from cures_core.errors import ConfigError, CurriculumMisuse
 from cures_core.prompts import PromptSet
-from cures_core.terms import Group, Request
+from cures_core.terms import Group, Moments, Request
 
 
 class Strategy(ABC):
@@ -75,6 +75,10 @@ class Strategy(ABC):
     def select(self, told: Sequence[Group]) -> Sequence[Group]:
         """The groups that go into the loss. Default: all."""
         return told
+
+    def learn(self, moments: Mapping[str, Moments]) -> None:
+        """Take what the update has measured of scores, by prompt id. Default: no use for it."""
+        return
 
     def ask(self, budget: int) -> list[Request]:
         if self._open:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cures_core.config.curriculum import CuresConfig, EqualAllocation, EssWeighting
+from cures_core.config.curriculum import CuresConfig, EqualAllocation, EssWeighting, NeymanAllocation
 from cures_core.curriculum import beta
 from cures_core.curriculum.allocation import allocate, allocate_equally
 from cures_core.curriculum.beta import Floats
@@ -27,7 +27,9 @@ from cures_core.curriculum.sampling import (
 )
 from cures_core.curriculum.strategies.base import Strategy, spread_of
 from cures_core.prompts import PromptSet
+from cures_core.terms import Moments
 
+_NEWS = 0.3  # weight of a new measurement against the earlier ones
 _FRESH_ROWS = 65_536  # a pool up to this size is looked at whole in every step
 
 
@@ -43,6 +45,8 @@ class CuresCurriculum(Strategy):
     def __init__(self, cfg: CuresConfig, prompts: PromptSet, posterior: Posterior, seed: int) -> None:
         super().__init__(cfg, prompts, posterior, seed)
         self._weight = np.ones(len(prompts))  # signals instead, where the weighting needs all of them
+        self._measures = isinstance(cfg.allocation, NeymanAllocation) and cfg.allocation.sigma == "gradient"
+        self._moments = np.full((len(prompts) if self._measures else 0, 3), np.nan)  # right, wrong, gap
         self._renewed = 0  # where the next block begins
         self._due: Ints | slice = slice(None)
 
@@ -55,8 +59,25 @@ class CuresCurriculum(Strategy):
         if isinstance(self.cfg.allocation, EqualAllocation):
             return rows, allocate_equally(num, budget, self.rng)
         low, high = self.cfg.allocation.min_rollouts, self.cfg.allocation.max_rollouts
+        return rows, allocate(self._sigma(rows), min(budget, high * num), low, high)
+
+    def learn(self, moments: Mapping[str, Moments]) -> None:
+        if not self._measures or not moments:
+            return
+        rows = self.posterior.rows(list(moments))
+        new = np.array([[m.right, m.wrong, m.gap] for m in moments.values()])
+        old = self._moments[rows]
+        self._moments[rows] = np.where(np.isnan(old), new, (1 - _NEWS) * old + _NEWS * new)
+
+    def _sigma(self, rows: Ints) -> Floats:
+        """Deviation of the gradient of one rollout, up to a factor common to all rows."""
         a, b = self.posterior.parameters(rows)
-        return rows, allocate(beta.expected_spread(a, b), min(budget, high * num), low, high)
+        known = self._moments[~np.isnan(self._moments[:, 0])] if self._measures else self._moments
+        if not len(known):
+            return beta.expected_spread(a, b)
+        measured = self._moments[rows]
+        right, wrong, gap = np.where(np.isnan(measured), known.mean(axis=0), measured).T
+        return np.asarray(np.sqrt(beta.gradient_variance(a, b, right, wrong, gap)))
 
     def signal(self, rows: Ints | slice = slice(None)) -> Floats:
         """What each prompt is worth now, in 0..1; near 0 where it is taken for dead."""
@@ -85,10 +106,17 @@ class CuresCurriculum(Strategy):
 
     def state_dict(self) -> dict[str, Any]:
         due = np.arange(len(self.prompts)) if isinstance(self._due, slice) else self._due.copy()
-        return {**super().state_dict(), "weight": self._weight.copy(), "renewed": self._renewed, "due": due}
+        return {
+            **super().state_dict(),
+            "weight": self._weight.copy(),
+            "moments": self._moments.copy(),
+            "renewed": self._renewed,
+            "due": due,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
+        self._moments = state["moments"].copy()
         self._weight, self._renewed, self._due = state["weight"].copy(), int(state["renewed"]), state["due"].copy()
 
     def _next_due(self, drawn: Ints) -> Ints | slice:
