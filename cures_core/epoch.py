@@ -1,6 +1,7 @@
 """The training loop: the one place that joins curriculum, rollouts, verdicts and updates. Read this page first.
 
-One step is one policy update: ask -> generate -> verify -> tell -> (ready?) -> advantage -> update -> sync -> commit.
+One step is one policy update:
+ask -> generate -> verify -> tell -> (ready?) -> advantage -> update -> learn -> sync -> commit.
 The loop does not know which curriculum it runs. Departures from the paper: evidence fades instead of being reset;
 groups without signal stay in the loss's denominator; every rollout asked for is paid from the step's budget.
 """
@@ -50,6 +51,7 @@ def run_epoch(
             told += groups
             budget -= sum(request.n for request in requests)
         figures = trainer.update(batch.groups)
+        curriculum.learn(trainer.moments)
         engine.sync(trainer.model)
         progress = advance(progress, told)
         commit(progress, step_metrics(progress, batch, told, figures), time.monotonic() - started)

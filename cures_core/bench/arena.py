@@ -18,7 +18,7 @@ from pydantic import Field
 from cures_core.bench.exact import ExactRates
 from cures_core.bench.pools import PoolName, make_pool
 from cures_core.config.base import Strict
-from cures_core.config.curriculum import CurriculumConfig, StrategyConfig
+from cures_core.config.curriculum import CurriculumConfig, StrategyConfig, wants_moments
 from cures_core.config.device import DeviceConfig
 from cures_core.config.rewards import ExactConfig
 from cures_core.config.rollout import HfRolloutConfig
@@ -110,7 +110,7 @@ def run_arm(arm: Arm) -> dict[str, Any]:
         curriculum = make_curriculum(arm.curriculum, pool.train, posterior, arm.seed)
     recorder = _Recorder(arm, ExactRates(policy, list(pool.heldout)), ExactRates(policy, list(pool.frontier)))
     engine = build_engine(HfRolloutConfig(max_new_tokens=6), policy.model, policy.tokenizer, device)
-    trainer = TorchTrainer(policy, arm.training, 1.0)
+    trainer = TorchTrainer(policy, arm.training, 1.0, measure=wants_moments(arm.curriculum))
     with make_verifier(ExactConfig()) as verifier:
         progress = Progress()
         while progress.rollouts < arm.budget:

@@ -142,6 +142,12 @@ class CuresConfig(StrategyConfig):
         return self
 
 
+def wants_moments(cfg: StrategyConfig) -> bool:
+    """Does a strategy need the moments of scores, which training then measures?"""
+    allocation = getattr(cfg, "allocation", None)
+    return isinstance(allocation, NeymanAllocation) and allocation.sigma == "gradient"
+
+
 class DapoConfig(StrategyConfig):
     """Uniform prompts, drawn until enough groups are informative or the budget is spent; the others are discarded."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cures_core.checkpoint import Checkpoint, latest_step, load_checkpoint, save_checkpoint, save_step
+from cures_core.config.curriculum import wants_moments
 from cures_core.curriculum import Strategy, load_posterior, make_curriculum, save_posterior
 from cures_core.epoch import Progress, run_epoch
 from cures_core.errors import ConfigError
@@ -30,7 +31,13 @@ def run(job: Job, parent: Parent) -> None:
     resumed = latest_step(job.scratch)
     saved = resumed or (load_checkpoint(job.checkpoint) if job.checkpoint else None)
     policy = assemble_policy(job, saved)
-    trainer = TorchTrainer(policy, cfg.training, cfg.rollout.temperature or 1.0, assemble_reference(job))
+    trainer = TorchTrainer(
+        policy,
+        cfg.training,
+        cfg.rollout.temperature or 1.0,
+        assemble_reference(job),
+        measure=wants_moments(cfg.curriculum),
+    )
     prompts = PromptSet.read_parquet(job.prompts)
     curriculum = make_curriculum(cfg.curriculum, prompts, load_posterior(job.posterior), cfg.seed)
     progress = Progress()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from cures_core.terms import Group
+from cures_core.terms import Group, Moments
 
 
 @runtime_checkable
@@ -15,6 +15,11 @@ class PolicyTrainer(Protocol):
     @property
     def model(self) -> Any:
         """The `transformers` causal LM (or its peft wrapper) with the current weights."""
+        ...
+
+    @property
+    def moments(self) -> Mapping[str, Moments]:
+        """Of the last update's scores, by prompt id; empty where nothing was measured."""
         ...
 
     def update(self, groups: Sequence[Group]) -> Mapping[str, float]:

@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from cures_core.training.losses import token_logprobs
 from cures_core.training.packing import MicroBatch
 
+Observer = Callable[[Any, Any], None]
+"""Sees logits (N, V) over the temperature and what the output layer got (N, D) of the completion tokens."""
 
-def completion_logprobs(model: Any, batch: MicroBatch, temperature: float, device: Any) -> tuple[Any, Any]:
+
+def completion_logprobs(
+    model: Any, batch: MicroBatch, temperature: float, device: Any, observe: Observer | None = None
+) -> tuple[Any, Any]:
     """(log-probability (N,), entropy (N,)) of the completion tokens under softmax(logits / temperature), float32."""
     import torch
 
     ids, positions = (torch.from_numpy(a).to(device) for a in (batch.ids, batch.positions))
     predictors, targets = (torch.from_numpy(a).to(device) for a in (batch.predictors, batch.targets))
-    with _head_on(model, predictors):
+    with _head_on(model, predictors) as seen:
         logits_1NV = model(input_ids=ids, position_ids=positions, use_cache=False).logits
+    if observe is not None:
+        observe(logits_1NV[0].detach() / temperature, seen[0])
     return token_logprobs(logits_1NV[0], targets, temperature)
 
 
 @contextmanager
-def _head_on(model: Any, columns: Any) -> Iterator[None]:
-    """Let the output head see the given columns alone: logits of prompts and padding are never made.
+def _head_on(model: Any, columns: Any) -> Iterator[list[Any]]:
+    """Let the output head see the given columns alone: logits of prompts and padding are never made. Yields what it
+    saw, (N, D) for each call.
 
     A hook, so that whatever the model does to its logits (a scale, a soft cap) stays the model's affair.
     """
-    head = model.get_output_embeddings()
+    head, seen = model.get_output_embeddings(), []
 
     def choose(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (inputs[0].flatten(0, 1)[columns].unsqueeze(0),)
+        chosen = inputs[0].flatten(0, 1)[columns]
+        seen.append(chosen.detach())
+        return (chosen.unsqueeze(0),)
 
     handle = head.register_forward_pre_hook(choose)
     try:
-        yield
+        yield seen
     finally:
         handle.remove()
 

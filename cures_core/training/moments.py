@@ -19,6 +19,7 @@ from cures_core.terms import Moments
 Floats = npt.NDArray[np.float64]
 WIDTH = 24
 _SEED = 0x4D4F4D
+_TOKENS = 4096  # at a time: their outer products take WIDTH^2 floats each
 
 
 class Sketcher:
@@ -30,19 +31,26 @@ class Sketcher:
         self._columns = (rng.integers(0, 2, (hidden, WIDTH), dtype=np.int8) * 2 - 1).astype(np.float32)
         self._on_device: tuple[Any, Any] | None = None
 
-    def sketch(self, logits_RTV: Any, hidden_RTD: Any, chosen_RT: Any, mask_RT: Any) -> Floats:
-        """Projected scores (R, WIDTH, WIDTH) of rollouts; logits at the sampling temperature, masked tokens count."""
+    def sketch(self, logits_NV: Any, hidden_ND: Any, targets_N: Any, rollout_N: Any, num: int) -> Floats:
+        """Projected scores (num, WIDTH, WIDTH) of the rollouts that N tokens belong to, by number.
+
+        `logits_NV` at the sampling temperature; `hidden_ND` is what the output layer saw.
+        """
         import torch
 
         if self._on_device is None:
-            device = logits_RTV.device
+            device = logits_NV.device
             self._on_device = torch.from_numpy(self._rows).to(device), torch.from_numpy(self._columns).to(device)
         rows, columns = self._on_device
+        total = torch.zeros((num, WIDTH, WIDTH), device=logits_NV.device)
         with torch.no_grad():
-            expected_RTW = torch.softmax(logits_RTV.float(), dim=-1) @ rows
-            residual_RTW = torch.where(mask_RT[..., None], rows[chosen_RT] - expected_RTW, 0.0)
-            projected = torch.einsum("rtw,rtv->rwv", residual_RTW, hidden_RTD.float() @ columns)
-            return np.asarray(projected.cpu().double().numpy() / WIDTH)
+            for start in range(0, len(targets_N), _TOKENS):
+                part = slice(start, start + _TOKENS)
+                expected_NW = torch.softmax(logits_NV[part].float(), dim=-1) @ rows
+                residual_NW = rows[targets_N[part]] - expected_NW
+                outer_NWW = residual_NW[:, :, None] * (hidden_ND[part].float() @ columns)[:, None, :]
+                total.index_add_(0, rollout_N[part], outer_NWW)
+        return np.asarray(total.cpu().double().numpy() / WIDTH)
 
 
 def group_moments(sketches: Floats, right: npt.NDArray[np.bool_]) -> Moments | None:

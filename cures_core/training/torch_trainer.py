@@ -9,15 +9,18 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from cures_core.config.training import TorchTrainerConfig
 from cures_core.errors import ConfigError, OutOfMemory, TrainingDiverged
 from cures_core.optimizer_state import load_optimizer, optimizer_tensors
 from cures_core.policy.loading import Policy
-from cures_core.terms import Group
+from cures_core.terms import Group, Moments
 from cures_core.training.advantages import Sample, batch_samples
-from cures_core.training.forward import completion_logprobs, keeps_rollouts_apart
+from cures_core.training.forward import Observer, completion_logprobs, keeps_rollouts_apart
 from cures_core.training.losses import kl_penalty, surrogate
 from cures_core.training.memory import MAX_HALVINGS, is_out_of_memory, release
+from cures_core.training.moments import Sketcher, by_prompt
 from cures_core.training.packing import MicroBatch, micro_batches
 
 _log = logging.getLogger(__name__)
@@ -42,10 +45,18 @@ class TorchTrainer:
     """See `PolicyTrainer`. `temperature` is the sampling temperature: log-probabilities are compared under it.
 
     `reference` is the base policy's model, needed only for a KL penalty on full weights; adapters are switched off
-    to get it. Raises `ConfigError` where it is missing.
+    to get it. Raises `ConfigError` where it is missing. With `measure`, updates leave `moments` of scores.
     """
 
-    def __init__(self, policy: Policy, cfg: TorchTrainerConfig, temperature: float, reference: Any = None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        cfg: TorchTrainerConfig,
+        temperature: float,
+        reference: Any = None,
+        *,
+        measure: bool = False,
+    ) -> None:
         import torch
 
         if cfg.kl_coef and reference is None and not hasattr(policy.model, "disable_adapter"):
@@ -61,6 +72,10 @@ class TorchTrainer:
         self._bad_steps = 0
         self._micro_batch_tokens = cfg.micro_batch_tokens
         self._share_rows: bool | None = None
+        self._sketcher: Sketcher | None = None
+        self._measure = measure
+        self._sketched: list[tuple[Sample, Any]] = []
+        self.moments: Mapping[str, Moments] = {}
 
     @property
     def model(self) -> Any:
@@ -71,6 +86,7 @@ class TorchTrainer:
         samples = batch_samples(groups, cfg.advantage, cfg.loss_weight, cfg.solved_advantage, keep_all=cfg.kl_coef > 0)
         rate = cfg.learning_rate * min(1.0, (self._step + 1) / max(1, cfg.warmup_steps))
         self._step += 1
+        self.moments, self._sketched = {}, []
         if not any(sample.advantage for sample in samples):
             return {"updated": 0.0, "learning_rate": rate, "tokens_trained": 0.0}
         sums = self._gradients(samples)
@@ -84,6 +100,8 @@ class TorchTrainer:
         self._optimizer.zero_grad(set_to_none=True)
         if not updated:
             self._count_bad_step(sums.loss, norm)
+        elif self._measure:
+            self.moments = self._moments_of(groups)
         return {"updated": float(updated), "learning_rate": rate, **self._figures(sums, norm, updated)}
 
     def _gradients(self, samples: Sequence[Sample]) -> _Sums:
@@ -112,7 +130,7 @@ class TorchTrainer:
 
     def _attempt(self, samples: Sequence[Sample]) -> _Sums | None:
         """None where memory ran out. Returns before the next attempt starts, so that the error's frames are gone."""
-        sums = _Sums()
+        sums, self._sketched = _Sums(), []
         self._optimizer.zero_grad(set_to_none=True)
         pad, share = self._policy.tokenizer.pad_token_id, bool(self._share_rows)
         try:
@@ -128,7 +146,8 @@ class TorchTrainer:
         import torch
 
         cfg, device = self._cfg, self._policy.device
-        logp_N, entropy_N = completion_logprobs(self._policy.model, batch, self._temperature, device)
+        watch = self._watcher(batch) if self._measure else None
+        logp_N, entropy_N = completion_logprobs(self._policy.model, batch, self._temperature, device, watch)
         sampler_N, rollout_N = (torch.from_numpy(a).to(device) for a in (batch.sampler_logprobs, batch.rollout))
         advantage_S, weight_S = (
             torch.tensor(values, dtype=torch.float32, device=device)
@@ -153,6 +172,25 @@ class TorchTrainer:
             sums.gap_max = max(sums.gap_max, float(gap_N.max()))
             sums.real += batch.tokens
             sums.columns += batch.ids.size
+
+    def _watcher(self, batch: MicroBatch) -> Observer:
+        """Projects the scores of a micro-batch while its forward pass has them at hand."""
+        import torch
+
+        def watch(logits_NV: Any, hidden_ND: Any) -> None:
+            if self._sketcher is None:
+                self._sketcher = Sketcher(logits_NV.shape[-1], hidden_ND.shape[-1])
+            targets, rollout = (torch.from_numpy(a).to(logits_NV.device) for a in (batch.targets, batch.rollout))
+            sketches = self._sketcher.sketch(logits_NV, hidden_ND, targets, rollout, len(batch.samples))
+            self._sketched += zip(batch.samples, sketches, strict=True)
+
+        return watch
+
+    def _moments_of(self, groups: Sequence[Group]) -> Mapping[str, Moments]:
+        prompt_of = {r.request_id: g.request.prompt.id for g in groups for r in g.rollouts}
+        prompts = [prompt_of[sample.rollout.request_id] for sample, _ in self._sketched]
+        right = np.array([sample.advantage > 0 for sample, _ in self._sketched])
+        return by_prompt(prompts, np.stack([sketch for _, sketch in self._sketched]), right)
 
     def _reference_logprobs(self, batch: MicroBatch) -> Any:
         """Log-probabilities (N,) of the completion tokens under the base policy."""

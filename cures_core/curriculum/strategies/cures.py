@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cures_core.config.curriculum import CuresConfig, EqualAllocation, EssWeighting, NeymanAllocation
+from cures_core.config.curriculum import CuresConfig, EqualAllocation, EssWeighting, wants_moments
 from cures_core.curriculum import beta
 from cures_core.curriculum.allocation import allocate, allocate_equally
 from cures_core.curriculum.beta import Floats
@@ -45,7 +45,7 @@ class CuresCurriculum(Strategy):
     def __init__(self, cfg: CuresConfig, prompts: PromptSet, posterior: Posterior, seed: int) -> None:
         super().__init__(cfg, prompts, posterior, seed)
         self._weight = np.ones(len(prompts))  # signals instead, where the weighting needs all of them
-        self._measures = isinstance(cfg.allocation, NeymanAllocation) and cfg.allocation.sigma == "gradient"
+        self._measures = wants_moments(cfg)
         self._moments = np.full((len(prompts) if self._measures else 0, 3), np.nan)  # right, wrong, gap
         self._renewed = 0  # where the next block begins
         self._due: Ints | slice = slice(None)

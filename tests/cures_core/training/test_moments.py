@@ -29,13 +29,15 @@ def test_products_of_sketches_are_those_of_the_gradients() -> None:
     gradients = torch.stack([exact(weight, *x) for x in zip(hidden, chosen, mask, strict=True)])
     flat = gradients.reshape(num, -1)
     true = (flat @ flat.T).numpy()
-    sketches = Sketcher(V, D).sketch(hidden @ weight.T, hidden, chosen, mask)
+    rollout = torch.arange(num)[:, None].expand(num, T)[mask]
+    tokens = (hidden[mask] @ weight.T, hidden[mask], chosen[mask], rollout, num)
+    sketches = Sketcher(V, D).sketch(*tokens)
     assert sketches.shape == (num, WIDTH, WIDTH)
     ours = sketches.reshape(num, -1) @ sketches.reshape(num, -1).T
     scale = np.sqrt(np.outer(np.diag(true), np.diag(true)))
     assert np.abs((ours - true) / scale).mean() < 0.2
     assert np.trace(ours) == pytest.approx(np.trace(true), rel=0.2)
-    again = Sketcher(V, D).sketch(hidden @ weight.T, hidden, chosen, mask)
+    again = Sketcher(V, D).sketch(*tokens)
     np.testing.assert_array_equal(sketches, again)
 
 

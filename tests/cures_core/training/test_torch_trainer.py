@@ -284,3 +284,20 @@ def test_a_recipe_fills_in_what_the_profile_leaves_open() -> None:
     assert TorchTrainerConfig.model_validate_json(cfg.model_dump_json()) == cfg
     with pytest.raises(ValueError, match="length_norm"):
         TorchTrainerConfig(learning_rate=1e-3, loss="dr-grpo")
+
+
+def test_moments_are_measured_on_request_and_change_nothing_else() -> None:
+    results = []
+    for measure in (False, True):
+        p = policy()
+        batch = groups(p)
+        trainer = TorchTrainer(p, TorchTrainerConfig(learning_rate=1e-3), 1.0, measure=measure)
+        trainer.update(batch)
+        results.append(({k: v.detach().clone() for k, v in p.trainable().items()}, trainer.moments, batch))
+    (plain, none, _), (measured, moments, batch) = results
+    assert none == {}
+    assert all(torch.equal(plain[k], measured[k]) for k in plain)
+    enough = {g.request.prompt.id for g in batch if g.successes >= 2 and g.failures >= 2}
+    assert set(moments) == enough
+    assert enough
+    assert all(m.right > 0 and m.wrong > 0 for m in moments.values())
