@@ -44,14 +44,14 @@ def summary_command(
     out: Annotated[Path | None, typer.Option(help="Write the Markdown here. Default: to stdout.")] = None,
 ) -> None:
     """Validate the set as it lies here and describe the change in Markdown; exit code 3 if the set is not fit."""
-    from cures_core.rewards import make_verifier
     from tasks.ci.markdown import summary
+    from tasks.validation.golds import gold_checks
     from tasks.validation.validator import validate
 
     cfg = load_config(config)
     found = _changes(config, base, head)
-    with tempfile.TemporaryDirectory(prefix="cures-ci-") as folder, make_verifier(cfg.reward) as verifier:
-        checked = validate(cfg.data, list(cfg.evaluation.suites), Path(folder), verifier.check_gold)
+    with tempfile.TemporaryDirectory(prefix="cures-ci-") as folder, gold_checks(cfg) as (check, of_suites):
+        checked = validate(cfg.data, list(cfg.evaluation.suites), Path(folder), check, gold_of_suite=of_suites)
     text = summary(found, checked, cfg)
     if out is None:
         print(text, end="")

@@ -203,11 +203,11 @@ def _suite(text: str) -> SuiteConfig:
 def _validate_profile(config: Path, suites: list[SuiteConfig], folder: Path) -> dict[str, Any]:
     """What a run's own validation would say: its data, its suites, and its verifier's word on the gold answers."""
     from cures_core.config.loading import load_config
-    from cures_core.rewards import make_verifier
+    from tasks.validation.golds import gold_checks
 
     run = load_config(config)
-    with make_verifier(run.reward) as verifier:
-        return validate(run.data, [*suites, *run.evaluation.suites], folder, verifier.check_gold)
+    with gold_checks(run) as (check, of_suites):
+        return validate(run.data, [*suites, *run.evaluation.suites], folder, check, gold_of_suite=of_suites)
 
 
 @contextmanager

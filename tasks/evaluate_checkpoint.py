@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from cures_core.jobs.evaluate import rows_file
 from cures_core.jobs.spec import Job
+from tasks.evaluation_cache import recall, remember, rows_key
 from tasks.prepare_policy import policy_folder
 from tasks.process import run_job
 from tasks.records import Record, RunRef
@@ -18,7 +20,8 @@ from tasks.storage import open_store
 def evaluate_checkpoint(run: RunRef, k: int, data: Record, policy: Record, state: Record | None) -> Record:
     """Score the checkpoint of epoch `k` (0: the base policy, `state` None).
 
-    Files: scores.json, items-<suite>.parquet, examples.jsonl. Figures: scores by suite, rollouts, tokens, unknown.
+    Files: scores.json, items-<suite>.parquet, examples.jsonl. Figures: scores by suite, rollouts, tokens, unknown, and
+    reused: the suites whose completions an earlier evaluation had made, of this run or another.
     """
     cfg = run.config
     inputs = {
@@ -33,6 +36,7 @@ def evaluate_checkpoint(run: RunRef, k: int, data: Record, policy: Record, state
         "weights": "" if state is None else state.figures["weights_digest"],
         "lora": None if state is None or cfg.training.lora is None else cfg.training.lora.model_dump(mode="json"),
     }
+    keys = {suite.name: rows_key(suite, inputs, cfg.evaluation.seed) for suite in cfg.evaluation.suites}
 
     def work(space: Workspace) -> Mapping[str, Any]:
         store = open_store(cfg.store)
@@ -47,8 +51,12 @@ def evaluate_checkpoint(run: RunRef, k: int, data: Record, policy: Record, state
             checkpoint=None if state is None else files_of(store, state) / "checkpoint",
             suites=files_of(store, data) / "suites",
         )
+        reused = [name for name, key in keys.items() if recall(store, key, rows_file(space.scratch, name))]
         run_job(job)
-        return json.loads((space.out / "figures.json").read_bytes())  # type: ignore[no-any-return]
+        for name in keys:
+            if name not in reused:
+                remember(store, keys[name], rows_file(space.scratch, name))
+        return {**json.loads((space.out / "figures.json").read_bytes()), "reused": reused}
 
     parents = [data, policy] if state is None else [data, policy, state]
-    return run_stage(run, "evaluate_checkpoint", 1, inputs, parents, work, label=str(k))
+    return run_stage(run, "evaluate_checkpoint", 2, inputs, parents, work, label=str(k))

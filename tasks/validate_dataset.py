@@ -9,11 +9,11 @@ from typing import Any
 from cures_core.config.data import SuiteConfig
 from cures_core.config.run import RunConfig
 from cures_core.prompts.lines import Snapshot
-from cures_core.rewards import make_verifier
 from tasks.builtin_data import ensure_builtin
 from tasks.records import Record, RunRef
 from tasks.stage import Workspace, as_stage, run_stage
 from tasks.validation import validate
+from tasks.validation.golds import gold_checks
 
 
 @as_stage()
@@ -29,17 +29,19 @@ def validate_dataset(run: RunRef) -> Record:
     ]
     for suite in suites:
         ensure_builtin(Path(suite.path))
+    rewards = {s.name: s.reward.model_dump(mode="json") for s in cfg.evaluation.suites if s.reward is not None}
     inputs = {
         "data": _settings(cfg.data),
         "suites": [_settings(s) for s in suites],
         "reward": cfg.reward.model_dump(mode="json"),
         "files": [run.data_digest, *(Snapshot.of(Path(s.path)).digest for s in suites)],
         "tokenizer": _tokenizer_source(cfg),
+        **({"suite_rewards": rewards} if rewards else {}),
     }
 
     def work(space: Workspace) -> Mapping[str, Any]:
-        with make_verifier(cfg.reward) as verifier:
-            summary = validate(cfg.data, suites, space.out, verifier.check_gold, _token_counter(cfg))
+        with gold_checks(cfg) as (check_gold, of_suites):
+            summary = validate(cfg.data, suites, space.out, check_gold, _token_counter(cfg), of_suites)
         prompts = summary["prompts"]
         return {
             "digest": prompts["digest"],

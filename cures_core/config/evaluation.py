@@ -8,6 +8,8 @@ from pydantic import Field, field_validator, model_validator
 
 from cures_core.config.base import Strict
 from cures_core.config.data import SuiteConfig
+from cures_core.config.rewards import RewardConfig
+from cures_core.config.rollout import PromptFormat
 
 
 class EvaluatedSuite(SuiteConfig):
@@ -21,6 +23,12 @@ class EvaluatedSuite(SuiteConfig):
     """Score one greedy completion of each item beside the sampled ones."""
     limit: int | None = Field(default=None, ge=1)
     """Use only this many items, chosen by content id. None: all."""
+    prompt_format: PromptFormat | None = None
+    """How this suite's prompts are written. None: as in training (`rollout.prompt_format`)."""
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens of a completion here. None: `rollout.max_new_tokens`."""
+    reward: RewardConfig | None = None
+    """How this suite's completions are judged. None: as in training (`reward`)."""
 
 
 class EvaluationConfig(Strict):

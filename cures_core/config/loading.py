@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from cures_core.config.includes import include_suites
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError, MissingInput
 
@@ -33,6 +34,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
             raise ConfigError(f"{path}: not valid TOML: {error}") from error
     for text in overrides:
         _apply(values, text)
+    include_suites(values, Path() if path is None else path.parent)
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:

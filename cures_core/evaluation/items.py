@@ -16,9 +16,9 @@ from cures_core.config.evaluation import EvaluatedSuite, EvaluationConfig
 from cures_core.errors import ConfigError, CorruptArtifact, DataRejected, MissingInput
 from cures_core.evaluation.intervals import Interval, bootstrap, wilson
 from cures_core.evaluation.metrics import Ints, pass_at, pass_ladder
-from cures_core.evaluation.scores import Estimate, SuiteScore
+from cures_core.evaluation.scores import Estimate, LabelScore, SuiteScore
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SCHEMA = pa.schema(
     [
@@ -28,8 +28,12 @@ _SCHEMA = pa.schema(
         *(pa.field(name, pa.int64(), nullable=False) for name in ("correct", "unknown", "samples", "truncated")),
         pa.field("tokens", pa.int64(), nullable=False),
         pa.field("greedy", pa.int8()),
+        pa.field("majority", pa.float64()),
+        pa.field("subject", pa.string(), nullable=False),
     ]
 )
+_SCHEMAS = {"1": pa.schema(list(_SCHEMA)[:-2]), str(SCHEMA_VERSION): _SCHEMA}
+"""What is read. Items of schema 1 have no vote and no subject."""
 _VERSION_KEY = b"cures.items.schema"
 
 
@@ -50,6 +54,9 @@ class ItemResult:
     """Total length of the sampled completions."""
     greedy: int | None
     """1 if the greedy completion is correct, else 0 (unknown included); None where none was asked for."""
+    majority: float | None = None
+    """What a majority vote over the sampled completions scores (`voting.majority`); None where it is not known."""
+    subject: str = ""
 
 
 def write_items(items: Sequence[ItemResult], path: Path) -> None:
@@ -70,7 +77,7 @@ def read_items(path: Path) -> list[ItemResult]:
     except (pa.ArrowException, OSError) as error:
         raise CorruptArtifact(f"{path}: not a readable Parquet file ({error}); run the evaluation again") from error
     version = (table.schema.metadata or {}).get(_VERSION_KEY, b"none").decode()
-    if version != str(SCHEMA_VERSION) or not table.schema.equals(_SCHEMA):
+    if version not in _SCHEMAS or not table.schema.equals(_SCHEMAS[version]):
         raise CorruptArtifact(
             f"{path}: items of schema {version}, this version reads {SCHEMA_VERSION}; run the evaluation again"
         )
@@ -102,12 +109,14 @@ def score(
         k=k,
         avg=avg,
         pass_at={str(j): avg if j == 1 else _pass(j, correct, k, cfg) for j in pass_ladder(k)},
+        majority=_majority([item.majority for item in items], cfg) if k > 1 else None,
         greedy=_share(sum(item.greedy or 0 for item in items), n, cfg) if suite.greedy else None,
         unknown_share=sum(item.unknown for item in items) / (n * k),
         truncated_share=sum(item.truncated for item in items) / (n * k),
         tokens_mean=sum(item.tokens for item in items) / (n * k),
-        by_level=_by_label([item.level for item in items], correct, k),
-        by_source=_by_label([item.source for item in items], correct, k),
+        by_level=_by_label([item.level for item in items], items, k, cfg),
+        by_source=_by_label([item.source for item in items], items, k, cfg),
+        by_subject=_by_label([item.subject for item in items], items, k, cfg),
         settings=dict(settings),
     )
 
@@ -136,6 +145,14 @@ def _pass(j: int, correct: Ints, k: int, cfg: EvaluationConfig) -> Estimate:
     return _estimate(float(values.mean()), bootstrap(values, cfg.confidence, cfg.resamples, cfg.seed, (0, 1)))
 
 
+def _majority(votes: Sequence[float | None], cfg: EvaluationConfig) -> Estimate | None:
+    known = [vote for vote in votes if vote is not None]
+    if len(known) < len(votes):
+        return None
+    interval = bootstrap(known, cfg.confidence, cfg.resamples, cfg.seed, (0, 1))
+    return _estimate(float(np.mean(known)), interval)
+
+
 def _share(successes: int, n: int, cfg: EvaluationConfig) -> Estimate:
     return _estimate(successes / n, wilson(successes, n, cfg.confidence))
 
@@ -144,11 +161,24 @@ def _estimate(value: float, interval: Interval) -> Estimate:
     return Estimate(value=value, low=interval.low, high=interval.high)
 
 
-def _by_label(labels: Sequence[str], correct: Ints, k: int) -> dict[str, tuple[float, int]]:
-    """avg@k and number of items by label; nothing where no item has a label."""
+def _by_label(
+    labels: Sequence[str], items: Sequence[ItemResult], k: int, cfg: EvaluationConfig
+) -> dict[str, LabelScore]:
+    """Figures by label; nothing where no item has a label."""
     if not any(labels):
         return {}
-    groups: dict[str, list[int]] = defaultdict(list)
-    for label, c in zip(labels, correct.tolist(), strict=True):
-        groups[label].append(c)
-    return {label: (sum(cs) / (len(cs) * k), len(cs)) for label, cs in sorted(groups.items())}
+    groups: dict[str, list[ItemResult]] = defaultdict(list)
+    for label, item in zip(labels, items, strict=True):
+        groups[label].append(item)
+    return {label: _label_score(group, k, cfg) for label, group in sorted(groups.items())}
+
+
+def _label_score(group: Sequence[ItemResult], k: int, cfg: EvaluationConfig) -> LabelScore:
+    completions = len(group) * k
+    return LabelScore(
+        avg=_avg(np.array([item.correct for item in group], dtype=np.int64), k, cfg),
+        n=len(group),
+        unknown_share=sum(item.unknown for item in group) / completions,
+        truncated_share=sum(item.truncated for item in group) / completions,
+        tokens_mean=sum(item.tokens for item in group) / completions,
+    )

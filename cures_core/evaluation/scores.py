@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, model_validator
 
 from cures_core.config.base import Strict
 
@@ -20,6 +22,27 @@ class Estimate(Strict):
     """Upper end of the interval."""
 
 
+class LabelScore(Strict):
+    """Figures of the items that share a level, subject or source."""
+
+    avg: Estimate | float
+    """avg@k of these items; a bare number in scores that were written without intervals."""
+    n: int
+    """Items."""
+    unknown_share: float | None = None
+    """Share of completions without a verdict; None where it was not kept."""
+    truncated_share: float | None = None
+    """Share of completions that ran into the token limit; None where it was not kept."""
+    tokens_mean: float | None = None
+    """Mean length of a completion, in tokens; None where it was not kept."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_pairs(cls, value: Any) -> Any:
+        """Earlier versions wrote (avg@k, items)."""
+        return {"avg": value[0], "n": value[1]} if isinstance(value, list | tuple) else value
+
+
 class SuiteScore(Strict):
     """Scores of one policy on one suite. Two of them compare only where `settings` agree."""
 
@@ -35,6 +58,9 @@ class SuiteScore(Strict):
     """avg@k: mean over items of the share of correct completions."""
     pass_at: dict[str, Estimate]
     """Unbiased pass@j by j, for j = 1, 2, 4 ... and k (arXiv 2107.03374, equation 1)."""
+    majority: Estimate | None = None
+    """maj@k: a majority vote over the k completions, ties shared (`voting.majority`); None where k is 1 or it was not
+    kept."""
     greedy: Estimate | None = None
     """Accuracy of one greedy completion of each item; None where it was not asked for."""
     unknown_share: float
@@ -43,10 +69,12 @@ class SuiteScore(Strict):
     """Share of completions that ran into the token limit."""
     tokens_mean: float
     """Mean length of a sampled completion, in tokens."""
-    by_level: dict[str, tuple[float, int]] = Field(default_factory=dict)
-    """avg@k and number of items by level."""
-    by_source: dict[str, tuple[float, int]] = Field(default_factory=dict)
-    """avg@k and number of items by source."""
+    by_level: dict[str, LabelScore] = Field(default_factory=dict)
+    """Figures by level; empty where no item has one."""
+    by_source: dict[str, LabelScore] = Field(default_factory=dict)
+    """Figures by source; empty where no item has one."""
+    by_subject: dict[str, LabelScore] = Field(default_factory=dict)
+    """Figures by subject; empty where no item has one."""
     settings: dict[str, str | int | float]
     """What the figures depend on beside the policy: suite digest, k, temperature, seed, token limit, prompt format,
     verifier, confidence, resamples, engine and versions."""

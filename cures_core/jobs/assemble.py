@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cures_core.checkpoint import Checkpoint
+from cures_core.config.evaluation import EvaluatedSuite
 from cures_core.config.rollout import RolloutConfig
 from cures_core.config.run import RunConfig
 from cures_core.jobs.spec import Job
@@ -46,9 +47,12 @@ def assemble_engine(policy: Policy, cfg: RolloutConfig) -> RolloutEngine:
     return build_engine(cfg, policy.model, policy.tokenizer, policy.device)
 
 
-def evaluation_rollout(cfg: RunConfig, temperature: float) -> RolloutConfig:
-    """The run's rollout settings at a suite's temperature (0 is greedy)."""
-    return cfg.rollout.model_copy(update={"temperature": temperature})
+def evaluation_rollout(cfg: RunConfig, suite: EvaluatedSuite, temperature: float) -> RolloutConfig:
+    """The run's rollout settings with what the suite sets itself, at a temperature (0 is greedy)."""
+    own = {name: getattr(suite, name) for name in ("prompt_format", "max_new_tokens")}
+    return cfg.rollout.model_copy(
+        update={"temperature": temperature} | {name: value for name, value in own.items() if value is not None}
+    )
 
 
 def versions() -> dict[str, str]:

@@ -7,18 +7,23 @@ answer the same items with the same luck and their comparison is paired.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from cures_core.checkpoint import load_checkpoint
 from cures_core.config.evaluation import EvaluatedSuite
+from cures_core.config.rewards import RewardConfig
 from cures_core.config.run import RunConfig
 from cures_core.epoch import roll_out
 from cures_core.errors import ConfigError
 from cures_core.evaluation.items import ItemResult, score, write_items
 from cures_core.evaluation.scores import SuiteScore
+from cures_core.evaluation.voting import majority
 from cures_core.files import canonical_json, write_atomic
 from cures_core.jobs.assemble import assemble_engine, assemble_policy, evaluation_rollout, versions
 from cures_core.jobs.chunks import in_chunks
@@ -49,9 +54,8 @@ def run(job: Job, parent: Parent) -> None:
         (suite, chosen(PromptSet.read_parquet(job.suites / f"{suite.name}.parquet"), suite.limit))
         for suite in job.config.evaluation.suites
     ]
-    policy = assemble_policy(job, load_checkpoint(job.checkpoint) if job.checkpoint else None)
-    with make_verifier(job.config.reward) as verifier:
-        evaluator = _Evaluator(job, parent, policy, verifier)
+    with ExitStack() as stack:
+        evaluator = _Evaluator(job, parent, stack)
         results = [evaluator.evaluate(suite, prompts) for suite, prompts in suites]
     for result in results:
         write_items(result.items, job.out / f"items-{result.score.suite}.parquet")
@@ -89,18 +93,40 @@ class _Result:
     unknown: int
 
 
-class _Evaluator:
-    """One loaded policy with its verifier, for all suites."""
+def rows_file(scratch: Path, suite: str) -> Path:
+    """Where the job finds the rows of a suite that need no generation, and leaves those it has generated."""
+    return scratch / "rows" / f"{suite}.json"
 
-    def __init__(self, job: Job, parent: Parent, policy: Policy, verifier: Verifier) -> None:
-        self._job, self._parent, self._policy, self._verifier = job, parent, policy, verifier
+
+class _Evaluator:
+    """One policy for all suites, loaded only if there is something to generate; verifiers end with `stack`."""
+
+    def __init__(self, job: Job, parent: Parent, stack: ExitStack) -> None:
+        self._job, self._parent, self._stack = job, parent, stack
+        self._verifiers: dict[bytes, Verifier] = {}
+
+    @cached_property
+    def _policy(self) -> Policy:
+        return assemble_policy(self._job, load_checkpoint(self._job.checkpoint) if self._job.checkpoint else None)
+
+    def _rows(self, suite: EvaluatedSuite, prompts: PromptSet) -> Row:
+        path = rows_file(self._job.scratch, suite.name)
+        if not path.exists():
+            sampled = self._complete(suite, prompts, "sampled", suite.samples, suite.temperature)
+            greedy = self._complete(suite, prompts, "greedy", 1, 0.0) if suite.greedy else []
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(
+                path, canonical_json({"device": self._policy.device.type, "sampled": sampled, "greedy": greedy})
+            )
+        rows: Row = json.loads(path.read_bytes())
+        return rows
 
     def evaluate(self, suite: EvaluatedSuite, prompts: PromptSet) -> _Result:
         cfg = self._job.config
-        sampled = self._complete(suite, prompts, "sampled", suite.samples, suite.temperature)
-        greedy = self._complete(suite, prompts, "greedy", 1, 0.0) if suite.greedy else []
+        rows = self._rows(suite, prompts)
+        sampled, greedy = rows["sampled"], rows["greedy"]
         items = _items(prompts, sampled, greedy)
-        settings = comparison_settings(cfg, suite, prompts, self._policy.device.type)
+        settings = comparison_settings(cfg, suite, prompts, rows["device"])
         scored = score(items, suite, cfg.evaluation, settings)
         return _Result(
             score=scored.model_copy(update={"policy": self._job.policy_digest}),
@@ -121,12 +147,20 @@ class _Evaluator:
         size = cfg.evaluation.chunk_prompts
         # The size is in the name: chunks of an earlier attempt with another size hold other prompts.
         folder = self._job.scratch / f"{suite.name}-{mode}-{size}"
-        with closing(assemble_engine(self._policy, evaluation_rollout(cfg, temperature))) as engine:
+        verifier = self._verifier(suite.reward or cfg.reward)
+        with closing(assemble_engine(self._policy, evaluation_rollout(cfg, suite, temperature))) as engine:
 
             def work(chunk: Sequence[Request]) -> list[Row]:
-                return [_row(group) for group in roll_out(chunk, engine, self._verifier)]
+                return [_row(group) for group in roll_out(chunk, engine, verifier)]
 
             return in_chunks(requests, size, folder, work, self._parent, "eval")
+
+    def _verifier(self, cfg: RewardConfig) -> Verifier:
+        """One verifier for each configuration, started when it is first needed."""
+        name = canonical_json(cfg.model_dump(mode="json"))
+        if name not in self._verifiers:
+            self._verifiers[name] = self._stack.enter_context(make_verifier(cfg))
+        return self._verifiers[name]
 
 
 def _row(group: Group) -> Row:
@@ -136,6 +170,7 @@ def _row(group: Group) -> Row:
         "samples": len(group.rollouts),
         "truncated": sum(r.finish_reason is FinishReason.LENGTH for r in group.rollouts),
         "tokens": sum(len(r.token_ids) for r in group.rollouts),
+        "majority": majority(group.verdicts),
         "completion": group.rollouts[0].text[:EXAMPLE_CHARS],
         "outcome": group.verdicts[0].outcome.value,
     }
@@ -148,8 +183,9 @@ def _items(prompts: PromptSet, sampled: Sequence[Row], greedy: Sequence[Row]) ->
             id=prompt.id,
             level=prompt.level,
             source=prompt.source,
-            **{name: row[name] for name in ("correct", "unknown", "samples", "truncated", "tokens")},
+            **{name: row[name] for name in ("correct", "unknown", "samples", "truncated", "tokens", "majority")},
             greedy=verdict,
+            subject=prompt.subject,
         )
         for prompt, row, verdict in zip(prompts, sampled, verdicts, strict=True)
     ]
@@ -174,7 +210,8 @@ def comparison_settings(
     cfg: RunConfig, suite: EvaluatedSuite, prompts: PromptSet, device: str
 ) -> dict[str, str | int | float]:
     """What the suite's figures depend on beside the policy: two scores compare only where all of it agrees."""
-    rollout = cfg.rollout
+    rollout = evaluation_rollout(cfg, suite, suite.temperature)
+    reward = suite.reward or cfg.reward
     return {
         "suite_digest": prompts.digest,
         "k": suite.samples,
@@ -184,7 +221,7 @@ def comparison_settings(
         "max_new_tokens": rollout.max_new_tokens,
         "prompt_format": canonical_json(rollout.prompt_format.model_dump(mode="json")).decode(),
         # How many processes judge changes nothing.
-        "verifier": canonical_json(cfg.reward.model_dump(mode="json", exclude={"workers"})).decode(),
+        "verifier": canonical_json(reward.model_dump(mode="json", exclude={"workers"})).decode(),
         "seed": cfg.evaluation.seed,
         "confidence": cfg.evaluation.confidence,
         "resamples": cfg.evaluation.resamples,

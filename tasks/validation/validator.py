@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,11 @@ def validate(
     out_dir: Path,
     check_gold: Gold | None = None,
     count_tokens: Tokens | None = None,
+    gold_of_suite: Mapping[str, Gold] | None = None,
 ) -> dict[str, Any]:
     """Read and check everything, leave out what the suites hold, run the expectations, write it all to `out_dir`.
+
+    `check_gold` looks at all gold answers, but for the suites that `gold_of_suite` names.
 
     Files: prompts.parquet, suites/<name>.parquet, quarantine.jsonl (rejected and dropped rows), warnings.jsonl,
     expectations.json, data_docs/, validation.json (what is returned). All but data_docs/ are the same bytes for the
@@ -42,8 +45,9 @@ def validate(
     if twice := [name for name, number in Counter(suite.name for suite in suites).items() if number > 1]:
         raise ConfigError(f"two evaluation suites are named {twice[0]!r}; give each its own name")
     flags = {} if cfg.flags is None else read_flags(Path(cfg.flags))
+    golds = {s.name: (gold_of_suite or {}).get(s.name, check_gold) for s in suites}
     read = {
-        s.name: _unflagged(load_prompts(s, check_gold=check_gold, count_tokens=count_tokens), flags) for s in suites
+        s.name: _unflagged(load_prompts(s, check_gold=golds[s.name], count_tokens=count_tokens), flags) for s in suites
     }
     loaded = _unflagged(load_prompts(cfg, check_gold=check_gold, count_tokens=count_tokens), flags)
     loaded = annotated(loaded, _near_flaws(cfg, loaded))

@@ -13,6 +13,7 @@ from cures_core.config.evaluation import EvaluatedSuite, EvaluationConfig
 from cures_core.errors import ConfigError, CorruptArtifact, DataRejected, MissingInput
 from cures_core.evaluation.intervals import wilson
 from cures_core.evaluation.items import ItemResult, read_items, score, write_items
+from cures_core.evaluation.scores import SuiteScore
 
 CFG = EvaluationConfig(resamples=200)
 
@@ -47,11 +48,37 @@ def test_files_that_are_no_items_are_refused(tmp_path):
     with pytest.raises(CorruptArtifact, match="not a readable Parquet file"):
         read_items(path)
     pq.write_table(pa.table({"id": ["a"]}), path)
-    with pytest.raises(CorruptArtifact, match="schema none, this version reads 1"):
+    with pytest.raises(CorruptArtifact, match="schema none, this version reads 2"):
         read_items(path)
     write_items([item(1), item(1)], path)
     with pytest.raises(CorruptArtifact, match="ids are not ascending"):
         read_items(path)
+
+
+def test_items_of_the_first_schema_are_still_read(tmp_path):
+    write_items([item(1, majority=0.5, subject="sets")], tmp_path / "a.parquet")
+    table = pq.read_table(tmp_path / "a.parquet").drop_columns(["majority", "subject"])
+    pq.write_table(table.replace_schema_metadata({b"cures.items.schema": b"1"}), tmp_path / "b.parquet")
+    (old,) = read_items(tmp_path / "b.parquet")
+    assert (old.correct, old.majority, old.subject) == (1, None, "")
+    assert read_items(tmp_path / "a.parquet") == [item(1, majority=0.5, subject="sets")]
+
+
+def test_scores_of_earlier_versions_are_still_read():
+    row = score([item(1)], suite(), CFG, {}).model_dump(mode="json")
+    row = {**row, "by_level": {"easy": [0.25, 1]}}
+    del row["by_subject"], row["majority"]
+    old = SuiteScore.model_validate(row)
+    assert (old.by_level["easy"].avg, old.by_level["easy"].n, old.majority) == (0.25, 1, None)
+
+
+def test_a_vote_is_scored_with_an_interval_where_it_is_known():
+    items = [item(i, majority=vote) for i, vote in enumerate((1.0, 0.5, 0.0, 1.0))]
+    got = score(items, suite(), CFG, {}).majority
+    assert got.value == 0.625
+    assert got.low < 0.625 < got.high
+    assert score([*items, item(9)], suite(), CFG, {}).majority is None
+    assert score([item(0, samples=1, majority=1.0)], suite(1), CFG, {}).majority is None
 
 
 def test_score_of_sampled_completions():
@@ -63,8 +90,18 @@ def test_score_of_sampled_completions():
     assert {j: e.value for j, e in got.pass_at.items()} == pytest.approx({"1": 0.5, "2": (5 / 6 + 1) / 3, "4": 2 / 3})
     assert got.pass_at["1"] == got.avg
     assert (got.pass_at["4"].low, got.pass_at["4"].high) == wilson(2, 3, 0.95)
-    assert got.by_level == {"easy": (0.5, 2), "hard": (0.5, 1)}
-    assert got.by_source == {"book": (0.5, 3)}
+    assert {label: (row.avg.value, row.n) for label, row in got.by_level.items()} == {
+        "easy": (0.5, 2),
+        "hard": (0.5, 1),
+    }
+    assert {label: (row.avg.value, row.n) for label, row in got.by_source.items()} == {"book": (0.5, 3)}
+    hard, easy = got.by_level["hard"], got.by_level["easy"]
+    assert (hard.unknown_share, hard.truncated_share, hard.tokens_mean) == (0.25, 0.0, 10.0)
+    assert (easy.unknown_share, easy.truncated_share, easy.tokens_mean) == (0.0, 0.25, 7.5)
+    assert easy.avg.low < 0.5 < easy.avg.high
+    assert got.by_subject == {}
+    assert got.majority is None
+    assert score([replace(i, subject="sets") for i in items], suite(), CFG, {}).by_subject["sets"].n == 3
     assert (got.unknown_share, got.truncated_share, got.tokens_mean) == pytest.approx((1 / 12, 2 / 12, 100 / 12))
 
 
@@ -80,7 +117,7 @@ def test_single_completions_and_greedy_ones_have_wilsons_interval():
 def test_labels_that_nobody_has_are_left_out():
     got = score([item(0, source="", level=""), item(1, source="", level="hard")], suite(), CFG, {})
     assert got.by_source == {}
-    assert got.by_level == {"": (0.25, 1), "hard": (0.25, 1)}
+    assert {label: row.avg.value for label, row in got.by_level.items()} == {"": 0.25, "hard": 0.25}
 
 
 def test_confidence_resamples_and_seed_matter():

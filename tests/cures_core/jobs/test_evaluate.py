@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from cures_core.checkpoint import Checkpoint, save_checkpoint
+from cures_core.config.evaluation import EvaluatedSuite
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError, DataRejected, InjectedFault, MissingInput, Preempted
 from cures_core.evaluation.items import read_items
@@ -170,7 +171,9 @@ def test_counts_are_those_of_the_engine_and_the_verifier(run, inputs):
     policy = load_policy(inputs / "policy", torch.device("cpu"))
     prompts = PromptSet.read_parquet(inputs / "suites" / "exam.parquet")
     for mode, num, temperature in (("sampled", 3, 1.0), ("greedy", 1, 0.0)):
-        engine = assemble.assemble_engine(policy, assemble.evaluation_rollout(config([]), temperature))
+        engine = assemble.assemble_engine(
+            policy, assemble.evaluation_rollout(config([]), EvaluatedSuite.model_validate(EXAM), temperature)
+        )
         seed = evaluate.completion_seed(20_000, "exam", mode)
         with make_verifier(config([]).reward) as verifier:
             for prompt in prompts:
@@ -250,6 +253,9 @@ def test_a_checkpoint_is_scored_with_the_same_luck(run, tmp_path, inputs):
         ({"rollout": {"max_new_tokens": 8, "top_p": 0.2}}, "top_p"),
         ({"rollout": {"max_new_tokens": 8, "prompt_format": {"stop": ["="]}}}, "prompt_format"),
         ({"reward": {"type": "exact"}}, "verifier"),
+        ({"suites": [{**EXAM, "reward": {"type": "exact"}}]}, "verifier"),
+        ({"suites": [{**EXAM, "max_new_tokens": 5}]}, "max_new_tokens"),
+        ({"suites": [{**EXAM, "prompt_format": {"stop": ["="]}}]}, "prompt_format"),
     ],
 )
 def test_each_setting_changes_the_items_and_is_told(run, change, setting):
@@ -297,3 +303,25 @@ def test_missing_and_empty_suites_are_told(run, tmp_path, inputs, monkeypatch):
     job = Job(name="evaluate", config=config([EXAM]), scratch=tmp_path, out=tmp_path)
     with pytest.raises(ConfigError, match="folder of the suites"):
         evaluate.run(job, cast(Parent, Listener()))
+
+
+def test_rows_that_are_there_are_scored_without_loading_the_policy(run, monkeypatch, tmp_path):
+    first = run("a")
+    shutil.copytree(tmp_path / "a" / "scratch" / "rows", tmp_path / "b" / "scratch" / "rows")
+    monkeypatch.setattr(evaluate, "assemble_policy", None)
+    listener = Listener()
+    assert contents(run("b", listener=listener)) == contents(first)
+    assert listener.events == []
+    assert scores(run("b", evaluation={"confidence": 0.6}))["exam"].avg != scores(first)["exam"].avg
+    evaluate.rows_file(tmp_path / "b" / "scratch", "quiz").unlink()
+    with pytest.raises(TypeError):  # the other suite needs the policy
+        run("b")
+
+
+def test_the_vote_follows_from_the_completions(run):
+    exam = scores(run("a"))["exam"]
+    items = read_items(run("a") / "items-exam.parquet")
+    assert exam.majority.value == pytest.approx(sum(i.majority for i in items) / 10)
+    assert all(i.majority == 1 for i in items if i.correct == 3)
+    assert all(i.majority == 0 for i in items if i.correct == 0)
+    assert any(0 < i.correct < 3 for i in items)
