@@ -10,10 +10,11 @@ from typing import Any
 from cures_core.curriculum import load_posterior
 from tasks.comparison import gains, read_scores
 from tasks.records import Record, RunRef
+from tasks.report_prompts import prompt_figures
 from tasks.stage import Workspace, as_stage, files_of, run_stage
 from tasks.storage import Store
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @as_stage()
@@ -42,6 +43,7 @@ def report(
                 "steps": steps,
                 "posteriors": _posteriors(space.store, states),
                 "reliability": states[-1].figures.get("reliability", []),
+                "named": prompt_figures(space.store, data, states[0], states[-1]),
                 "examples": _examples(space.store, scores[-1]),
                 "validation": _validation(space.store, data),
                 "snapshots": [{"tag": s.figures["tag"], "md5": s.figures["md5"]} for s in snapshots],
@@ -100,6 +102,8 @@ def _scores(store: Store, states: Sequence[Record], scores: Sequence[Record]) ->
             {
                 "label": f"after epoch {k}" if k else "before",
                 "rollouts": state.figures["rollouts"] if k else 0,
+                "tokens": state.figures["tokens"] if k else 0,
+                "seconds": sum(one.seconds for one in states[1 : k + 1]),
                 "suites": [score.model_dump() for score in read_scores(store, record)],
             }
         )

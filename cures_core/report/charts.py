@@ -75,11 +75,11 @@ def line_chart(
     return _svg(title, out, [s.name for s in series])
 
 
-def histograms(title: str, names: Sequence[str], counts: Sequence[Sequence[int]], x_title: str, y_title: str) -> str:
+def histograms(title: str, names: Sequence[str], counts: Sequence[Sequence[float]], x_title: str, y_title: str) -> str:
     """Bars over 0..1, one histogram in front of the other: the last one filled, the others outlined."""
     if not counts:
         return ""
-    top = max(1, *(max(c) for c in counts))
+    top = max(max(c) for c in counts) or 1
     frame = _Frame((0.0, 1.0), (0.0, float(top)))
     out = frame.axes(x_title, y_title)
     for i, row in enumerate(counts):

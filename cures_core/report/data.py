@@ -28,6 +28,10 @@ class Scored(Strict):
     """As in "before" and "after epoch 3"."""
     rollouts: int = 0
     """Training rollouts up to this checkpoint."""
+    tokens: int = 0
+    """Tokens of those rollouts."""
+    seconds: float = 0.0
+    """Wall time of the training epochs up to this checkpoint."""
     suites: tuple[SuiteScore, ...] = ()
 
 
@@ -62,6 +66,45 @@ class Bin(Strict):
     predicted: float
     observed: float
     rollouts: float
+
+
+class PromptRow(Strict):
+    """A prompt that the report names."""
+
+    id: str
+    problem: str
+    answer: str
+    before: float
+    """Expected pass rate under the prior."""
+    after: float
+    """Expected pass rate at the end."""
+    successes: float
+    """Correct rollouts that are remembered; old ones fade."""
+    failures: float
+    """Wrong rollouts that are remembered."""
+
+
+class Allocation(Strict):
+    """Where rollouts went, in equal bins of the expected pass rate over 0..1."""
+
+    prompts: tuple[float, ...]
+    """Share of the prompts in each bin."""
+    rollouts: tuple[float, ...]
+    """Share of the remembered rollouts in each bin."""
+
+
+class Named(Strict):
+    """Prompts worth a look."""
+
+    moved: tuple[PromptRow, ...] = ()
+    """Those whose expected pass rate changed most."""
+    hardest: tuple[PromptRow, ...] = ()
+    """Lowest expected pass rate of those that were ever solved."""
+    suspicious: tuple[PromptRow, ...] = ()
+    """No success in many tries: a wrong gold answer, or out of reach."""
+    suspicious_total: int = 0
+    """How many prompts look like that."""
+    allocation: Allocation | None = None
 
 
 class Example(Strict):
@@ -127,6 +170,8 @@ class ReportData(Strict):
     posteriors: tuple[Belief, ...] = ()
     """Prior first."""
     reliability: tuple[Bin, ...] = ()
+    named: Named = Named()
+    """Single prompts, and where rollouts went."""
     examples: tuple[Example, ...] = ()
     validation: Validation | None = None
     snapshots: tuple[SnapshotTag, ...] = ()

@@ -6,39 +6,58 @@ import json
 import unicodedata
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from cures_core.evaluation.scores import Estimate
 from cures_core.report.charts import Series, histograms, line_chart, reliability_plot, smooth
 from cures_core.report.data import ReportData
+from cures_core.report.lineage import lineage_graph
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _MOST_CHARACTERS = 2000
+_AXES = {"rollouts": "training rollouts", "tokens": "tokens of training", "seconds": "seconds of training"}
+"""What learning is drawn against: field of a scored checkpoint, title."""
 _MOST_STEPS_IN_A_TABLE = 25
 
 
 def render(data: ReportData) -> str:
     """The page. Every text in `data` is escaped; long ones are cut, invisible ones shown as code points."""
+    folder = files("cures_core.report")
+    return (
+        make_environment()
+        .from_string(folder.joinpath("page.html").read_text(encoding="utf-8"))
+        .render(
+            d=data,
+            style=folder.joinpath("style.css").read_text(encoding="utf-8"),
+            headline=_headline(data),
+            charts=_charts(data),
+            sampled_steps=_sample(data.steps, _MOST_STEPS_IN_A_TABLE),
+            first=data.scores[0] if data.scores else None,
+            last=data.scores[-1] if data.scores else None,
+            reliability_rows=[(b.predicted, b.observed, b.rollouts) for b in data.reliability],
+            curve_rows=_curve_rows(data),
+            allocation_rows=_allocation_rows(data),
+            config=json.dumps(data.config, indent=2, ensure_ascii=False),
+        )
+    )
+
+
+def make_environment() -> Environment:
+    """Jinja with the filters of our pages; everything is escaped unless a template says otherwise."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "safe_text": safe_text,
         "share": _share,
+        "estimate": _estimate,
         "figure": _figure,
         "signed": _signed,
         "clock": _clock,
     }
-    folder = files("cures_core.report")
-    return environment.from_string(folder.joinpath("page.html").read_text(encoding="utf-8")).render(
-        d=data,
-        style=folder.joinpath("style.css").read_text(encoding="utf-8"),
-        headline=_headline(data),
-        charts=_charts(data),
-        sampled_steps=_sample(data.steps, _MOST_STEPS_IN_A_TABLE),
-        first=data.scores[0] if data.scores else None,
-        last=data.scores[-1] if data.scores else None,
-        reliability_rows=[(b.predicted, b.observed, b.rollouts) for b in data.reliability],
-        config=json.dumps(data.config, indent=2, ensure_ascii=False),
-    )
+    return environment
 
 
 def safe_text(text: str) -> str:
@@ -46,6 +65,13 @@ def safe_text(text: str) -> str:
     cut = text[:_MOST_CHARACTERS]
     shown = "".join(c if c in "\n\t" or unicodedata.category(c)[0] != "C" else f"<U+{ord(c):04X}>" for c in cut)
     return shown + (f" ... ({len(text):,} characters)" if len(text) > _MOST_CHARACTERS else "")
+
+
+def _estimate(value: Estimate | float) -> str:
+    """A share with its interval, where it has one."""
+    if isinstance(value, Estimate):
+        return f"{_share(value.value)} [{_share(value.low)}, {_share(value.high)}]"
+    return _share(value)
 
 
 def _headline(data: ReportData) -> str:
@@ -87,7 +113,9 @@ def _charts(data: ReportData) -> dict[str, str]:
     shown = [p for i, p in enumerate(data.posteriors) if i in (0, len(data.posteriors) - 1)]
     return {
         "reward": over_rollouts("Reward during training", {"reward": "reward_mean"}, "share correct", (0.0, 1.0)),
-        "suites": _suites_chart(data),
+        **{f"suites_{axis}": _suites_chart(data, axis, title) for axis, title in _AXES.items()},
+        "allocation": _allocation_chart(data),
+        "lineage": _lineage(data),
         "posterior": histograms(
             "Prompts by expected pass rate, before and after",
             [p.label for p in shown],
@@ -113,16 +141,50 @@ def _charts(data: ReportData) -> dict[str, str]:
     }
 
 
-def _suites_chart(data: ReportData) -> str:
-    if len(data.scores) < 2:
+def _suites_chart(data: ReportData, axis: str, title: str) -> str:
+    x = [float(getattr(scored, axis)) for scored in data.scores]
+    if len(set(x)) < 2:
         return ""
-    x = [float(scored.rollouts) for scored in data.scores]
     series = []
     for i, suite in enumerate(data.scores[0].suites):
         estimates = [scored.suites[i].avg for scored in data.scores]
         low, high = [e.low for e in estimates], [e.high for e in estimates]
         series.append(Series(suite.suite, x, [e.value for e in estimates], low, high))
-    return line_chart("Suite scores with intervals", series, "training rollouts", "avg@k", (0.0, 1.0))
+    return line_chart(f"Suite scores against {title}", series, title, "avg@k", (0.0, 1.0))
+
+
+def _allocation_chart(data: ReportData) -> str:
+    shares = data.named.allocation
+    if shares is None:
+        return ""
+    return histograms(
+        "Where rollouts went",
+        ["remembered rollouts", "prompts"],
+        [shares.rollouts, shares.prompts],
+        "expected pass rate at the end",
+        "share",
+    )
+
+
+def _curve_rows(data: ReportData) -> list[tuple[Any, ...]]:
+    return [
+        (s.label, one.suite, one.avg.value, one.avg.low, one.avg.high, s.rollouts, s.tokens, round(s.seconds, 1))
+        for s in data.scores
+        for one in s.suites
+    ]
+
+
+def _allocation_rows(data: ReportData) -> list[tuple[float, ...]]:
+    shares = data.named.allocation
+    if shares is None:
+        return []
+    pairs = zip(shares.rollouts, shares.prompts, strict=True)
+    return [(i / len(shares.prompts), rollouts, prompts) for i, (rollouts, prompts) in enumerate(pairs)]
+
+
+def _lineage(data: ReportData) -> str:
+    names = {f"{stage.name}/{stage.key}": f"{stage.name} {stage.label}".strip() for stage in data.stages}
+    return lineage_graph(names, data.lineage)
 
 
 def _has(steps: Sequence[dict[str, Any]], key: str) -> bool:

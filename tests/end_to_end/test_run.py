@@ -63,6 +63,7 @@ def test_it_ends_with_everything_that_was_promised(done: tuple[Path, dict[str, A
 def test_again_it_does_no_work_and_says_so(done: tuple[Path, dict[str, Any]]) -> None:
     folder, summary = done
     before = results(folder, summary["run"])
+    assert len(list((folder / ".cures" / "evaluations").iterdir())) == 2
     outcome = cures("run", "--config", folder / "tiny.toml", cwd=folder)
     assert outcome.out.startswith(f"nothing to do: all {len(summary['stages'])} stages of run {summary['run']}")
     assert outcome.out.splitlines()[-1] == summary["report"]
@@ -94,6 +95,10 @@ def test_a_changed_setting_redoes_what_reads_it(
         if s["name"].split()[0] in ("snapshot_posterior", "promote", "report")
     }
     assert {s["name"] for s in outcome.summary["stages"] if not s["cached"]} - own == redone
+    if setting.startswith("evaluation"):  # other intervals of the same completions
+        shown = json.loads(cures("runs", "show", outcome.summary["run"], "--json", cwd=folder).out)
+        scored = [s["figures"] for s in shown["stages"] if s["stage"] == "evaluate_checkpoint"]
+        assert [figures["reused"] for figures in scored] == [["heldout"], ["heldout"]]
 
 
 def test_runs_and_posterior_are_told(done: tuple[Path, dict[str, Any]]) -> None:
@@ -131,6 +136,35 @@ def test_a_model_is_promoted_by_hand_and_exported(done: tuple[Path, dict[str, An
     assert "| heldout | avg@2 |" in card
     assert (folder / "out/forced/model.safetensors").exists()
     assert cures("models", "export", "forced", "--out", "out/forced", cwd=folder).code == 2
+
+
+def test_runs_are_compared_and_scores_handed_on(done: tuple[Path, dict[str, Any]]) -> None:
+    folder, summary = done
+    changed = cures("run", "--config", folder / "tiny.toml", "--set", "epochs=1", "--json", cwd=folder)
+    assert changed.code == 0, changed.err
+    other = changed.summary["run"]
+    compared = cures("runs", "compare", other, summary["run"], "--json", "--out", "out/compared.html", cwd=folder)
+    assert compared.code == 0, compared.err
+    told = json.loads(compared.out)
+    first, second = told["runs"]
+    assert (first["against"], second["against"][0]["suite"]) == ([], "heldout")
+    gain = second["against"][0]["gain"]
+    before, after = (run["scores"][-1]["suites"][0]["avg"]["value"] for run in (first, second))
+    assert gain["value"] == pytest.approx(after - before)
+    assert told["settings"] == {"epochs": ["1", "2"]}
+    assert other in (folder / "out/compared.html").read_text()
+    unlike = cures(
+        "run", "--config", folder / "tiny.toml", "--set", "evaluation.suites.0.samples=1", "--json", cwd=folder
+    )
+    assert unlike.code == 0, unlike.err
+    text = cures("runs", "compare", summary["run"], unlike.summary["run"], cwd=folder).out
+    assert "not paired: suite heldout: the scores do not compare" in text
+    assert "k: candidate 1, incumbent 2" in text
+    assert cures("runs", "compare", summary["run"], cwd=folder).code == 2
+    made = json.loads(cures("runs", "scores", summary["run"], "--format", "lm-eval", cwd=folder).out)
+    assert made["results"]["heldout"]["exact_match,none"] == pytest.approx(after)
+    rows = json.loads(cures("runs", "scores", summary["run"], "--epoch", 0, "--format", "json", cwd=folder).out)
+    assert rows[0]["avg"] == summary["scores"][0]["before"]
 
 
 def test_a_second_process_is_refused_and_told_who_holds_the_run(done: tuple[Path, dict[str, Any]]) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from cures_core.evaluation.scores import Estimate, SuiteScore
+from cures_core.evaluation.scores import Estimate, LabelScore, SuiteScore
 from cures_core.report import ReportData, render
 from cures_core.report.charts import Series, histograms, line_chart, number, reliability_plot, smooth, ticks
+from cures_core.report.lineage import lineage_graph
 from cures_core.report.page import safe_text
 
 HOSTILE = "<script>alert(1)</script>\u202e\ud800\x00 {{ 7*7 }} </pre>"
@@ -28,8 +29,18 @@ def score(suite: str, value: float) -> SuiteScore:
         unknown_share=0.0,
         truncated_share=0.25,
         tokens_mean=7.0,
+        majority=Estimate(value=value + 0.02, low=value, high=value + 0.04),
+        by_subject={
+            "sets": LabelScore(avg=estimate, n=300, unknown_share=0.125, truncated_share=0.5, tokens_mean=6.5),
+            "logic": LabelScore(avg=value, n=21),
+        },
         settings={},
     )
+
+
+def named(problem: str, before: float, after: float) -> dict[str, Any]:
+    row = {"id": "f00d", "problem": problem, "answer": "15", "before": before, "after": after}
+    return {**row, "successes": 2.5, "failures": 0.5}
 
 
 def full() -> ReportData:
@@ -45,7 +56,13 @@ def full() -> ReportData:
             "steps": steps,
             "scores": [
                 {"label": "before", "suites": [score("algebra", 0.2)]},
-                {"label": "after epoch 1", "rollouts": 1920, "suites": [score("algebra", 0.6)]},
+                {
+                    "label": "after epoch 1",
+                    "rollouts": 1920,
+                    "tokens": 23456,
+                    "seconds": 12.5,
+                    "suites": [score("algebra", 0.6)],
+                },
             ],
             "gains": {"algebra": {"value": 0.4, "low": 0.31, "high": 0.49, "p_value": 1e-9}},
             "posteriors": [
@@ -53,6 +70,16 @@ def full() -> ReportData:
                 {"label": "epoch 1", "histogram": [10, 20, 30], **belief},
             ],
             "reliability": [{"predicted": 0.25, "observed": 0.3, "rollouts": 64}],
+            "stages": [
+                {"name": "validate_dataset", "key": "1"},
+                {"name": "train_epoch", "label": "1", "key": "2", "seconds": 12.5},
+            ],
+            "named": {
+                "moved": [named("What is 7 + 8?", 0.1, 0.9)],
+                "suspicious": [named(HOSTILE, 0.4, 0.02)],
+                "suspicious_total": 17,
+                "allocation": {"prompts": [0.75, 0.25], "rollouts": [0.125, 0.875]},
+            },
             "examples": [
                 {"suite": "s", "problem": HOSTILE, "gold": "1", "completion": HOSTILE * 900, "outcome": "wrong"}
             ],
@@ -60,7 +87,7 @@ def full() -> ReportData:
             "snapshots": [{"tag": "posterior/demo-1/1", "md5": "d41d8"}],
             "decision": {"promoted": False, "reasons": ["the gain is too small"]},
             "cost": {"prior": {"rollouts": 12345, "tokens": 6}},
-            "lineage": [["a/1", "b/2"]],
+            "lineage": [["validate_dataset/1", "train_epoch/2"], ["elsewhere/3", "train_epoch/2"]],
             "notices": ["read this first"],
         }
     )
@@ -69,7 +96,7 @@ def full() -> ReportData:
 class Checker(HTMLParser):
     """Balance of tags, and every address the page would fetch."""
 
-    void = frozenset({"meta", "br", "circle", "line", "rect", "polyline", "polygon"})
+    void = frozenset({"meta", "br", "circle", "line", "path", "rect", "polyline", "polygon"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,12 +135,43 @@ def test_the_numbers_of_the_tables_are_those_of_the_data() -> None:
     text = " ".join(re.sub("<[^>]+>", " ", render(full())).split())
     assert "20.0 % [15.0 %, 25.0 %] 60.0 % [55.0 %, 65.0 %] +40.0 [+31.0, +49.0] 321 4" in text
     assert "from 20.0 % to 60.0 %" in text
+    assert "maj@4 22.0 % [20.0 %, 24.0 %] 62.0 % [60.0 %, 64.0 %] +40.0" in text
+    assert "sets 20.0 % [15.0 %, 25.0 %] 60.0 % [55.0 %, 65.0 %] 300 12.5 % 50.0 % 6.5" in text
+    assert "logic 20.0 % 60.0 % 21 - - -" in text
+    assert "algebra 0.0 %, 0.0 % 25.0 %, 25.0 % 7, 7" in text
     assert "70 rows read, 60 kept, 9 rejected, 1 dropped" in text
     assert "empty_answer 9" in text
     assert "12,345" in text
     assert "25.0 % cut at the token limit" in text
     assert "Not promoted. the gain is too small" in text
     assert "read this first" in text
+    assert "What is 7 + 8? 15 10.0 % 90.0 % 2.5 / 0.5 f00d" in text
+    assert "17 prompts were tried several times and never solved" in text
+    assert "Hardest" not in text  # there is none
+    assert "0.500 0.875 0.250" in text  # allocation as a table: second bin
+    assert "after epoch 1 algebra 0.600 0.550 0.650 1,920 23,456 12.500" in text
+
+
+def test_learning_is_drawn_against_rollouts_tokens_and_seconds() -> None:
+    html = render(full())
+    for title in ("training rollouts", "tokens of training", "seconds of training"):
+        assert f"<title>Suite scores against {title}</title>" in html
+    before = full().model_dump()
+    before["scores"] = before["scores"][:1]
+    assert "Suite scores against" not in render(ReportData.model_validate(before))
+
+
+def test_lineage_puts_what_was_made_to_the_right_of_what_was_read() -> None:
+    names = {"a": "first", "b": "second <b>", "c": "third"}
+    svg = lineage_graph(names, [("a", "b"), ("a", "c"), ("b", "c"), ("gone", "c")])
+    boxes = re.findall(r'<rect class="node" x="(\d+)" y="(\d+)"', svg)
+    assert [int(x) for x, _ in boxes] == sorted({int(x) for x, _ in boxes})
+    assert svg.count('class="edge"') == 3
+    assert "second &lt;b&gt;" in svg
+    siblings = re.findall(r'<rect class="node" x="(\d+)" y="(\d+)"', lineage_graph(names, [("a", "b"), ("a", "c")]))
+    assert siblings[1][0] == siblings[2][0]
+    assert siblings[1][1] != siblings[2][1]
+    assert lineage_graph({}, []) == ""
 
 
 @pytest.mark.parametrize(
