@@ -17,6 +17,7 @@ from flows.model_commands import app as model_commands
 from flows.models_commands import app as models_commands
 from flows.models_commands import promote_command, rollback_command
 from flows.posterior_commands import app as posterior_commands
+from flows.report_commands import report, watch
 from flows.run_command import run
 from flows.runs_commands import app as runs_commands
 from flows.stack_commands import deploy, down, status, up
@@ -28,6 +29,8 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("run")(run)
+app.command("watch")(watch)
+app.command("report")(report)
 app.command("up")(up)
 app.command("down")(down)
 app.command("status")(status)

@@ -17,6 +17,7 @@ from tasks.report import report
 from tasks.runs import open_run
 from tasks.snapshot_posterior import snapshot_posterior
 from tasks.summary import summarise
+from tasks.tracking import tracking
 from tasks.train_epoch import train_epoch
 from tasks.validate_dataset import validate_dataset
 
@@ -29,7 +30,7 @@ def train(config: RunConfig) -> dict[str, Any]:
 
 def run_stages(config: RunConfig) -> dict[str, Any]:
     """The stages in their order, for this flow and those that prepare a configuration for it."""
-    with logging_progress(), progress_artifacts(config.steps_per_epoch), open_run(config) as run:
+    with logging_progress(), progress_artifacts(config.steps_per_epoch), open_run(config) as run, tracking(run):
         data = validate_dataset(run)
         policy = prepare_policy(run)
         prior = estimate_prior(run, data, policy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cures_core.curriculum import load_posterior
 from tasks.comparison import gains, read_scores
@@ -13,6 +13,9 @@ from tasks.records import Record, RunRef
 from tasks.report_prompts import prompt_figures
 from tasks.stage import Workspace, as_stage, files_of, run_stage
 from tasks.storage import Store
+
+if TYPE_CHECKING:
+    from cures_core.report import ReportData
 
 SCHEMA = 2
 
@@ -32,45 +35,65 @@ def report(
     inputs = {"run": run.name, "records": [r.id for r in records]}
 
     def work(space: Workspace) -> Mapping[str, Any]:
-        from cures_core.report import ReportData, render
+        from cures_core.report import render
 
-        steps = _steps(space.store, states[1:])
-        shown = ReportData.model_validate(
-            {
-                **_about(run, records),
-                "scores": _scores(space.store, states, scores),
-                "gains": _gains(space.store, run, scores),
-                "steps": steps,
-                "posteriors": _posteriors(space.store, states),
-                "reliability": states[-1].figures.get("reliability", []),
-                "named": prompt_figures(space.store, data, states[0], states[-1]),
-                "examples": _examples(space.store, scores[-1]),
-                "validation": _validation(space.store, data),
-                "snapshots": [{"tag": s.figures["tag"], "md5": s.figures["md5"]} for s in snapshots],
-                "decision": None if decision is None else _pick(decision.figures, "promoted", "reasons"),
-                "cost": _cost(states, scores),
-                "notices": [*_moved(run, states[0]), *_notices(steps)],
-            }
-        )
+        shown = report_data(space.store, run, data, policy, states, scores, snapshots, decision)
+        shown = shown.model_copy(update={"status": "completed"})
         (space.out / "report.html").write_text(render(shown), encoding="utf-8")
         (space.out / "report.json").write_text(shown.model_dump_json(indent=1), encoding="utf-8")
         (space.out / "metrics.jsonl").write_bytes(b"".join(_metric_lines(space.store, states[1:])))
-        return {"steps": len(steps), "bytes": (space.out / "report.html").stat().st_size}
+        return {"steps": len(shown.steps), "bytes": (space.out / "report.html").stat().st_size}
 
     return run_stage(run, "report", SCHEMA, inputs, records, work)
+
+
+def report_data(
+    store: Store,
+    run: RunRef,
+    data: Record | None,
+    policy: Record | None,
+    states: Sequence[Record],
+    scores: Sequence[Record],
+    snapshots: Sequence[Record],
+    decision: Record | None,
+) -> ReportData:
+    """What the page shows, of the records there are: `states` are prior and epochs in order; any may be missing."""
+    from cures_core.report import ReportData
+
+    records = [r for r in (data, policy, *states, *scores, *snapshots, decision) if r is not None]
+    steps = _steps(store, states[1:])
+    parts: dict[str, Any] = {
+        **_about(run, records),
+        "scores": _scores(store, states, scores),
+        "gains": _gains(store, run, scores) if len(scores) > 1 else {},
+        "steps": steps,
+        "posteriors": _posteriors(store, states),
+        "examples": _examples(store, scores[-1]) if scores else [],
+        "snapshots": [{"tag": s.figures["tag"], "md5": s.figures["md5"]} for s in snapshots],
+        "decision": None if decision is None else _pick(decision.figures, "promoted", "reasons"),
+        "cost": _cost(states, scores),
+        "notices": _notices(steps),
+    }
+    if states:
+        parts["reliability"] = states[-1].figures.get("reliability", [])
+        parts["notices"] = [*_moved(run, states[0]), *parts["notices"]]
+    if data is not None:
+        parts["validation"] = _validation(store, data)
+    if data is not None and states:
+        parts["named"] = prompt_figures(store, data, states[0], states[-1])
+    return ReportData.model_validate(parts)
 
 
 def _about(run: RunRef, records: Sequence[Record]) -> dict[str, Any]:
     stages = [{"name": r.stage, "label": _label(r), "key": r.key, "seconds": r.seconds} for r in records]
     return {
         "run": run.name,
-        "status": "completed",
         "config": run.config.model_dump(mode="json"),
-        "started_at": min(r.created_at for r in records),
+        "started_at": min((r.created_at for r in records), default=""),
         "seconds": round(sum(r.seconds for r in records), 1),
         "stages": stages,
         "lineage": [(parent, r.id) for r in records for parent in r.parents],
-        "versions": records[-1].versions,
+        "versions": records[-1].versions if records else {},
     }
 
 
@@ -94,15 +117,15 @@ def _steps(store: Store, epochs: Sequence[Record]) -> list[dict[str, Any]]:
 
 
 def _scores(store: Store, states: Sequence[Record], scores: Sequence[Record]) -> list[dict[str, Any]]:
-    by_weights = {s.figures.get("weights_digest", ""): (k, s) for k, s in enumerate(states)}
+    by_weights = {s.figures.get("weights_digest", ""): k for k, s in enumerate(states)}
     rows = []
     for record in scores:
-        k, state = by_weights[record.inputs["weights"]]
+        k = by_weights.get(record.inputs["weights"], 0)
         rows.append(
             {
                 "label": f"after epoch {k}" if k else "before",
-                "rollouts": state.figures["rollouts"] if k else 0,
-                "tokens": state.figures["tokens"] if k else 0,
+                "rollouts": states[k].figures["rollouts"] if k else 0,
+                "tokens": states[k].figures["tokens"] if k else 0,
                 "seconds": sum(one.seconds for one in states[1 : k + 1]),
                 "suites": [score.model_dump() for score in read_scores(store, record)],
             }
@@ -137,7 +160,7 @@ def _validation(store: Store, data: Record) -> dict[str, Any]:
 
 def _cost(states: Sequence[Record], scores: Sequence[Record]) -> dict[str, Any]:
     parts = {
-        "prior": [states[0].figures],
+        "prior": [states[0].figures] if states else [],
         "train": [states[-1].figures] if len(states) > 1 else [],
         "eval": [s.figures for s in scores],
     }

@@ -19,7 +19,7 @@ from tasks.runs import run_names, run_overview, stage_notes, stage_record, start
 from tasks.stage import files_of
 from tasks.storage import Store
 
-_NOT_COMPARED = ("store", "faults")
+_NOT_COMPARED = ("store", "faults", "tracking")
 
 
 def evaluations(store: Store, run: str) -> dict[int, Record]:

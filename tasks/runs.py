@@ -58,7 +58,7 @@ def run_name(config: RunConfig) -> tuple[str, str]:
     data_digest = Snapshot.of(path).digest
     if config.data.flags is not None:  # other flags, another set; the same flags again, the same run again
         data_digest = digest_json([data_digest, flags_digest(read_flags(Path(config.data.flags)))])
-    decisive = config.model_dump(mode="json", exclude={"faults", "store", "retrain"})
+    decisive = config.model_dump(mode="json", exclude={"faults", "store", "retrain", "tracking"})
     return f"{config.name}-{digest_json([decisive, data_digest])[:8]}", data_digest
 
 

@@ -16,6 +16,7 @@ from cures_core.config.rewards import ExactConfig, RewardConfig
 from cures_core.config.rollout import RolloutConfig
 from cures_core.config.snapshot import SnapshotConfig
 from cures_core.config.storage import StoreConfig
+from cures_core.config.tracking import TrackingConfig
 from cures_core.config.training import TrainingConfig
 from cures_core.faults import parse_fault
 
@@ -57,6 +58,8 @@ class RunConfig(Strict):
     """Where posterior snapshots are versioned."""
     store: StoreConfig = StoreConfig()
     """Where records and files are kept."""
+    tracking: TrackingConfig = TrackingConfig()
+    """Experiment trackers; what a run computes and its name do not depend on them."""
     device: DeviceConfig = DeviceConfig()
     """Where the numbers are computed."""
     faults: tuple[str, ...] = ()

@@ -22,14 +22,18 @@ _AXES = {"rollouts": "training rollouts", "tokens": "tokens of training", "secon
 _MOST_STEPS_IN_A_TABLE = 25
 
 
-def render(data: ReportData) -> str:
-    """The page. Every text in `data` is escaped; long ones are cut, invisible ones shown as code points."""
+def render(data: ReportData, refresh_s: int | None = None) -> str:
+    """The page; with `refresh_s` a browser loads it anew after so many seconds.
+
+    Every text in `data` is escaped; long ones are cut, invisible ones shown as code points.
+    """
     folder = files("cures_core.report")
     return (
         make_environment()
         .from_string(folder.joinpath("page.html").read_text(encoding="utf-8"))
         .render(
             d=data,
+            refresh_s=refresh_s,
             style=folder.joinpath("style.css").read_text(encoding="utf-8"),
             headline=_headline(data),
             charts=_charts(data),

@@ -167,6 +167,17 @@ def test_runs_are_compared_and_scores_handed_on(done: tuple[Path, dict[str, Any]
     assert rows[0]["avg"] == summary["scores"][0]["before"]
 
 
+def test_a_finished_run_is_watched_and_reported_as_its_report_says(done: tuple[Path, dict[str, Any]]) -> None:
+    folder, summary = done
+    watched = cures("watch", summary["run"], cwd=folder)
+    assert watched.code == 0, watched.err
+    assert f"{summary['run']}: completed" in watched.out
+    assert "step 8: reward" in watched.out
+    told = cures("report", summary["run"], "--out", "live.html", cwd=folder)
+    assert told.code == 0, told.err
+    assert (folder / "live.html").read_text() == Path(summary["report"]).read_text()
+
+
 def test_a_second_process_is_refused_and_told_who_holds_the_run(done: tuple[Path, dict[str, Any]]) -> None:
     folder, summary = done
     lease = Lease(LocalStore(folder / ".cures"), summary["run"], 60)

@@ -1,0 +1,18 @@
+"""Which experiment trackers hear of a run, beside the metrics.jsonl that every run keeps."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from cures_core.config.base import Strict
+
+
+class TrackingConfig(Strict):
+    """Trackers; a run computes the same with and without them, and resumes into the same tracked run."""
+
+    mlflow: str | None = None
+    """MLflow tracking URI, such as http://127.0.0.1:5000 (extra `mlflow`). None: not tracked."""
+    mlflow_experiment: str = Field(default="cures", min_length=1)
+    """Name of the MLflow experiment; it is made where it does not exist."""
+    tensorboard: str | None = None
+    """Folder under which each run gets a folder of TensorBoard events (extra `tensorboard`). None: not tracked."""

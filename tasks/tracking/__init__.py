@@ -1,0 +1,7 @@
+"""Experiment trackers as listeners: they hear what stages emit, and can neither change nor end a run."""
+
+from __future__ import annotations
+
+from tasks.tracking.listener import tracking
+
+__all__ = ["tracking"]

@@ -1,0 +1,95 @@
+"""Knows which events of a run are figures, and hands them to the configured trackers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from tasks.progress import Event, listening
+from tasks.records import RunRef
+
+_log = logging.getLogger(__name__)
+
+
+class Tracker(Protocol):
+    """One run in one tracker."""
+
+    def log(self, figures: Mapping[str, float], step: int) -> None:
+        """Figures of an optimizer step."""
+        ...
+
+    def close(self, completed: bool) -> None:
+        """The run has ended, well or not."""
+        ...
+
+
+@contextmanager
+def tracking(run: RunRef) -> Iterator[None]:
+    """Send steps and scores of this process's events to the trackers of the run's configuration.
+
+    Raises `ConfigError` where a tracker's package is missing. Once running, a tracker that fails is left out with a
+    warning: figures are in metrics.jsonl anyway.
+    """
+    listener = _Listener(_trackers(run), run.config.steps_per_epoch)
+    completed = False
+    try:
+        with listening(listener):
+            yield
+        completed = True
+    finally:
+        listener.close(completed)
+
+
+def _trackers(run: RunRef) -> list[Tracker]:
+    cfg, found = run.config.tracking, list[Tracker]()
+    if cfg.mlflow is not None:
+        from tasks.tracking.mlflow import MlflowTracker
+
+        found.append(MlflowTracker(run, cfg.mlflow, cfg.mlflow_experiment))
+    if cfg.tensorboard is not None:
+        from tasks.tracking.tensorboard import TensorboardTracker
+
+        found.append(TensorboardTracker(run, cfg.tensorboard))
+    return found
+
+
+class _Listener:
+    def __init__(self, trackers: list[Tracker], steps_per_epoch: int) -> None:
+        self._trackers, self._steps_per_epoch = trackers, steps_per_epoch
+
+    def __call__(self, event: Event) -> None:
+        if event["event"] == "step":
+            figures = {f"train/{k}": float(v) for k, v in event["metrics"].items() if isinstance(v, int | float)}
+            self._log({**figures, "train/seconds": float(event["seconds"])}, int(event["metrics"]["step"]))
+        elif event["event"] == "stage" and event["status"] in ("done", "cached"):
+            name, _, label = event["stage"].partition(" ")
+            if name == "evaluate_checkpoint":
+                self._log(_scores(event["figures"]["scores"]), int(label) * self._steps_per_epoch)
+
+    def _log(self, figures: Mapping[str, float], step: int) -> None:
+        for tracker in tuple(self._trackers):
+            try:
+                tracker.log(figures, step)
+            except Exception as error:  # whatever a foreign library raises: it must not cost a run
+                self._leave_out(tracker, error)
+
+    def close(self, completed: bool) -> None:
+        for tracker in tuple(self._trackers):
+            try:
+                tracker.close(completed)
+            except Exception as error:  # as above
+                self._leave_out(tracker, error)
+
+    def _leave_out(self, tracker: Tracker, error: Exception) -> None:
+        self._trackers.remove(tracker)
+        _log.warning("%s: %s; it hears no more of this run", type(tracker).__name__, error)
+
+
+def _scores(scores: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        f"eval/{suite}{end}": float(score[key])
+        for suite, score in scores.items()
+        for key, end in (("value", ""), ("low", "_low"), ("high", "_high"))
+    }

@@ -1,0 +1,69 @@
+"""Knows MLflow: one MLflow run for each run, found again by its tag when the run is resumed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cures_core.errors import ConfigError
+from tasks.records import RunRef
+
+TAG = "cures.run"
+_LONGEST_PARAM = 500
+_PARAMS_AT_ONCE = 100
+
+
+class MlflowTracker:
+    """Through the client alone: nothing of MLflow's global state is touched."""
+
+    def __init__(self, run: RunRef, uri: str, experiment: str) -> None:
+        """Raises `ConfigError` where MLflow is not installed or the server does not answer."""
+        try:
+            from mlflow.entities import Metric, Param
+            from mlflow.exceptions import MlflowException
+            from mlflow.tracking import MlflowClient
+        except ImportError as error:
+            raise ConfigError(
+                f"tracking.mlflow needs MLflow ({error}): pip install 'cures[mlflow]', or leave the key away"
+            ) from error
+        self._metric: Any = Metric
+        try:
+            self._client: Any = MlflowClient(tracking_uri=uri)
+            found = self._client.get_experiment_by_name(experiment)
+            self._experiment = found.experiment_id if found else self._client.create_experiment(experiment)
+            self.run_id: str = self._opened(run.name)
+            params = [Param(k, v[:_LONGEST_PARAM]) for k, v in _flat(run.config.model_dump(mode="json"))]
+            for start in range(0, len(params), _PARAMS_AT_ONCE):
+                self._client.log_batch(self.run_id, params=params[start : start + _PARAMS_AT_ONCE])
+        except MlflowException as error:
+            raise ConfigError(
+                f"tracking.mlflow: {uri} does not work: {error}. Start it, or leave the key away"
+            ) from error
+
+    def log(self, figures: Mapping[str, float], step: int) -> None:
+        now = int(1000 * time.time())
+        self._client.log_batch(self.run_id, metrics=[self._metric(k, v, now, step) for k, v in figures.items()])
+
+    def close(self, completed: bool) -> None:
+        self._client.set_terminated(self.run_id, "FINISHED" if completed else "FAILED")
+
+    def _opened(self, name: str) -> str:
+        earlier = self._client.search_runs([self._experiment], f"tags.`{TAG}` = '{name}'", max_results=1)
+        if earlier:
+            run_id = str(earlier[0].info.run_id)
+            self._client.update_run(run_id, status="RUNNING")
+            return run_id
+        return str(self._client.create_run(self._experiment, tags={TAG: name}, run_name=name).info.run_id)
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted keys; where the run is kept and tracked is no setting of it."""
+    for key, below in value.items():
+        if prefix or key not in ("store", "tracking"):
+            name = f"{prefix}{key}"
+            if isinstance(below, dict):
+                yield from _flat(below, f"{name}.")
+            else:
+                yield name, below if isinstance(below, str) else json.dumps(below)

@@ -1,0 +1,34 @@
+"""Knows TensorBoard: one folder of events for each run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cures_core.errors import ConfigError
+from tasks.records import RunRef
+
+
+class TensorboardTracker:
+    """A resumed run writes another file into the same folder; TensorBoard shows them as one."""
+
+    def __init__(self, run: RunRef, folder: str) -> None:
+        """Raises `ConfigError` where TensorBoard is not installed."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ConfigError(
+                f"tracking.tensorboard needs TensorBoard ({error}): pip install 'cures[tensorboard]', or leave the key "
+                "away"
+            ) from error
+        make: Any = SummaryWriter
+        self._writer: Any = make(log_dir=str(Path(folder) / run.name))
+
+    def log(self, figures: Mapping[str, float], step: int) -> None:
+        for name, value in figures.items():
+            self._writer.add_scalar(name, value, global_step=step)
+        self._writer.flush()
+
+    def close(self, completed: bool) -> None:
+        self._writer.close()

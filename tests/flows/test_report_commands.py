@@ -1,0 +1,71 @@
+"""A run looked at while it goes on: in lines, and as a page that is served."""
+
+from __future__ import annotations
+
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from cures_core.errors import CorruptArtifact
+from cures_core.report import ReportData
+from flows.report_commands import page_server, watch_text
+
+
+def data(status: str = "running", **more: object) -> ReportData:
+    return ReportData.model_validate({"run": "demo-1", "status": status, **more})
+
+
+@contextmanager
+def served(pages: list[ReportData | Exception]) -> Iterator[str]:
+    def current() -> ReportData:
+        page = pages.pop(0)
+        if isinstance(page, Exception):
+            raise page
+        return page
+
+    with page_server(current, 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def read(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+def test_the_page_is_made_anew_and_refreshes_itself_until_the_run_is_over() -> None:
+    step = {"step": 3, "reward_mean": 0.5, "rollouts_total": 96}
+    with served([data(), data(steps=[step]), data("completed")]) as url:
+        first, second, last = read(url), read(url), read(url)
+    assert "No training step" in first
+    assert "No training step" not in second
+    assert ['http-equiv="refresh"' in page for page in (first, second, last)] == [True, True, False]
+
+
+def test_trouble_with_the_store_is_told_and_the_next_look_succeeds() -> None:
+    with served([CorruptArtifact("resume to do it again"), data()]) as url:
+        with pytest.raises(urllib.error.HTTPError, match="503") as told:
+            read(url)
+        assert told.value.read() == b"resume to do it again\n"
+        assert "demo-1" in read(url)
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            read(f"{url}/../secret")
+
+
+def test_lines_tell_stages_the_last_step_and_scores() -> None:
+    steps = [{"step": i, "reward_mean": i / 10, "rollouts_total": 32 * i} for i in (1, 2)]
+    text = watch_text(data(steps=steps, stages=[{"name": "train_epoch", "label": "1", "key": "k", "seconds": 3.25}]))
+    assert text.splitlines() == [
+        "demo-1: running",
+        "  train_epoch 1: 3.2 s",
+        "  step 2: reward 0.200, 64 rollouts paid",
+    ]

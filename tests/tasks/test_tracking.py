@@ -1,0 +1,136 @@
+"""Trackers hear steps and scores, resume into the same run, and cannot end one."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cures_core.config.run import RunConfig
+from cures_core.errors import ConfigError
+from tasks.progress import emit
+from tasks.records import RunRef
+from tasks.runs import run_name
+from tasks.tracking import listener, tracking
+
+
+def ref(**trackers: str) -> RunRef:
+    config = {
+        "data": {"path": "data/chains/train.jsonl"},
+        "rollout": {"max_new_tokens": 8},
+        "training": {"learning_rate": 1e-3},
+        "steps_per_epoch": 5,
+        "tracking": trackers,
+    }
+    return RunRef(name="demo-1", config=RunConfig.model_validate(config), token=1, data_digest="d")
+
+
+def step(number: int, reward: float) -> None:
+    metrics = {"step": number, "reward_mean": reward, "reason": "budget"}
+    emit({"event": "step", "epoch": 1, "seconds": 0.5, "last_step": 10, "metrics": metrics})
+
+
+def scored(epoch: int, value: float, status: str = "done") -> None:
+    figures = {"scores": {"exam": {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 5, "k": 1}}}
+    emit({"event": "stage", "stage": f"evaluate_checkpoint {epoch}", "status": status, "figures": figures})
+
+
+def failing_run(run: RunRef) -> None:
+    with tracking(run):
+        step(1, 0.25)
+        raise RuntimeError
+
+
+class Memory:
+    def __init__(self, breaks: bool = False) -> None:
+        self.heard: list[tuple[int, dict[str, float]]] = []
+        self.breaks, self.ended = breaks, ""
+
+    def log(self, figures: Mapping[str, float], step: int) -> None:
+        if self.breaks:
+            raise OSError("no route")
+        self.heard.append((step, dict(figures)))
+
+    def close(self, completed: bool) -> None:
+        self.ended = "well" if completed else "badly"
+
+
+def test_steps_and_scores_are_heard_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Memory()
+    monkeypatch.setattr(listener, "_trackers", lambda _: [memory])
+    with tracking(ref()):
+        emit({"event": "stage", "stage": "evaluate_checkpoint 1", "status": "start"})
+        emit({"event": "stage", "stage": "report", "status": "done", "figures": {}})
+        scored(0, 0.25, "cached")
+        step(1, 0.5)
+        scored(2, 0.75)
+    step(2, 0.5)  # the run is over
+    exam = {"eval/exam": 0.25, "eval/exam_low": 0.15, "eval/exam_high": 0.35}
+    assert memory.heard[0] == (0, pytest.approx(exam))
+    assert memory.heard[1] == (1, {"train/step": 1.0, "train/reward_mean": 0.5, "train/seconds": 0.5})
+    assert memory.heard[2][0] == 10
+    assert len(memory.heard) == 3
+    assert memory.ended == "well"
+
+
+def test_a_tracker_that_fails_is_left_out_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, whole = Memory(breaks=True), Memory()
+    monkeypatch.setattr(listener, "_trackers", lambda _: [broken, whole])
+    with caplog.at_level(logging.WARNING), pytest.raises(RuntimeError):
+        failing_run(ref())
+    assert len([r for r in caplog.records if "no route" in r.message]) == 1
+    assert [number for number, _ in whole.heard] == [1]
+    assert (broken.ended, whole.ended) == ("", "badly")
+
+
+@pytest.mark.parametrize(("module", "key"), [("mlflow", "mlflow"), ("torch.utils.tensorboard", "tensorboard")])
+def test_a_missing_package_is_told_before_any_work(module: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [module, *(n for n in sys.modules if n.startswith(f"{module}."))]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, f"{module}.entities", None)
+    with pytest.raises(ConfigError, match=rf"pip install 'cures\[{key}\]'"), tracking(ref(**{key: "x"})):
+        pytest.fail("the run started")
+
+
+def test_trackers_do_not_change_a_run_s_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/chains").mkdir(parents=True)
+    (tmp_path / "data/chains/train.jsonl").write_text('{"problem": "1+1=", "answer": "2"}\n')
+    assert run_name(ref(mlflow="a").config) == run_name(ref(tensorboard="b").config) == run_name(ref().config)
+
+
+def test_mlflow_keeps_figures_settings_and_the_resumed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # needs no server
+    tracking_module: Any = pytest.importorskip("mlflow.tracking")
+    uri = f"file://{tmp_path / 'mlruns'}"
+    client = tracking_module.MlflowClient(tracking_uri=uri)
+    with pytest.raises(RuntimeError):
+        failing_run(ref(mlflow=uri, mlflow_experiment="mine"))
+    experiment = client.get_experiment_by_name("mine").experiment_id
+    assert [run.info.status for run in client.search_runs([experiment])] == ["FAILED"]
+    with tracking(ref(mlflow=uri, mlflow_experiment="mine")):
+        step(2, 0.5)
+        scored(1, 0.75)
+    (run,) = client.search_runs([experiment])
+    assert (run.info.run_name, run.info.status) == ("demo-1", "FINISHED")
+    assert run.data.params["training.learning_rate"] == "0.001"
+    history = client.get_metric_history(run.info.run_id, "train/reward_mean")
+    assert [(m.step, m.value) for m in history] == [(1, 0.25), (2, 0.5)]
+    assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "eval/exam")] == [(5, 0.75)]
+
+
+def test_tensorboard_events_can_be_read_back(tmp_path: Path) -> None:
+    module: Any = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    with tracking(ref(tensorboard=str(tmp_path))):
+        step(1, 0.25)
+        step(2, 0.5)
+        scored(1, 0.75)
+    events = module.EventAccumulator(str(tmp_path / "demo-1")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("train/reward_mean")] == [(1, 0.25), (2, 0.5)]
+    assert [(e.step, e.value) for e in events.Scalars("eval/exam")] == [(5, 0.75)]
