@@ -93,7 +93,7 @@ def _about(run: RunRef, records: Sequence[Record]) -> dict[str, Any]:
         "seconds": round(sum(r.seconds for r in records), 1),
         "stages": stages,
         "lineage": [(parent, r.id) for r in records for parent in r.parents],
-        "versions": records[-1].versions if records else {},
+        "versions": dict(sorted(records[-1].versions.items())) if records else {},
     }
 
 
