@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-_WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _EDGE = 118, 26, 44, 14, 8
+_WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _EDGE = 136, 26, 44, 14, 8
 
 
 def lineage_graph(names: Mapping[str, str], edges: Sequence[tuple[str, str]]) -> str:
