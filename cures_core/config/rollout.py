@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from cures_core.config.base import Strict
 
@@ -121,4 +121,11 @@ class VllmRolloutConfig(Sampling):
         return self.top_p == 1 or self.temperature in (0, 1)
 
 
-RolloutConfig = Annotated[HfRolloutConfig | VllmRolloutConfig, Field(discriminator="type")]
+def _hf_unless_named(values: Any) -> Any:
+    """Profiles older than the choice of engines name none."""
+    return {"type": "hf", **values} if isinstance(values, dict) else values
+
+
+RolloutConfig = Annotated[
+    HfRolloutConfig | VllmRolloutConfig, Field(discriminator="type"), BeforeValidator(_hf_unless_named)
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,7 @@ def run(job: Job, parent: Parent) -> None:
         curriculum.load_state_dict(saved.curriculum)
         progress = Progress(**saved.state["progress"])
     session = _Session(job, parent, trainer, curriculum, progress, resumed.metrics if resumed else [])
-    with make_verifier(cfg.reward) as verifier:
-        engine = assemble_engine(policy, cfg.rollout)
+    with make_verifier(cfg.reward) as verifier, closing(assemble_engine(policy, cfg.rollout)) as engine:
         run_epoch(progress, session.last_step, curriculum, engine, verifier, trainer, session.commit)
     save_checkpoint(session.checkpoint(), job.out / "checkpoint")
     save_posterior(curriculum.posterior, job.out / "posterior.parquet")

@@ -33,6 +33,7 @@ from cures_core.policy.loading import Policy
 from cures_core.prompts import PromptSet
 from cures_core.rewards import make_verifier
 from cures_core.rewards.base import Verifier
+from cures_core.rollout.base import RolloutEngine
 from cures_core.terms import FinishReason, Group, Request
 
 EXAMPLES = 8
@@ -99,7 +100,7 @@ def rows_file(scratch: Path, suite: str) -> Path:
 
 
 class _Evaluator:
-    """One policy for all suites, loaded only if there is something to generate; verifiers end with `stack`."""
+    """One policy for all suites, loaded only if there is something to generate; engine and verifiers end with `stack`."""
 
     def __init__(self, job: Job, parent: Parent, stack: ExitStack) -> None:
         self._job, self._parent, self._stack = job, parent, stack
@@ -108,6 +109,11 @@ class _Evaluator:
     @cached_property
     def _policy(self) -> Policy:
         return assemble_policy(self._job, load_checkpoint(self._job.checkpoint) if self._job.checkpoint else None)
+
+    @cached_property
+    def _engine(self) -> RolloutEngine:
+        """One engine for all suites and modes: to start one may take minutes."""
+        return self._stack.enter_context(closing(assemble_engine(self._policy, self._job.config.rollout)))
 
     def _rows(self, suite: EvaluatedSuite, prompts: PromptSet) -> Row:
         path = rows_file(self._job.scratch, suite.name)
@@ -148,12 +154,12 @@ class _Evaluator:
         # The size is in the name: chunks of an earlier attempt with another size hold other prompts.
         folder = self._job.scratch / f"{suite.name}-{mode}-{size}"
         verifier = self._verifier(suite.reward or cfg.reward)
-        with closing(assemble_engine(self._policy, evaluation_rollout(cfg, suite, temperature))) as engine:
+        self._engine.retune(evaluation_rollout(cfg, suite, temperature))
 
-            def work(chunk: Sequence[Request]) -> list[Row]:
-                return [_row(group) for group in roll_out(chunk, engine, verifier)]
+        def work(chunk: Sequence[Request]) -> list[Row]:
+            return [_row(group) for group in roll_out(chunk, self._engine, verifier)]
 
-            return in_chunks(requests, size, folder, work, self._parent, "eval")
+        return in_chunks(requests, size, folder, work, self._parent, "eval")
 
     def _verifier(self, cfg: RewardConfig) -> Verifier:
         """One verifier for each configuration, started when it is first needed."""

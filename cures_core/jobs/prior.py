@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -44,8 +45,8 @@ def run(job: Job, parent: Parent) -> None:
         posterior, moved = migrate(earlier, prompts, settings)
     rows: list[dict[str, Any]] = []
     if not isinstance(cfg.prior, NoPrior) and (requests := plan(job, prompts, posterior, known)):
-        with make_verifier(cfg.reward) as verifier:
-            engine = assemble_engine(assemble_policy(job, None), cfg.rollout)
+        policy = assemble_policy(job, None)
+        with make_verifier(cfg.reward) as verifier, closing(assemble_engine(policy, cfg.rollout)) as engine:
 
             def work(chunk: Sequence[Request]) -> list[dict[str, Any]]:
                 return [

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from cures_core.config.rollout import RolloutConfig
 from cures_core.terms import Request, Rollout
 
 
 @runtime_checkable
 class RolloutEngine(Protocol):
     """Same policy, prompt id, rollout index and seed give the same tokens, whatever else is in the call."""
+
+    @property
+    def cfg(self) -> RolloutConfig:
+        """What it samples by."""
+        ...
 
     def generate(
         self, requests: Sequence[Request], *, progress: Callable[[int, int], None] | None = None
@@ -20,6 +26,10 @@ class RolloutEngine(Protocol):
 
     def sync(self, model: Any) -> None:
         """Take the trainer's current weights (a `transformers` causal LM). Called after every update."""
+        ...
+
+    def retune(self, cfg: RolloutConfig) -> None:
+        """Sample as `cfg` says from now on. Raises `ConfigError` for what only a new engine can change."""
         ...
 
     def close(self) -> None: ...

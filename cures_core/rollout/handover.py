@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 _SHARED_MEMORY = Path("/dev/shm")
+_PREFIX = "cures-weights-"
 
 
 def merged_state(model: Any) -> dict[str, Any]:
@@ -34,13 +36,18 @@ def merged_state(model: Any) -> dict[str, Any]:
 
 
 class Handover:
-    """A folder that always holds one whole copy of the weights. `where` None: shared memory or temporary files."""
+    """A folder that always holds one whole copy of the weights. `where` None: shared memory or temporary files.
+
+    Its name tells the process that owns it, so that the next one can delete what a killed process left in memory.
+    """
 
     def __init__(self, where: Path | None) -> None:
         if where is not None:
             where.mkdir(parents=True, exist_ok=True)
         parent = where or (_SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None)
-        self._root = Path(tempfile.mkdtemp(prefix="cures-weights-", dir=parent))
+        parent = parent or Path(tempfile.gettempdir())
+        _sweep(parent)
+        self._root = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
         self._count = 0
         self.folder = self._root
 
@@ -58,3 +65,21 @@ class Handover:
 
     def close(self) -> None:
         shutil.rmtree(self._root, ignore_errors=True)
+
+
+def _sweep(parent: Path) -> None:
+    """Delete the folders of processes that are gone."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if owner.isdigit() and not _alive(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # someone else's process
+        return True
+    return True

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cures_core.config.rollout import HfRolloutConfig
+from cures_core.config.rollout import HfRolloutConfig, RolloutConfig
 from cures_core.errors import ConfigError
 from cures_core.rollout.decoding import Completion, Decoder, Job
 from cures_core.rollout.policy import CausalLM
@@ -56,6 +56,12 @@ class HfEngine:
             numbers = range(job.first, job.first + request.n)
             result.append([_rollout(request, job, n, completions[n], texts[n]) for n in numbers])
         return result
+
+    def retune(self, cfg: RolloutConfig) -> None:
+        if not isinstance(cfg, HfRolloutConfig):
+            raise ConfigError(f"rollout.type = {cfg.type!r} needs another engine than the running 'hf'")
+        self.cfg = cfg
+        self.sync(self.lm.model)
 
     def close(self) -> None:
         """Nothing to release: the model belongs to its owner."""

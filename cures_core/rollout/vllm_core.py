@@ -167,4 +167,6 @@ def _environment(cfg: VllmRolloutConfig, on_gpu: bool) -> None:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     if not on_gpu:
+        # Compiling the few small kernels of the CPU build takes longer than all that they save.
+        os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(cfg.kv_cache_gib)

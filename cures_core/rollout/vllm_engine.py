@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cures_core.config.rollout import VllmRolloutConfig
+from cures_core.config.rollout import RolloutConfig, VllmRolloutConfig
 from cures_core.errors import ConfigError, EngineFailed, TrainingDiverged
 from cures_core.rollout.handover import Handover
 from cures_core.rollout.probe import Floats, check_arrival, probe_ids, probe_logprobs
@@ -58,11 +58,8 @@ class VllmEngine:
         except BaseException:
             self.close()
             raise
-        self._stop = self._stop_rule(model)
-
-    def _stop_rule(self, model: Any) -> StopRule:
-        ends = end_token_ids(model, self.tokenizer)
-        return StopRule(self.tokenizer, ends, self.cfg.prompt_format.stop, self._vocab)
+        ends = end_token_ids(model, tokenizer)
+        self._stop = StopRule(tokenizer, ends, cfg.prompt_format.stop, self._vocab)
 
     def sync(self, model: Any) -> None:
         """Send the weights of `model` and compare fingerprints. An engine that dies of it is started with them."""
@@ -74,6 +71,18 @@ class VllmEngine:
             self.core.stop()
             self.core.start(folder)
         self._compare(model)
+
+    def retune(self, cfg: RolloutConfig) -> None:
+        """Sample as `cfg` says from now on. What the process was started with stays as it is."""
+        if not isinstance(cfg, VllmRolloutConfig):
+            raise ConfigError(f"rollout.type = {cfg.type!r} needs another engine than the running 'vllm'")
+        if (cfg.top_p == 1) != (self.cfg.top_p == 1):
+            raise ConfigError(
+                "rollout.top_p = 1 and below 1 need different engines: which log-probabilities vLLM gives "
+                "is fixed at its start"
+            )
+        self.cfg = cfg
+        self._stop = StopRule(self.tokenizer, self._stop.end_ids, cfg.prompt_format.stop, self._vocab)
 
     def _compare(self, model: Any) -> None:
         prints = probe_logprobs(model, self._probe), self.core.probe(self._probe)

@@ -163,6 +163,19 @@ class RolloutEngineExam:
         for rollout, original in zip(stopped, whole, strict=True):
             self.assert_stopped(rollout, original, (two, one))
 
+    def test_a_retuned_engine_samples_as_a_new_one(self) -> None:
+        model, tokenizer = self.policy()
+        greedy = self.rollouts(requests_of(n=2), max_new_tokens=5, temperature=0)
+        cold = self.rollouts(requests_of(n=2), max_new_tokens=9, temperature=0.3)
+        engine = self.make(model, tokenizer, max_new_tokens=5, temperature=0)
+        settings = engine.cfg.model_copy(update={"max_new_tokens": 9, "temperature": 0.3})
+        try:
+            assert tokens_of(engine.generate(requests_of(n=2))) == tokens_of(greedy)
+            engine.retune(settings)
+            assert tokens_of(engine.generate(requests_of(n=2))) == tokens_of(cold)
+        finally:
+            engine.close()
+
     def test_progress_counts_to_the_total(self) -> None:
         model, tokenizer = self.policy()
         engine = self.make(model, tokenizer, max_new_tokens=8)

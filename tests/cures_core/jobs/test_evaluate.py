@@ -67,7 +67,7 @@ def config(suites: Sequence[dict[str, Any]], **changes: Any) -> RunConfig:
     evaluation = {"suites": suites, "resamples": 200, "chunk_prompts": 4, **changes.pop("evaluation", {})}
     values: dict[str, Any] = {
         "data": {"path": "train.jsonl"},
-        "rollout": {"type": "hf", "max_new_tokens": 8},
+        "rollout": {"max_new_tokens": 8},
         "training": {"learning_rate": 1e-3},
         "reward": {"type": "custom", "function": f"{__name__}:judge"},
         "device": {"type": "cpu"},
@@ -249,9 +249,9 @@ def test_a_checkpoint_is_scored_with_the_same_luck(run, tmp_path, inputs):
         ({"suites": [{**EXAM, "greedy": False}]}, "greedy"),
         ({"suites": [{**EXAM, "limit": 6}]}, "suite_digest"),
         ({"evaluation": {"seed": 1}}, "seed"),
-        ({"rollout": {"type": "hf", "max_new_tokens": 5}}, "max_new_tokens"),
-        ({"rollout": {"type": "hf", "max_new_tokens": 8, "top_p": 0.2}}, "top_p"),
-        ({"rollout": {"type": "hf", "max_new_tokens": 8, "prompt_format": {"stop": ["="]}}}, "prompt_format"),
+        ({"rollout": {"max_new_tokens": 5}}, "max_new_tokens"),
+        ({"rollout": {"max_new_tokens": 8, "top_p": 0.2}}, "top_p"),
+        ({"rollout": {"max_new_tokens": 8, "prompt_format": {"stop": ["="]}}}, "prompt_format"),
         ({"reward": {"type": "exact"}}, "verifier"),
         ({"suites": [{**EXAM, "reward": {"type": "exact"}}]}, "verifier"),
         ({"suites": [{**EXAM, "max_new_tokens": 5}]}, "max_new_tokens"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from cures_core.config.rollout import HfRolloutConfig, PromptFormat
+from cures_core.config.rollout import HfRolloutConfig, PromptFormat, RolloutConfig, VllmRolloutConfig
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,25 @@ def test_temperature_zero_is_greedy() -> None:
 def test_config_survives_json() -> None:
     cfg = HfRolloutConfig(prompt_format=PromptFormat(template=r"\boxed{} {problem}", stop=("\n",)), top_p=0.9)
     assert HfRolloutConfig.model_validate_json(cfg.model_dump_json()) == cfg
+
+
+ROLLOUT: TypeAdapter[Any] = TypeAdapter(RolloutConfig)
+
+
+def test_a_profile_without_an_engine_means_hf() -> None:
+    assert ROLLOUT.validate_python({"max_new_tokens": 5}) == HfRolloutConfig(max_new_tokens=5)
+    assert ROLLOUT.validate_json('{"top_p": 0.5}') == HfRolloutConfig(top_p=0.5)
+
+
+def test_the_engine_is_chosen_by_its_type() -> None:
+    assert isinstance(ROLLOUT.validate_python({"type": "vllm"}), VllmRolloutConfig)
+    with pytest.raises(ValidationError, match="batch_rows"):
+        ROLLOUT.validate_python({"type": "vllm", "batch_rows": 4})
+    with pytest.raises(ValidationError, match="'hf', 'vllm'"):
+        ROLLOUT.validate_python({"type": "sglang"})
+
+
+def test_vllm_refuses_a_cut_whose_log_probabilities_it_cannot_give() -> None:
+    with pytest.raises(ValidationError, match="top_p = 1 or temperature = 1"):
+        VllmRolloutConfig(top_p=0.9, temperature=0.7)
+    assert VllmRolloutConfig(top_p=0.9).logprobs_known

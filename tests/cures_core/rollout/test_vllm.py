@@ -43,9 +43,8 @@ class Pool:
         if cut not in self.engines:
             self.engines[cut] = VllmEngine(model, TOKENIZER, cfg)
         engine = self.engines[cut]
-        engine.cfg = engine.core._cfg = cfg
+        engine.retune(cfg)
         engine.sync(model)
-        engine._stop = engine._stop_rule(model)
         return engine
 
 
@@ -64,7 +63,8 @@ class _Open:
     """An engine of the pool that outlives its exam."""
 
     def __init__(self, engine: VllmEngine) -> None:
-        self.generate, self.sync = engine.generate, engine.sync
+        self.generate, self.sync, self.retune = engine.generate, engine.sync, engine.retune
+        self.cfg = engine.cfg
 
     def close(self) -> None:
         pass
