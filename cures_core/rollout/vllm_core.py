@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,11 @@ import numpy as np
 
 from cures_core.config.rollout import VllmRolloutConfig
 from cures_core.errors import EngineFailed, MissingExtra
+from cures_core.rollout.guard import Guard
 from cures_core.rollout.probe import Floats
+from cures_core.rollout.waiting import Caller
 
+_STOP_TIMEOUT_S = 20.0
 _log = logging.getLogger(__name__)
 
 
@@ -27,10 +28,15 @@ class VllmCore:
         self._cfg, self._dtype, self._on_gpu = cfg, dtype, on_gpu
         self._llm: Any = None
         self._processes: list[Any] = []
+        self._guard: Guard | None = None
+        self._caller = Caller("vLLM", self._running)
         self.start(folder)
 
     def start(self, folder: Path) -> None:
-        """Start the engine's process. Raises `EngineFailed` where it does not come up in time."""
+        """Start the engine's process; the folder above `folder` goes with it if this process is killed.
+
+        Raises `EngineFailed` where it does not come up in time.
+        """
         _environment(self._cfg, self._on_gpu)
         try:
             from vllm import LLM
@@ -60,6 +66,7 @@ class VllmCore:
                 "the log above"
             ) from error
         self._processes = [p for p in multiprocessing.active_children() if p not in others]
+        self._guard = Guard(self.pids, folder.parent)
 
     @property
     def context(self) -> int:
@@ -84,27 +91,33 @@ class VllmCore:
 
         engine = self._llm.llm_engine
         names: list[str] = []
-        with self._watched("the next decoding step", self._cfg.stall_timeout_s) as alive:
-            try:
-                for name, (prompt_ids, fields) in calls.items():
-                    params = SamplingParams(**fields, output_kind=RequestOutputKind.FINAL_ONLY)
-                    names.append(engine.add_request(name, {"prompt_token_ids": list(prompt_ids)}, params))
-                while engine.has_unfinished_requests():
-                    outputs = engine.step()
-                    alive()
-                    for output in outputs:
-                        if output.finished:
-                            finished(output.request_id, output)
-            except BaseException:
-                if self._running():
-                    engine.abort_request(names, internal=True)
-                raise
+
+        def add() -> None:
+            for name, (prompt_ids, fields) in calls.items():
+                params = SamplingParams(**fields, output_kind=RequestOutputKind.FINAL_ONLY)
+                names.append(engine.add_request(name, {"prompt_token_ids": list(prompt_ids)}, params))
+
+        try:
+            self._wait(add, "requests to be taken")
+            while engine.has_unfinished_requests():
+                for output in self._wait(engine.step, "the next decoding step"):
+                    if output.finished:
+                        finished(output.request_id, output)
+        except EngineFailed:
+            raise
+        except BaseException:
+            if self._running():
+                self._wait(lambda: engine.abort_request(names, internal=True), "open requests to be cancelled")
+            raise
 
     def reload(self, folder: Path) -> None:
         """Replace the weights by those of `folder` and forget cached prefixes, which the old ones computed."""
-        with self._watched("the new weights to be loaded", self._cfg.sync_timeout_s):
+
+        def load() -> None:
             self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
             self._llm.reset_prefix_cache()
+
+        self._wait(load, "the new weights to be loaded", self._cfg.sync_timeout_s)
 
     def probe(self, token_ids: Sequence[int]) -> Floats:
         """Log-probabilities at temperature 1 of `token_ids[1:]`, each given those before it: shape (len - 1,)."""
@@ -118,45 +131,36 @@ class VllmCore:
         """End the engine's process, hung or not."""
         llm, self._llm = self._llm, None
         if llm is not None and self._running():
-            llm.llm_engine.engine_core.shutdown()
+            try:
+                self._caller.call(llm.llm_engine.engine_core.shutdown, "the engine to end", _STOP_TIMEOUT_S)
+            except EngineFailed as error:
+                _log.warning("%s", error)
+        self._caller.leave()
         for process in self._processes:
             process.kill()
             process.join(10)
         self._processes = []
+        if self._guard is not None:
+            self._guard.release()
+            self._guard = None
 
     def _running(self) -> bool:
         return all(p.is_alive() for p in self._processes)
 
-    @contextmanager
-    def _watched(self, what: str, limit_s: float) -> Iterator[Callable[[], None]]:
-        """Kill the engine when `limit_s` pass without a call of what is yielded: vLLM's own waits have no limit."""
-        beat, over, late = threading.Event(), threading.Event(), threading.Event()
-
-        def watch() -> None:
-            while not over.is_set():
-                if beat.wait(limit_s):
-                    beat.clear()
-                elif not over.is_set():
-                    late.set()
-                    for process in self._processes:
-                        process.kill()
-                    return
-
-        thread = threading.Thread(target=watch, name="vllm-watch", daemon=True)
-        thread.start()
+    def _wait(self, work: Callable[[], Any], what: str, limit_s: float | None = None) -> Any:
+        """vLLM's own waits have no limit, and a call that waits while its process dies never returns."""
         try:
-            yield beat.set
+            return self._caller.call(work, what, self._cfg.stall_timeout_s if limit_s is None else limit_s)
+        except EngineFailed as error:
+            codes = [p.exitcode for p in self._processes]
+            for process in self._processes:
+                process.kill()
+            end = "the engine was killed" if None in codes else f"exit codes {codes}"
+            raise EngineFailed(f"{error}; {end}") from error
         except Exception as error:
-            if late.is_set():
-                raise EngineFailed(f"vLLM: waited {limit_s:g} s for {what}; the engine was killed") from error
-            if not self._running() or type(error).__name__ == "EngineDeadError":
-                codes = [p.exitcode for p in self._processes]
-                raise EngineFailed(f"vLLM's process died (exit codes {codes}) while waiting for {what}") from error
+            if type(error).__name__ == "EngineDeadError":
+                raise EngineFailed(f"vLLM's process died while waiting for {what}") from error
             raise
-        finally:
-            over.set()
-            beat.set()
-            thread.join()
 
 
 def _environment(cfg: VllmRolloutConfig, on_gpu: bool) -> None:

@@ -1,0 +1,55 @@
+"""What belongs to a killed process goes with it; what belongs to a living one stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from cures_core.rollout.guard import Guard
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from cures_core.rollout.guard import Guard
+guard = Guard([int(sys.argv[1])], Path(sys.argv[2]))
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def sleeper() -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+
+
+def test_a_killed_owner_takes_its_engine_and_weights_along(tmp_path: Path) -> None:
+    engine, folder = sleeper(), tmp_path / "weights"
+    (folder / "000001").mkdir(parents=True)
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(engine.pid), str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == "ready\n"
+    assert engine.poll() is None
+    os.kill(owner.pid, signal.SIGKILL)
+    owner.wait()
+    owner.stdout.close()
+    assert engine.wait(timeout=30) == -signal.SIGKILL
+    deadline = time.monotonic() + 30
+    while folder.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not folder.exists()
+
+
+def test_a_released_guard_touches_nothing(tmp_path: Path) -> None:
+    engine = sleeper()
+    guard = Guard([engine.pid], tmp_path)
+    guard.release()
+    time.sleep(0.5)
+    assert engine.poll() is None
+    assert tmp_path.exists()
+    engine.kill()
+    engine.wait()
