@@ -136,6 +136,22 @@ def verifier_command(
     _print(compare(items_of(files, items), workers), as_json)
 
 
+@app.command("throughput")
+def throughput_command(
+    engine: Annotated[str, typer.Option(help="hf or vllm.")] = "hf",
+    model: Annotated[str, typer.Option(help="Folder or name of a model; empty: a small random Llama.")] = "",
+    prompts: Annotated[int, typer.Option(min=1, help="Prompts of mixed lengths.")] = 32,
+    n: Annotated[int, typer.Option(min=1, help="Rollouts of each.")] = 8,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a completion.")] = 128,
+    repeats: Annotated[int, typer.Option(min=1, help="The best of so many counts.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Tokens a second of a rollout engine, and of `model.generate` on the same requests."""
+    from flows.bench_throughput import measure_throughput
+
+    _print(measure_throughput(engine, model, prompts, n, max_new_tokens, repeats), as_json)
+
+
 def _print(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(result))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cures_core.config.rollout import HfRolloutConfig
-from cures_core.rollout.bench import _until_end, bench_hf, mixed_requests
+from cures_core.rollout.bench import _until_end, mixed_requests, throughput
 
 from .tiny import character_tokenizer, tiny_llama
 
@@ -20,7 +20,7 @@ def test_tokens_are_counted_up_to_the_first_end_token() -> None:
 
 def test_figures_are_rates_of_the_same_requests() -> None:
     cfg = HfRolloutConfig(max_new_tokens=8, batch_rows=16)
-    figures = bench_hf(tiny_llama(), character_tokenizer(), cfg, mixed_requests(4, 3), repeats=1)
+    figures = throughput(tiny_llama(), character_tokenizer(), cfg, mixed_requests(4, 3), repeats=1)
     assert all(math.isfinite(value) and value > 0 for value in figures.values())
     assert figures["rollouts"] == 12
     grouped, batched = figures["generate_grouped_tokens_per_s"], figures["generate_batched_tokens_per_s"]
@@ -34,4 +34,4 @@ def test_engine_doubles_the_rate_of_generate_on_mixed_lengths() -> None:
     with torch.no_grad():
         model.lm_head.bias[2] = 1.0
     cfg = HfRolloutConfig(max_new_tokens=128, batch_rows=64)
-    assert bench_hf(model, character_tokenizer(), cfg, mixed_requests(32, 8), repeats=1)["speedup"] > 2
+    assert throughput(model, character_tokenizer(), cfg, mixed_requests(32, 8), repeats=1)["speedup"] > 2
