@@ -66,6 +66,9 @@ class TorchTrainerConfig(Strict):
     """Upper clip of the importance ratio."""
     ratio: Literal["token", "sequence"] = "token"
     """Importance ratio of each token, or of the whole completion (RLOO)."""
+    importance_bound: float = Field(default=2.0, ge=1)
+    """Largest importance weight, trainer's probability over the engine's. `clip_high` does not bound it for completions
+    that are discouraged, so an engine that computes otherwise than the trainer could make one token rule the step."""
     kl_coef: float = Field(default=0.0, ge=0)
     """Weight of the KL divergence from the base policy in the loss. Above 0 rollouts without advantage count in it too,
     and full training keeps a copy of the base policy (adapters are switched off instead)."""

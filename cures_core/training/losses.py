@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 RatioName = Literal["token", "sequence"]
@@ -28,11 +29,16 @@ def surrogate(
     clip_high: float,
     ratio: RatioName = "token",
     rollout_N: Any = None,
-) -> tuple[Any, Any]:
-    """Clipped loss -min(rho A, clip(rho, 1 - low, 1 + high) A) (Schulman et al. 2017, eq. 7); (loss_N, clipped_N).
+    bound: float = math.inf,
+) -> tuple[Any, Any, Any]:
+    """Clipped loss -min(rho A, clip(rho, 1 - low, 1 + high) A) (Schulman et al. 2017, eq. 7).
+
+    Returns (loss_N, clipped_N, truncated_N): what the clip and the bound have cut.
 
     rho = pi / pi_old of a token, or with `ratio = "sequence"` of the whole completion: `rollout_N` numbers the rollouts
     from 0, and a rollout's loss is spread evenly over its tokens. `low != high` is DAPO's asymmetric clip.
+    The clip leaves rho free where A < 0, and there an engine that disagrees with the trainer can make it huge: `bound`
+    truncates it (Ionides 2008), so that the token's score keeps the weight `bound` instead of rho.
     """
     import torch
 
@@ -43,9 +49,10 @@ def surrogate(
     else:
         share_N = torch.ones_like(logp_N)
     ratio_N = torch.exp(log_ratio_N)
-    free_N = ratio_N * advantage_N
+    truncated_N = ratio_N.detach() > bound
+    free_N = ratio_N * (bound / ratio_N.detach()).clamp(max=1.0) * advantage_N
     clipped_N = ratio_N.clamp(1.0 - clip_low, 1.0 + clip_high) * advantage_N
-    return -torch.minimum(free_N, clipped_N) * share_N, clipped_N < free_N
+    return -torch.minimum(free_N, clipped_N) * share_N, clipped_N < free_N, truncated_N
 
 
 def kl_penalty(logp_N: Any, reference_N: Any, estimator: KlName) -> Any:

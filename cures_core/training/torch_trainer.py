@@ -34,6 +34,7 @@ class _Sums:
     tokens: int = 0
     entropy: float = 0.0
     clipped: int = 0
+    truncated: int = 0
     gap: float = 0.0
     gap_max: float = 0.0
     kl: float = 0.0
@@ -153,8 +154,9 @@ class TorchTrainer:
             torch.tensor(values, dtype=torch.float32, device=device)
             for values in ([s.advantage for s in batch.samples], [self._token_weight(s) for s in batch.samples])
         )
-        loss_N, clipped_N = surrogate(
-            logp_N, sampler_N, advantage_S[rollout_N], cfg.clip_low, cfg.clip_high, cfg.ratio, rollout_N
+        advantage_N = advantage_S[rollout_N]
+        loss_N, clipped_N, truncated_N = surrogate(
+            logp_N, sampler_N, advantage_N, cfg.clip_low, cfg.clip_high, cfg.ratio, rollout_N, cfg.importance_bound
         )
         if cfg.kl_coef:
             kl_N = kl_penalty(logp_N, self._reference_logprobs(batch), cfg.kl_estimator)
@@ -168,6 +170,7 @@ class TorchTrainer:
             sums.tokens += len(batch.targets)
             sums.entropy += float(entropy_N.sum())
             sums.clipped += int(clipped_N.sum())
+            sums.truncated += int(truncated_N.sum())
             sums.gap += float(gap_N.sum())
             sums.gap_max = max(sums.gap_max, float(gap_N.max()))
             sums.real += batch.tokens
@@ -215,6 +218,8 @@ class TorchTrainer:
             "tokens_trained": float(sums.tokens),
             "entropy": _finite(sums.entropy / sums.tokens),
             "clipped_share": sums.clipped / sums.tokens,
+            "importance_bound": self._cfg.importance_bound,
+            "importance_truncated_share": sums.truncated / sums.tokens,
             "logprob_gap_mean": _finite(sums.gap / sums.tokens),
             "logprob_gap_max": _finite(sums.gap_max),
             "packing": sums.real / sums.columns,

@@ -14,18 +14,37 @@ from cures_core.training.losses import kl_penalty, surrogate, token_logprobs
 
 def test_surrogate_by_hand_and_asymmetric_clip() -> None:
     logp = torch.log(torch.tensor([1.5, 0.5, 1.5, 0.5]))
-    loss, clipped = surrogate(logp, torch.zeros(4), torch.tensor([1.0, 1.0, -1.0, -1.0]), 0.2, 0.3)
+    loss, clipped, _ = surrogate(logp, torch.zeros(4), torch.tensor([1.0, 1.0, -1.0, -1.0]), 0.2, 0.3)
     assert torch.allclose(loss, torch.tensor([-1.3, -0.5, 1.5, 0.8]))
     assert clipped.tolist() == [True, False, False, True]
 
 
 def test_sequence_ratio_by_hand() -> None:
     logp = torch.log(torch.tensor([1.1, 1.1, 2.0]))
-    loss, clipped = surrogate(
+    loss, clipped, _ = surrogate(
         logp, torch.zeros(3), torch.tensor([2.0, 2.0, 1.0]), 0.2, 0.3, "sequence", torch.tensor([0, 0, 1])
     )
     assert torch.allclose(loss, torch.tensor([-1.21, -1.21, -1.3]))  # 2 x 1.21 over two tokens; 2.0 is cut to 1.3
     assert clipped.tolist() == [False, False, True]
+
+
+def test_truncation_bounds_value_and_gradient_where_the_clip_does_not() -> None:
+    logp = torch.log(torch.tensor([6.0, 6.0, 1.5, 1.0])).requires_grad_()
+    advantage = torch.tensor([-1.0, 1.0, -1.0, -1.0])
+    loss, _, truncated = surrogate(logp, torch.zeros(4), advantage, 0.2, 0.3, bound=2.0)
+    assert truncated.tolist() == [True, True, False, False]
+    assert torch.allclose(loss, torch.tensor([2.0, -1.3, 1.5, 1.0]))
+    (gradient,) = torch.autograd.grad(loss.sum(), logp)
+    assert torch.allclose(gradient, torch.tensor([2.0, 0.0, 1.5, 1.0]))  # weight times -A; clipped ones have none
+
+
+def test_the_whole_completion_is_truncated_with_a_sequence_ratio() -> None:
+    logp = torch.log(torch.tensor([2.0, 3.0, 1.0]))
+    loss, _, truncated = surrogate(
+        logp, torch.zeros(3), torch.full((3,), -1.0), 0.2, 0.3, "sequence", torch.tensor([0, 0, 1]), bound=4.0
+    )
+    assert truncated.tolist() == [True, True, False]
+    assert torch.allclose(loss, torch.tensor([2.0, 2.0, 1.0]))  # 6 cut to 4, over two tokens
 
 
 @pytest.mark.parametrize(("name", "expected"), [("k1", 0.693147), ("k2", 0.240227), ("k3", 0.193147)])
@@ -69,7 +88,7 @@ def test_gradient_matches_finite_differences(ratio: Any, estimator: Any, monkeyp
 
     def loss(x: torch.Tensor) -> torch.Tensor:
         logp, _ = token_logprobs(x, ids, 0.7)
-        value, _ = surrogate(logp, old, advantage, 0.2, 0.28, ratio, rollout)
+        value, _, _ = surrogate(logp, old, advantage, 0.2, 0.28, ratio, rollout)
         return (value + 0.1 * kl_penalty(logp, reference, estimator)).sum()
 
     assert torch.autograd.gradcheck(loss, (logits,))
@@ -92,7 +111,7 @@ def ours(recipe: str, length_norm: float | None, advantages: Any, kl_coef: float
     options = RECIPES[recipe]
     logp, old, reference, mask = padded()
     rollout = torch.repeat_interleave(torch.arange(4), torch.tensor(LENGTHS))
-    loss, _ = surrogate(
+    loss, _, _ = surrogate(
         logp[mask],
         old[mask],
         advantages[rollout],

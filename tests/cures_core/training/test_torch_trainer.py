@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -71,6 +73,25 @@ def test_right_completions_become_likelier() -> None:
     assert figures["updated"] == 1.0
     assert figures["logprob_gap_max"] < 1e-5
     assert sum(logprobs(p, right.prompt_ids, right.token_ids)) > before
+
+
+def test_an_engine_that_disagrees_is_bounded_and_the_share_is_told() -> None:
+    p = policy()
+    batch = [
+        replace(g, rollouts=[replace(r, logprobs=tuple(x - 3.0 for x in r.logprobs)) for r in g.rollouts])
+        for g in groups(p)
+    ]
+    norms = {}
+    for bound in (1.5, 2.0, 1e9):
+        trainer = TorchTrainer(policy(), TorchTrainerConfig(learning_rate=1e-3, importance_bound=bound), 1.0)
+        figures = trainer.update(batch)
+        norms[bound] = figures["grad_norm"]
+        assert figures["importance_bound"] == bound
+        assert figures["importance_truncated_share"] == (1.0 if bound < 20 else 0.0)
+    assert norms[2.0] == pytest.approx(norms[1.5] * 2 / 1.5, rel=1e-3)
+    assert norms[1e9] == pytest.approx(norms[2.0] * math.exp(3) / 2, rel=1e-3)
+    honest = TorchTrainer(policy(), TorchTrainerConfig(learning_rate=1e-3), 1.0).update(groups(p))
+    assert honest["importance_truncated_share"] == 0.0
 
 
 def test_micro_batching_changes_no_result_beyond_float_tolerance() -> None:
