@@ -2,40 +2,75 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_LOOK_S = 0.1
 
 
 class Guard:
-    """While it is held: if this process dies, however it dies, `pids` are killed and `folder` is deleted."""
+    """While it is held: if this process dies, however it dies, what it watches is killed and `folder` deleted."""
 
-    def __init__(self, pids: Sequence[int], folder: Path) -> None:
-        command = [sys.executable, "-I", __file__, str(folder), *map(str, pids)]
+    def __init__(self, folder: Path) -> None:
+        command = [sys.executable, "-I", __file__, str(folder)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+
+    def watch(self, pid: int) -> None:
+        """Kill `pid` too."""
+        if self._process.stdin is not None:
+            with suppress(BrokenPipeError):  # the guard was killed: there is nothing to tell it
+                self._process.stdin.write(f"{pid}\n".encode())
+                self._process.stdin.flush()
+
+    @contextmanager
+    def watching_new_children(self) -> Iterator[None]:
+        """Watch every process that `multiprocessing` starts inside: a start that takes minutes may be killed too."""
+        before, over = set(multiprocessing.active_children()), threading.Event()
+
+        def look() -> None:
+            known = set(before)
+            while True:
+                last = over.wait(_LOOK_S)
+                for process in set(multiprocessing.active_children()) - known:
+                    known.add(process)
+                    self.watch(process.pid or 0)
+                if last:
+                    return
+
+        thread = threading.Thread(target=look, name="guard", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def release(self) -> None:
         """Nothing happens any more."""
         self._process.kill()
         self._process.wait()
         if self._process.stdin is not None:
-            self._process.stdin.close()
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
 
 
-def _main(folder: str, pids: Sequence[str]) -> None:
-    # The pipe ends when its only writer is gone: nothing is ever written.
-    while os.read(0, 4096):
-        pass
+def _main(folder: str) -> None:
+    # The pipe ends when its only writer is gone.
+    pids = [int(line) for line in sys.stdin]
     for pid in pids:
         with suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGKILL)
+            if pid > 0:
+                os.kill(pid, signal.SIGKILL)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1], sys.argv[2:])
+    _main(sys.argv[1])

@@ -47,26 +47,31 @@ class VllmCore:
             ) from error
         others = set(multiprocessing.active_children())
         cache: dict[str, Any] = {"kv_cache_memory_bytes": self._cfg.kv_cache_gib << 30} if self._on_gpu else {}
+        self._guard = Guard(folder.parent)
         try:
-            self._llm = LLM(
-                str(folder),
-                dtype=self._dtype,
-                enforce_eager=not self._on_gpu,
-                max_model_len=self._cfg.max_model_len,
-                block_size=self._cfg.block_tokens,
-                enable_prefix_caching=True,
-                # Processed: at the temperature. With a cut they would be those after it, so raw ones are taken.
-                logprobs_mode="processed_logprobs" if self._cfg.top_p == 1 else "raw_logprobs",
-                disable_log_stats=True,
-                **cache,
-            )
+            with self._guard.watching_new_children():
+                self._llm = LLM(
+                    str(folder),
+                    dtype=self._dtype,
+                    enforce_eager=not self._on_gpu,
+                    max_model_len=self._cfg.max_model_len,
+                    block_size=self._cfg.block_tokens,
+                    enable_prefix_caching=True,
+                    # vLLM 0.32 takes back the random number of a half prefilled prompt, which a CPU generator cannot:
+                    # "CPU Generator does not use offset", and the engine dies.
+                    enable_chunked_prefill=self._on_gpu,
+                    # Processed: at the temperature. With a cut they would be those after it, so raw ones are taken.
+                    logprobs_mode="processed_logprobs" if self._cfg.top_p == 1 else "raw_logprobs",
+                    disable_log_stats=True,
+                    **cache,
+                )
         except (RuntimeError, TimeoutError, ValueError) as error:
+            self.stop()
             raise EngineFailed(
                 f"vLLM did not start within {self._cfg.start_timeout_s} s: {str(error)[:300]}. Its own message is in "
                 "the log above"
             ) from error
         self._processes = [p for p in multiprocessing.active_children() if p not in others]
-        self._guard = Guard(self.pids, folder.parent)
 
     @property
     def context(self) -> int:

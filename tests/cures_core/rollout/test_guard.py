@@ -15,9 +15,24 @@ OWNER = """
 import sys, time
 from pathlib import Path
 from cures_core.rollout.guard import Guard
-guard = Guard([int(sys.argv[1])], Path(sys.argv[2]))
+guard = Guard(Path(sys.argv[2]))
+guard.watch(int(sys.argv[1]))
 print("ready", flush=True)
 time.sleep(600)
+"""
+
+STARTING = """
+import multiprocessing, sys, time
+from pathlib import Path
+from cures_core.rollout.guard import Guard
+if __name__ == "__main__":
+    guard = Guard(Path(sys.argv[1]))
+    with guard.watching_new_children():
+        child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+        child.start()
+        time.sleep(1.0)
+        print(child.pid, flush=True)
+        time.sleep(600)
 """
 
 
@@ -44,9 +59,33 @@ def test_a_killed_owner_takes_its_engine_and_weights_along(tmp_path: Path) -> No
     assert not folder.exists()
 
 
+def test_an_owner_killed_while_it_starts_the_engine_takes_it_along(tmp_path: Path) -> None:
+    owner = subprocess.Popen(
+        [sys.executable, "-c", STARTING, str(tmp_path / "weights")], stdout=subprocess.PIPE, text=True
+    )
+    assert owner.stdout is not None
+    pid = int(owner.stdout.readline())
+    os.kill(owner.pid, signal.SIGKILL)
+    owner.wait()
+    owner.stdout.close()
+    deadline = time.monotonic() + 30
+    while is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(pid)
+
+
+def is_running(pid: int) -> bool:
+    """False too for one that has ended and that nobody waits for."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
 def test_a_released_guard_touches_nothing(tmp_path: Path) -> None:
     engine = sleeper()
-    guard = Guard([engine.pid], tmp_path)
+    guard = Guard(tmp_path)
+    guard.watch(engine.pid)
     guard.release()
     time.sleep(0.5)
     assert engine.poll() is None

@@ -90,6 +90,13 @@ def test_a_group_shares_the_prefill_of_its_prompt() -> None:
     assert cached[0] >= 64  # two whole blocks of 32
 
 
+def test_more_prompts_than_fit_into_one_step() -> None:
+    """On CPU a prompt that a step cuts in two kills vLLM; a step takes 4096 tokens."""
+    requests = [Request(f"r{i}", Prompt(f"p{i}", f"{i}+" + "1+2+3+4+5+" * 7, "?"), 2, 0) for i in range(70)]
+    groups = POOL.get(LLAMA, max_new_tokens=2, max_restarts=0).generate(requests)
+    assert [len(group) for group in groups] == [2] * 70
+
+
 def test_an_adapter_arrives_merged_and_the_policy_is_left_alone() -> None:
     from peft import LoraConfig, get_peft_model
 
