@@ -100,7 +100,7 @@ def rows_file(scratch: Path, suite: str) -> Path:
 
 
 class _Evaluator:
-    """One policy for all suites, loaded only if there is something to generate; engine and verifiers end with `stack`."""
+    """One policy and engine for all suites, made only if there is something to generate; all ends with `stack`."""
 
     def __init__(self, job: Job, parent: Parent, stack: ExitStack) -> None:
         self._job, self._parent, self._stack = job, parent, stack
