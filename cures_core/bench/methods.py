@@ -11,8 +11,11 @@ _GRPO: dict[str, Any] = {"learning_rate": 5e-4, "length_norm": 4.0}
 
 METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "uniform": ({"type": "uniform"}, {}),
+    "uniform-small": ({"type": "uniform", "rollouts_per_step": 128}, {}),
+    "uniform-held": ({"type": "uniform", "rollouts_per_step": 64}, {"solved_advantage": 1.0}),
     "reinforce++": ({"type": "uniform"}, {"advantage": "reinforce++", "loss_weight": "rollout"}),
-    "cures": ({"type": "cures"}, {}),
+    "cures": ({"type": "cures", "rollouts_per_step": 64}, {"solved_advantage": 1.0}),
+    "cures-grpo": ({"type": "cures", "rollouts_per_step": 128}, {}),
     "paper": ({"type": "paper", "subsets": 1, "steps_per_subset": 1000}, {}),
     "cures-official": ({"type": "cures-official"}, {}),
     "dapo": ({"type": "dapo", "prompts_per_step": 16, "rollouts_per_step": 512}, {}),
@@ -22,7 +25,11 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "arc": ({"type": "arc"}, {}),
     "oracle": ({"type": "oracle"}, {}),
 }
-"""Name: (curriculum, changes of the training), on top of 32 prompts x 8 rollouts and GRPO at 5e-4."""
+"""Name: (curriculum, changes of the training), on top of 32 prompts x 8 rollouts and GRPO at 5e-4.
+
+`uniform` is the shape that is common in the field; `uniform-small` the best one for uniform prompts and plain GRPO;
+`uniform-held` everything that `cures` has but the sampling; `cures-grpo` the sampling alone, on plain GRPO.
+"""
 
 
 def settings(method: str) -> tuple[dict[str, Any], TorchTrainerConfig]:

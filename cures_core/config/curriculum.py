@@ -12,9 +12,9 @@ from cures_core.config.base import Strict
 class PosteriorConfig(Strict):
     """How evidence becomes a posterior of a prompt's pass rate. All strategies keep one, if only to measure it."""
 
-    fading: float = Field(default=0.9, ge=0, le=1)
+    fading: float = Field(default=0.97, ge=0, le=1)
     """Gamma: factor on a prompt's counts per step, because the policy moves. 1 never forgets, 0 forgets at once."""
-    group_fading: float = Field(default=0.8, ge=0, le=1)
+    group_fading: float = Field(default=0.95, ge=0, le=1)
     """The same for the counts of a group (source x level)."""
     pooling: Literal["group", "none"] = "group"
     """Where the prior's rate comes from. `group`: the rate of the prompt's group; `none`: one half for all."""
@@ -61,8 +61,8 @@ class ProportionalWeighting(Strict):
     """Probability in proportion to signal^power."""
 
     type: Literal["proportional"] = "proportional"
-    power: float = Field(default=2.0, gt=0)
-    """2 with a spread is p(1-p): a spread alone is too flat, because solved prompts keep a tenth of it."""
+    power: float = Field(default=4.0, gt=0)
+    """4 with a spread is (p(1-p))^2: a spread alone is too flat, because solved prompts keep a tenth of it."""
 
 
 class SoftmaxWeighting(Strict):

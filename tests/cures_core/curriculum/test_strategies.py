@@ -106,7 +106,7 @@ CHANGES: list[dict[str, Any]] = [
     {"signal": "plugin_spread"},
     {"signal": "expected_variance"},
     {"signal": "informative"},
-    {"weighting": ProportionalWeighting(power=4.0)},
+    {"weighting": ProportionalWeighting(power=1.0)},
     {"weighting": SoftmaxWeighting(temperature=0.05)},
     {"weighting": EssWeighting(share=0.2)},
     {"explore": 0.9},
