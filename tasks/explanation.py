@@ -8,16 +8,34 @@ import numpy as np
 
 from cures_core.config.curriculum import CuresConfig
 from cures_core.config.storage import StoreConfig
-from cures_core.curriculum.explain import draw_probabilities, explain_prompt
+from cures_core.curriculum.explain import draw_probabilities, explain_prompt, hopeless
 from cures_core.curriculum.posterior_file import load_posterior
 from cures_core.errors import ConfigError
 from cures_core.prompts import PromptSet
 from tasks.runs import resumed_config, stage_record
 from tasks.stage import files_of
-from tasks.storage import open_store
+from tasks.storage import Store, open_store
 from tasks.summary import posterior_record
 
 _SHOWN = 3
+
+
+def propose_flags(cfg: StoreConfig, run: str, epoch: int | None, least: float) -> list[dict[str, Any]]:
+    """`hopeless` prompts of a run's posterior: what to look at, and perhaps to flag. Any strategy will do.
+
+    Raises `ConfigError` for an unknown run or epoch.
+    """
+    store = open_store(cfg)
+    _, record = posterior_record(store, run, epoch)
+    posterior = load_posterior(files_of(store, record) / "posterior.parquet")
+    return hopeless(_prompts(store, run), posterior, least)
+
+
+def _prompts(store: Store, run: str) -> PromptSet:
+    data = stage_record(store, run, "validate_dataset")
+    if data is None:
+        raise ConfigError(f"run {run} has no validated prompt set yet")
+    return PromptSet.read_parquet(files_of(store, data) / "prompts.parquet")
 
 
 def explain(cfg: StoreConfig, run: str, epoch: int | None, prompt: str | None) -> list[dict[str, Any]]:
@@ -30,10 +48,7 @@ def explain(cfg: StoreConfig, run: str, epoch: int | None, prompt: str | None) -
     config = resumed_config(cfg, run)
     if not isinstance(config.curriculum, CuresConfig):
         raise ConfigError(f"run {run} has the strategy {config.curriculum.type}: only `cures` can be explained")
-    data = stage_record(store, run, "validate_dataset")
-    if data is None:
-        raise ConfigError(f"run {run} has no validated prompt set yet")
-    prompts = PromptSet.read_parquet(files_of(store, data) / "prompts.parquet")
+    prompts = _prompts(store, run)
     posterior = load_posterior(files_of(store, record) / "posterior.parquet")
     if prompt is not None:
         return [explain_prompt(config.curriculum, prompts, posterior, prompt)]

@@ -52,6 +52,30 @@ def explain_prompt(cfg: CuresConfig, prompts: PromptSet, posterior: Posterior, p
     return {**figures, "words": _words(cfg, figures, posterior.step, len(p))}
 
 
+def hopeless(prompts: PromptSet, posterior: Posterior, least: float) -> list[dict[str, Any]]:
+    """Prompts that are dead with at least this probability, the surest first: id, reason, problem, answer, dead.
+
+    `reason` is the evidence in words, for the list of flagged prompts.
+    """
+    dead, evidence, rates = posterior.dead(), posterior.evidence(), posterior.group_rates()
+    rows = np.flatnonzero((dead >= least) & (posterior.touched != NEVER))
+    found = []
+    for row in rows[np.argsort(-dead[rows], kind="stable")].tolist():
+        prompt, group = prompts[row], posterior.groups[row]
+        found.append(
+            {
+                "id": prompt.id,
+                "reason": f"dead with {100 * dead[row]:.1f} %: no success so far, last tried in step "
+                f"{int(posterior.touched[row])} with {evidence[row]:.1f} rollouts still counting, while its group "
+                f"succeeds in {100 * rates[group]:.0f} %",
+                "problem": prompt.problem[:500],
+                "answer": prompt.answer[:200],
+                "dead": float(dead[row]),
+            }
+        )
+    return found
+
+
 def _rollouts(cfg: CuresConfig) -> str:
     if isinstance(cfg.allocation, NeymanAllocation):
         low, high = cfg.allocation.min_rollouts, cfg.allocation.max_rollouts

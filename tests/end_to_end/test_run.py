@@ -106,6 +106,11 @@ def test_runs_and_posterior_are_told(done: tuple[Path, dict[str, Any]]) -> None:
     runs = json.loads(cures("runs", "list", "--json", cwd=folder).out)
     mine = next(r for r in runs if r["run"] == summary["run"])
     assert mine["status"] == "completed"
+    listed = json.loads(
+        cures("curriculum", "hopeless", "--run", summary["run"], "--least", 0, "--json", cwd=folder).out
+    )
+    assert all({"id", "reason", "dead"} <= set(one) for one in listed)
+    assert listed
     shown = json.loads(cures("posterior", "show", "--run", summary["run"], "--json", cwd=folder).out)
     assert (shown["prompts"], shown["epoch"], sum(shown["histogram"])) == (1600, 2, 1600)
     assert set(shown["calibration"]) == {"mae", "pearson", "brier"}

@@ -5,7 +5,7 @@ import pytest
 
 from cures_core.config.curriculum import CuresConfig, NeymanAllocation
 from cures_core.curriculum import Posterior
-from cures_core.curriculum.explain import draw_probabilities, explain_prompt
+from cures_core.curriculum.explain import draw_probabilities, explain_prompt, hopeless
 from cures_core.errors import ConfigError
 from cures_core.testing.curriculum import prompt_set
 
@@ -45,6 +45,16 @@ def test_words_and_numbers_agree(posterior: Posterior) -> None:
     assert half["rollouts"].startswith("8,")
     uneven = CFG.model_copy(update={"allocation": NeymanAllocation(min_rollouts=2, max_rollouts=9)})
     assert explain_prompt(uneven, POOL, posterior, POOL.ids[1])["rollouts"].startswith("2 to 9")
+
+
+def test_what_looks_hopeless_is_listed_with_its_evidence(posterior: Posterior) -> None:
+    (found,) = hopeless(POOL, posterior, 0.9)
+    assert found["id"] == POOL.ids[0]
+    assert found["dead"] > 0.9
+    assert "last tried in step 3" in found["reason"]
+    assert "its group succeeds in 9" in found["reason"]
+    assert hopeless(POOL, posterior, 1.0) == []
+    assert hopeless(POOL, Posterior.fresh(POOL, CFG.posterior), 0.0) == []
 
 
 def test_a_prompt_that_was_never_rolled_out_says_so() -> None:
