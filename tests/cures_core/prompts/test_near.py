@@ -18,7 +18,7 @@ def test_other_words_are_near_and_other_numbers_are_not() -> None:
 
 
 def test_planted_copies_among_public_prompts() -> None:
-    """Each of 200 prompts again with one word in twelve exchanged: recall, and what else is reported."""
+    """Each of 200 prompts again with one word in twenty-four exchanged: recall, and what else is reported."""
     clean = load_prompts(DataConfig(path=str(shared_file("gsm8k_train.jsonl")))).prompts.column("problem")[:3000]
     rng = np.random.default_rng(3)
     planted = []
