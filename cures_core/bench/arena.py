@@ -39,6 +39,8 @@ class OracleConfig(StrategyConfig):
     """Draws by the true pass rates, measured on the side and not paid for: the ceiling of any sampling."""
 
     type: Literal["oracle"] = "oracle"
+    power: float = Field(default=4.0, gt=0)
+    """Probability in proportion to sqrt(p(1-p))^power."""
 
 
 class Arm(Strict):
@@ -60,14 +62,14 @@ class Arm(Strict):
 
 
 class OracleCurriculum(Strategy):
-    """Weight 1 - p^n - (1 - p)^n: the probability that a group of n is informative."""
+    """What `cures` does, with the true pass rates in place of a posterior and so without exploration."""
 
+    cfg: OracleConfig
     rates: ExactRates
 
     def choose(self, budget: int, round_: int) -> tuple[Ints, Ints]:
-        n = budget // self.cfg.prompts_per_step
         p, _ = self.rates.measure()
-        weight = np.maximum(1 - p**n - (1 - p) ** n, 1e-9)
+        weight = np.maximum((p * (1 - p)) ** (self.cfg.power / 2), 1e-9)
         rows = draw(weight / weight.sum(), self.cfg.prompts_per_step, self.rng)
         return rows, allocate_equally(len(rows), budget, self.rng)
 

@@ -23,7 +23,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "gvm": ({"type": "gvm"}, {}),
     "mopps": ({"type": "mopps"}, {}),
     "arc": ({"type": "arc"}, {}),
-    "oracle": ({"type": "oracle"}, {}),
+    "oracle": ({"type": "oracle", "rollouts_per_step": 64}, {"solved_advantage": 1.0}),
 }
 """Name: (curriculum, changes of the training), on top of 32 prompts x 8 rollouts and GRPO at 5e-4.
 
