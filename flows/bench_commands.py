@@ -17,7 +17,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 
 @app.command("curriculum")
 def curriculum_command(
-    pool: Annotated[str, typer.Option(help="waste, hopeless, hard, mixed or easy.")] = "waste",
+    pool: Annotated[str, typer.Option(help="waste, unlabelled, hopeless, hard, mixed or easy.")] = "waste",
     methods: Annotated[str, typer.Option(help="Comma-separated; the first is the baseline.")] = "uniform,cures",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each method.")] = 2,
     first_seed: Annotated[int, typer.Option(min=0, help="The first seed; tune on others than you report on.")] = 100,
@@ -83,7 +83,7 @@ def gate_command(
 
 @app.command("simulate")
 def simulate_command(
-    pool: Annotated[str, typer.Option(help="waste, hopeless, hard, mixed or easy.")] = "waste",
+    pool: Annotated[str, typer.Option(help="waste, unlabelled, hopeless, hard, mixed or easy.")] = "waste",
     prompts: Annotated[int, typer.Option(min=10, help="Prompts in the training pool.")] = 100_000,
     steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 1000,
     methods: Annotated[str, typer.Option(help="Comma-separated.")] = "uniform,cures",

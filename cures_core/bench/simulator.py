@@ -81,7 +81,8 @@ def simulate(
     train = _draw(world, world.prompts, rng, SHARES[world.pool], world.wrong_gold)
     easy, hopeless = SHARES[world.pool]
     heldout = _draw(world, world.heldout, rng, (easy / max(1e-9, 1 - hopeless), 0.0), 0.0)
-    prompts = pretend_prompts(train.skill, train.level)
+    labelled = int(world.pool != "unlabelled")
+    prompts = pretend_prompts(labelled * train.skill, labelled * train.level)
     curriculum: Strategy = make_curriculum(strategy, prompts, Posterior.fresh(prompts, strategy.posterior), seed)
     theta, adam = np.zeros(_SKILLS + _OWN), _Adam(_SKILLS + _OWN, world.learning_rate)
     points = [{"step": 0, "rollouts": 0, **_scores(heldout, theta), "informative_share": 0.0}]
