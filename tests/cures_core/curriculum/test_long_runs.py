@@ -1,4 +1,4 @@
-"""What happens to prompts over many steps: those that come late, those that come back, and the order they are kept in."""
+"""Prompts over many steps: those that come late, those that come back, and the order they are kept in."""
 
 from __future__ import annotations
 

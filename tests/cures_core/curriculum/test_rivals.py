@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
 from cures_core.config.curriculum import (
     ArcConfig,
+    CuresConfig,
     CurriculumConfig,
     CustomConfig,
     DapoConfig,
@@ -16,11 +17,13 @@ from cures_core.config.curriculum import (
     PaperConfig,
     SpeedConfig,
 )
+from cures_core.config.training import TorchTrainerConfig
 from cures_core.curriculum import Posterior, Strategy, make_curriculum
 from cures_core.errors import ConfigError
 from cures_core.prompts import PromptSet
-from cures_core.terms import Outcome
+from cures_core.terms import Outcome, Request
 from cures_core.testing.curriculum import CurriculumExam, answered, prompt_set, step
+from cures_core.training.advantages import batch_samples
 from tests.cures_core.curriculum.test_strategies import fresh, play, wasteful_pool
 
 SMALL: dict[str, Any] = {"prompts_per_step": 4, "rollouts_per_step": 32}
@@ -173,7 +176,11 @@ def test_paper_probes_trains_forgets_and_goes_on() -> None:
 
 
 class TestFaultsOfThePublishedCode:
-    """Each shows the fault in `cures-official` and its absence in `cures`."""
+    """Each shows the fault in `cures-official`, where that has it, and its absence in `cures`.
+
+    Those outside the curriculum: lost optimizer state (`test_resumed_training_equals_uninterrupted_training`), and
+    half-written results taken for whole ones (`tests/cures_core/test_checkpoint.py`).
+    """
 
     def test_fault_sampling_is_uniform_in_effect(self) -> None:
         prompts = prompt_set(200)
@@ -211,10 +218,70 @@ class TestFaultsOfThePublishedCode:
         shape: dict[str, Any] = {"prompts_per_step": 10, "rollouts_per_step": 120}
         official = OfficialConfig(**shape)
         assert second_ask(official, Outcome.CORRECT) == second_ask(official, Outcome.WRONG)
-        from cures_core.config.curriculum import CuresConfig
-
         cures = CuresConfig(**shape)
         assert second_ask(cures, Outcome.CORRECT) != second_ask(cures, Outcome.WRONG)
+
+    def test_fault_the_temperature_does_nothing(self) -> None:
+        prompts = prompt_set(200)
+        posterior = Posterior.fresh(prompts, OfficialConfig(**SMALL).posterior)
+        posterior.update(prompts.ids, np.arange(200) % 5, 4 - np.arange(200) % 5, 0)
+
+        def ratio(cfg: CurriculumConfig) -> float:
+            curriculum = make_curriculum(cfg, prompts, posterior, 0)
+            curriculum.ask(32)
+            return curriculum._figures["weight_ratio"]
+
+        probed: dict[str, Any] = {**SMALL, "subsets": 1}
+        # Ten times the divisor, and the weights still differ by next to nothing.
+        assert ratio(OfficialConfig(**probed, entropy=0.1)) < 1.1
+        sharp, soft = (ratio(PaperConfig(**probed, temperature=t)) for t in (0.05, 0.5))
+        assert sharp > 5 * soft
+
+    def test_fault_all_right_and_all_wrong_are_given_up(self) -> None:
+        prompts = prompt_set(200)
+        posterior = Posterior.fresh(prompts, OfficialConfig(**SMALL).posterior)
+        posterior.update(prompts.ids, np.arange(200) % 5, 4 - np.arange(200) % 5, 0)
+        settled = {i for i, right in zip(prompts.ids, np.arange(200) % 5, strict=True) if right in (0, 4)}
+
+        def rolled_out(cfg: CurriculumConfig) -> set[str]:
+            copy = Posterior.fresh(prompts, posterior.cfg)
+            copy.load_state_dict(posterior.state_dict())
+            curriculum = make_curriculum(cfg, prompts, copy, 0)
+            seen: set[str] = set()
+            for _ in range(60):
+                requests = curriculum.ask(curriculum.rollouts_per_step)
+                seen |= {q.prompt.id for q in requests}
+                curriculum.tell([answered(q, [Outcome.CORRECT, *[Outcome.WRONG] * (q.n - 1)]) for q in requests])
+                curriculum.ready()
+            return seen
+
+        shape: dict[str, Any] = {"prompts_per_step": 16, "rollouts_per_step": 64}
+        official = OfficialConfig(**shape, subsets=1, steps_per_subset=100, processes=1, repeats=1)
+        assert not rolled_out(official) & settled
+        assert len(rolled_out(CuresConfig(**shape)) & settled) > 0.5 * len(settled)
+
+    def test_fault_a_checker_that_fails_is_a_failure_of_the_policy(self) -> None:
+        prompts = prompt_set(40)
+        curriculum = fresh(CuresConfig(**SMALL), prompts)
+        before = curriculum.posterior.mean().copy()
+        curriculum.tell([answered(q, [Outcome.UNKNOWN] * q.n) for q in curriculum.ask(32)])
+        np.testing.assert_array_equal(curriculum.posterior.mean(), before)
+        batch = curriculum.ready()
+        assert batch is not None
+        assert batch.figures["unknown_share"] == 1
+
+    def test_fault_more_rollouts_are_more_weight_in_the_loss(self) -> None:
+        first, second = prompt_set(2)
+        few = answered(Request("a", first, 2, 0), [Outcome.CORRECT, Outcome.WRONG])
+        many = answered(Request("b", second, 8, 0), [Outcome.CORRECT, Outcome.WRONG] * 4)
+
+        def share_of_few(weight: Literal["prompt", "token"]) -> float:
+            weights = [s.weight for s in batch_samples([few, many], "grpo", weight)]
+            return sum(weights[:2]) / sum(weights)
+
+        assert share_of_few("token") == pytest.approx(0.2)  # as published: the allocation changes the objective
+        assert share_of_few("prompt") == pytest.approx(0.5)
+        assert TorchTrainerConfig(learning_rate=1e-3).loss_weight == "prompt"
 
 
 @pytest.mark.parametrize(
