@@ -28,7 +28,7 @@ class Progress:
     tokens: int = 0
 
 
-Commit = Callable[[Progress, Mapping[str, float | str], float], None]
+Commit = Callable[[Progress, Sequence[Group], Mapping[str, float | str], float], None]
 
 
 def run_epoch(
@@ -40,7 +40,7 @@ def run_epoch(
     trainer: PolicyTrainer,
     commit: Commit,
 ) -> Progress:
-    """Step until `last_step`; `commit(progress, metrics, seconds)` after each. Never loops on a spent budget."""
+    """Step until `last_step`; `commit(progress, groups, metrics, seconds)` after each. A spent budget ends a step."""
     while progress.step < last_step:
         started, told = time.monotonic(), []
         budget = curriculum.rollouts_per_step
@@ -54,7 +54,7 @@ def run_epoch(
         curriculum.learn(trainer.moments)
         engine.sync(trainer.model)
         progress = advance(progress, told)
-        commit(progress, step_metrics(progress, batch, told, figures), time.monotonic() - started)
+        commit(progress, told, step_metrics(progress, batch, told, figures), time.monotonic() - started)
     return progress
 
 

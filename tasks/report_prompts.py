@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -9,37 +11,115 @@ import numpy as np
 from cures_core.curriculum import load_posterior
 from cures_core.curriculum.posterior import Posterior
 from cures_core.prompts import PromptSet
+from cures_core.tally import Heard, Tally
 from tasks.records import Record
 from tasks.stage import files_of
 from tasks.storage import Store
 
 SHOWN = 8
 BINS = 20
-MANY_TRIES = 4.0
-"""Remembered rollouts without a success from which on a prompt is worth a look."""
+MANY_TRIES = 4
+"""Rollouts from which on it says something that none succeeded, none got a verdict, or most agree."""
 
 
 def prompt_figures(store: Store, data: Record, first: Record, last: Record) -> dict[str, Any]:
-    """`moved`, `hardest` and `suspicious` (rows of prompts) and `allocation`, from the prior and the last posterior."""
+    """`moved` and `hardest` (rows of prompts), `suspicious` (rows by reason) and `allocation`.
+
+    From the prior `first`, the posterior `last`, and what the rollouts up to there have said.
+    """
     prompts = PromptSet.read_parquet(files_of(store, data) / "prompts.parquet")
     before = load_posterior(files_of(store, first) / "posterior.parquet")
     after = load_posterior(files_of(store, last) / "posterior.parquet")
-    old, new = before.mean()[before.rows([name.decode() for name in after.ids.tolist()])], after.mean()
+    names = [name.decode() for name in after.ids.tolist()]
+    old, new = before.mean()[before.rows(names)], after.mean()
     seen = (after.successes + after.failures) > 0
-    silent = seen & (after.successes == 0) & (after.failures >= MANY_TRIES)
+    index = {name: i for i, name in enumerate(names)}
+    place = {name: i for i, name in enumerate(prompts.ids)}
+
+    def row(i: int, evidence: str = "") -> dict[str, Any]:
+        prompt = prompts[place[names[i]]]
+        return {
+            "id": prompt.id,
+            "problem": prompt.problem[:300],
+            "answer": prompt.answer[:80],
+            "before": float(old[i]),
+            "after": float(new[i]),
+            "successes": float(after.successes[i]),
+            "failures": float(after.failures[i]),
+            "evidence": evidence,
+        }
 
     def rows(chosen: Any, order: Any) -> list[dict[str, Any]]:
         picked = np.flatnonzero(chosen)
-        picked = picked[np.argsort(order[picked], kind="stable")][:SHOWN]
-        return [_row(prompts, after, old, new, i) for i in picked.tolist()]
+        return [row(i) for i in picked[np.argsort(order[picked], kind="stable")][:SHOWN].tolist()]
 
+    tally = [(index[name], heard) for name, heard in _tally(store, last).items() if name in index]
+    suspicious = [_suspects(row, tally, *kind) for kind in _KINDS]
     return {
         "moved": rows(seen, -np.abs(new - old)),
         "hardest": rows(seen & (after.successes > 0), new),
-        "suspicious": rows(silent, -after.failures),
-        "suspicious_total": int(silent.sum()),
+        "suspicious": [suspects for suspects in suspicious if suspects["total"]],
         "allocation": _allocation(after, new),
     }
+
+
+def _tally(store: Store, state: Record) -> dict[str, Heard]:
+    """Empty where nothing has been trained yet."""
+    path = files_of(store, state) / "tally.json"
+    return Tally(json.loads(path.read_bytes())).prompts if path.exists() else {}
+
+
+def _unjudged(heard: Heard) -> str:
+    if heard.rollouts >= MANY_TRIES and heard.unknown == heard.rollouts:
+        return f"no verdict in {heard.rollouts} rollouts"
+    return ""
+
+
+def _disputed(heard: Heard) -> str:
+    answer, votes = heard.rival()
+    if votes >= MANY_TRIES and 2 * votes > heard.rollouts:
+        return f"{votes} of {heard.rollouts} rollouts answer {answer}, {heard.correct} the gold answer"
+    return ""
+
+
+def _unsolved(heard: Heard) -> str:
+    known = heard.rollouts - heard.unknown
+    if known >= MANY_TRIES and not heard.correct and not _disputed(heard):
+        return f"{known} rollouts, none correct"
+    return ""
+
+
+_Kind = tuple[str, str, Callable[[Heard], str]]
+_KINDS: tuple[_Kind, ...] = (
+    (
+        "never a verdict",
+        "No rollout could be judged: the gold answer, or the verifier, does not fit the prompt.",
+        _unjudged,
+    ),
+    (
+        "answer disputed",
+        "Most rollouts agree on another answer than the gold one: either it is wrong, or the policy makes one mistake "
+        "again and again.",
+        _disputed,
+    ),
+    (
+        "never solved",
+        "Tried several times without a success, and no answer stands out: a wrong gold answer, or beyond this policy.",
+        _unsolved,
+    ),
+)
+
+
+def _suspects(
+    row: Callable[[int, str], dict[str, Any]],
+    tally: Iterable[tuple[int, Heard]],
+    reason: str,
+    meaning: str,
+    evidence: Callable[[Heard], str],
+) -> dict[str, Any]:
+    found = [(-heard.rollouts, i, said) for i, heard in tally if (said := evidence(heard))]
+    shown = [row(i, said) for _, i, said in sorted(found)[:SHOWN]]
+    return {"reason": reason, "meaning": meaning, "total": len(found), "rows": shown}
 
 
 def _allocation(after: Posterior, mean: Any) -> dict[str, list[float]]:
@@ -51,17 +131,4 @@ def _allocation(after: Posterior, mean: Any) -> dict[str, list[float]]:
     return {
         "prompts": (prompts / max(1, prompts.sum())).tolist(),
         "rollouts": (rollouts / max(1e-9, rollouts.sum())).tolist(),
-    }
-
-
-def _row(prompts: PromptSet, after: Posterior, old: Any, new: Any, i: int) -> dict[str, Any]:
-    prompt = prompts[prompts.ids.index(after.ids[i].decode())]
-    return {
-        "id": prompt.id,
-        "problem": prompt.problem[:300],
-        "answer": prompt.answer[:80],
-        "before": float(old[i]),
-        "after": float(new[i]),
-        "successes": float(after.successes[i]),
-        "failures": float(after.failures[i]),
     }

@@ -20,8 +20,8 @@ from tasks.storage import open_store
 def train_epoch(run: RunRef, k: int, data: Record, policy: Record, state: Record) -> Record:
     """Train from `state`: the prior's record for k = 1, else that of epoch k - 1.
 
-    Files: checkpoint/, posterior.parquet, timings.jsonl. Figures: checkpoint_digest, weights_digest, posterior_digest,
-    step, rollouts and tokens so far, calibration.
+    Files: checkpoint/, posterior.parquet, tally.json, timings.jsonl. Figures: checkpoint_digest, weights_digest,
+    posterior_digest, step, rollouts and tokens so far, calibration.
     """
     cfg = run.config
     inputs = {
@@ -62,4 +62,4 @@ def train_epoch(run: RunRef, k: int, data: Record, policy: Record, state: Record
             **json.loads((space.out / "figures.json").read_bytes()),
         }
 
-    return run_stage(run, "train_epoch", 1, inputs, [data, policy, state], work, label=str(k))
+    return run_stage(run, "train_epoch", 2, inputs, [data, policy, state], work, label=str(k))

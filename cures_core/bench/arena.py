@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,6 +32,7 @@ from cures_core.files import canonical_json, write_atomic
 from cures_core.policy.loading import load_policy, setup_torch
 from cures_core.rewards import make_verifier
 from cures_core.rollout import build_engine
+from cures_core.terms import Group
 from cures_core.training.torch_trainer import TorchTrainer
 
 
@@ -92,7 +93,7 @@ class _Recorder:
         counters = {"step": progress.step, "rollouts": progress.rollouts, "tokens": progress.tokens}
         self.points.append({**counters, "seconds": round(self.seconds, 3), **scores})
 
-    def commit(self, progress: Progress, metrics: Mapping[str, Any], seconds: float) -> None:
+    def commit(self, progress: Progress, _: Sequence[Group], metrics: Mapping[str, Any], seconds: float) -> None:
         self.seconds += seconds
         self.steps.append(metrics)
         if progress.rollouts >= self._arm.budget or progress.step % self._arm.evaluate_every == 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,14 @@ from cures_core.jobs.parent import Parent
 from cures_core.jobs.spec import Job
 from cures_core.prompts import PromptSet
 from cures_core.rewards import make_verifier
+from cures_core.tally import Tally
+from cures_core.terms import Group
 from cures_core.training.torch_trainer import TorchTrainer
 
 
 def run(job: Job, parent: Parent) -> None:
-    """Write `checkpoint/`, `posterior.parquet`, `figures.json` and `timings.jsonl` (no two runs have the same)."""
+    """Write `checkpoint/`, `posterior.parquet`, `tally.json`, `figures.json` and `timings.jsonl` (no two runs have the
+    same)."""
     if job.prompts is None or job.posterior is None:
         raise ConfigError("an epoch needs prompts and a posterior")
     cfg = job.config
@@ -41,16 +44,17 @@ def run(job: Job, parent: Parent) -> None:
     )
     prompts = PromptSet.read_parquet(job.prompts)
     curriculum = make_curriculum(cfg.curriculum, prompts, load_posterior(job.posterior), cfg.seed)
-    progress = Progress()
+    progress, tally = Progress(), Tally()
     if saved is not None:
         trainer.load_state_dict(saved.weights, saved.optimizer, saved.state["trainer"])
         curriculum.load_state_dict(saved.curriculum)
-        progress = Progress(**saved.state["progress"])
-    session = _Session(job, parent, trainer, curriculum, progress, resumed.metrics if resumed else [])
+        progress, tally = Progress(**saved.state["progress"]), Tally(saved.state.get("tally"))
+    session = _Session(job, parent, trainer, curriculum, tally, progress, resumed.metrics if resumed else [])
     with make_verifier(cfg.reward) as verifier, closing(assemble_engine(policy, cfg.rollout)) as engine:
         run_epoch(progress, session.last_step, curriculum, engine, verifier, trainer, session.commit)
     save_checkpoint(session.checkpoint(), job.out / "checkpoint")
     save_posterior(curriculum.posterior, job.out / "posterior.parquet")
+    write_atomic(job.out / "tally.json", canonical_json(tally.state_dict()))
     done = session.progress
     figures = {
         "step": done.step,
@@ -72,16 +76,18 @@ class _Session:
         parent: Parent,
         trainer: TorchTrainer,
         curriculum: Strategy,
+        tally: Tally,
         progress: Progress,
         metrics: list[dict[str, Any]],
     ) -> None:
         self._job, self._parent, self._trainer, self._curriculum = job, parent, trainer, curriculum
-        self.progress, self._metrics = progress, metrics
+        self._tally, self.progress, self._metrics = tally, progress, metrics
         self.last_step = job.epoch * job.config.steps_per_epoch
         self.timings: Path = job.scratch / "timings.jsonl"
 
-    def commit(self, progress: Progress, metrics: Mapping[str, Any], seconds: float) -> None:
+    def commit(self, progress: Progress, groups: Sequence[Group], metrics: Mapping[str, Any], seconds: float) -> None:
         self.progress = progress
+        self._tally.see(groups)
         self._metrics.append(dict(metrics))
         fault_point("train.before_checkpoint", str(progress.step))
         stopping = self._parent.stop_requested
@@ -105,5 +111,10 @@ class _Session:
             "rollouts": self.progress.rollouts,
             "tokens": self.progress.tokens,
         }
-        state = {"step": self.progress.step, "trainer": trainer, "progress": progress}
+        state = {
+            "step": self.progress.step,
+            "trainer": trainer,
+            "progress": progress,
+            "tally": self._tally.state_dict(),
+        }
         return Checkpoint(weights, optimizer, self._curriculum.state_dict(), state, list(self._metrics))

@@ -82,6 +82,21 @@ class PromptRow(Strict):
     """Correct rollouts that are remembered; old ones fade."""
     failures: float
     """Wrong rollouts that are remembered."""
+    evidence: str = ""
+    """What makes a suspicious prompt suspicious."""
+
+
+class Suspects(Strict):
+    """Prompts that are suspicious for one reason."""
+
+    reason: str
+    """As in "answer disputed"."""
+    meaning: str
+    """What it is a sign of, in a sentence."""
+    total: int
+    """How many prompts look like that."""
+    rows: tuple[PromptRow, ...] = ()
+    """Those with the most evidence."""
 
 
 class Allocation(Strict):
@@ -100,10 +115,8 @@ class Named(Strict):
     """Those whose expected pass rate changed most."""
     hardest: tuple[PromptRow, ...] = ()
     """Lowest expected pass rate of those that were ever solved."""
-    suspicious: tuple[PromptRow, ...] = ()
-    """No success in many tries: a wrong gold answer, or out of reach."""
-    suspicious_total: int = 0
-    """How many prompts look like that."""
+    suspicious: tuple[Suspects, ...] = ()
+    """By reason; reasons without a prompt are left out."""
     allocation: Allocation | None = None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,12 +19,24 @@ from tasks import report_prompts
 
 def test_prompts_are_named_for_what_they_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts = PromptSet.of([make_prompt(f"{i} + 1 =", str(i + 1), source="made") for i in range(40)])
-    risen, hard, silent, unseen = prompts.ids[:4]
+    risen, hard, silent, unseen, disputed, unjudged, few = prompts.ids[:7]
     before, after = (Posterior.fresh(prompts, PosteriorConfig()) for _ in range(2))
     after.update([risen, hard, silent], [8, 1, 0], [0, 7, 8], 1)
     for name, posterior in (("first", before), ("last", after)):
         (tmp_path / name).mkdir()
         save_posterior(posterior, tmp_path / name / "posterior.parquet")
+    counts = {
+        risen: (16, 12, 0, {"9": 4}),
+        hard: (12, 3, 0, {"9": 6, "8": 3}),  # half of them is no majority
+        silent: (8, 0, 1, {"8": 3, "9": 3}),
+        disputed: (8, 1, 0, {"12": 6, "11": 1}),
+        unjudged: (5, 0, 5, {}),
+        few: (3, 0, 0, {"9": 3}),
+        "left the set": (8, 0, 8, {}),
+    }
+    fields = ("rollouts", "correct", "unknown", "wrong")
+    tally = {name: dict(zip(fields, values, strict=True)) for name, values in counts.items()}
+    (tmp_path / "last" / "tally.json").write_text(json.dumps(tally))
     (tmp_path / "data").mkdir()
     prompts.write_parquet(tmp_path / "data" / "prompts.parquet")
     monkeypatch.setattr(report_prompts, "files_of", lambda _, record: tmp_path / record.name)
@@ -32,12 +45,17 @@ def test_prompts_are_named_for_what_they_did(tmp_path: Path, monkeypatch: pytest
 
     assert {row["id"] for row in found["moved"]} == {risen, hard, silent}
     assert found["hardest"][0]["id"] == hard
-    assert [row["id"] for row in found["suspicious"]] == [silent]
-    assert found["suspicious_total"] == 1
+    named = {one["reason"]: [(row["id"], row["evidence"]) for row in one["rows"]] for one in found["suspicious"]}
+    assert named == {
+        "never a verdict": [(unjudged, "no verdict in 5 rollouts")],
+        "answer disputed": [(disputed, "6 of 8 rollouts answer 12, 1 the gold answer")],
+        "never solved": [(silent, "7 rollouts, none correct")],
+    }
+    assert [one["total"] for one in found["suspicious"]] == [1, 1, 1]
     (row,) = [row for row in found["moved"] if row["id"] == risen]
     assert row["after"] > 0.8 > row["before"]
     assert (row["successes"], row["failures"]) == (8, 0)
-    assert unseen not in {row["id"] for rows in ("moved", "hardest", "suspicious") for row in found[rows]}
+    assert unseen not in {row["id"] for rows in ("moved", "hardest") for row in found[rows]}
     shares = found["allocation"]
     assert sum(shares["prompts"]) == pytest.approx(1)
     assert sum(shares["rollouts"]) == pytest.approx(1)
@@ -45,3 +63,5 @@ def test_prompts_are_named_for_what_they_did(tmp_path: Path, monkeypatch: pytest
         share for share, prompts_there in zip(shares["rollouts"], shares["prompts"], strict=True) if prompts_there > 0.5
     ]
     assert top == [0.0]  # where most prompts are, none was tried
+    before_training = report_prompts.prompt_figures(None, records[0], records[1], records[1])  # type: ignore[arg-type]
+    assert before_training["suspicious"] == []

@@ -76,8 +76,14 @@ def full() -> ReportData:
             ],
             "named": {
                 "moved": [named("What is 7 + 8?", 0.1, 0.9)],
-                "suspicious": [named(HOSTILE, 0.4, 0.02)],
-                "suspicious_total": 17,
+                "suspicious": [
+                    {
+                        "reason": "answer disputed",
+                        "meaning": "Most agree on another answer.",
+                        "total": 17,
+                        "rows": [{**named(HOSTILE, 0.4, 0.02), "evidence": "6 of 8 rollouts answer <12>"}],
+                    }
+                ],
                 "allocation": {"prompts": [0.75, 0.25], "rollouts": [0.125, 0.875]},
             },
             "examples": [
@@ -146,7 +152,9 @@ def test_the_numbers_of_the_tables_are_those_of_the_data() -> None:
     assert "Not promoted. the gain is too small" in text
     assert "read this first" in text
     assert "What is 7 + 8? 15 10.0 % 90.0 % 2.5 / 0.5 f00d" in text
-    assert "17 prompts were tried several times and never solved" in text
+    assert "Suspicious, answer disputed: 17 prompts Most agree on another answer. Look at them" in text
+    assert "Here those tried most. problem gold answer evidence" in text
+    assert "6 of 8 rollouts answer &lt;12&gt;" in text
     assert "Hardest" not in text  # there is none
     assert "0.500 0.875 0.250" in text  # allocation as a table: second bin
     assert "after epoch 1 algebra 0.600 0.550 0.650 1,920 23,456 12.500" in text

@@ -1,0 +1,58 @@
+"""Knows what the rollouts of training have said of each prompt: how many there were, and which wrong answers agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from cures_core.prompts.canonical import answer_key
+from cures_core.terms import Group, Outcome
+
+MOST_ANSWERS = 8
+"""Wrong answers that are kept of a prompt. One that most rollouts give is among them, however many others there are."""
+_LONGEST = 80
+
+
+@dataclass
+class Heard:
+    """Counts of one prompt over all its rollouts; nothing fades."""
+
+    rollouts: int = 0
+    correct: int = 0
+    unknown: int = 0
+    wrong: dict[str, int] = field(default_factory=dict)
+    """Votes by the answer as it was written first; spellings of one answer are one."""
+
+    def rival(self) -> tuple[str, int]:
+        """The wrong answer with the most votes, and how many; ("", 0) where there is none."""
+        return min(self.wrong.items(), key=lambda vote: (-vote[1], vote[0]), default=("", 0))
+
+
+class Tally:
+    """Counts by prompt id. The state is JSON, and equal for equal rollouts in equal order."""
+
+    def __init__(self, state: Mapping[str, Any] | None = None) -> None:
+        self.prompts = {name: Heard(**counts) for name, counts in (state or {}).items()}
+
+    def see(self, groups: Sequence[Group]) -> None:
+        """Count the rollouts of a step."""
+        for group in groups:
+            heard = self.prompts.setdefault(group.request.prompt.id, Heard())
+            heard.rollouts += len(group.verdicts)
+            heard.correct += group.successes
+            heard.unknown += group.unknown
+            for verdict in group.verdicts:
+                if verdict.outcome is Outcome.WRONG and verdict.extracted:
+                    _vote(heard.wrong, verdict.extracted[:_LONGEST])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: asdict(heard) for name, heard in self.prompts.items()}
+
+
+def _vote(votes: dict[str, int], answer: str) -> None:
+    key = answer_key(answer)
+    known = next((written for written in votes if answer_key(written) == key), answer)
+    votes[known] = votes.get(known, 0) + 1
+    if len(votes) > MOST_ANSWERS:  # the newcomer goes in for the rarest, and stays only if it comes again soon
+        del votes[min((w for w in votes if w != known), key=lambda w: (votes[w], w))]
