@@ -45,13 +45,16 @@ def summary_command(
 ) -> None:
     """Validate the set as it lies here and describe the change in Markdown; exit code 3 if the set is not fit."""
     from tasks.ci.markdown import summary
+    from tasks.inputs import Inputs
+    from tasks.validate_dataset import token_counter
     from tasks.validation.golds import gold_checks
     from tasks.validation.validator import validate
 
     cfg = load_config(config)
     found = _changes(config, base, head)
     with tempfile.TemporaryDirectory(prefix="cures-ci-") as folder, gold_checks(cfg) as (check, of_suites):
-        checked = validate(cfg.data, list(cfg.evaluation.suites), Path(folder), check, gold_of_suite=of_suites)
+        suites, locate = list(cfg.evaluation.suites), Inputs.of(cfg).local
+        checked = validate(cfg.data, suites, Path(folder), check, token_counter(cfg), of_suites, locate)
     text = summary(found, checked, cfg)
     if out is None:
         print(text, end="")

@@ -14,15 +14,21 @@ import typer
 from pydantic import ValidationError
 
 from cures_core.config.data import ColumnsConfig, DataConfig, SuiteConfig
+from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError
 from cures_core.files import canonical_json, write_atomic
-from cures_core.prompts import PromptSet, load_prompts, reasons_table, require_acceptable
+from cures_core.prompts import Loaded, PromptSet, load_prompts, reasons_table, require_acceptable
 from cures_core.prompts.diff import Difference, difference
 from cures_core.report.prompts_page import answer_kinds, prompts_page
 from flows.flag_commands import flag, flags, unflag
+from tasks.inputs import Inputs
 from tasks.validation.validator import describe, validate
 
-app = typer.Typer(help="Check, convert, describe, compare and flag prompts.", no_args_is_help=True)
+app = typer.Typer(
+    help="Check, convert, describe, compare and flag prompts. A set is a file, a folder that `datasets` saved, "
+    "path@revision of git or DVC, or s3://bucket/key.",
+    no_args_is_help=True,
+)
 app.command("flag")(flag)
 app.command("unflag")(unflag)
 app.command("flags")(flags)
@@ -42,7 +48,7 @@ _SHOWN = 10
 
 @app.command("validate")
 def validate_command(
-    path: Annotated[str | None, typer.Argument(help="The prompt set; or give --config.")] = None,
+    path: Annotated[str | None, typer.Argument(help="The prompt set (see `cures data --help`); or --config.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="A run's profile: its data, suites and verifier are used.")
     ] = None,
@@ -68,7 +74,7 @@ def validate_command(
             summary = _validate_profile(config, suites, folder)
         else:
             data = _data(path, kind, columns, problem_rule, answer_rule, max_reject_share, contamination)
-            summary = validate(data.model_copy(update={"flags": flag_list}), suites, folder)
+            summary = validate(data.model_copy(update={"flags": flag_list}), suites, folder, locate=_inputs().local)
     if as_json:
         _print_json(summary)
         return
@@ -100,7 +106,7 @@ def import_command(
         raise ConfigError(f"{target}: exists; name another file, or replace it with --force")
     columns = ColumnsConfig(problem=problem, answer=answer)
     cfg = _data(source, kind, columns, problem_rule, answer_rule, max_reject_share)
-    loaded = load_prompts(cfg)
+    loaded = _loaded(cfg)
     if quarantine is not None:
         write_atomic(quarantine, b"".join(canonical_json(d.as_dict()) + b"\n" for d in loaded.quarantine))
     require_acceptable(loaded, cfg)
@@ -127,7 +133,7 @@ def stats_command(
 ) -> None:
     """What a prompt set holds: rows by fate, reasons, lengths and labels."""
     columns = ColumnsConfig(problem=problem, answer=answer)
-    loaded = load_prompts(_data(path, kind, columns, problem_rule, answer_rule))
+    loaded = _loaded(_data(path, kind, columns, problem_rule, answer_rule))
     kinds = answer_kinds(loaded.prompts.column("answer"))
     figures = describe(loaded) | {"characters": _lengths(loaded.prompts), "answers": kinds}
     if picture is not None:
@@ -152,7 +158,7 @@ def diff_command(
     as_json: AsJson = False,
 ) -> None:
     """What changed between two sets: same, relabelled, edited, new and removed prompts."""
-    before, after = (load_prompts(_data(path, kind)).prompts for path in (old, new))
+    before, after = (_loaded(_data(path, kind)).prompts for path in (old, new))
     found = difference(before, after)
     if as_json:
         _print_json(_difference_json(found))
@@ -163,6 +169,14 @@ def diff_command(
     for fate, prompts in (("new", found.new), ("removed", found.removed)):
         for prompt in prompts[:_SHOWN]:
             typer.echo(f"  {fate} {prompt.id[:12]}: {_short(prompt.problem)}")
+
+
+def _inputs() -> Inputs:
+    return Inputs(Path(StoreConfig().folder) / "inputs")
+
+
+def _loaded(cfg: DataConfig) -> Loaded:
+    return load_prompts(cfg, source=_inputs().local(cfg.path))
 
 
 def _data(
@@ -203,11 +217,13 @@ def _suite(text: str) -> SuiteConfig:
 def _validate_profile(config: Path, suites: list[SuiteConfig], folder: Path) -> dict[str, Any]:
     """What a run's own validation would say: its data, its suites, and its verifier's word on the gold answers."""
     from cures_core.config.loading import load_config
+    from tasks.validate_dataset import token_counter
     from tasks.validation.golds import gold_checks
 
     run = load_config(config)
+    every, locate = [*suites, *run.evaluation.suites], Inputs.of(run).local
     with gold_checks(run) as (check, of_suites):
-        return validate(run.data, [*suites, *run.evaluation.suites], folder, check, gold_of_suite=of_suites)
+        return validate(run.data, every, folder, check, token_counter(run), of_suites, locate)
 
 
 @contextmanager

@@ -53,4 +53,6 @@ class RunRef(Strict):
     token: int
     """Fencing token of the run's lease: a commit with an older one is refused."""
     data_digest: str
-    """SHA-256 of the prompt set's bytes when the run was started."""
+    """Digest of the prompt set's bytes, and of the flags, when the run was started."""
+    file_digest: str = ""
+    """SHA-256 of the prompt set's bytes alone."""

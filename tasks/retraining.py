@@ -6,7 +6,7 @@ import json
 
 from cures_core.config.run import RunConfig
 from cures_core.files import canonical_json
-from tasks.runs import run_name, run_names, run_status, stage_record
+from tasks.runs import identify, run_names, run_status, stage_record
 from tasks.storage import Store, open_store
 
 
@@ -19,8 +19,7 @@ def with_earlier_posterior(config: RunConfig, start_from: str) -> RunConfig:
 
 
 def _decided(store: Store, config: RunConfig) -> str:
-    own, _ = run_name(config)
-    key = f"retrainings/{own}.json"
+    key = f"retrainings/{identify(config).name}.json"
     store.put_if_absent(key, canonical_json({"start_from": _latest(store, config)}))
     return str(json.loads(store.get(key) or b"{}")["start_from"])
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cures_core.config.run import RunConfig
 from cures_core.config.snapshot import SnapshotConfig
@@ -17,7 +17,7 @@ from cures_core.faults import arm
 from cures_core.files import canonical_json, digest_json
 from cures_core.prompts.flags import flags_digest, read_flags
 from cures_core.prompts.lines import Snapshot
-from tasks.builtin_data import ensure_builtin
+from tasks.inputs import Inputs, is_elsewhere
 from tasks.records import Record, RunRef
 from tasks.storage import Store, open_store
 from tasks.storage.lease import Lease
@@ -30,10 +30,10 @@ def open_run(config: RunConfig) -> Iterator[RunRef]:
     Raises `LeaseHeld` (exit code 75) if another process works on the same run.
     """
     store = open_store(config.store)
-    name, data_digest = run_name(config)
+    name, data_digest, file_digest = identify(config)
     lease = Lease(store, name, config.store.lease_ttl_s)
     arm(config.faults, Path(config.store.folder).absolute() / "faults" / name)
-    ref = RunRef(name=name, config=config, token=lease.token, data_digest=data_digest)
+    ref = RunRef(name=name, config=config, token=lease.token, data_digest=data_digest, file_digest=file_digest)
     try:
         first = {"config": config.model_dump(mode="json"), "data_digest": data_digest, "started_at": _now()}
         store.put_if_absent(f"runs/{name}/run.json", canonical_json(first))
@@ -49,17 +49,47 @@ def open_run(config: RunConfig) -> Iterator[RunRef]:
         lease.close()
 
 
-def run_name(config: RunConfig) -> tuple[str, str]:
-    """(name, digest of the prompt set): the same configuration and data are the same run, so it resumes by itself."""
-    path = Path(config.data.path)
-    ensure_builtin(path)
+class Identity(NamedTuple):
+    """What makes two runs the same one."""
+
+    name: str
+    data_digest: str
+    """Of the prompt set's bytes, and of the flags where there is a list."""
+    file_digest: str
+    """SHA-256 of the prompt set's bytes alone, hex."""
+
+
+def identify(config: RunConfig) -> Identity:
+    """The same configuration and data are the same run, so it resumes by itself."""
+    path = Inputs.of(config, _read_first(config)).local(config.data.path)
     if not path.exists():
-        raise MissingInput(f"{path}: no such prompt set; set data.path to a JSONL or Parquet file")
-    data_digest = Snapshot.of(path).digest
+        raise MissingInput(f"{config.data.path}: no such prompt set; set data.path to a JSONL or Parquet file")
+    data_digest = file_digest = Snapshot.of(path).digest
+    _note_first(config, file_digest)
     if config.data.flags is not None:  # other flags, another set; the same flags again, the same run again
         data_digest = digest_json([data_digest, flags_digest(read_flags(Path(config.data.flags)))])
     decisive = config.model_dump(mode="json", exclude={"faults", "store", "retrain", "tracking"})
-    return f"{config.name}-{digest_json([decisive, data_digest])[:8]}", data_digest
+    return Identity(f"{config.name}-{digest_json([decisive, data_digest])[:8]}", data_digest, file_digest)
+
+
+def _read_first(config: RunConfig) -> dict[str, str]:
+    """What this flow run has read first under the name of an object or a branch: a Retry of it reads that again."""
+    place = _flow_run_place(config)
+    data = None if place is None else open_store(config.store).get(place)
+    return {} if data is None else json.loads(data)
+
+
+def _note_first(config: RunConfig, digest: str) -> None:
+    if (place := _flow_run_place(config)) is not None:
+        open_store(config.store).put_if_absent(place, canonical_json({config.data.path: digest}))
+
+
+def _flow_run_place(config: RunConfig) -> str | None:
+    if not is_elsewhere(config.data.path):
+        return None
+    from prefect.runtime import flow_run  # not at the top: it takes a second, which `cures runs list` need not wait
+
+    return None if flow_run.id is None else f"flow-runs/{flow_run.id}/inputs.json"
 
 
 def resumed_config(store_cfg: StoreConfig, name: str) -> RunConfig:
@@ -71,7 +101,7 @@ def resumed_config(store_cfg: StoreConfig, name: str) -> RunConfig:
         raise ConfigError(f"no run {name} in {store_cfg.url}; runs there: {known}")
     started = json.loads(data)
     config = RunConfig.model_validate(started["config"]).model_copy(update={"store": store_cfg})
-    now_name, digest = run_name(config)
+    now_name, digest, _ = identify(config)
     if digest != started["data_digest"]:
         raise ConfigError(
             f"{config.data.path} has changed since run {name} was started ({started['data_digest'][:12]} then, "

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from cures_core.config.data import SuiteConfig
 from cures_core.config.run import RunConfig
+from cures_core.errors import TryAgain
 from cures_core.prompts.lines import Snapshot
-from tasks.builtin_data import ensure_builtin
+from tasks.inputs import Inputs
 from tasks.records import Record, RunRef
 from tasks.stage import Workspace, as_stage, run_stage
 from tasks.validation import validate
@@ -27,22 +27,26 @@ def validate_dataset(run: RunRef) -> Record:
     suites = [
         SuiteConfig.model_validate(s.model_dump(include=set(SuiteConfig.model_fields))) for s in cfg.evaluation.suites
     ]
-    for suite in suites:
-        ensure_builtin(Path(suite.path))
+    inputs_of_run = Inputs.of(cfg, {cfg.data.path: run.file_digest})
+    places = {file.path: inputs_of_run.local(file.path) for file in (cfg.data, *suites)}
     rewards = {s.name: s.reward.model_dump(mode="json") for s in cfg.evaluation.suites if s.reward is not None}
     inputs = {
         "data": _settings(cfg.data),
         "suites": [_settings(s) for s in suites],
         "reward": cfg.reward.model_dump(mode="json"),
-        "files": [run.data_digest, *(Snapshot.of(Path(s.path)).digest for s in suites)],
+        "files": [run.data_digest, *(Snapshot.of(places[s.path]).digest for s in suites)],
         "tokenizer": _tokenizer_source(cfg),
         **({"suite_rewards": rewards} if rewards else {}),
     }
 
     def work(space: Workspace) -> Mapping[str, Any]:
         with gold_checks(cfg) as (check_gold, of_suites):
-            summary = validate(cfg.data, suites, space.out, check_gold, _token_counter(cfg), of_suites)
+            summary = validate(
+                cfg.data, suites, space.out, check_gold, token_counter(cfg), of_suites, places.__getitem__
+            )
         prompts = summary["prompts"]
+        if prompts["file_digest"] != run.file_digest:
+            raise TryAgain(f"{cfg.data.path}: has changed since the run was started; start it again")
         return {
             "digest": prompts["digest"],
             "suites": {name: s["digest"] for name, s in summary["suites"].items()},
@@ -67,7 +71,8 @@ def _tokenizer_source(cfg: RunConfig) -> str:
     return cfg.policy.path if cfg.policy.type == "pretrained" else "characters"
 
 
-def _token_counter(cfg: RunConfig) -> Callable[[str], int] | None:
+def token_counter(cfg: RunConfig) -> Callable[[str], int] | None:
+    """Counts tokens as the run's policy does; None where no limit asks for it."""
     source = _tokenizer_source(cfg)
     if not source:
         return None

@@ -33,7 +33,9 @@ class PromptFile(Strict):
     """A file of problems with answers, and how to read it."""
 
     path: str
-    """A file, or a folder written by `datasets.save_to_disk`. Gzip and zstd of text formats are unpacked on the fly."""
+    """A file, or a folder written by `datasets.save_to_disk`; `path@revision` for one as it was at a revision of git or
+    DVC, `s3://bucket/key` for an object (at store.endpoint_url, with credentials from the environment). Gzip and zstd
+    of text formats are unpacked on the fly."""
     format: Literal["auto", "jsonl", "json", "csv", "parquet", "arrow"] = "auto"
     """`auto` goes by the name's ending (.gz and .zst looked through), then by the first bytes."""
     columns: ColumnsConfig = ColumnsConfig()

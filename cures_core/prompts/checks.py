@@ -279,6 +279,8 @@ def _clean_answer(answer: str, flaws: list[Flaw]) -> str | None:
 
 def not_an_answer(text: str) -> Flaw | None:
     """Why a text cannot be a gold answer, judged by its form alone; None if it can."""
+    if text.isdecimal():
+        return None
     if _PLACEHOLDER.fullmatch(text.strip("$ .")):
         return "answer_not_math", ascii(text)[1:-1]
     why = _unbalanced(text)

@@ -62,12 +62,19 @@ class Loaded:
     """SHA-256 of the file's bytes, hex."""
 
 
-def load_prompts(cfg: PromptFile, *, check_gold: Gold | None = None, count_tokens: Tokens | None = None) -> Loaded:
+def load_prompts(
+    cfg: PromptFile,
+    *,
+    check_gold: Gold | None = None,
+    count_tokens: Tokens | None = None,
+    source: Path | None = None,
+) -> Loaded:
     """Read, check and deduplicate a prompt file.
 
-    `check_gold` says None if the verifier can use an answer as gold, else why not; it is asked once for each answer.
-    Raises `MissingInput`, `ConfigError`, `DataRejected` (the file as a whole cannot be read) or `TryAgain` (it changed
-    meanwhile). Bad rows never raise: see `require_acceptable`.
+    `source` is where its bytes lie, if `cfg.path` is only its name. `check_gold` says None if the verifier can use an
+    answer as gold, else why not; it is asked once for each answer. Raises `MissingInput`, `ConfigError`,
+    `DataRejected` (the file as a whole cannot be read) or `TryAgain` (it changed meanwhile). Bad rows never raise: see
+    `require_acceptable`.
     """
     if cfg.max_problem_tokens is not None and count_tokens is None:
         raise ConfigError(f"{cfg.path}: max_problem_tokens needs a tokenizer, and this command has none; leave it out")
@@ -75,10 +82,11 @@ def load_prompts(cfg: PromptFile, *, check_gold: Gold | None = None, count_token
         raise ConfigError(
             f"{cfg.path}: max_reason_share names {unknown[0]!r}; reasons are {', '.join(sorted(REASONS))}"
         )
-    snapshot = Snapshot.of(Path(cfg.path))
+    path = source or Path(cfg.path)
+    snapshot = Snapshot.of(path)
     judge_gold = None if check_gold is None else lru_cache(_ANSWERS_REMEMBERED)(check_gold)
-    columns, rows = open_rows(cfg)
-    columnar = format_of(Path(cfg.path), cfg.format) in COLUMNAR
+    columns, rows = open_rows(cfg, path)
+    columnar = format_of(path, cfg.format) in COLUMNAR
     log, kept = _Log(cfg.path, "row " if columnar else ""), _Kept()
     for row in rows:
         fields, flaws = (None, row.flaws) if row.record is None else examine(row.record, columns, cfg, row.raw)

@@ -41,13 +41,12 @@ class Row(NamedTuple):
     unit: str = ""
 
 
-def open_rows(cfg: PromptFile) -> tuple[ColumnMap, Iterator[Row]]:
-    """The file's columns, and its rows in file order.
+def open_rows(cfg: PromptFile, path: Path) -> tuple[ColumnMap, Iterator[Row]]:
+    """The columns of the file at `path`, and its rows in file order.
 
     Raises `MissingInput` (no file), `ConfigError` (not readable, columns not found) or `DataRejected` (not in the named
     format); the iterator raises `DataRejected` where a file is damaged inside.
     """
-    path = Path(cfg.path)
     check_readable(path)
     kind = format_of(path, cfg.format)
     if kind in COLUMNAR:

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from cures_core.config.run import RunConfig
+from cures_core.errors import ConfigError
 from cures_core.files import digest_file, digest_json
 from cures_core.prompts import load_prompts
 from cures_core.prompts.diff import difference
-from tasks.ci.revisions import file_at
+from tasks.inputs import is_elsewhere
+from tasks.revisions import file_at
 
 
 def changes(config: RunConfig, base: str, head: str, folder: Path) -> dict[str, Any]:
@@ -18,6 +20,8 @@ def changes(config: RunConfig, base: str, head: str, folder: Path) -> dict[str, 
     Returns changed (bool), due (bool), reasons, counts, ids by fate, suites (names of the changed ones), before and
     after (digest and number of prompts), key (see `change_key`).
     """
+    if elsewhere := [s.path for s in (config.data, *config.evaluation.suites) if is_elsewhere(s.path)]:
+        raise ConfigError(f"{elsewhere[0]}: not a path of this repository, so its revisions cannot be compared")
     sets = {}
     for side, revision in (("base", base), ("head", head)):
         path = file_at(revision, config.data.path, folder / side / Path(config.data.path).name)

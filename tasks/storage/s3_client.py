@@ -77,6 +77,21 @@ class S3:
 
         return self.attempt(key, request, judged=(404,))
 
+    def etag(self, key: str) -> str:
+        """What tells the object's content from another. Raises `AnswerError` with status 404 where there is none."""
+        return str(self.call("head_object", key, judged=(404,))["ETag"])
+
+    def fetch(self, key: str, etag: str, path: Path) -> None:
+        """Write the object to a file. Raises `AnswerError` (404, 412) where it is no longer the one with this ETag."""
+
+        def request() -> None:
+            body = self.client.get_object(Bucket=self.bucket, Key=self.name(key), IfMatch=etag)["Body"]
+            with path.open("wb") as f:
+                for chunk in body.iter_chunks(1 << 20):
+                    f.write(chunk)
+
+        self.attempt(key, request, judged=(404, 412))
+
     def sizes(self, prefix: str) -> dict[str, int]:
         """Keys of the objects in the folder `prefix` and below (relative to the store), with their sizes in bytes."""
         found: dict[str, int] = {}

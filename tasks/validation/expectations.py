@@ -24,7 +24,8 @@ MAX_FAILING_IDS = 100
 MAX_GROUPS = 200
 """More distinct levels than this are not levels: rows would be pooled with nobody."""
 
-_NO_CONTROL = r"[\x00-\x08\x0b-\x1f\x7f\u200b\u202a-\u202e\u2066-\u2069]"
+# Characters above ASCII as themselves: Arrow's engine, many times faster than Python's, does not read \u escapes.
+_NO_CONTROL = r"[\x00-\x08\x0b-\x1f\x7f" + "\u200b\u202a-\u202e\u2066-\u2069]"
 
 
 def run_expectations(frame: Any, folder: Path, cfg: PromptFile) -> dict[str, Any]:
@@ -111,6 +112,7 @@ def build_suite(cfg: PromptFile) -> list[Any]:
 def _custom_expectations() -> tuple[Any, Any]:
     """(answers have the form of final answers, ids are the content's): built once the library is imported."""
     import pandas
+    import pyarrow
 
     library = "great_expectations"
     providers: Any = import_module(f"{library}.expectations.metrics.map_metric_provider")
@@ -122,7 +124,8 @@ def _custom_expectations() -> tuple[Any, Any]:
 
         @providers.column_condition_partial(engine=engine)  # type: ignore[untyped-decorator]
         def _pandas(cls, column: Any, **_: Any) -> Any:  # noqa: N805 (the decorator passes the class)
-            return column.map(lambda text: not_an_answer(text) is None)
+            final = {text: not_an_answer(text) is None for text in pyarrow.array(column).unique().to_pylist()}
+            return column.map(final)
 
     class ExpectColumnValuesToBeFinalAnswers(bases.ColumnMapExpectation):  # type: ignore[misc]
         """Expect every value to have the form of a gold answer."""
@@ -142,8 +145,9 @@ def _custom_expectations() -> tuple[Any, Any]:
 
         @providers.multicolumn_condition_partial(engine=engine)  # type: ignore[untyped-decorator]
         def _pandas(cls, column_list: Any, **_: Any) -> Any:  # noqa: N805
-            rows = zip(*(column_list[name] for name in column_list.columns), strict=True)
-            return pandas.Series([content_id(p, a) == i for i, p, a in rows], index=column_list.index)
+            columns = (pyarrow.array(column_list[name]).to_pylist() for name in column_list.columns)
+            same = [content_id(p, a) == i for i, p, a in zip(*columns, strict=True)]
+            return pandas.Series(same, index=column_list.index)
 
     class ExpectMulticolumnValuesToBeContentIds(bases.MulticolumnMapExpectation):  # type: ignore[misc]
         """Expect the first column to hold the content id of the second and third."""

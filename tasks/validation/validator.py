@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cures_core.config.data import DataConfig, SuiteConfig
+from cures_core.config.data import DataConfig, PromptFile, SuiteConfig
 from cures_core.errors import ConfigError, DataRejected
 from cures_core.files import canonical_json, write_atomic
 from cures_core.prompts import Loaded, PromptSet, annotated, load_prompts, require_acceptable
@@ -31,10 +31,12 @@ def validate(
     check_gold: Gold | None = None,
     count_tokens: Tokens | None = None,
     gold_of_suite: Mapping[str, Gold] | None = None,
+    locate: Callable[[str], Path] = Path,
 ) -> dict[str, Any]:
     """Read and check everything, leave out what the suites hold, run the expectations, write it all to `out_dir`.
 
-    `check_gold` looks at all gold answers, but for the suites that `gold_of_suite` names.
+    `check_gold` looks at all gold answers, but for the suites that `gold_of_suite` names. `locate` says where the bytes
+    of a configured path lie.
 
     Files: prompts.parquet, suites/<name>.parquet, quarantine.jsonl (rejected and dropped rows), warnings.jsonl,
     expectations.json, data_docs/, validation.json (what is returned). All but data_docs/ are the same bytes for the
@@ -46,10 +48,13 @@ def validate(
         raise ConfigError(f"two evaluation suites are named {twice[0]!r}; give each its own name")
     flags = {} if cfg.flags is None else read_flags(Path(cfg.flags))
     golds = {s.name: (gold_of_suite or {}).get(s.name, check_gold) for s in suites}
-    read = {
-        s.name: _unflagged(load_prompts(s, check_gold=golds[s.name], count_tokens=count_tokens), flags) for s in suites
-    }
-    loaded = _unflagged(load_prompts(cfg, check_gold=check_gold, count_tokens=count_tokens), flags)
+
+    def loaded_from(file: PromptFile, gold: Gold | None) -> Loaded:
+        found = load_prompts(file, check_gold=gold, count_tokens=count_tokens, source=locate(file.path))
+        return _unflagged(found, flags)
+
+    read = {s.name: loaded_from(s, golds[s.name]) for s in suites}
+    loaded = loaded_from(cfg, check_gold)
     loaded = annotated(loaded, _near_flaws(cfg, loaded))
     matches = list(find_overlap(loaded.prompts, {name: suite.prompts for name, suite in read.items()}))
     clean = annotated(loaded, ((i, overlap_flaw(match, cfg.contamination)) for i, match in matches))

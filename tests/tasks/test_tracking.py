@@ -14,7 +14,7 @@ from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError
 from tasks.progress import emit
 from tasks.records import RunRef
-from tasks.runs import run_name
+from tasks.runs import identify
 from tasks.tracking import listener, tracking
 
 
@@ -102,7 +102,7 @@ def test_trackers_do_not_change_a_run_s_name(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data/chains").mkdir(parents=True)
     (tmp_path / "data/chains/train.jsonl").write_text('{"problem": "1+1=", "answer": "2"}\n')
-    assert run_name(ref(mlflow="a").config) == run_name(ref(tensorboard="b").config) == run_name(ref().config)
+    assert identify(ref(mlflow="a").config) == identify(ref(tensorboard="b").config) == identify(ref().config)
 
 
 def test_mlflow_keeps_figures_settings_and_the_resumed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ def test_mlflow_keeps_figures_settings_and_the_resumed_run(tmp_path: Path, monke
         step(2, 0.5)
         scored(1, 0.75)
     (run,) = client.search_runs([experiment])
-    assert (run.info.run_name, run.info.status) == ("demo-1", "FINISHED")
+    assert (run.info.identify, run.info.status) == ("demo-1", "FINISHED")
     assert run.data.params["training.learning_rate"] == "0.001"
     history = client.get_metric_history(run.info.run_id, "train/reward_mean")
     assert [(m.step, m.value) for m in history] == [(1, 0.25), (2, 0.5)]

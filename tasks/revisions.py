@@ -1,0 +1,62 @@
+"""Files as they were at a revision of the repository around the working directory, whether git or DVC keeps them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from cures_core.errors import ConfigError, MissingInput
+
+
+def commit_of(revision: str) -> str:
+    """The commit that a branch, tag or abbreviation names now. `ConfigError` where there is none."""
+    if revision.startswith("-"):
+        raise ConfigError(f"{revision}: name a branch, tag or commit")
+    _root()
+    found = _git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+    if found.returncode:
+        raise ConfigError(f"{revision}: no such revision; a CI checkout needs its history (fetch-depth: 0)")
+    return found.stdout.decode().strip()
+
+
+def file_at(revision: str, path: str, out: Path) -> Path:
+    """Write `path` (relative to the working directory) as of `revision` to `out`; a folder where DVC tracks one.
+
+    Raises `ConfigError` for a revision or a path that the repository does not know, `MissingInput` where DVC tracks
+    the file but neither its cache nor a remote has it.
+    """
+    commit, root = commit_of(revision), _root()
+    inside = Path(os.path.relpath(Path(path).absolute(), root))  # not resolved: links are git's business
+    if ".." in inside.parts:
+        raise ConfigError(f"{path}@{revision}: name a path inside the repository {root}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    found = _git("cat-file", "blob", f"{commit}:{inside}")
+    if found.returncode == 0:
+        out.write_bytes(found.stdout)
+        return out
+    if not _tracked(commit, inside):
+        raise ConfigError(f"{path}: neither git nor DVC knows it at {revision} (folders must be under DVC)")
+    command = [sys.executable, "-m", "dvc", "get", str(root), str(inside), "--rev", commit, "--out", str(out)]
+    done = subprocess.run([*command, "--force"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = " ".join(done.stderr.split())[-300:]
+        raise MissingInput(f"{path} at {revision}: DVC tracks it but cannot get it ({said}). Push it with `dvc push`")
+    return out
+
+
+def _root() -> Path:
+    found = _git("rev-parse", "--show-toplevel")
+    if found.returncode:
+        raise ConfigError(f"{Path.cwd()}: not inside a git repository, so there are no revisions to read from")
+    return Path(os.fsdecode(found.stdout).strip())
+
+
+def _tracked(commit: str, path: Path) -> bool:
+    places = [path, *list(path.parents)[:-1]]
+    return any(_git("cat-file", "-e", f"{commit}:{place}.dvc").returncode == 0 for place in places)
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(["git", *arguments], capture_output=True, check=False)
