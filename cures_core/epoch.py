@@ -50,6 +50,7 @@ def run_epoch(
             curriculum.tell(groups)
             told += groups
             budget -= sum(request.n for request in requests)
+        engine.rest()
         figures = trainer.update(batch.groups)
         curriculum.learn(trainer.moments)
         engine.sync(trainer.model)

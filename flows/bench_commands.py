@@ -138,7 +138,7 @@ def verifier_command(
 
 @app.command("throughput")
 def throughput_command(
-    engine: Annotated[str, typer.Option(help="hf or vllm.")] = "hf",
+    engine: Annotated[str, typer.Option(help="hf, vllm or vllm_server.")] = "hf",
     model: Annotated[str, typer.Option(help="Folder or name of a model; empty: a small random Llama.")] = "",
     prompts: Annotated[int, typer.Option(min=1, help="Prompts of mixed lengths.")] = 32,
     n: Annotated[int, typer.Option(min=1, help="Rollouts of each.")] = 8,

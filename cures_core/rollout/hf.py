@@ -57,6 +57,9 @@ class HfEngine:
             result.append([_rollout(request, job, n, completions[n], texts[n]) for n in numbers])
         return result
 
+    def rest(self) -> None:
+        """Nothing to give back: between calls there is no cache, and the weights are the trainer's."""
+
     def retune(self, cfg: RolloutConfig) -> None:
         if not isinstance(cfg, HfRolloutConfig):
             raise ConfigError(f"rollout.type = {cfg.type!r} needs another engine than the running 'hf'")

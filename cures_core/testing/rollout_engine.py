@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from cures_core.rollout.base import RolloutEngine
@@ -33,6 +35,10 @@ class RolloutEngineExam:
     def make(self, model: Any, tokenizer: Any, **options: Any) -> RolloutEngine:
         """Your engine on this policy. `options` are fields of `cures_core.config.rollout.Sampling`."""
         raise NotImplementedError
+
+    def crash(self, engine: RolloutEngine) -> bool:
+        """Kill what generates, as from outside. False: it is this process, and the job's chunks keep what is done."""
+        return False
 
     def rollouts(self, requests: Sequence[Request], **options: Any) -> list[list[Rollout]]:
         model, tokenizer = self.policy()
@@ -188,6 +194,62 @@ class RolloutEngineExam:
         assert done == sorted(set(done))
         assert done[-1] == total
 
+    def test_an_exception_of_progress_cancels_and_leaves_the_engine_usable(self) -> None:
+        model, tokenizer = self.policy()
+        engine = self.make(model, tokenizer, max_new_tokens=12)
+
+        def stop(_done: int, _total: int) -> None:
+            raise KeyboardInterrupt
+
+        try:
+            whole = tokens_of(engine.generate(requests_of(n=3)))
+            started = time.monotonic()
+            with pytest.raises(KeyboardInterrupt):
+                engine.generate(requests_of(n=3), progress=stop)
+            assert time.monotonic() - started < 60
+            assert tokens_of(engine.generate(requests_of(n=3))) == whole
+        finally:
+            engine.close()
+
+    def test_rollouts_survive_a_crash_of_the_engine(self) -> None:
+        """The crash comes when some rollouts are done: the others are as they would have been, none is made twice."""
+        model, tokenizer = self.policy()
+        engine = self.make(model, tokenizer, max_new_tokens=60)
+        seen: list[int] = []
+        crashed: list[bool] = []
+
+        def crash(done: int, _total: int) -> None:
+            seen.append(done)
+            if not crashed:
+                crashed.append(self.crash(engine))
+
+        try:
+            whole = tokens_of(engine.generate(requests_of(n=4)))
+            assert tokens_of(engine.generate(requests_of(n=4), progress=crash)) == whole
+        finally:
+            engine.close()
+        assert seen == sorted(set(seen))
+        assert seen[-1] == 4 * len(PROBLEMS)
+        if not crashed[0]:
+            pytest.skip("this engine has no process of its own")
+
+    def test_an_engine_that_rested_goes_on_with_the_same_and_with_new_weights(self) -> None:
+        model, tokenizer = self.policy()
+        trained = copy.deepcopy(model)
+        engine = self.make(trained, tokenizer, max_new_tokens=8)
+        try:
+            before = engine.generate(requests_of(n=3))
+            engine.rest()
+            assert tokens_of(engine.generate(requests_of(n=3))) == tokens_of(before)
+            engine.rest()
+            disturb(trained)
+            engine.sync(trained)
+            after = engine.generate(requests_of(n=3))
+        finally:
+            engine.close()
+        for rollout in flat(after):
+            self.assert_logprobs(trained, rollout, 1.0)
+
     def test_sync_takes_the_new_weights(self) -> None:
         model, tokenizer = self.policy()
         trained = copy.deepcopy(model)
@@ -215,7 +277,9 @@ class RolloutEngineExam:
             assert (rollout.token_ids, rollout.finish_reason) == (original.token_ids, original.finish_reason)
             return
         assert rollout.finish_reason is FinishReason.STOP
-        whole, shorter = (tokenizer.decode(list(ids)) for ids in (rollout.token_ids, rollout.token_ids[:-1]))
+        whole, shorter = (
+            tokenizer.decode(list(ids), skip_special_tokens=True) for ids in (rollout.token_ids, rollout.token_ids[:-1])
+        )
         assert any(s in whole for s in stop)
         assert not any(s in shorter for s in stop)
 

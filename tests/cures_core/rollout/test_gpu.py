@@ -1,4 +1,4 @@
-"""Both engines on a CUDA device: the exam, and weights that arrive in bfloat16. `infra/gpu_smoke.sh` runs these."""
+"""The engines on a CUDA device: the exam, weights that arrive in bfloat16, sleep. `infra/gpu_smoke.sh` runs these."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from cures_core.config.rollout import HfRolloutConfig, VllmRolloutConfig
+from cures_core.config.rollout import HfRolloutConfig, VllmRolloutConfig, VllmServerRolloutConfig
 from cures_core.rollout import RolloutEngine, build_engine
 from cures_core.testing.rollout_engine import RolloutEngineExam, disturb, requests_of
 
@@ -36,12 +36,20 @@ class TestHfEngineOnGpu(RolloutEngineExam):
         return build_engine(HfRolloutConfig(**options), model, tokenizer)
 
 
-def test_new_weights_arrive_in_bfloat16_on_a_shared_gpu() -> None:
+@pytest.mark.parametrize("sleep_level", [0, 1, 2])
+@pytest.mark.parametrize("kind", [VllmRolloutConfig, VllmServerRolloutConfig])
+def test_new_weights_arrive_in_bfloat16_on_a_shared_gpu(kind: Any, sleep_level: int) -> None:
+    """A sleeping engine gives back at least its cache, and goes on as if it had not slept."""
     pytest.importorskip("vllm")
     model = llama(torch.bfloat16)
-    engine = build_engine(VllmRolloutConfig(max_new_tokens=16, max_model_len=256), model, TOKENIZER)
+    cfg = kind(max_new_tokens=16, max_model_len=256, kv_cache_gib=2, sleep_level=sleep_level)
+    engine = build_engine(cfg, model, TOKENIZER)
     try:
         before = engine.generate(requests_of(n=4))
+        awake = torch.cuda.mem_get_info()[0]
+        engine.rest()
+        freed = torch.cuda.mem_get_info()[0] - awake
+        assert (freed > 1 << 30) == (sleep_level > 0), freed
         moved = copy.deepcopy(model)
         disturb(moved)
         engine.sync(moved)  # raises where the fingerprints differ

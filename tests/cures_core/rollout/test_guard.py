@@ -59,6 +59,37 @@ def test_a_killed_owner_takes_its_engine_and_weights_along(tmp_path: Path) -> No
     assert not folder.exists()
 
 
+def test_a_process_group_goes_as_a_whole(tmp_path: Path) -> None:
+    leader = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import subprocess, sys, time\n"
+            "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+            "print(child.pid, flush=True)\ntime.sleep(600)",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert leader.stdout is not None
+    child = int(leader.stdout.readline())
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(-leader.pid), str(tmp_path / "weights")], stdout=subprocess.PIPE, text=True
+    )
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == "ready\n"
+    os.kill(owner.pid, signal.SIGKILL)
+    owner.wait()
+    owner.stdout.close()
+    assert leader.wait(timeout=30) == -signal.SIGKILL
+    leader.stdout.close()
+    deadline = time.monotonic() + 30
+    while is_running(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(child)
+
+
 def test_an_owner_killed_while_it_starts_the_engine_takes_it_along(tmp_path: Path) -> None:
     owner = subprocess.Popen(
         [sys.executable, "-c", STARTING, str(tmp_path / "weights")], stdout=subprocess.PIPE, text=True

@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from cures_core.config.rollout import HfRolloutConfig, PromptFormat, RolloutConfig, VllmRolloutConfig
+from cures_core.config.rollout import (
+    HfRolloutConfig,
+    PromptFormat,
+    RolloutConfig,
+    VllmRolloutConfig,
+    VllmServerRolloutConfig,
+)
 
 
 @pytest.mark.parametrize(
@@ -55,8 +61,31 @@ def test_the_engine_is_chosen_by_its_type() -> None:
     assert isinstance(ROLLOUT.validate_python({"type": "vllm"}), VllmRolloutConfig)
     with pytest.raises(ValidationError, match="batch_rows"):
         ROLLOUT.validate_python({"type": "vllm", "batch_rows": 4})
-    with pytest.raises(ValidationError, match="'hf', 'vllm'"):
+    with pytest.raises(ValidationError, match="'hf', 'vllm', 'vllm_server'"):
         ROLLOUT.validate_python({"type": "sglang"})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"endpoints": ["10.0.0.7:8000"]}, "http://HOST:PORT"),
+        ({"endpoints": ["http://10.0.0.7:8000/v1"]}, "http://HOST:PORT"),
+        ({"endpoints": ["http://localhost:1", "http://localhost:1/"]}, "named twice"),
+        ({"endpoints": ["http://10.0.0.7:8000"]}, "set weights_folder to a folder that both see"),
+        ({"endpoints": ["http://localhost:1"], "kv_cache_gib": 2}, "kv_cache_gib: for a server that is started here"),
+        ({"top_p": 0.9, "temperature": 0.7}, "top_p = 1 or temperature = 1"),
+    ],
+)
+def test_bad_servers_are_refused_with_the_remedy(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        VllmServerRolloutConfig(**fields)
+
+
+def test_a_fleet_on_other_machines_survives_json() -> None:
+    cfg = VllmServerRolloutConfig(
+        endpoints=("http://10.0.0.7:8000", "http://10.0.0.8:8000"), weights_folder="/shared/w"
+    )  # type: ignore[arg-type]
+    assert ROLLOUT.validate_json(cfg.model_dump_json()) == cfg
 
 
 def test_vllm_refuses_a_cut_whose_log_probabilities_it_cannot_give() -> None:
