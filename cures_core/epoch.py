@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from cures_core.curriculum.base import Batch, Curriculum
 from cures_core.rewards.base import Verifier
 from cures_core.rollout.base import RolloutEngine
-from cures_core.terms import FinishReason, Group, Request
+from cures_core.terms import FinishReason, Group, Outcome, Request
 from cures_core.training.base import PolicyTrainer
 
 
@@ -82,13 +82,16 @@ def step_metrics(
 ) -> dict[str, float | str]:
     """One line of metrics.jsonl: counters, rewards, stop reasons, the curriculum's and the trainer's figures."""
     rollouts = [r for g in told for r in g.rollouts]
-    known = sum(g.successes + g.failures for g in told)
+    known = [v for g in told for v in g.verdicts if v.outcome is not Outcome.UNKNOWN]
+    right = sum(v.outcome is Outcome.CORRECT for v in known)
+    weighted = any(v.reward is not None for v in known)
     return {
         "schema": 1.0,
         "step": progress.step,
         "rollouts_total": progress.rollouts,
         "tokens_total": progress.tokens,
-        "reward_mean": sum(g.successes for g in told) / known if known else 0.0,
+        "reward_mean": sum(v.paid for v in known) / max(1, len(known)),
+        **({"correct_share": right / len(known)} if weighted else {}),
         "truncated_share": sum(r.finish_reason is FinishReason.LENGTH for r in rollouts) / max(1, len(rollouts)),
         "completion_tokens_mean": sum(len(r.token_ids) for r in rollouts) / max(1, len(rollouts)),
         "reason": batch.reason,

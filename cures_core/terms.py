@@ -67,12 +67,21 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a verifier says of one completion: the outcome, the answer it read, the rule it used, and why."""
+    """What a verifier says of one completion: the outcome, the answer it read, the rule it used, and why.
+
+    `reward` is what training is paid where that is not simply 1 for correct and 0 for wrong.
+    """
 
     outcome: Outcome
     extracted: str = ""
     rule: str = ""
     reason: str = ""
+    reward: float | None = None
+
+    @property
+    def paid(self) -> float:
+        """The reward of a known verdict."""
+        return float(self.outcome is Outcome.CORRECT) if self.reward is None else self.reward
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +106,8 @@ class Group:
 
     @property
     def informative(self) -> bool:
-        """True where right and wrong both occur: only then is the group's gradient not zero."""
+        """True where right and wrong both occur. With a reward of right and wrong alone, only then is the group's
+        gradient not zero; what a reward pays for format does not count here."""
         return self.successes > 0 and self.failures > 0
 
 

@@ -97,7 +97,10 @@ def _about(store: Store, name: str, scored: dict[int, Record]) -> dict[str, Any]
             for part, figures in parts.items()
         },
         "seconds": sum(record.seconds for record in trained.values()),
-        "rewards": [(row["rollouts_total"], row["reward_mean"]) for row in _steps(store, trained.values())],
+        "rewards": [
+            (row["rollouts_total"], row.get("correct_share", row["reward_mean"]))
+            for row in _steps(store, trained.values())
+        ],
     }
 
 

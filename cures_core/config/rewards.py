@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from cures_core.config.base import Strict
 
@@ -64,6 +64,14 @@ class ChoiceConfig(Strict):
     """The letters that may be chosen."""
 
 
+def _compiling(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    return pattern
+
+
 class RegexConfig(Strict):
     """What the pattern captures in its last match equals the gold answer, white space at both ends aside."""
 
@@ -80,11 +88,7 @@ class RegexConfig(Strict):
     @field_validator("pattern")
     @classmethod
     def _pattern_compiles(cls, pattern: str) -> str:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from error
-        return pattern
+        return _compiling(pattern)
 
 
 class CustomConfig(Strict):
@@ -99,7 +103,88 @@ class CustomConfig(Strict):
     """Dotted path of the function: `package.module:function`."""
 
 
-RewardConfig = Annotated[
+AnswerConfig = Annotated[
     ExactConfig | NumericConfig | MathConfig | ChoiceConfig | RegexConfig | CustomConfig, Field(discriminator="type")
+]
+"""How the answer of a completion is judged, chosen by `type`."""
+
+
+class _Weighing(Strict):
+    weight: float = Field(gt=0, le=1000)
+    """What training is paid for a completion that keeps the rule."""
+
+
+class BoxRule(_Weighing):
+    """The completion has one \\boxed{}, which is closed and not empty."""
+
+    type: Literal["box"] = "box"
+    """Rule name."""
+
+
+class TagsRule(_Weighing):
+    """`<a>...</a>` and `<b>...</b>` once each, in the order of `tags`, and nothing outside of them."""
+
+    type: Literal["tags"] = "tags"
+    """Rule name."""
+    tags: tuple[Annotated[str, Field(pattern=r"^[A-Za-z][\w-]{0,39}$")], ...] = ("think", "answer")
+    """Names of the tags."""
+
+    @field_validator("tags")
+    @classmethod
+    def _tags_are_distinct(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
+        if not tags or len(set(tags)) != len(tags):
+            raise ValueError("name at least one tag, each once")
+        return tags
+
+
+class PatternRule(_Weighing):
+    """A pattern occurs in the completion."""
+
+    type: Literal["pattern"] = "pattern"
+    """Rule name."""
+    pattern: str = Field(min_length=1, max_length=1000)
+    """Regular expression (Python's), searched in the completion's last 8,000 characters."""
+    timeout_s: float = Field(default=1.5, gt=0, le=60)
+    """Wall-clock seconds for one search; then the verdict is `unknown`."""
+
+    @field_validator("pattern")
+    @classmethod
+    def _pattern_compiles(cls, pattern: str) -> str:
+        return _compiling(pattern)
+
+
+FormatRule = Annotated[BoxRule | TagsRule | PatternRule, Field(discriminator="type")]
+"""A rule of format with its weight, chosen by `type`."""
+
+
+class WeightedConfig(Strict):
+    """Training is paid `answer_weight` for a right answer and the weight of every rule of format that is kept.
+
+    Only the reward is: whether a completion is correct, and with it the posterior, the scores and the gate, is for
+    `answer` alone to say.
+    """
+
+    type: Literal["weighted"] = "weighted"
+    """Verifier name."""
+    answer: AnswerConfig
+    """How the answer is judged."""
+    answer_weight: float = Field(default=1.0, gt=0, le=1000)
+    """What training is paid for a right answer."""
+    format: tuple[FormatRule, ...] = Field(min_length=1)
+    """Rules of format. Their weights together are less than `answer_weight`: no form makes up for a wrong answer."""
+
+    @model_validator(mode="after")
+    def _answers_pay_most(self) -> WeightedConfig:
+        if (total := sum(rule.weight for rule in self.format)) >= self.answer_weight:
+            raise ValueError(
+                f"the format weights sum to {total:g}, answer_weight is {self.answer_weight:g}: a well-formed wrong "
+                "answer would be paid like a right one; make them smaller"
+            )
+        return self
+
+
+RewardConfig = Annotated[
+    ExactConfig | NumericConfig | MathConfig | ChoiceConfig | RegexConfig | CustomConfig | WeightedConfig,
+    Field(discriminator="type"),
 ]
 """A verifier's configuration, chosen by `type`."""

@@ -116,7 +116,11 @@ def _charts(data: ReportData) -> dict[str, str]:
 
     shown = [p for i, p in enumerate(data.posteriors) if i in (0, len(data.posteriors) - 1)]
     return {
-        "reward": over_rollouts("Reward during training", {"reward": "reward_mean"}, "share correct", (0.0, 1.0)),
+        "reward": over_rollouts(
+            "Reward during training", {"correct": "correct_share", "reward": "reward_mean"}, "reward"
+        )
+        if _has(steps, "correct_share")
+        else over_rollouts("Reward during training", {"reward": "reward_mean"}, "share correct", (0.0, 1.0)),
         **{f"suites_{axis}": _suites_chart(data, axis, title) for axis, title in _AXES.items()},
         "allocation": _allocation_chart(data),
         "lineage": _lineage(data),

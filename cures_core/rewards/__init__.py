@@ -43,3 +43,7 @@ def make_verifier(cfg: RewardConfig) -> ManagedVerifier:
             from cures_core.rewards.custom import CustomVerifier
 
             return CustomVerifier(cfg)
+        case config.WeightedConfig():
+            from cures_core.rewards.weighted import WeightedVerifier
+
+            return WeightedVerifier(cfg, make_verifier(cfg.answer))

@@ -75,6 +75,11 @@ def last_box(text: str) -> Extracted | None:
     return Extracted(_BOX.sub("", text[begin:end]), "box")
 
 
+def count_boxes(text: str) -> int:
+    """How many \\boxed and \\fbox there are, closed or not."""
+    return sum(1 for _ in _BOX.finditer(text))
+
+
 def after_hashes(text: str) -> Extracted | None:
     """The rest of the line after the last ####."""
     at = text.rfind("####")

@@ -10,8 +10,8 @@ from cures_core.rewards.managed import Managed
 from cures_core.rewards.pool import Pool, Reply
 from cures_core.terms import Outcome, Verdict
 
-_TAIL_CHARS = 8000
-_MEMORY_MB = 512
+TAIL_CHARS = 8000
+MEMORY_MB = 512
 
 
 class RegexVerifier(Managed):
@@ -19,11 +19,11 @@ class RegexVerifier(Managed):
 
     def __init__(self, cfg: RegexConfig) -> None:
         self._pattern = cfg.pattern
-        self._pool = Pool(cfg.workers, cfg.timeout_s, _MEMORY_MB, work="regex")
+        self._pool = Pool(cfg.workers, cfg.timeout_s, MEMORY_MB, work="regex")
         self._lock = threading.Lock()
 
     def judge(self, items: Sequence[tuple[str, str]]) -> list[Verdict]:
-        jobs = [{"pattern": self._pattern, "text": completion[-_TAIL_CHARS:]} for completion, _ in items]
+        jobs = [{"pattern": self._pattern, "text": completion[-TAIL_CHARS:]} for completion, _ in items]
         with self._lock:
             replies = self._pool.run(jobs)
         return [_verdict(reply, gold.strip()) for reply, (_, gold) in zip(replies, items, strict=True)]

@@ -29,10 +29,11 @@ class Sample:
     rollout: Rollout
     advantage: float
     weight: float
+    right: bool
 
 
 def group_advantages(rewards: Floats, name: AdvantageName) -> Floats:
-    """Advantages (n,) of one group's known rewards (n,) in {0, 1}. Zero where all rewards agree.
+    """Advantages (n,) of one group's known rewards (n,). Zero where all rewards agree.
 
     `grpo`: (r - mean) / (std + eps), population std (DeepSeekMath, eq. 3). `dr-grpo`: r - mean (Liu et al. 2025).
     `loo`: r_i - mean of the others = n/(n-1) (r_i - mean), unbiased for every n >= 2 (Kool et al. 2019); n = 1 gives 0.
@@ -57,19 +58,21 @@ def batch_samples(
 ) -> list[Sample]:
     """Samples with non-zero advantage (all known ones with `keep_all`), in the order of the groups.
 
-    `solved` is the advantage of all-right groups. One rollout stands for such a group, with the weight of all: rollouts
-    are exchangeable, so nothing is biased, and a batch full of solved prompts costs a row for each, not a group.
+    `solved` is the advantage of all-right groups. Where all of its rollouts are paid the same, one of them stands for
+    such a group, with the weight of all: rollouts are exchangeable, so nothing is biased, and a batch full of solved
+    prompts costs a row for each, not a group. Where format makes a difference, `solved` is added to that.
 
     `reinforce++` normalises the reward over all known rollouts of the batch (Hu 2025): no group baseline.
     `reinforce++-baseline` takes the group's mean off first, then divides by the spread over the batch.
     """
-    rewards, rollouts = [], []
+    rewards, rollouts, rights = [], [], []
     for group in groups:
         known = [
             (r, v) for r, v in zip(group.rollouts, group.verdicts, strict=True) if v.outcome is not Outcome.UNKNOWN
         ]
         rollouts.append([r for r, _ in known])
-        rewards.append(np.array([float(v.outcome is Outcome.CORRECT) for _, v in known]))
+        rewards.append(np.array([v.paid for _, v in known]))
+        rights.append([v.outcome is Outcome.CORRECT for _, v in known])
     if advantage == "reinforce++":
         advantages = _normalised(rewards)
     elif advantage == "reinforce++-baseline":
@@ -78,12 +81,16 @@ def batch_samples(
         advantages = [group_advantages(r, advantage) for r in rewards]
     weights = _weights(rollouts, weight)
     samples = []
-    for group_rollouts, group_rewards, group_a, group_w in zip(rollouts, rewards, advantages, weights, strict=True):
-        if solved and len(group_rewards) and group_rewards.min() == 1:
-            samples.append(Sample(group_rollouts[0], solved, sum(group_w)))
-            continue
-        rows = zip(group_rollouts, group_a, group_w, strict=True)
-        samples += [Sample(rollout, float(a), w) for rollout, a, w in rows if keep_all or a != 0.0]
+    for group_rollouts, group_rewards, right, group_a, group_w in zip(
+        rollouts, rewards, rights, advantages, weights, strict=True
+    ):
+        if solved and right and all(right):
+            if group_rewards.min() == group_rewards.max():
+                samples.append(Sample(group_rollouts[0], solved, sum(group_w), True))
+                continue
+            group_a = group_a + solved
+        rows = zip(group_rollouts, group_a, group_w, right, strict=True)
+        samples += [Sample(rollout, float(a), w, ok) for rollout, a, w, ok in rows if keep_all or a != 0.0]
     return samples
 
 

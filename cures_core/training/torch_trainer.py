@@ -192,7 +192,7 @@ class TorchTrainer:
     def _moments_of(self, groups: Sequence[Group]) -> Mapping[str, Moments]:
         prompt_of = {r.request_id: g.request.prompt.id for g in groups for r in g.rollouts}
         prompts = [prompt_of[sample.rollout.request_id] for sample, _ in self._sketched]
-        right = np.array([sample.advantage > 0 for sample, _ in self._sketched])
+        right = np.array([sample.right for sample, _ in self._sketched])
         return by_prompt(prompts, np.stack([sketch for _, sketch in self._sketched]), right)
 
     def _reference_logprobs(self, batch: MicroBatch) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -149,9 +148,9 @@ class Bucket:
 
 
 @pytest.fixture
-def bucket(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+def bucket(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto_url)
-    yield Bucket(moto_url, monkeypatch)
+    return Bucket(moto_url, monkeypatch)
 
 
 def saved(folder: Path, num: int) -> None:
