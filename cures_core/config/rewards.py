@@ -46,8 +46,9 @@ class MathConfig(_Extracting):
 
     type: Literal["math"] = "math"
     """Verifier name."""
-    timeout_s: float = Field(default=2.0, gt=0, le=60)
-    """Wall-clock seconds for one comparison; then its process is killed and the verdict is `unknown`."""
+    timeout_s: float = Field(default=1.5, gt=0, le=60)
+    """Wall-clock seconds for one comparison; then its process is killed and replaced, and the verdict is `unknown`. The
+    default leaves half a second for that on a busy machine: no completion takes more than two."""
     workers: int = Field(default=2, ge=1, le=256)
     """Processes that compare in parallel."""
     memory_mb: int = Field(default=512, ge=256)
@@ -80,7 +81,7 @@ class RegexConfig(Strict):
     pattern: str = Field(min_length=1, max_length=1000)
     """Regular expression (Python's), searched in the completion's last 8,000 characters. Its first group is the answer,
     or the whole match where it has no group. `.` does not match line ends; write (?s) or (?i) in front as needed."""
-    timeout_s: float = Field(default=2.0, gt=0, le=60)
+    timeout_s: float = Field(default=1.5, gt=0, le=60)
     """Wall-clock seconds for one search (patterns can take for ever on some texts); then the verdict is `unknown`."""
     workers: int = Field(default=1, ge=1, le=256)
     """Processes that search in parallel."""

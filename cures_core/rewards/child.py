@@ -1,26 +1,33 @@
-"""The process that runs math-verify on text nobody trusts: confined, killable, and ended by the end of its input.
+"""The processes that run math-verify on text nobody trusts: confined, killable, and ended by the end of their input.
 
-`python -m cures_core.rewards.child WORK TIMEOUT_S MEMORY_MB` writes {"ready": true} to stdout, then answers jobs from
-stdin (both in `wire` frames): {"gold", "answer"} by {"outcome", "reason"}, {"pattern", "text"} by {"found"}. The only
-time limit in here is one of processor time that ends an orphan: a big-integer power holds the interpreter lock, so only
-the parent can stop it in time.
+`python -m cures_core.rewards.child WORK TIMEOUT_S MEMORY_MB` is the template. It imports and warms up what the work
+needs, says {"ready": true} on the socket that is its standard input, and then forks a worker for each socket that it
+is sent there, which it answers with the worker's process id and file descriptor. So a killed worker is replaced in
+milliseconds. The template itself never sees a job.
+
+A worker answers jobs (`wire` frames): {"gold", "answer"} by {"outcome", "reason"}, {"pattern", "text"} by {"found"}.
+The only time limit in here is one of processor time that ends an orphan: a big-integer power holds the interpreter
+lock, so only the parent can stop it in time.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
 import re
 import resource
 import select
+import signal
+import socket
 import sys
 from typing import Any
 
-from cures_core.rewards.wire import Frames, pack
+from cures_core.rewards.wire import PID_BYTES, Frames, pack
 
 _ORPHAN_POLL_S = 5.0
-"""How often an idle child looks whether its parent is still there, should a copy of the pipe be held open elsewhere."""
+"""How often an idle process looks whether its parent is still there."""
 _WARM_UP = (
     (r"\frac{1}{2}", "1"),
     ("(x+1)^2", "x^2+2x+1"),
@@ -36,25 +43,49 @@ _FORBIDDEN_EVENTS = ("socket.", "subprocess.", "os.", "shutil.", "ctypes.", "ftp
 def main(work: str, timeout_s: float, memory_mb: int) -> None:
     """Serve until stdin ends. `work`: "math" imports and warms math-verify before the first job, "regex" does not."""
     logging.disable(logging.CRITICAL)
-    parent = os.getppid()
-    jobs, replies = sys.stdin.fileno(), os.dup(sys.stdout.fileno())
+    parent, control = os.getppid(), socket.socket(fileno=sys.stdin.fileno())
     if work == "math":
         for gold, answer in _WARM_UP:
             judge(gold, answer)
+    gc.freeze()  # the workers share these pages
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the workers
+    control.sendall(pack({"ready": True}))
+    while _heard(control.fileno(), parent):
+        data, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+        if not data:
+            return
+        worker = os.fork()
+        if worker == 0:
+            try:
+                _serve(descriptors[0], timeout_s, memory_mb)
+            finally:
+                os._exit(0)
+        os.close(descriptors[0])
+        handle = os.pidfd_open(worker)
+        socket.send_fds(control, [worker.to_bytes(PID_BYTES, "big")], [handle])
+        os.close(handle)
+
+
+def _serve(jobs: int, timeout_s: float, memory_mb: int) -> None:
+    """A worker's life: confined, it answers what comes on the socket `jobs` until that ends."""
+    parent = os.getppid()
     _confine(memory_mb)
-    _send(replies, {"ready": True})
     frames = Frames()
-    while True:
-        if not select.select([jobs], [], [], _ORPHAN_POLL_S)[0]:
-            if os.getppid() != parent:
-                return
-            continue
+    while _heard(jobs, parent):
         data = os.read(jobs, 1 << 16)
         if not data:
             return
         for job in frames.feed(data):
             _limit_processor_time(timeout_s)
-            _send(replies, _answer(job))
+            _send(jobs, _answer(job))
+
+
+def _heard(descriptor: int, parent: int) -> bool:
+    """Wait for input; False once the parent is gone, should a copy of the socket be held open elsewhere."""
+    while not select.select([descriptor], [], [], _ORPHAN_POLL_S)[0]:
+        if os.getppid() != parent:
+            return False
+    return True
 
 
 def _answer(job: dict[str, Any]) -> dict[str, Any]:
@@ -121,8 +152,8 @@ def _confine(memory_mb: int) -> None:
     ):
         resource.setrlimit(limit, (value, value))
     null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, sys.stdout.fileno())
-    os.dup2(null, sys.stderr.fileno())
+    for stream in range(3):
+        os.dup2(null, stream)
     readable = tuple({os.path.realpath(path) + os.sep for path in (sys.prefix, sys.base_prefix, *sys.path) if path})
 
     def refuse(event: str, arguments: tuple[Any, ...]) -> None:
@@ -143,10 +174,10 @@ def _limit_processor_time(timeout_s: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
 
 
-def _send(pipe: int, message: dict[str, Any]) -> None:
+def _send(to: int, message: dict[str, Any]) -> None:
     data = pack(message)
     while data:
-        data = data[os.write(pipe, data) :]
+        data = data[os.write(to, data) :]
 
 
 if __name__ == "__main__":

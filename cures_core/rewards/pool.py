@@ -1,13 +1,17 @@
 """Knows how to run jobs in processes that may hang, crash or eat memory: hard deadlines, kills, fresh replacements.
 
-One thread drives all children with a selector: no signals, no helper threads, so it works from any thread (one at a
-time; the caller locks). A child leads its own session, holds nothing but pipes, and ends when its input ends.
+One thread drives all workers with a selector: no signals, no helper threads, so it works from any thread (one at a
+time; the caller locks). Workers are forked from a template that has everything imported (`child`), so replacing one
+that was killed takes milliseconds, not the seconds of a start. They hold nothing but a socket, and end when it ends.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import selectors
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,66 +21,108 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cures_core.errors import ChildFailed
-from cures_core.rewards.wire import Frames, pack
+from cures_core.rewards.wire import PID_BYTES, Frames, pack
 
 STARTUP_S = 120.0
-"""Seconds a child may take to import and get ready."""
+"""Seconds a template may take to import and get ready, and to answer."""
 JOBS_PER_CHILD = 2000
-"""Jobs after which a child is replaced, because sympy's caches only grow."""
+"""Jobs after which a worker is replaced, because sympy's caches only grow."""
 _MAX_FAILED_STARTS = 3
+_KILL_S = 5.0
+"""Longest wait for the end of a process that was killed."""
 
 Job = dict[str, Any]
 Reply = dict[str, Any]
 
 
-class _Child:
-    """One process: its pipes, its current job and its deadline (monotonic seconds)."""
+class _Template:
+    """The process that workers are forked from. Raises OSError where it does not start, or does not answer."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-s", "-P", "-m", "cures_core.rewards.child", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd="/",
-            env=_environment(),
-            bufsize=0,
-            start_new_session=True,
-        )
-        self.frames = Frames()
-        self.ready = False
-        self.job: int | None = None
-        self.deadline = time.monotonic() + STARTUP_S
-        self.served = 0
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-s", "-P", "-m", "cures_core.rewards.child", *arguments],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                cwd="/",
+                env=_environment(),
+                start_new_session=True,
+            )
+        self._control.settimeout(STARTUP_S)
 
-    @property
-    def waiting(self) -> bool:
-        """True while an answer (or the ready message) is due."""
-        return not self.ready or self.job is not None
+    def wait(self) -> None:
+        """Until it is ready."""
+        frames = Frames()
+        while not (data := self._control.recv(1 << 10)) or not frames.feed(data):
+            if not data:
+                raise ConnectionResetError("it ended before it was ready")
 
-    def send(self, index: int, job: Job, timeout_s: float) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(pack(job))
-        self.job, self.deadline = index, time.monotonic() + timeout_s
-
-    def receive(self) -> list[Reply] | None:
-        """Messages that have come; None where the child has closed its pipe or talks nonsense."""
-        assert self.process.stdout is not None
-        data = os.read(self.process.stdout.fileno(), 1 << 16)
-        try:
-            return self.frames.feed(data) if data else None
-        except ValueError:
-            return None
+    def fork(self) -> _Child:
+        """A worker of its own socket."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            socket.send_fds(self._control, [b"f"], [theirs.fileno()])
+        data, descriptors, _, _ = socket.recv_fds(self._control, PID_BYTES, 1)
+        if len(descriptors) != 1:
+            ours.close()
+            raise ConnectionResetError("it has not forked a worker")
+        return _Child(int.from_bytes(data, "big"), descriptors[0], ours)
 
     def end(self) -> str:
-        """Kill and reap; what it wrote to stderr before it was ready."""
-        self.process.kill()
-        _, stderr = self.process.communicate()
+        """Kill and reap; what it wrote to stderr."""
+        self._control.close()
+        self._process.kill()
+        _, stderr = self._process.communicate()
         return str(stderr.decode(errors="replace"))
 
 
+class _Child:
+    """A worker: its process id and descriptor, its socket, its current job and its deadline (monotonic seconds)."""
+
+    def __init__(self, pid: int, handle: int, pipe: socket.socket) -> None:
+        self.pid, self._handle, self.pipe = pid, handle, pipe
+        self._frames = Frames()
+        self.job: int | None = None
+        self.deadline = 0.0
+        self.served = 0
+
+    @property
+    def alive(self) -> bool:
+        return not self._ends_within(0.0)
+
+    def send(self, index: int, job: Job, timeout_s: float) -> None:
+        self.pipe.sendall(pack(job))
+        self.job, self.deadline = index, time.monotonic() + timeout_s
+
+    def receive(self) -> list[Reply] | None:
+        """Messages that have come; None where the worker has closed its socket or talks nonsense."""
+        try:
+            data = self.pipe.recv(1 << 16)
+            return self._frames.feed(data) if data else None
+        except (ConnectionError, ValueError):
+            return None
+
+    def end(self) -> None:
+        """Kill, and wait until it is gone."""
+        self.pipe.close()
+        try:
+            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        else:
+            self._ends_within(_KILL_S)
+        os.close(self._handle)
+
+    def _ends_within(self, seconds: float) -> bool:
+        poll = select.poll()
+        poll.register(self._handle, select.POLLIN)
+        return bool(poll.poll(1000 * seconds))
+
+
 class Pool:
-    """Up to `workers` children, started when there is work for them."""
+    """Up to `workers` workers, forked when there is work for them."""
 
     def __init__(
         self,
@@ -90,14 +136,14 @@ class Pool:
         self._timeout_s = timeout_s
         self._arguments = (work, str(timeout_s), str(memory_mb))
         self._jobs_per_child = jobs_per_child
+        self._template: _Template | None = None
         self._children: list[_Child] = []
-        self._failed_starts = 0
         self.counts = {"jobs": 0, "timeouts": 0, "crashes": 0, "children": 0}
 
     def run(self, jobs: Sequence[Job]) -> list[Reply]:
-        """One reply a job, in order: the child's, or {"outcome": "unknown", "reason": "timeout" or "crash"}.
+        """One reply a job, in order: the worker's, or {"outcome": "unknown", "reason": "timeout" or "crash"}.
 
-        Raises `ChildFailed` where children cannot even be started.
+        Raises `ChildFailed` where workers cannot even be started.
         """
         replies: list[Reply | None] = [None] * len(jobs)
         queue = deque(range(len(jobs)))
@@ -107,43 +153,62 @@ class Pool:
                 self._hand_out(queue, jobs)
                 self._collect(replies)
         except BaseException:
-            self._drop([child for child in self._children if child.waiting])
+            self._drop([child for child in self._children if child.job is not None])
             raise
         self.counts["jobs"] += len(jobs)
         return [reply for reply in replies if reply is not None]
 
     def close(self) -> None:
-        """End and reap all children. Safe to call twice."""
+        """End and reap all processes. Safe to call twice."""
         self._drop(list(self._children))
+        if self._template is not None:
+            self._template.end()
+            self._template = None
 
     def _staff(self, queue: deque[int]) -> None:
-        """Replace dead and worn-out children, as many as there is work for."""
-        self._drop([c for c in self._children if c.process.poll() is not None and not c.waiting])
-        self._drop([c for c in self._children if c.served >= self._jobs_per_child and not c.waiting])
+        """Replace dead and worn-out workers, as many as there is work for."""
+        idle = [child for child in self._children if child.job is None]
+        self._drop([child for child in idle if child.served >= self._jobs_per_child or not child.alive])
         free = sum(child.job is None for child in self._children)
         for _ in range(min(self._workers - len(self._children), len(queue) - free)):
-            self._children.append(_Child(self._arguments))
+            self._children.append(self._forked())
             self.counts["children"] += 1
 
+    def _forked(self) -> _Child:
+        """A new worker; the template is started where there is none, and again where it has died."""
+        for _ in range(_MAX_FAILED_STARTS):
+            try:
+                if self._template is None:
+                    self._template = _Template(self._arguments)
+                    self._template.wait()
+                return self._template.fork()
+            except OSError as error:
+                said = self._template.end() if self._template is not None else ""
+                self._template, failure = None, said.strip().rpartition("\n")[2] or str(error)
+        raise ChildFailed(
+            f"the verifier's process does not start ({failure}). "
+            f"Try: {sys.executable} -m cures_core.rewards.child {' '.join(self._arguments)} < /dev/null"
+        )
+
     def _hand_out(self, queue: deque[int], jobs: Sequence[Job]) -> None:
-        for child in [child for child in self._children if not child.waiting]:
+        for child in [child for child in self._children if child.job is None]:
             if not queue:
                 return
             try:
                 child.send(queue[0], jobs[queue[0]], self._timeout_s)
-            except BrokenPipeError:  # it died idle: the job was never begun, another child takes it
+            except ConnectionError:  # it died idle: the job was never begun, another worker takes it
                 self._drop([child])
             else:
                 queue.popleft()
 
     def _collect(self, replies: list[Reply | None]) -> None:
         """Wait for the next answer or deadline."""
-        busy = [child for child in self._children if child.waiting]
+        busy = [child for child in self._children if child.job is not None]
         if not busy:
             return
         with selectors.DefaultSelector() as selector:
             for child in busy:
-                selector.register(child.process.stdout, selectors.EVENT_READ, child)  # type: ignore[arg-type]
+                selector.register(child.pipe, selectors.EVENT_READ, child)
             pause = max(0.0, min(child.deadline for child in busy) - time.monotonic())
             heard = [key.data for key, _ in selector.select(pause)]
         for child in heard:
@@ -157,9 +222,7 @@ class Pool:
                 self._lost(child, "timeout", replies)
 
     def _take(self, child: _Child, message: Reply, replies: list[Reply | None]) -> None:
-        if not child.ready:
-            child.ready, self._failed_starts = True, 0
-        elif child.job is not None:
+        if child.job is not None:
             replies[child.job] = message
             child.job = None
             child.served += 1
@@ -167,19 +230,10 @@ class Pool:
                 self._drop([child])
 
     def _lost(self, child: _Child, reason: str, replies: list[Reply | None]) -> None:
-        self._children.remove(child)
-        said = child.end()
-        if child.job is not None:
-            replies[child.job] = {"outcome": "unknown", "reason": reason}
-            self.counts["timeouts" if reason == "timeout" else "crashes"] += 1
-            return
-        self._failed_starts += 1
-        if self._failed_starts >= _MAX_FAILED_STARTS:
-            last_line = said.strip().rpartition("\n")[2] or f"{reason} within {STARTUP_S:g} s"
-            raise ChildFailed(
-                f"the math verifier's process does not start ({last_line}). "
-                f"Try: {sys.executable} -m cures_core.rewards.child math 2 512"
-            )
+        assert child.job is not None
+        replies[child.job] = {"outcome": "unknown", "reason": reason}
+        self.counts["timeouts" if reason == "timeout" else "crashes"] += 1
+        self._drop([child])
 
     def _drop(self, children: Sequence[_Child]) -> None:
         for child in children:

@@ -8,6 +8,9 @@ from typing import Any
 MAX_MESSAGE_BYTES = 1 << 16
 """Longest message, in bytes: fits an empty pipe, so sending to an idle process never blocks."""
 
+PID_BYTES = 8
+"""Length of the message that names a new worker's process."""
+
 
 def pack(message: dict[str, Any]) -> bytes:
     """One frame. Raises ValueError where the message is too long."""

@@ -13,7 +13,7 @@ from cures_core.rewards import make_verifier
 from cures_core.rewards.math import MathVerifier
 from cures_core.rewards.tidy import formulas, key, tidy
 from cures_core.terms import Outcome
-from tests.cures_core.rewards.processes import children, limited
+from tests.cures_core.rewards.processes import limited, workers
 from tests.cures_core.rewards.table import rows
 
 TOWER = r"\boxed{9^{9^{9^{9}}}}"
@@ -103,9 +103,9 @@ def test_workers_and_memory_reach_the_processes() -> None:
     pairs = [(rf"\boxed{{{n}+x}}", f"x+{n}") for n in range(1, 9)]
     with make_verifier(MathConfig(workers=2, memory_mb=300)) as verifier:
         assert isinstance(verifier, MathVerifier)
-        before = children()  # the shared verifier's
+        before = workers()  # the shared verifier's
         verifier.judge(pairs)
-        ours = [pid for pid in children() if pid not in before]
+        ours = [pid for pid in workers() if pid not in before]
         assert verifier.stats()["children"] == len(ours) == 2
         assert all(limited(pid, megabytes=300) for pid in ours)
 

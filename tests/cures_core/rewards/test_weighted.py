@@ -16,7 +16,7 @@ from cures_core.rewards.base import ManagedVerifier
 from cures_core.terms import FinishReason, Group, Outcome, Prompt, Request, Rollout, Verdict
 from cures_core.testing.verifier import HOSTILE, VerifierExam
 from cures_core.training.advantages import batch_samples
-from tests.cures_core.rewards.processes import children
+from tests.cures_core.rewards.processes import everything
 
 BOX = {"type": "box", "weight": 0.2}
 TAGS = {"type": "tags", "tags": ["think", "answer"], "weight": 0.1}
@@ -94,7 +94,7 @@ def test_a_pattern_is_searched_where_it_can_be_killed() -> None:
         hung, fine = verifier.judge([("a" * 60 + "b 7", "7"), ("Q 7", "7")])
     assert (hung.outcome, hung.reason, hung.reward) == (Outcome.UNKNOWN, "format rule 1: no decision", None)
     assert fine.reward == 1.5
-    assert children() == []
+    assert everything() == []
 
 
 def test_unknown_answers_are_paid_nothing_for_their_form() -> None:
