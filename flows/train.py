@@ -11,6 +11,7 @@ from flows.artifacts import progress_artifacts, publish_outcome
 from flows.logs import logging_progress
 from tasks.estimate_prior import estimate_prior
 from tasks.evaluate_checkpoint import evaluate_checkpoint
+from tasks.evaluation_shards import check_runner
 from tasks.prepare_policy import prepare_policy
 from tasks.promote import promote
 from tasks.report import report
@@ -30,6 +31,7 @@ def train(config: RunConfig) -> dict[str, Any]:
 
 def run_stages(config: RunConfig) -> dict[str, Any]:
     """The stages in their order, for this flow and those that prepare a configuration for it."""
+    check_runner(config.evaluation.sharding)
     with logging_progress(), progress_artifacts(config.steps_per_epoch), open_run(config) as run, tracking(run):
         data = validate_dataset(run)
         policy = prepare_policy(run)

@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from cures_core.jobs.evaluate import rows_file
-from cures_core.jobs.spec import Job
-from tasks.evaluation_cache import recall, remember, rows_key
-from tasks.prepare_policy import policy_folder
+from tasks.evaluation_cache import forget_parts, recall, remember, rows_key
+from tasks.evaluation_shards import Shards, evaluation_job, generate_in_shards
 from tasks.process import run_job
 from tasks.records import Record, RunRef
-from tasks.stage import Workspace, as_stage, files_of, run_stage
-from tasks.storage import open_store
+from tasks.stage import Workspace, as_stage, run_stage
 
 
 @as_stage("evaluate_checkpoint {k}")
@@ -26,7 +24,8 @@ def evaluate_checkpoint(run: RunRef, k: int, data: Record, policy: Record, state
     cfg = run.config
     inputs = {
         "evaluation": cfg.evaluation.model_dump(
-            mode="json", exclude={"when": True, "chunk_prompts": True, "suites": {"__all__": {"path"}}}
+            mode="json",
+            exclude={"when": True, "chunk_prompts": True, "sharding": True, "suites": {"__all__": {"path"}}},
         ),
         "suites": data.figures["suites"],
         "rollout": cfg.rollout.model_dump(mode="json"),
@@ -39,23 +38,14 @@ def evaluate_checkpoint(run: RunRef, k: int, data: Record, policy: Record, state
     keys = {suite.name: rows_key(suite, inputs, cfg.evaluation.seed) for suite in cfg.evaluation.suites}
 
     def work(space: Workspace) -> Mapping[str, Any]:
-        store = open_store(cfg.store)
-        job = Job(
-            name="evaluate",
-            config=cfg,
-            scratch=space.scratch,
-            out=space.out,
-            epoch=k,
-            policy=str(policy_folder(run, policy)),
-            policy_digest=policy.figures["digest"] if state is None else state.figures["weights_digest"],
-            checkpoint=None if state is None else files_of(store, state) / "checkpoint",
-            suites=files_of(store, data) / "suites",
-        )
-        reused = [name for name, key in keys.items() if recall(store, key, rows_file(space.scratch, name))]
-        run_job(job)
-        for name in keys:
-            if name not in reused:
-                remember(store, keys[name], rows_file(space.scratch, name))
+        reused = [name for name, key in keys.items() if recall(space.store, key, rows_file(space.scratch, name))]
+        missing = {name: key for name, key in keys.items() if name not in reused}
+        if missing and cfg.evaluation.sharding.shards > 1:
+            generate_in_shards(Shards(run, k, data, policy, state, missing), space)
+        run_job(evaluation_job(run, k, data, policy, state, space.scratch, space.out))
+        for name, key in missing.items():
+            remember(space.store, key, rows_file(space.scratch, name))
+            forget_parts(space.store, key)
         return {**json.loads((space.out / "figures.json").read_bytes()), "reused": reused}
 
     parents = [data, policy] if state is None else [data, policy, state]

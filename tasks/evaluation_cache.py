@@ -65,5 +65,15 @@ def remember(store: Store, key: str, path: Path) -> None:
     store.put_if_absent(_place(key), hashlib.sha256(rows).hexdigest().encode() + b"\n" + rows)
 
 
+def part_key(key: str, shard: int, shards: int) -> str:
+    """Key of the rows of one shard of a suite; gone when those of the whole suite are there."""
+    return f"parts/{key}/{shard}-of-{shards}"
+
+
+def forget_parts(store: Store, key: str) -> None:
+    """Remove the shards of a suite whose rows are kept as a whole."""
+    store.delete(_place(f"parts/{key}"))
+
+
 def _place(key: str) -> str:
     return f"evaluations/{key}"

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from cures_core import errors
-from cures_core.errors import ChildFailed, CuresError
+from cures_core.errors import ChildFailed, CuresError, Preempted
 from cures_core.files import write_atomic
 from cures_core.jobs.spec import Job
 from tasks.progress import emit
@@ -20,8 +21,8 @@ from tasks.progress import emit
 STOP_GRACE_S = 30.0
 
 
-def run_job(job: Job) -> None:
-    """Run `python -m cures_core.jobs` to its end, passing its events on.
+def run_job(job: Job, heard: Callable[[Mapping[str, Any]], None] = emit) -> None:
+    """Run `python -m cures_core.jobs` to its end, passing its events to `heard`.
 
     Raises the error the job reported, or `ChildFailed` (retryable) if a signal ended it. Whatever stops this function
     (Ctrl-C, cancellation, SIGTERM) first lets the job save its checkpoint: SIGTERM, 30 s, then SIGKILL.
@@ -31,7 +32,7 @@ def run_job(job: Job) -> None:
     write_atomic(spec, job.model_dump_json().encode())
     error.unlink(missing_ok=True)
     with log.open("ab") as log_file:
-        child = subprocess.Popen(
+        child = _jobs.start(
             [sys.executable, "-m", "cures_core.jobs", str(spec)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -40,17 +41,66 @@ def run_job(job: Job) -> None:
         )
     try:
         for line in child.stdout or ():
-            emit(json.loads(line))
+            heard(json.loads(line))
         code = child.wait()
     except BaseException:
         _stop(child)
         raise
     finally:
+        _jobs.ended(child)
         for pipe in (child.stdin, child.stdout):
             if pipe is not None:
                 pipe.close()
     if code != 0:
         raise _failure(job, code, error, log)
+
+
+class _Jobs:
+    """The jobs that threads of this process wait for."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self.stopping = False
+
+    def start(self, command: list[str], **how: Any) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self.stopping:
+                raise Preempted("asked to stop before the job began. Resume to go on from there")
+            child: subprocess.Popen[bytes] = subprocess.Popen(command, **how)
+            self._running.add(child)
+            return child
+
+    def ended(self, child: subprocess.Popen[bytes]) -> None:
+        with self._lock:
+            self._running.discard(child)
+
+    def stop(self) -> None:
+        with self._lock:
+            self.stopping = True
+            for child in self._running:
+                child.terminate()
+
+
+_jobs = _Jobs()
+
+
+def stop_jobs() -> None:
+    """Ask the jobs of all threads to save what they have and end, and refuse new ones until `allow_jobs`.
+
+    `run_job` then raises `Preempted` in those threads.
+    """
+    _jobs.stop()
+
+
+def jobs_stopping() -> bool:
+    """Has `stop_jobs` been called?"""
+    return _jobs.stopping
+
+
+def allow_jobs() -> None:
+    """The threads whose jobs were stopped have ended."""
+    _jobs.stopping = False
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:

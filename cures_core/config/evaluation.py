@@ -31,6 +31,25 @@ class EvaluatedSuite(SuiteConfig):
     """How this suite's completions are judged. None: as in training (`reward`)."""
 
 
+class Sharding(Strict):
+    """How the generation of an evaluation is spread over processes or machines. No figure depends on it."""
+
+    shards: int = Field(default=1, ge=1)
+    """Parts that the items are divided into. Each loads the policy in a process of its own."""
+    runner: Literal["threads", "ray"] = "threads"
+    """`threads`: all shards at once on this machine; `ray`: on a Ray cluster (extra `ray`)."""
+    ray_address: str | None = None
+    """Cluster, as in ray://head:10001. None: a Ray of its own on this machine, for the time of the evaluation."""
+    ray_gpus: float = Field(default=0.0, ge=0)
+    """GPUs that Ray keeps free for each shard."""
+
+    @model_validator(mode="after")
+    def _ray_settings_need_ray(self) -> Sharding:
+        if self.runner != "ray" and (self.ray_address is not None or self.ray_gpus):
+            raise ValueError('ray_address and ray_gpus need runner = "ray"')
+        return self
+
+
 class EvaluationConfig(Strict):
     """Scores before training, after it, and between where wanted."""
 
@@ -46,6 +65,8 @@ class EvaluationConfig(Strict):
     """Coverage of the intervals."""
     chunk_prompts: int = Field(default=64, ge=1)
     """Items per saved chunk: what a killed evaluation loses at most."""
+    sharding: Sharding = Sharding()
+    """How generation is spread over processes or machines."""
 
     @field_validator("suites")
     @classmethod

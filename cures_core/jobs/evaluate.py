@@ -46,7 +46,8 @@ Row = dict[str, Any]
 def run(job: Job, parent: Parent) -> None:
     """Write `items-<suite>.parquet`, `scores.json`, `examples.jsonl` and `figures.json` to `job.out`.
 
-    Figures: rollouts, tokens and completions without a verdict (greedy ones included), and avg@k by suite.
+    A shard writes the rows of its items, for `joined`, and nothing else. Figures: rollouts, tokens and completions
+    without a verdict (greedy ones included), and avg@k by suite.
     """
     if job.suites is None:
         raise ConfigError("an evaluation needs the folder of the suites")
@@ -57,6 +58,11 @@ def run(job: Job, parent: Parent) -> None:
     ]
     with ExitStack() as stack:
         evaluator = _Evaluator(job, parent, stack)
+        if job.shard is not None:
+            first, step = job.shard
+            for suite, prompts in suites:
+                evaluator.rows(suite, prompts.take(range(first, len(prompts), step)))
+            return
         results = [evaluator.evaluate(suite, prompts) for suite, prompts in suites]
     for result in results:
         write_items(result.items, job.out / f"items-{result.score.suite}.parquet")
@@ -99,6 +105,21 @@ def rows_file(scratch: Path, suite: str) -> Path:
     return scratch / "rows" / f"{suite}.json"
 
 
+def joined(parts: Sequence[Row]) -> Row:
+    """The rows of a suite from those of its shards, in order of their number. Raises `ConfigError` where they were made
+    on devices of different kinds: a score names one."""
+    if len(devices := {part["device"] for part in parts}) > 1:
+        raise ConfigError(f"shards of one evaluation ran on {' and '.join(sorted(devices))}; set device.type")
+    return {"device": parts[0]["device"], **{mode: _dealt([p[mode] for p in parts]) for mode in ("sampled", "greedy")}}
+
+
+def _dealt(parts: Sequence[list[Row]]) -> list[Row]:
+    rows = [Row()] * sum(map(len, parts))
+    for i, part in enumerate(parts):
+        rows[i :: len(parts)] = part
+    return rows
+
+
 class _Evaluator:
     """One policy and engine for all suites, made only if there is something to generate; all ends with `stack`."""
 
@@ -115,7 +136,8 @@ class _Evaluator:
         """One engine for all suites and modes: to start one may take minutes."""
         return self._stack.enter_context(closing(assemble_engine(self._policy, self._job.config.rollout)))
 
-    def _rows(self, suite: EvaluatedSuite, prompts: PromptSet) -> Row:
+    def rows(self, suite: EvaluatedSuite, prompts: PromptSet) -> Row:
+        """Counts of each prompt by mode, in order, and the device they were made on; found or generated."""
         path = rows_file(self._job.scratch, suite.name)
         if not path.exists():
             sampled = self._complete(suite, prompts, "sampled", suite.samples, suite.temperature)
@@ -129,7 +151,7 @@ class _Evaluator:
 
     def evaluate(self, suite: EvaluatedSuite, prompts: PromptSet) -> _Result:
         cfg = self._job.config
-        rows = self._rows(suite, prompts)
+        rows = self.rows(suite, prompts)
         sampled, greedy = rows["sampled"], rows["greedy"]
         items = _items(prompts, sampled, greedy)
         settings = comparison_settings(cfg, suite, prompts, rows["device"])

@@ -34,5 +34,7 @@ class Job(Strict):
     """Parquet file of the clean prompt set."""
     posterior: Path | None = None
     """Parquet file of the posterior to start from."""
+    shard: tuple[int, int] | None = None
+    """(i, n): generate for every n-th item from item i on, and score nothing (`evaluate` only)."""
     suites: Path | None = None
     """Folder with one Parquet file for each evaluation suite."""

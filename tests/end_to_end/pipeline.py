@@ -15,6 +15,8 @@ from cures_core.files import digest_file, digest_folder
 
 PROJECT = Path(__file__).resolve().parents[2]
 
+_FURTHER = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+
 PROFILE = """
 name = "tiny"
 seed = 3
@@ -79,7 +81,7 @@ def cures(*arguments: object, cwd: Path, env: dict[str, str] | None = None, time
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", *map(str, arguments)],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(PROJECT), **(env or {})},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT), *_FURTHER]), **(env or {})},
         capture_output=True,
         text=True,
         timeout=timeout,

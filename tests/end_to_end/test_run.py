@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +183,32 @@ def test_a_finished_run_is_watched_and_reported_as_its_report_says(done: tuple[P
     told = cures("report", summary["run"], "--out", "live.html", cwd=folder)
     assert told.code == 0, told.err
     assert (folder / "live.html").read_text() == Path(summary["report"]).read_text()
+
+
+@pytest.mark.parametrize("runner", ["threads", "ray"])
+def test_in_shards_the_figures_are_the_same_and_a_killed_shard_is_done_again(
+    runner: str, done: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    if runner == "ray" and find_spec("prefect_ray") is None:
+        pytest.skip("Ray is not installed: pip install 'cures[ray]'")
+    whole, summary = done
+    folder = tmp_path / "copy"
+    shutil.copytree(whole, folder)
+    for made in ("evaluations", "stages/evaluate_checkpoint", "artifacts/evaluate_checkpoint"):
+        shutil.rmtree(folder / ".cures" / made)
+    sharding = f'evaluation.sharding={{shards = 3, runner = "{runner}"}}'
+    faults = 'faults=["eval.chunk:0=kill"]'
+    again = cures("run", "--config", folder / "tiny.toml", "--set", sharding, "--set", faults, "--json", cwd=folder)
+    assert again.code == 0, again.err
+    assert again.summary["run"] == summary["run"]
+    assert [s["name"] for s in again.summary["stages"] if not s["cached"]] == [
+        "evaluate_checkpoint 0",
+        "evaluate_checkpoint 2",
+    ]
+    assert results(folder, summary["run"]) == results(whole, summary["run"])
+    assert (folder / ".cures" / "faults" / summary["run"] / "eval.chunk_0.kill").exists()
+    assert not list((folder / ".cures" / "evaluations").glob("parts/*"))
+    assert "shard 3/3" in again.err
 
 
 def test_a_second_process_is_refused_and_told_who_holds_the_run(done: tuple[Path, dict[str, Any]]) -> None:

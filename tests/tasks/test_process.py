@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cures_core.config.loading import load_config
-from cures_core.errors import ChildFailed, ConfigError, InjectedFault
+from cures_core.errors import ChildFailed, ConfigError, InjectedFault, Preempted
 from cures_core.faults import arm
 from cures_core.jobs.spec import Job
-from tasks.process import run_job
+from tasks.process import allow_jobs, run_job, stop_jobs
 from tasks.progress import listening
 from tests.end_to_end.pipeline import write_profile
 
@@ -49,3 +51,21 @@ def test_a_failed_job_is_the_error_it_was_and_can_go_on(
 def test_a_job_without_its_inputs_says_which(job: Job) -> None:
     with pytest.raises(ConfigError, match="the folder of the suites"):
         run_job(job.model_copy(update={"name": "evaluate"}))
+
+
+def test_jobs_of_other_threads_save_and_end_when_asked_and_none_begins_meanwhile(job: Job) -> None:
+    long = job.model_copy(update={"config": load_config(job.scratch.parent / "tiny.toml", ["policy.steps=100000"])})
+    asked = threading.Event()
+
+    def stop_once_at_work(_: Any) -> None:
+        if not asked.is_set():
+            asked.set()
+            stop_jobs()
+
+    try:
+        with ThreadPoolExecutor(1) as pool, pytest.raises(Preempted, match="saved"):
+            pool.submit(run_job, long, stop_once_at_work).result()
+        with pytest.raises(Preempted, match="before the job began"):
+            run_job(job)
+    finally:
+        allow_jobs()
