@@ -136,6 +136,27 @@ def verifier_command(
     _print(compare(items_of(files, items), workers), as_json)
 
 
+@app.command("agreement")
+def agreement_command(
+    files: Annotated[list[str], typer.Argument(help="Prompt sets whose gold answers are judged.")],
+    most: Annotated[int | None, typer.Option(min=2, help="Most gold answers. Default: all.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge the same completions with the `math` verifier and with math-verify, and list every difference."""
+    from cures_core.bench.agreement import compare
+
+    result = compare(files, most)
+    if as_json:
+        print(json.dumps(result))
+        return
+    differences = result.pop("differences")
+    _print(result, as_json)
+    for one in differences:
+        print(
+            f"{one['kind']}: gold {one['gold']!r}, answer {one['answer']!r}: {one['ours']} here, {one['theirs']} there"
+        )
+
+
 @app.command("throughput")
 def throughput_command(
     engine: Annotated[str, typer.Option(help="hf, vllm or vllm_server.")] = "hf",

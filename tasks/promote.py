@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cures_core.config.evaluation import EvaluationConfig, PromotionConfig
-from cures_core.errors import ConfigError, StoreUnavailable
+from cures_core.errors import ConfigError, CorruptArtifact, StoreUnavailable
 from cures_core.evaluation.promotion import Decision, decide
 from cures_core.faults import fault_point
 from tasks.comparison import paired, read_evaluation
@@ -91,6 +91,17 @@ def _compare(
     try:
         candidate = read_evaluation(store, after)
         pairs = paired(candidate, read_evaluation(store, rival), cfg)
-        return decide(gate, pairs, {name: one.score for name, one in candidate.items()})
+        scores = {name: one.score for name, one in candidate.items()}
+        return decide(gate, pairs, scores, _trained_on(store, after))
     except ConfigError as error:
         return Decision(promoted=False, reasons=(str(error),))
+
+
+def _trained_on(store: Store, evaluation: Record) -> Mapping[str, float]:
+    """Of each suite the share of items that the training set of this evaluation's run holds too."""
+    data = [parent for parent in evaluation.parents if parent.startswith("validate_dataset/")]
+    found = committed(store, *data[0].split("/")) if data else None
+    if found is None:
+        raise CorruptArtifact(f"{evaluation.id}: the record of its suites is gone; resume the run to make it again")
+    shares: Mapping[str, float] = found.figures["trained_on"]
+    return shares

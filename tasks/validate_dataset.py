@@ -20,7 +20,8 @@ from tasks.validation.golds import gold_checks
 def validate_dataset(run: RunRef) -> Record:
     """Files: prompts.parquet, suites/<name>.parquet and the lists of rows (`tasks.validation`).
 
-    Figures: digest (of the clean set), suites (digests), prompts, rejected, dropped, warnings by reason. Raises
+    Figures: digest (of the clean set), suites (digests), prompts, rejected, dropped, warnings by reason,
+    trained_on (share of each suite's items that the clean set holds). Raises
     `DataRejected` (exit code 3) with a table of reasons.
     """
     cfg = run.config
@@ -55,9 +56,13 @@ def validate_dataset(run: RunRef) -> Record:
             "rejected": prompts["rejected"],
             "dropped": prompts["dropped"],
             "reasons": prompts["reasons"],
+            "trained_on": {
+                name: summary["contamination"]["trained_on"][name] / max(1, suite["kept"])
+                for name, suite in summary["suites"].items()
+            },
         }
 
-    return run_stage(run, "validate_dataset", 1, inputs, [], work)
+    return run_stage(run, "validate_dataset", 2, inputs, [], work)
 
 
 def _settings(cfg: SuiteConfig | Any) -> dict[str, Any]:

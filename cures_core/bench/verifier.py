@@ -38,9 +38,14 @@ def items_of(paths: Sequence[str], num: int) -> list[Item]:
         turn, place = divmod(i, len(golds))
         gold = golds[place]
         said = golds[(place + 1 + turn) % len(golds)] if i % 3 == 2 else gold
-        form = _MODEL_LIKE[(i + turn) % len(_MODEL_LIKE)]
-        made.append((form.replace("{{", "{").replace("}}", "}").replace("{}", said), gold))
+        made.append((model_like(i + turn, said), gold))
     return made
+
+
+def model_like(i: int, answer: str) -> str:
+    """A completion that ends in `answer`, in the `i`-th of the forms that models write."""
+    form = _MODEL_LIKE[i % len(_MODEL_LIKE)]
+    return form.replace("{{", "{").replace("}}", "}").replace("{}", answer)
 
 
 def compare(items: Sequence[Item], workers: int) -> dict[str, Any]:

@@ -95,6 +95,9 @@ class PromotionConfig(Strict):
     interval must lie above minus this. For suites that need not gain, but must not suffer."""
     max_unknown_share: float = Field(default=1.0, ge=0, le=1)
     """Largest share of completions without a verdict, in each suite of the gate: above it the scores say too little."""
+    max_contaminated_share: float = Field(default=0.0, ge=0, le=1)
+    """Largest share of a suite's items that the candidate was trained on. There are none, unless
+    `data.contamination` is warn: then this says how many are too many."""
 
     @field_validator("margins")
     @classmethod

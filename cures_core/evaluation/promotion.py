@@ -21,14 +21,19 @@ class Decision(Strict):
 
 
 def decide(
-    cfg: PromotionConfig, pairs: Mapping[str, Paired], scores: Mapping[str, SuiteScore] | None = None
+    cfg: PromotionConfig,
+    pairs: Mapping[str, Paired],
+    scores: Mapping[str, SuiteScore] | None = None,
+    trained_on: Mapping[str, float] | None = None,
 ) -> Decision:
-    """Promote if all conditions of `cfg` hold; `pairs` and `scores` (the candidate's) are by suite name.
+    """Promote if all conditions of `cfg` hold. By suite name: `pairs`, `scores` (the candidate's), and `trained_on`,
+    the share of the items that the candidate was trained on.
 
     In each of `cfg.suites` the lower end of the paired gain's interval must be above `min_effect`: with an interval of
     95 % and no true gain, one suite alone is passed by chance in 2.5 % of all comparisons. In each of `cfg.margins` it
-    must be above minus the margin. A suite whose share of unknown verdicts exceeds `max_unknown_share` fails. Raises
-    `ConfigError` where one of the suites was not compared.
+    must be above minus the margin. A suite fails whose share of unknown verdicts exceeds `max_unknown_share`, or whose
+    share of items that were trained on exceeds `max_contaminated_share`. Raises `ConfigError` where one of the suites
+    was not compared.
     """
     for name in cfg.compared:
         if name not in pairs:
@@ -41,6 +46,10 @@ def decide(
         if share > cfg.max_unknown_share:
             limit = f"the limit is {100 * cfg.max_unknown_share:g} %"
             answers.append((False, f"{name}: {100 * share:.2g} % of its completions got no verdict, {limit}."))
+        seen = 0.0 if trained_on is None else trained_on.get(name, 0.0)
+        if seen > cfg.max_contaminated_share:
+            limit = f"the limit is {100 * cfg.max_contaminated_share:g} %"
+            answers.append((False, f"{name}: {100 * seen:.2g} % of its items are in the training set, {limit}."))
     return Decision(promoted=all(held for held, _ in answers), reasons=tuple(reason for _, reason in answers))
 
 

@@ -23,6 +23,10 @@ _TEXT_UNIT = re.compile(
 )
 _CONJUNCTION = re.compile(r"\b(?:and|or|if|for|to|not|mod|choose)\b")
 _WORD_UNIT = re.compile(r"(?:(?<=[\d}])|(?<=\\pi))\s+([A-Za-z]{2,}(?: [A-Za-z]+){0,3})$")
+_WORDY = re.compile(
+    r"[^\W\d_][^\W\d_'.,]*"
+    r"(?:(?:[ ,.']+|(?<=[^\W\d_]{2})-(?=[^\W\d_]{2}))[^\W\d_]+)*"  # a hyphen, not a minus: p - q is no text
+)
 _DECIMAL = re.compile(r"(?<![\d.])(\d{0,300})\.(\d{1,300})(?![\d.])")
 _COMMAND = re.compile(r"\\(?:begin|end)\{[a-zA-Z]+\}|\\\\|\\[A-Za-z]+")
 _LETTER = re.compile(rf"({_COMMAND.pattern})|([A-Z])")
@@ -96,7 +100,7 @@ def words(latex: str) -> str | None:
     if re.fullmatch(r"0\d:\d\d|\d{1,2}:00", latex):
         return latex.lstrip("0")
     stripped = " ".join(_TEXT.sub(r" \1 ", latex).split())
-    wordy = re.fullmatch(r"[^\W\d_][^\W\d_ '.,\-]*(?:[ \-,.']+[^\W\d_]+)*", stripped)
+    wordy = _WORDY.fullmatch(stripped)
     if wordy is None or (len(stripped) < 3 and stripped == latex):
         return None
     return re.sub(r"[ \-,.']+", " ", stripped).casefold()

@@ -120,12 +120,15 @@ def describe(loaded: Loaded) -> dict[str, Any]:
 def contamination_table(
     cfg: DataConfig, loaded: Loaded, matches: Sequence[tuple[int, Match]], suites: Sequence[str]
 ) -> dict[str, Any]:
-    """Matches by suite and kind, and the strongest ones with the line they stand on."""
+    """Matches by suite and kind, the strongest ones with the line they stand on, and by suite how many of its items are
+    trained on: none, unless the policy is to warn."""
     counts = Counter((match.suite, match.kind) for _, match in matches)
+    trained_on = {(match.suite, match.item) for _, match in matches if match.leak and cfg.contamination == "warn"}
     strongest = sorted(matches, key=lambda found: (KINDS.index(found[1].kind), -found[1].share_8, found[0]))
     return {
         "policy": cfg.contamination,
         "by_suite": {suite: {kind: counts[suite, kind] for kind in KINDS} for suite in sorted(suites)},
+        "trained_on": {suite: sum(suite == held for held, _ in trained_on) for suite in sorted(suites)},
         "matches": [
             {
                 "line": int(loaded.lines[i]),

@@ -122,6 +122,15 @@ def test_scores_without_verdicts_promote_nothing():
     assert decide(GATE, {"exam": pair()}, {"exam": score}).promoted
 
 
+def test_a_suite_that_was_trained_on_promotes_nothing():
+    refused = decide(GATE, {"exam": pair()}, trained_on={"exam": 0.03})
+    assert not refused.promoted
+    assert refused.reasons[1] == "exam: 3 % of its items are in the training set, the limit is 0 %."
+    lenient = GATE.model_copy(update={"max_contaminated_share": 0.03})
+    assert decide(lenient, {"exam": pair()}, trained_on={"exam": 0.03}).promoted
+    assert decide(GATE, {"exam": pair()}, trained_on={"other": 1.0}).promoted
+
+
 @pytest.mark.parametrize("bad", [{"margins": {"exam": 0.1}}, {"margins": {"guard": -0.1}}, {"max_unknown_share": 2}])
 def test_a_gate_that_contradicts_itself_is_refused(bad):
     with pytest.raises(ValueError, match=r"margin|max_unknown_share"):

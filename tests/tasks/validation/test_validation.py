@@ -60,6 +60,7 @@ def test_everything_is_written_and_accounted_for(data: DataConfig, suite: SuiteC
     table = summary["contamination"]["by_suite"]["exam"]
     assert table == {"exact": 0, "normalised": 1, "contained": 0, "ngram": 0, "near": 0}
     assert summary["contamination"]["matches"][0]["line"] == 41
+    assert summary["contamination"]["trained_on"] == {"exam": 0}
     assert summary["expectations"] == {"success": True, "failed_critical": 0}
     assert json.loads((out / "validation.json").read_bytes()) == summary
 
@@ -77,8 +78,10 @@ def test_the_same_input_gives_the_same_bytes(data: DataConfig, suite: SuiteConfi
 
 
 def test_contamination_policies(data: DataConfig, suite: SuiteConfig, tmp_path: Path) -> None:
-    kept = validate(data.model_copy(update={"contamination": "warn"}), [suite], tmp_path / "warn")["prompts"]
+    warned = validate(data.model_copy(update={"contamination": "warn"}), [suite], tmp_path / "warn")
+    kept = warned["prompts"]
     assert (kept["kept"], kept["reasons"]["eval_leak_kept"]) == (41, 1)
+    assert warned["contamination"]["trained_on"] == {"exam": 1}
     with pytest.raises(DataRejected, match=r"1 prompts are in an evaluation suite too.*\n.*train\.jsonl:41: exam"):
         validate(data.model_copy(update={"contamination": "reject"}), [suite], tmp_path / "reject")
     clean = validate(data.model_copy(update={"contamination": "reject"}), [], tmp_path / "none")
