@@ -17,7 +17,7 @@ from flows.runs_commands import StoreUrl
 
 Run = Annotated[str, typer.Argument(help="Run name, as `cures runs list` prints it.")]
 REFRESH_S = 5
-_OVER = ("completed", "failed", "stopped")
+_OVER = ("completed", "failed", "stopped", "died")
 
 
 def watch(
@@ -30,20 +30,27 @@ def watch(
     from rich.live import Live
 
     from tasks.live import live_report
+    from tasks.runs import started_config
     from tasks.storage import open_store
+    from tasks.storage.lease import Pulse
 
     opened, console = open_store(StoreConfig(url=store)), Console(highlight=False)
     shown = live_report(opened, run)
+    ttl_s = started_config(opened, run).store.lease_ttl_s
+    pulse = Pulse(opened, run, ttl_s)
     with Live(watch_text(shown), console=console, auto_refresh=False) as view:
         while shown.status not in _OVER:
             time.sleep(every)
             shown = live_report(opened, run)
+            if shown.status not in _OVER and pulse.stopped():
+                silent = f"no sign of life for {ttl_s:.0f} s; go on with: cures run --resume {run}"
+                shown = shown.model_copy(update={"status": "died", "trouble": silent})
             view.update(watch_text(shown), refresh=True)
 
 
 def watch_text(data: ReportData) -> str:
     """The run in lines."""
-    lines = [f"{data.run}: {data.status}"]
+    lines = [f"{data.run}: {data.status}" + (f" ({data.trouble})" if data.trouble else "")]
     lines += [f"  {f'{s.name} {s.label}'.strip()}: {s.seconds:.1f} s" for s in data.stages]
     if data.steps:
         last = data.steps[-1]

@@ -35,9 +35,11 @@ def live_report(store: Store, name: str) -> ReportData:
         snapshots=_in_order(found.get("snapshot_posterior", {})),
         decision=next(iter(found.get("promote", {}).values()), None),
     )
+    overview = run_overview(store, name)
     return shown.model_copy(
         update={
-            "status": run_overview(store, name)["status"],
+            "status": overview["status"],
+            "trouble": overview["error"],
             "steps": (*shown.steps, *unfinished_steps(run, len(shown.steps))),
         }
     )

@@ -20,7 +20,7 @@ from cures_core.prompts.lines import Snapshot
 from tasks.inputs import Inputs, is_elsewhere
 from tasks.records import Record, RunRef
 from tasks.storage import Store, open_store
-from tasks.storage.lease import Lease
+from tasks.storage.lease import Lease, holder_gone
 
 
 @contextmanager
@@ -164,8 +164,16 @@ def run_status(store: Store, name: str) -> dict[str, Any]:
 
 
 def run_overview(store: Store, name: str) -> dict[str, Any]:
-    """run, status, at (UTC), error, stages (how many were reached)."""
+    """run, status, at (UTC), error, stages (how many were reached).
+
+    A run whose process is known to have ended without a word has the status `died`.
+    """
     status = run_status(store, name)
+    if status["status"] == "running":
+        gone = holder_gone(store, name, started_config(store, name).store.lease_ttl_s)
+        if gone is not None:
+            error = f"its process is gone ({gone}); go on with: cures run --resume {name}"
+            status = {**status, "status": "died", "error": error}
     number = len(list(store.list(f"runs/{name}/stages")))
     fields = {key: status.get(key, "") for key in ("status", "at", "error")}
     return {"run": name, **fields, "stages": number}

@@ -28,7 +28,9 @@ def _respelled(gold: str, _: str) -> str:
 def _slip(gold: str, other: str) -> str:
     """One integer is off by one, or the sign where there is none."""
     slipped = _INTEGER.sub(lambda m: str(int(m[0]) + 1), gold, count=1)
-    return slipped if slipped != gold else f"-{gold}"
+    if slipped == gold:
+        return f"$-{gold[1:]}" if gold.startswith("$") else f"-{gold}"
+    return slipped
 
 
 _SAID: dict[str, Callable[[str, str], str]] = {
@@ -73,7 +75,7 @@ def compare(paths: Sequence[str], most: int | None = None) -> dict[str, Any]:
         for kind, say in _SAID.items()
         for said in (say(gold, golds[i - 1]),)
     ]
-    items += [("no box", gold, gold, f"We simplify.\nThe answer is ${gold}$.") for gold in golds]
+    items += [("no box", gold, gold, f"We simplify.\nThe answer is {_in_math(gold)}.") for gold in golds]
     with make_verifier(MathConfig(workers=2)) as verifier:
         verdicts = verifier.judge([(completion, gold) for _, gold, _, completion in items])
     theirs = [_theirs(completion, gold) for _, gold, _, completion in items]
@@ -91,6 +93,10 @@ def compare(paths: Sequence[str], most: int | None = None) -> dict[str, Any]:
         "by_kind": dict(sorted(Counter(f"{d.kind}: {d.ours} here, {d.theirs} there" for d in found).items())),
         "differences": [asdict(d) for d in found],
     }
+
+
+def _in_math(answer: str) -> str:
+    return answer if "$" in answer else f"${answer}$"
 
 
 def _theirs(completion: str, gold: str) -> bool:

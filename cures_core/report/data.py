@@ -168,6 +168,9 @@ class ReportData(Strict):
 
     run: str
     status: str = "unknown"
+    """As in `cures runs list`."""
+    trouble: str = ""
+    """Why the run ended, where it failed, was stopped or died."""
     started_at: str = ""
     """UTC, ISO 8601."""
     seconds: float = 0.0

@@ -125,21 +125,32 @@ def judge(gold: str, answer: str) -> dict[str, Any]:
 
 
 def _parse(latex: str) -> list[Any]:
-    """The parsed formula in a list, empty where it does not parse.
+    """The parsed formula in a list, empty where it does not parse as a whole, or has a derivative in it.
 
-    Only math-verify's LaTeX reader is used: its reader of plain expressions ends in sympy's `parse_expr`, an `eval`.
+    Without `first_match` a part that parses would pass for the whole: of E_{1} + \\frac{1}{2} only the fraction. With a
+    derivative, math-verify takes equations whose right sides differ by a factor for equal. Only its LaTeX reader is
+    used: the one of plain expressions ends in sympy's `parse_expr`, an `eval`.
     """
     from latex2sympy2_extended.latex2sympy2 import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse
+    from sympy import Derivative
 
     normalization = NormalizationConfig(
         basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all", equations=False
     )
-    reader = LatexExtractionConfig(boxed_match_priority=0, normalization_config=normalization)
-    found = parse(
-        f"\\boxed{{{latex}}}", [reader], fallback_mode="no_fallback", parsing_timeout=None, raise_on_error=True
+    reader = LatexExtractionConfig(
+        try_extract_without_anchor=False, boxed_match_priority=0, normalization_config=normalization
     )
-    return [item for item in found if not isinstance(item, str)]
+    found = parse(
+        f"\\boxed{{{latex}}}",
+        [reader],
+        fallback_mode="no_fallback",
+        extraction_mode="first_match",
+        parsing_timeout=None,
+        raise_on_error=True,
+    )
+    formulas = [item for item in found if not isinstance(item, str)]
+    return [] if any(item.has(Derivative) for item in formulas) else formulas
 
 
 def _confine(memory_mb: int) -> None:

@@ -23,6 +23,7 @@ _WORD = re.compile(r"[^\s${}\\]*")
 _PHRASE = re.compile(r"\banswer\b[\s*_]{0,4}(?:is\b|[:=])[\s*_]{0,4}:?", re.IGNORECASE)
 _PHRASE_END = re.compile(r"\n|\*\*|[.;!?](?=\s|$)|,\s|\s(?:because|since|so|as|which)\s")
 _IN_DOLLARS = r"((?:[^$\\]|\\.){1,1000})"
+_COMMA = re.compile(r"\s*(?:,\s*(?:and\b)?|and\b)\s*")
 _FORMULA = re.compile(rf"(?<!\\)\$\$?{_IN_DOLLARS}\$\$?|\\\(([^$]{{1,1000}}?)\\\)|\\\[([^$]{{1,1000}}?)\\\]", re.DOTALL)
 
 
@@ -87,7 +88,7 @@ def after_hashes(text: str) -> Extracted | None:
 
 
 def after_phrase(text: str) -> Extracted | None:
-    """What follows the last "answer is" or "answer:": a formula if one follows, else up to the end of the clause."""
+    """What follows the last "answer is" or "answer:": formulas, joined by commas, else up to the end of the clause."""
     mark = None
     for mark in _PHRASE.finditer(text):  # noqa: B007
         pass
@@ -95,7 +96,11 @@ def after_phrase(text: str) -> Extracted | None:
         return None
     rest = text[mark.end() :].lstrip(" \t\n*_:")
     if formula := _FORMULA.match(rest):
-        return Extracted(_inner(formula), "phrase")
+        parts = [_inner(formula)]
+        while (comma := _COMMA.match(rest, formula.end())) and (following := _FORMULA.match(rest, comma.end())):
+            parts.append(_inner(following))
+            formula = following
+        return Extracted(", ".join(parts), "phrase")
     return Extracted(_PHRASE_END.split(rest, maxsplit=1)[0].rstrip(" .*_"), "phrase")
 
 

@@ -126,6 +126,34 @@ def release(store: Store, name: str, token: int) -> None:
         return
 
 
+def holder_gone(store: Store, name: str, ttl_s: float) -> str | None:
+    """Who held the run when it ended without a word: its process, or "nobody"; None where it may live.
+
+    Certain only on the holder's machine; from elsewhere watch a `Pulse`.
+    """
+    _, held = parse(store, name)
+    if held is None:
+        return None
+    if held["holder"] is None:
+        return "nobody"
+    return str(held["holder"]) if _is_dead(held, this_process(), ttl_s, time.monotonic()) else None
+
+
+class Pulse:
+    """Watches a run's lease from any machine: no sign of life for its time to live means that the holder is gone."""
+
+    def __init__(self, store: Store, name: str, ttl_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store, self._name, self._ttl, self._clock = store, name, ttl_s, clock
+        self._seen, self._since = parse(store, name)[0], clock()
+
+    def stopped(self) -> bool:
+        """Look again."""
+        now = parse(self._store, self._name)[0]
+        if now != self._seen:
+            self._seen, self._since = now, self._clock()
+        return self._clock() - self._since > self._ttl
+
+
 def _take(
     store: Store, name: str, raw: bytes | None, held: dict[str, Any] | None, me: Holder, clock: float
 ) -> int | None:

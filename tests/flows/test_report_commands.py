@@ -7,12 +7,17 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+from cures_core.config.run import RunConfig
 from cures_core.errors import CorruptArtifact
+from cures_core.files import canonical_json
 from cures_core.report import ReportData
-from flows.report_commands import page_server, watch_text
+from flows.report_commands import page_server, watch, watch_text
+from tasks.storage.lease import Lease
+from tasks.storage.local import LocalStore
 
 
 def data(status: str = "running", **more: object) -> ReportData:
@@ -59,6 +64,27 @@ def test_trouble_with_the_store_is_told_and_the_next_look_succeeds() -> None:
         assert "demo-1" in read(url)
         with pytest.raises(urllib.error.HTTPError, match="404"):
             read(f"{url}/../secret")
+
+
+def test_a_run_that_died_says_so_and_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = RunConfig.model_validate(
+        {"data": {"path": "t"}, "rollout": {"max_new_tokens": 1}, "training": {"learning_rate": 1}}
+    )
+    store = LocalStore(tmp_path)
+    store.put("runs/demo-1/run.json", canonical_json({"config": config.model_dump(mode="json")}))
+    store.put("runs/demo-1/status.json", b'{"status":"running","at":"","error":""}')
+    Lease(store, "demo-1", 60).close()
+    watch("demo-1", str(tmp_path), 0.1)
+    assert "demo-1: died (its process is gone (nobody); go on with: cures run --resume demo-1)" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    held = Lease(store, "demo-1", 60)  # elsewhere, as far as anyone here can see: it gives no sign of life
+    monkeypatch.setattr("tasks.storage.lease.Pulse.stopped", lambda _: True)
+    watch("demo-1", str(tmp_path), 0.1)
+    held.close()
+    assert "no sign of life for 60 s" in " ".join(capsys.readouterr().out.split())
 
 
 def test_lines_tell_stages_the_last_step_and_scores() -> None:

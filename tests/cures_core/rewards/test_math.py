@@ -68,6 +68,15 @@ def test_tidy_drops_layout_only() -> None:
     assert key("( 3 , 4 )") == key("(3,4)")
 
 
+def test_a_part_that_parses_does_not_pass_for_the_whole(verifier: MathVerifier) -> None:
+    for gold, answer in (
+        (r"\frac{1}{3} E_{1}+\frac{2}{3} E_{2}", r"\frac{2}{3} E_{1}+\frac{2}{3} E_{2}"),
+        (r"\frac{dM}{dt}=2x", r"\frac{dM}{dt}=3x"),
+    ):
+        wrong, same = verifier.judge([(rf"\boxed{{{answer}}}", gold), (rf"\boxed{{{gold}}}", gold)])
+        assert (wrong.outcome, same.outcome) == (Outcome.UNKNOWN, Outcome.CORRECT)
+
+
 def test_repeated_comparisons_come_from_the_cache() -> None:
     with make_verifier(MathConfig(workers=1)) as verifier:
         assert isinstance(verifier, MathVerifier)

@@ -17,7 +17,7 @@ import pytest
 from cures_core.errors import CorruptArtifact, LeaseHeld, LeaseLost, StoreUnavailable
 from tasks.storage import LocalStore
 from tasks.storage.fencing import check_token, commit, lease_key, settle
-from tasks.storage.lease import Lease, acquire, release, this_process
+from tasks.storage.lease import Lease, Pulse, acquire, beat, holder_gone, release, this_process
 
 ROOT = Path(__file__).resolve().parents[3]
 OPERATIONS = range(6)  # read the lease, note the commit, write, read and clear the note, read to give the lease back
@@ -46,6 +46,29 @@ def run(store: LocalStore, label: str, ttl_s: float, deadline_s: float = 20) -> 
 def wait_until_stopped(process: subprocess.Popen[str]) -> None:
     _, status = os.waitpid(process.pid, os.WUNTRACED)
     assert os.WIFSTOPPED(status), "the worker ended before the operation it was to stop at"
+
+
+def test_a_holder_that_is_gone_is_known_on_its_machine_and_noticed_from_another(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert holder_gone(store, "run", 5) is None  # nobody has ever held it
+    lease = Lease(store, "run", 5)
+    assert holder_gone(store, "run", 5) is None
+    now = [0.0]
+    pulse = Pulse(store, "run", 5, lambda: now[0])
+    monkeypatch.setattr("tasks.storage.lease.process_start", lambda _: None)
+    assert holder_gone(store, "run", 5) == this_process().label
+    monkeypatch.setattr("tasks.storage.lease._machine", lambda: "another")
+    assert holder_gone(store, "run", 5) is None
+    now[0] = 4.0
+    assert not pulse.stopped()
+    beat(store, "run", lease.token)
+    now[0] = 8.0
+    assert not pulse.stopped()
+    now[0] = 13.1
+    assert pulse.stopped()
+    lease.close()
+    assert holder_gone(store, "run", 5) == "nobody"
 
 
 def test_the_token_grows_with_every_holder(store: LocalStore) -> None:
