@@ -40,6 +40,7 @@ ProblemColumn = Annotated[
 AnswerColumn = Annotated[str | None, typer.Option("--answer", help="Column of the gold answer.")]
 ProblemRule = Annotated[str, typer.Option(help="text, or chat: the last user message of a list of messages.")]
 AnswerRule = Annotated[str, typer.Option(help="field, gsm8k (after ####) or boxed (last \\boxed).")]
+Language = Annotated[str | None, typer.Option(help="Warn of problems in another language than this (en, de, ...).")]
 MaxRejectShare = Annotated[float, typer.Option(help="Largest share of rows that may be rejected.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -61,6 +62,7 @@ def validate_command(
     answer: AnswerColumn = None,
     problem_rule: ProblemRule = "text",
     answer_rule: AnswerRule = "field",
+    language: Language = None,
     max_reject_share: MaxRejectShare = 0.05,
     as_json: AsJson = False,
 ) -> None:
@@ -73,7 +75,7 @@ def validate_command(
         if config is not None:
             summary = _validate_profile(config, suites, folder)
         else:
-            data = _data(path, kind, columns, problem_rule, answer_rule, max_reject_share, contamination)
+            data = _data(path, kind, columns, problem_rule, answer_rule, language, max_reject_share, contamination)
             summary = validate(data.model_copy(update={"flags": flag_list}), suites, folder, locate=_inputs().local)
     if as_json:
         _print_json(summary)
@@ -96,6 +98,7 @@ def import_command(
     answer: AnswerColumn = None,
     problem_rule: ProblemRule = "text",
     answer_rule: AnswerRule = "field",
+    language: Language = None,
     max_reject_share: MaxRejectShare = 0.05,
     as_json: AsJson = False,
 ) -> None:
@@ -105,7 +108,7 @@ def import_command(
     if target.exists() and not force:
         raise ConfigError(f"{target}: exists; name another file, or replace it with --force")
     columns = ColumnsConfig(problem=problem, answer=answer)
-    cfg = _data(source, kind, columns, problem_rule, answer_rule, max_reject_share)
+    cfg = _data(source, kind, columns, problem_rule, answer_rule, language, max_reject_share)
     loaded = _loaded(cfg)
     if quarantine is not None:
         write_atomic(quarantine, b"".join(canonical_json(d.as_dict()) + b"\n" for d in loaded.quarantine))
@@ -129,11 +132,12 @@ def stats_command(
     answer: AnswerColumn = None,
     problem_rule: ProblemRule = "text",
     answer_rule: AnswerRule = "field",
+    language: Language = None,
     as_json: AsJson = False,
 ) -> None:
     """What a prompt set holds: rows by fate, reasons, lengths and labels."""
     columns = ColumnsConfig(problem=problem, answer=answer)
-    loaded = _loaded(_data(path, kind, columns, problem_rule, answer_rule))
+    loaded = _loaded(_data(path, kind, columns, problem_rule, answer_rule, language))
     kinds = answer_kinds(loaded.prompts.column("answer"))
     figures = describe(loaded) | {"characters": _lengths(loaded.prompts), "answers": kinds}
     if picture is not None:
@@ -185,6 +189,7 @@ def _data(
     columns: ColumnsConfig | None = None,
     problem_rule: str = "text",
     answer_rule: str = "field",
+    language: str | None = None,
     max_reject_share: float = 0.05,
     contamination: str = "drop",
 ) -> DataConfig:
@@ -194,6 +199,7 @@ def _data(
         "columns": columns or ColumnsConfig(),
         "problem_rule": problem_rule,
         "answer_rule": answer_rule,
+        "language": language,
         "max_reject_share": max_reject_share,
         "contamination": contamination,
     }

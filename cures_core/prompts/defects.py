@@ -177,6 +177,7 @@ REASONS: Mapping[str, Reason] = {
     "multi_part": Reason(
         _W, "asks for several answers in parts", "Split it, or check that the answer covers all parts."
     ),
+    "other_language": Reason(_W, "the problem is in another language", "Translate it, drop it, or change language."),
     # labels
     "bad_level": Reason(_W, "the level says nothing, left empty", "Fill it in, or leave it out."),
     "bad_label": Reason(

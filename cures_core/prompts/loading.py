@@ -23,6 +23,7 @@ from cures_core.prompts.columns import MISSING, pick
 from cures_core.prompts.defects import REASONS, Defect, Flaw, Severity, escaped
 from cures_core.prompts.duplicates import repeated_groups, same_ids, same_problems
 from cures_core.prompts.identity import content_id
+from cures_core.prompts.language import other_language, require_language
 from cures_core.prompts.lines import Snapshot
 from cures_core.prompts.promptset import COLUMNS, PromptSet
 from cures_core.prompts.reading import COLUMNAR, Row, format_of, open_rows
@@ -78,6 +79,8 @@ def load_prompts(
     """
     if cfg.max_problem_tokens is not None and count_tokens is None:
         raise ConfigError(f"{cfg.path}: max_problem_tokens needs a tokenizer, and this command has none; leave it out")
+    if cfg.language is not None:
+        require_language(cfg.language)
     if unknown := sorted(set(cfg.max_reason_share) - set(REASONS)):
         raise ConfigError(
             f"{cfg.path}: max_reason_share names {unknown[0]!r}; reasons are {', '.join(sorted(REASONS))}"
@@ -143,7 +146,7 @@ def reasons_table(loaded: Loaded) -> list[str]:
 
 
 def _asked(fields: Fields | None, cfg: PromptFile, gold: Gold | None, tokens: Tokens | None) -> list[Flaw]:
-    """What the caller's verifier and tokenizer say."""
+    """What takes more than a look at the text: the caller's verifier and tokenizer, and the language."""
     flaws: list[Flaw] = []
     if fields is None:
         return flaws
@@ -152,6 +155,8 @@ def _asked(fields: Fields | None, cfg: PromptFile, gold: Gold | None, tokens: To
     limit = cfg.max_problem_tokens
     if limit is not None and tokens is not None and (number := tokens(fields.problem)) > limit:
         flaws.append(("too_many_tokens", f"{number:,} tokens"))
+    if cfg.language is not None and (flaw := other_language(fields.problem, cfg.language)) is not None:
+        flaws.append(flaw)
     return flaws
 
 
