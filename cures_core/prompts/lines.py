@@ -95,19 +95,20 @@ def capped_lines(stream: ByteStream, cap: int) -> Iterator[tuple[bytes, bool]]:
 
     A line longer than `cap` bytes comes as its first `cap + 1`, the rest is skipped: memory stays below cap + 2 chunks.
     """
-    carry = b""
+    parts: list[bytes] = []  # of the line that the next chunk goes on with
+    size = 0
     while chunk := stream.read(CHUNK):
-        if len(carry) > cap:
-            end = chunk.find(b"\n")
-            if end < 0:
-                continue
-            chunk = chunk[end:]
-        lines = (carry + chunk).split(b"\n")
-        carry = lines.pop()[: cap + 1]
-        for line in lines:
-            yield (line if len(line) <= cap else line[: cap + 1]), True
-    if carry:
-        yield carry, False
+        first, *more = chunk.split(b"\n")
+        if size <= cap:
+            parts.append(first)
+        size += len(first)
+        if more:
+            yield b"".join(parts)[: cap + 1], True
+            for line in more[:-1]:
+                yield line[: cap + 1], True
+            parts, size = more[-1:], len(more[-1])
+    if size:
+        yield b"".join(parts)[: cap + 1], False
 
 
 def _stamps(path: Path) -> tuple[tuple[int, int, int], ...]:
