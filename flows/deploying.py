@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from cures_core.errors import ConfigError, EngineFailed
+from tasks.prefect_api import call
 
 POOL = "cures"
 HEARTBEAT_S = 30
+IMAGE_FOLDER = "/opt/cures"
 ZOMBIES = "cures: runs without a heartbeat have crashed"
 PoolType = Literal["process", "docker", "kubernetes"]
 
@@ -29,7 +29,8 @@ def deploy(
 ) -> None:
     """Create or update pool, deployments and automation; doing it again changes nothing.
 
-    Raises `ConfigError` where there is no prefect.yaml or Prefect refuses it, `EngineFailed` where no server answers.
+    Raises `ConfigError` where there is no prefect.yaml or Prefect refuses it, `EngineFailed` where no server answers,
+    `CuresError` with what the server refuses.
     """
     if not (project / "prefect.yaml").is_file():
         raise ConfigError(f"{project}: no prefect.yaml there; run this in a checkout of the project")
@@ -40,13 +41,22 @@ def deploy(
     of_type = ["--type", pool_type, "--base-job-template", str(template)]
     _prefect(project, env, "work-pool", "create", POOL, *of_type, "--overwrite")
     _prefect(project, env, "--no-prompt", "deploy", "--all")
+    if pool_type != "process":
+        _run_from_image(api_url)
     say("deployed the flows of prefect.yaml")
     watch_for_zombies(api_url)
 
 
+def _run_from_image(api_url: str) -> None:
+    """Containers find the project where the image has it, not where it lies on the machine that deploys."""
+    step = {"prefect.deployments.steps.set_working_directory": {"directory": IMAGE_FOLDER}}
+    for found in call(api_url, "/deployments/filter", {"work_pools": {"name": {"any_": [POOL]}}}):
+        call(api_url, f"/deployments/{found['id']}", {"pull_steps": [step]}, "PATCH")
+
+
 def watch_for_zombies(api_url: str) -> None:
     """Without this, a run whose machine died stays Running for ever, holds its slot, and cannot be retried."""
-    if _call(api_url, "/automations/filter", {"automations": {"name": {"any_": [ZOMBIES]}}}):
+    if call(api_url, "/automations/filter", {"automations": {"name": {"any_": [ZOMBIES]}}}):
         return
     ends = [f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")]
     trigger = {
@@ -64,7 +74,7 @@ def watch_for_zombies(api_url: str) -> None:
         "state": "CRASHED",
         "message": "no heartbeat: its process or machine is gone. Press Retry to go on from its last checkpoint",
     }
-    _call(api_url, "/automations/", {"name": ZOMBIES, "enabled": True, "trigger": trigger, "actions": [action]})
+    call(api_url, "/automations/", {"name": ZOMBIES, "enabled": True, "trigger": trigger, "actions": [action]})
 
 
 def answers(api_url: str) -> bool:
@@ -74,17 +84,6 @@ def answers(api_url: str) -> bool:
             return bool(answer.status == 200)
     except (ValueError, OSError):
         return False
-
-
-def _call(api_url: str, path: str, body: Mapping[str, Any]) -> Any:
-    request = urllib.request.Request(
-        f"{api_url}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read())
-    except urllib.error.HTTPError as error:
-        raise EngineFailed(f"{path}: the server answered {error.code}: {error.read()[:500].decode()}") from error
 
 
 def _prefect(project: Path, environment: Mapping[str, str], *arguments: str) -> None:

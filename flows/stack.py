@@ -55,6 +55,7 @@ class Stack:
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_LOCAL_STORAGE_PATH": str(home / "storage"),
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
+            "PREFECT_CLIENT_MAX_RETRIES": "8",  # a run waits 8 minutes for a server that is away
             "DO_NOT_TRACK": "1",
             **service_environment(self.folder),
         }

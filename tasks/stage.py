@@ -36,11 +36,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where a stage works: `scratch` survives a crash, `out` is what gets published."""
+    """Where a stage works: `scratch` survives a crash, `out` is what gets published, and below the prefix `unfinished`
+    of the store may lie what another machine should find if this one is lost."""
 
     scratch: Path
     out: Path
     store: Store
+    unfinished: str
 
 
 P = ParamSpec("P")
@@ -119,7 +121,7 @@ def run_stage(
     started = time.monotonic()
     fault_point("stage.start", name.replace(" ", "-"))
     place = scratch_root(run) / stage / key
-    space = Workspace(place / "scratch", place / "out", store)
+    space = Workspace(place / "scratch", place / "out", store, f"unfinished/{stage}/{key}")
     shutil.rmtree(space.out, ignore_errors=True)
     space.out.mkdir(parents=True)
     space.scratch.mkdir(parents=True, exist_ok=True)
@@ -135,6 +137,7 @@ def run_stage(
         created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     )
     record = record or _commit(store, run, made, space, name.replace(" ", "-"))
+    store.delete(space.unfinished)
     shutil.rmtree(place, ignore_errors=True)
     note_stage(store, run, label, record, cached=False)
     emit({"event": "stage", "stage": name, "status": "done", "seconds": record.seconds, "figures": figures})

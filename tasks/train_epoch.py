@@ -14,6 +14,7 @@ from tasks.process import run_job
 from tasks.records import Record, RunRef
 from tasks.stage import Workspace, as_stage, files_of, run_stage
 from tasks.storage import open_store
+from tasks.unfinished import checkpoints_in_store
 
 
 @as_stage("train_epoch {k}")
@@ -53,7 +54,8 @@ def train_epoch(run: RunRef, k: int, data: Record, policy: Record, state: Record
             prompts=files_of(store, data) / "prompts.parquet",
             posterior=before / "posterior.parquet",
         )
-        run_job(job)
+        with checkpoints_in_store(store, space.unfinished, f"{run.name}-{run.token}", space.scratch):
+            run_job(job)
         checkpoint = space.out / "checkpoint"
         return {
             "checkpoint_digest": digest_file(checkpoint / MANIFEST),

@@ -101,7 +101,7 @@ class _Session:
             "step", epoch=self._job.epoch, seconds=seconds, last_step=self.last_step, metrics=dict(metrics)
         )
         fault_point("train.step", str(progress.step))
-        if progress.step < self.last_step:
+        if stopping and progress.step < self.last_step:  # asked later than that: the next step is saved
             self._parent.stop_if_asked(f"step {progress.step}")
 
     def checkpoint(self) -> Checkpoint:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import os
 import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from cures_core.errors import ConfigError, CuresError, StoreUnavailable
+from cures_core.errors import ConfigError, CuresError
+from tasks.prefect_api import call
 
 EVENT = "prompts.dataset.changed"
 DEPLOYMENT = "retrain-on-data-change"
@@ -34,7 +32,7 @@ def announce(api_url: str, key: str, data_path: str, start_from: str) -> None:
         "related": [],
         "payload": {"key": key, "data_path": data_path, "start_from": start_from},
     }
-    _call(api_url, "/events", [event])
+    call(api_url, "/events", [event])
 
 
 def wait_for_run(api_url: str, key: str, seconds: float) -> Mapping[str, Any]:
@@ -53,7 +51,7 @@ def wait_for_run(api_url: str, key: str, seconds: float) -> Mapping[str, Any]:
 def runs_of(api_url: str, key: str) -> list[dict[str, Any]]:
     """Flow runs of the deployment that carry the key, the latest first."""
     body = {"deployments": {"name": {"any_": [DEPLOYMENT]}}, "limit": 200, "sort": "EXPECTED_START_TIME_DESC"}
-    return [run for run in _call(api_url, "/flow_runs/filter", body) if run["parameters"].get("key") == key]
+    return [run for run in call(api_url, "/flow_runs/filter", body) if run["parameters"].get("key") == key]
 
 
 def api_url() -> str:
@@ -62,18 +60,3 @@ def api_url() -> str:
     if not url:
         raise ConfigError("PREFECT_API_URL is not set: name the server, as in http://127.0.0.1:4200/api")
     return url.rstrip("/")
-
-
-def _call(api_url: str, path: str, body: Any) -> Any:
-    headers = {"Content-Type": "application/json"}
-    if token := os.environ.get("PREFECT_API_KEY"):
-        headers["Authorization"] = f"Bearer {token}"
-    request = urllib.request.Request(f"{api_url}{path}", json.dumps(body).encode(), headers)
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            data = answer.read()
-    except urllib.error.HTTPError as error:
-        raise CuresError(f"{api_url}{path}: answered {error.code}: {error.read()[:300].decode()}") from error
-    except OSError as error:
-        raise StoreUnavailable(f"{api_url}: does not answer ({error}). Try again when the server is up") from error
-    return json.loads(data) if data else None

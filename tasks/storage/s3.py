@@ -47,6 +47,7 @@ class S3Store:
         names.sort(key=lambda name: not name.endswith(f"/{MANIFEST}"))
         for name in [*names, prefix]:
             self._s3.call("delete_object", name)
+        self._cache.delete(prefix)
 
     def list(self, prefix: str) -> Iterator[str]:
         yield from sorted(self._s3.sizes(check_key(prefix)))

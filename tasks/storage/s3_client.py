@@ -17,6 +17,8 @@ from tasks.storage.masking import masked
 T = TypeVar("T")
 
 CONNECT_S, READ_S = 3.0, 30.0
+OUTAGE_S = 900.0
+_answered: set[str | None] = set()
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 _STALE_UPLOAD_S = 86_400.0
 _PASSING = {408, 409, 429, 500, 502, 503, 504}
@@ -39,7 +41,11 @@ class AnswerError(Exception):
 
 
 class S3:
-    """A bucket and a prefix in it. All requests go through `call`."""
+    """A bucket and a prefix in it. All requests go through `attempt`.
+
+    A request that may pass is repeated for `deadline_s`; for `OUTAGE_S` if its server has answered this process before,
+    so that a wrong address is told soon, and an outage of minutes costs a run nothing but time.
+    """
 
     def __init__(self, url: str, endpoint_url: str | None = None, deadline_s: float = 60.0) -> None:
         self.bucket, self.prefix = split_url(url)
@@ -150,10 +156,12 @@ class S3:
         from botocore import exceptions as boto
 
         passing = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError, boto.FlexibleChecksumError)
-        deadline, tries = time.monotonic() + self._deadline_s, 0
+        started, tries = time.monotonic(), 0
         while True:
             try:
-                return request()
+                answer = request()
+                _answered.add(self.endpoint_url)
+                return answer
             except boto.NoCredentialsError as error:
                 remedy = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
                 raise ConfigError(f"{self.url(key)}: no credentials. {remedy}") from error
@@ -165,7 +173,8 @@ class S3:
             except boto.BotoCoreError as error:
                 raise ConfigError(masked(f"{self.url(key)}: {error}")) from error
             tries += 1
-            if time.monotonic() + self._pause(tries) > deadline:
+            patience = max(self._deadline_s, OUTAGE_S) if self.endpoint_url in _answered else self._deadline_s
+            if time.monotonic() + self._pause(tries) > started + patience:
                 raise StoreUnavailable(
                     masked(f"{self.url(key)}: no success in {tries} attempts, the last one ended with: {failure}. ")
                     + "Retry when the server answers again; nothing committed is lost"
@@ -176,6 +185,8 @@ class S3:
         """Return only where another attempt may succeed."""
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         code = str(error.response.get("Error", {}).get("Code", ""))
+        if status < 500:
+            _answered.add(self.endpoint_url)
         if status in _REFUSED or code in _REFUSED_CODES:
             raise ConfigError(
                 masked(f"{self.url(key)}: refused to {self._principal()}: {error}. ")

@@ -89,8 +89,33 @@ def browser_page(width: int = 1280, height: int = 900) -> Iterator[Any]:
         browser.close()
 
 
+def open_run_page(page: Any, stack: Stack, run: str, shown: str) -> None:
+    """The run's page in the UI, once it shows the text `shown`."""
+    page.goto(f"{stack.ui_url}/runs/flow-run/{run}")
+    page.get_by_text(shown, exact=True).first.wait_for(timeout=30_000)
+
+
 def press_retry(page: Any, stack: Stack, run: str) -> None:
     """What a person does after a failure: open the run, press Retry, confirm."""
     page.goto(f"{stack.ui_url}/runs/flow-run/{run}")
     page.get_by_role("button", name="Retry").first.click(timeout=30_000)
     page.get_by_role("dialog").get_by_role("button", name="Retry").click(timeout=10_000)
+
+
+def press_cancel(page: Any, stack: Stack, run: str) -> None:
+    """What a person does to stop a run: open it, press Cancel, confirm."""
+    page.goto(f"{stack.ui_url}/runs/flow-run/{run}")
+    page.get_by_role("button", name="Cancel").first.click(timeout=30_000)
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").last.click(timeout=10_000)
+
+
+def take_picture(page: Any, path: Path) -> None:
+    """The visible part of the page as a small PNG of 64 colours."""
+    import io
+
+    from PIL import Image
+
+    page.wait_for_timeout(1500)  # its lists fill in one after the other
+    image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)

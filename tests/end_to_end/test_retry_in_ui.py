@@ -1,107 +1,187 @@
-"""A deployed run fails, a person presses Retry in the Prefect UI, and it ends as if nothing had happened."""
+"""A deployed run is broken off in epoch 2, a person presses Retry in the Prefect UI, and it ends as if undisturbed.
+
+The pictures of docs/operations.md are taken on the way: CURES_PICTURES=docs/images keeps them there.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
 import tomllib
 import urllib.error
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flows.processes import process_id
 from flows.stack import Stack, start
 from tests.end_to_end.pipeline import PROFILE, PROJECT, cures, results, write_profile
-from tests.end_to_end.stack import browser_page, call, ended, press_retry, running_stack, task_states, trigger, wait_for
+from tests.end_to_end.processes import kill_tree, parent_of, wait_for_pause, wait_for_sigterm, wait_until_gone
+from tests.end_to_end.stack import (
+    browser_page,
+    call,
+    ended,
+    open_run_page,
+    press_cancel,
+    press_retry,
+    running_stack,
+    take_picture,
+    task_states,
+    trigger,
+    wait_for,
+)
 
 pytestmark = pytest.mark.end_to_end
 
-
-def config(folder: Path, **changes: Any) -> dict[str, Any]:
-    """The tiny profile with its store in `folder`."""
-    return {**tomllib.loads(PROFILE), "store": {"url": str(folder / ".cures")}, **changes}
+DONE_BEFORE = {"validate_dataset", "prepare_policy", "estimate_prior", "train_epoch 1", "snapshot_posterior 1"}
+SIZES = {"steps_per_epoch": 10, "checkpoint_every": 5}  # 20 steps; 11..20 are epoch 2
 
 
-def test_retry_after_an_exception_goes_on_where_it_failed(tmp_path: Path) -> None:
-    calm, troubled = tmp_path / "calm", tmp_path / "troubled"
-    calm.mkdir()
-    undisturbed = cures("run", "--config", write_profile(calm), "--json", cwd=calm)
-    assert undisturbed.code == 0, undisturbed.err
-    run_name = undisturbed.summary["run"]
-    with running_stack(tmp_path / "stack") as stack, browser_page() as page:
-        run = trigger(stack, "train", config(troubled, faults=["train.step:6=raise"]))
-        failed = wait_for(stack, run, ended)
-        assert failed["state_type"] == "FAILED", failed["state"]
-        assert "fault injected at train.step:6" in failed["state"]["message"]
-        press_retry(page, stack, run)
-        done = wait_for(stack, run, lambda r: r["run_count"] > 1 and ended(r))
+@dataclass(frozen=True)
+class Desk:
+    """What an operator has before them, and what an undisturbed run has made."""
+
+    stack: Stack
+    page: Any
+    run: str
+    digests: dict[str, str]
+    pictures: Path
+
+    def submit(self, folder: Path, *faults: str) -> str:
+        """A run of the deployment `train` with its store in `folder`; returns the flow run's id."""
+        store = {"url": str(folder / ".cures")}
+        return trigger(self.stack, "train", {**tomllib.loads(PROFILE), **SIZES, "store": store, "faults": faults})
+
+    def retry(self, run: str, state: str, picture: str) -> dict[str, str]:
+        """See it in `state`, press Retry, wait for its end; returns the states of its tasks."""
+        open_run_page(self.page, self.stack, run, state)
+        take_picture(self.page, self.pictures / f"{picture}.png")
+        time.sleep(6)  # a worker that has lost a run reports that twice
+        press_retry(self.page, self.stack, run)
+        done = wait_for(self.stack, run, lambda r: r["run_count"] > 1 and ended(r))
         assert done["state_type"] == "COMPLETED", done["state"]
-        states = task_states(stack, run)
-        assert {name for name, state in states.items() if state == "Cached"} >= {
-            "validate_dataset",
-            "prepare_policy",
-            "estimate_prior",
-            "train_epoch 1",
-        }
+        open_run_page(self.page, self.stack, run, "Completed")
+        self.page.get_by_role("tab", name="Task Runs").click()
+        take_picture(self.page, self.pictures / f"{picture}-retried.png")
+        return task_states(self.stack, run)
+
+    def check(self, folder: Path, states: dict[str, str]) -> None:
+        """Finished stages are cached, the broken one went on, and every byte is that of the undisturbed run."""
+        assert {name for name, state in states.items() if state == "Cached"} >= DONE_BEFORE, states
         assert states["train_epoch 2"] == "Completed"
-    assert results(troubled, run_name) == results(calm, run_name)
+        assert results(folder, self.run) == self.digests
 
 
-def test_killed_with_its_worker_a_run_is_found_dead_and_retried(tmp_path: Path) -> None:
-    troubled = tmp_path / "troubled"
-    with running_stack(tmp_path / "stack") as stack, browser_page() as page:
-        run = trigger(stack, "train", config(troubled, steps_per_epoch=4000, epochs=1))
-        deadline = time.monotonic() + 180
-        while not list(troubled.glob(".cures/scratch/train_epoch/*/scratch/step-*")):
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
-        worker = json.loads((stack.folder / "worker.json").read_bytes())["pid"]
-        kill_tree(worker)
-        crashed = wait_for(stack, run, ended)
-        assert crashed["state_type"] == "CRASHED"
-        assert "no heartbeat" in crashed["state"]["message"]
-        start(stack, PROJECT, print)  # a new worker, as an operator would
-        press_retry(page, stack, run)
-        wait_for(stack, run, lambda r: r["run_count"] > 1 and r["state_type"] == "RUNNING")
-        states = wait_until_training_goes_on(stack, run)
-        assert states["prepare_policy"] == "Cached"
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    calm = tmp_path_factory.mktemp("calm")
+    sizes = [word for name, value in SIZES.items() for word in ("--set", f"{name}={value}")]
+    undisturbed = cures("run", "--config", write_profile(calm), *sizes, "--json", cwd=calm)
+    assert undisturbed.code == 0, undisturbed.err
+    run = undisturbed.summary["run"]
+    folder = tmp_path_factory.mktemp("stack")
+    pictures = Path(os.environ.get("CURES_PICTURES", folder / "pictures")).absolute()
+    with running_stack(folder) as stack, browser_page() as page:
+        yield Desk(stack, page, run, results(calm, run), pictures)
 
 
-def kill_tree(pid: int) -> None:
-    """SIGKILL to a process and everything below it, as a power cut would."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    os.kill(pid, signal.SIGKILL)
-    for child in children:
-        kill_tree(int(child))
+def test_an_exception(desk: Desk, tmp_path: Path) -> None:
+    run = desk.submit(tmp_path, "train.step:13=raise")
+    failed = wait_for(desk.stack, run, ended)
+    assert failed["state_type"] == "FAILED", failed["state"]
+    assert "fault injected at train.step:13" in failed["state"]["message"]
+    desk.check(tmp_path, desk.retry(run, "Failed", "exception"))
 
 
-def wait_until_training_goes_on(stack: Stack, run: str) -> dict[str, str]:
-    deadline = time.monotonic() + 120
-    while True:
-        states = task_states(stack, run)
-        if states.get("train_epoch 1") == "Running" and states.get("estimate_prior") == "Cached":
-            return states
-        assert time.monotonic() < deadline, states
+def test_the_epochs_process_killed_more_often_than_it_is_retried(desk: Desk, tmp_path: Path) -> None:
+    points = ("train.step:12", "train.step:13", "train.step:16")
+    run = desk.submit(tmp_path, *(f"{point}=pause" for point in points))
+    for point in points:
+        os.kill(wait_for_pause(tmp_path / ".cures", point), signal.SIGKILL)
+    failed = wait_for(desk.stack, run, ended)
+    assert failed["state_type"] == "FAILED", failed["state"]
+    assert "ended by SIGKILL" in failed["state"]["message"]
+    desk.check(tmp_path, desk.retry(run, "Failed", "epoch-killed"))
+
+
+def test_flow_and_worker_killed(desk: Desk, tmp_path: Path) -> None:
+    run = desk.submit(tmp_path, "train.step:16=pause")
+    wait_for_pause(tmp_path / ".cures", "train.step:16")
+    worker = process_id(desk.stack.folder, "worker")
+    assert worker is not None
+    kill_tree(worker)
+    crashed = wait_for(desk.stack, run, ended)
+    assert crashed["state_type"] == "CRASHED"
+    assert "no heartbeat" in crashed["state"]["message"]
+    start(desk.stack, PROJECT, print)  # a new worker, as an operator would
+    desk.check(tmp_path, desk.retry(run, "Crashed", "worker-killed"))
+
+
+def test_the_server_is_gone_while_the_epoch_goes_on_and_fails(desk: Desk, tmp_path: Path) -> None:
+    run = desk.submit(tmp_path, "train.step:13=pause", "train.step:17=raise")
+    job = wait_for_pause(tmp_path / ".cures", "train.step:13")
+    server = process_id(desk.stack.folder, "server")
+    assert server is not None
+    os.killpg(server, signal.SIGKILL)
+    os.kill(job, signal.SIGCONT)
+    wait_until_gone(job)  # it trains on without a server, up to its fault
+    start(desk.stack, PROJECT, print)
+    failed = wait_for(desk.stack, run, ended)
+    assert failed["state_type"] == "FAILED", failed["state"]
+    assert "fault injected at train.step:17" in failed["state"]["message"]
+    desk.check(tmp_path, desk.retry(run, "Failed", "server-restarted"))
+
+
+def test_cancel(desk: Desk, tmp_path: Path) -> None:
+    run = desk.submit(tmp_path, "train.step:13=pause")
+    job = wait_for_pause(tmp_path / ".cures", "train.step:13")
+    press_cancel(desk.page, desk.stack, run)
+    wait_for_sigterm(job)
+    os.kill(job, signal.SIGCONT)
+    cancelled = wait_for(desk.stack, run, ended)
+    assert cancelled["state_type"] == "CANCELLED"
+    wait_until_gone(job)
+    assert saved_steps(tmp_path) == [14]  # the step that was going on
+    desk.check(tmp_path, desk.retry(run, "Cancelled", "cancelled"))
+
+
+def test_sigterm_twice(desk: Desk, tmp_path: Path) -> None:
+    run = desk.submit(tmp_path, "train.step:13=pause")
+    job = wait_for_pause(tmp_path / ".cures", "train.step:13")
+    flow = parent_of(job)
+    os.kill(flow, signal.SIGTERM)  # a spot machine is taken away
+    wait_for_sigterm(job)
+    os.kill(flow, signal.SIGTERM)  # asking again does no harm
+    os.kill(job, signal.SIGCONT)
+    crashed = wait_for(desk.stack, run, ended)
+    assert crashed["state_type"] == "CRASHED", crashed["state"]
+    wait_until_gone(job)
+    assert saved_steps(tmp_path) == [14]
+    desk.check(tmp_path, desk.retry(run, "Crashed", "sigterm"))
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """Steps of the unfinished epoch that can be gone on from."""
+    return sorted(int(p.name.split("-")[1]) for p in folder.glob(".cures/scratch/train_epoch/*/scratch/step-*"))
+
+
+def test_the_schedule_makes_runs_and_the_form_rejects_bad_values(desk: Desk) -> None:
+    nightly = {"deployments": {"name": {"any_": ["train-nightly"]}}}
+    scheduled = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+    deadline = time.monotonic() + 90
+    while not (runs := call(desk.stack, "/flow_runs/filter", {**nightly, **scheduled})):
+        assert time.monotonic() < deadline
         time.sleep(1)
-
-
-def test_the_schedule_makes_runs_and_the_form_rejects_bad_values(tmp_path: Path) -> None:
-    with running_stack(tmp_path / "stack") as stack, browser_page() as page:
-        nightly = {"deployments": {"name": {"any_": ["train-nightly"]}}}
-        scheduled = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
-        deadline = time.monotonic() + 90
-        while not (runs := call(stack, "/flow_runs/filter", {**nightly, **scheduled})):
-            assert time.monotonic() < deadline
-            time.sleep(1)
-        assert all(run["expected_start_time"].endswith(("02:00:00Z", "02:00:00+00:00")) for run in runs)
-        found = call(stack, "/deployments/name/train/train")
-        with pytest.raises(urllib.error.HTTPError) as refused:
-            trigger(stack, "train", config(tmp_path, seed=-1))
-        assert refused.value.code == 409
-        assert "-1 is less than the minimum" in refused.value.read().decode()
-        page.goto(f"{stack.ui_url}/deployments/deployment/{found['id']}/run")
-        page.get_by_text("Steps Per Epoch").first.wait_for(timeout=30_000)
-        assert page.get_by_text("Optimizer steps of an epoch.").count() >= 1
+    assert all(run["expected_start_time"].endswith(("02:00:00Z", "02:00:00+00:00")) for run in runs)
+    found = call(desk.stack, "/deployments/name/train/train")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        trigger(desk.stack, "train", {**tomllib.loads(PROFILE), "seed": -1})
+    assert refused.value.code == 409
+    assert "-1 is less than the minimum" in refused.value.read().decode()
+    desk.page.goto(f"{desk.stack.ui_url}/deployments/deployment/{found['id']}/run")
+    desk.page.get_by_text("Steps Per Epoch").first.wait_for(timeout=30_000)
+    assert desk.page.get_by_text("Optimizer steps of an epoch.").count() >= 1

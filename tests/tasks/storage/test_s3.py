@@ -251,3 +251,25 @@ def test_leases_and_commits_hold_on_s3(tmp_path: Path, moto_url: str, place: str
         commit(store, "run", 1, "late", b"1")
     assert store.get("late") is None
     second.close()
+
+
+def test_a_server_that_has_answered_is_waited_for_longer_than_a_stranger(
+    tmp_path: Path, moto_url: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away_until = 0.0
+    with FaultyServer(
+        moto_url, lambda *_: (503, "ServiceUnavailable") if time.monotonic() < away_until else None
+    ) as server:
+        store = S3Store(place, tmp_path, server.url, deadline_s=0.2)
+        away_until = time.monotonic() + 1
+        with pytest.raises(StoreUnavailable):
+            store.put("k", b"1")
+        away_until = 0.0
+        assert store.get("k") is None  # that, too, is an answer
+        away_until = time.monotonic() + 1
+        store.put("k", b"1")
+        assert time.monotonic() >= away_until
+        monkeypatch.setattr(client_module, "OUTAGE_S", 0.5)
+        away_until = time.monotonic() + 60
+        with pytest.raises(StoreUnavailable, match="nothing committed is lost"):
+            store.put("k", b"2")

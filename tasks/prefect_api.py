@@ -1,0 +1,32 @@
+"""Plain requests to a Prefect server, for the few things that its client does not do."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.error
+import urllib.request
+from typing import Any
+
+from cures_core.errors import CuresError, StoreUnavailable
+from tasks.storage.masking import masked
+
+
+def call(api_url: str, path: str, body: Any, method: str = "POST") -> Any:
+    """The server's JSON answer, None where it is empty. PREFECT_API_KEY is sent where it is set.
+
+    Raises `CuresError` with what the server refuses, `StoreUnavailable` if it does not answer.
+    """
+    headers = {"Content-Type": "application/json"}
+    if token := os.environ.get("PREFECT_API_KEY"):
+        headers["Authorization"] = f"Bearer {token}"
+    request = urllib.request.Request(f"{api_url}{path}", json.dumps(body).encode(), headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            data = answer.read()
+    except urllib.error.HTTPError as error:
+        said = masked(error.read()[:300].decode(errors="replace"))
+        raise CuresError(f"{api_url}{path}: answered {error.code}: {said}") from error
+    except OSError as error:
+        raise StoreUnavailable(f"{api_url}: does not answer ({error}). Try again when the server is up") from error
+    return json.loads(data) if data else None

@@ -1,0 +1,111 @@
+"""What a broken-off epoch leaves in the store: its newest checkpoint, so that a machine with an empty disk goes on.
+
+A checkpoint is sent from a thread while training goes on, and counts once its manifest is there. While the store is
+away the newest one waits on this machine's disk; older ones that were not sent are skipped.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cures_core.errors import CorruptArtifact, CuresError
+from cures_core.manifest import MANIFEST
+from tasks.storage import LocalStore, Store
+
+_log = logging.getLogger(__name__)
+_POLL_S = 1.0
+
+
+@contextmanager
+def checkpoints_in_store(store: Store, prefix: str, writer: str, scratch: Path) -> Iterator[None]:
+    """Fetch the newest checkpoint below `prefix` into `scratch`, unless it is there; send new ones during the block.
+
+    `writer` tells writers apart. If the block fails, or is stopped, the last checkpoint is sent before this returns.
+    For a store in a folder nothing is done: scratch folders lie in it.
+    """
+    if isinstance(store, LocalStore):
+        yield
+        return
+    _fetch(store, prefix, scratch)
+    sender = _Sender(store, f"{prefix}/{writer}", scratch)
+    sender.start()
+    try:
+        yield
+    except BaseException:
+        sender.close()
+        sender.send()
+        raise
+    sender.close()
+
+
+def _fetch(store: Store, prefix: str, scratch: Path) -> None:
+    """A damaged or half-removed checkpoint is passed over for an older one."""
+    found = [key.removesuffix(f"/{MANIFEST}") for key in store.list(prefix) if key.endswith(f"/{MANIFEST}")]
+    here = _newest(scratch)
+    for place in sorted(found, key=_step_name, reverse=True):
+        if here is not None and here.name >= _step_name(place):
+            return
+        try:
+            source = store.local_path(place)
+        except CorruptArtifact as error:
+            _log.warning("checkpoint in the store passed over: %s", error)
+            continue
+        fetched = scratch / ".fetched"
+        shutil.rmtree(fetched, ignore_errors=True)
+        shutil.copytree(source, fetched)
+        fetched.rename(scratch / _step_name(place))
+        return
+
+
+class _Sender(threading.Thread):
+    """Sends the newest checkpoint of `scratch` below `place`, and removes those it has sent before."""
+
+    def __init__(self, store: Store, place: str, scratch: Path) -> None:
+        super().__init__(name=f"checkpoints to {place}", daemon=True)
+        self._store, self._place, self._scratch = store, place, scratch
+        self._sent = ""
+        self._closing = threading.Event()
+
+    def run(self) -> None:
+        while not self._closing.wait(_POLL_S):
+            self.send()
+
+    def close(self) -> None:
+        """Send nothing more, except by calling `send`."""
+        self._closing.set()
+        self.join()
+
+    def send(self) -> None:
+        """An epoch does not fail because its spare copy could not be made: the next one is tried."""
+        newest = _newest(self._scratch)
+        if newest is None or newest.name == self._sent:
+            return
+        try:
+            copy = _linked(newest, self._scratch / ".sending")
+            self._store.publish_files(f"{self._place}/{newest.name}", copy)
+            if self._sent:
+                self._store.delete(f"{self._place}/{self._sent}")
+            self._sent = newest.name
+        except (CuresError, OSError) as error:  # OSError: the epoch has removed it meanwhile
+            _log.warning("%s was not sent to the store: %s", newest.name, error)
+
+
+def _newest(scratch: Path) -> Path | None:
+    return max(scratch.glob("step-*"), default=None)
+
+
+def _step_name(place: str) -> str:
+    return place.rsplit("/", 1)[-1]
+
+
+def _linked(folder: Path, target: Path) -> Path:
+    """The same files under another name, which outlive the removal of `folder` and take no room."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(folder, target, copy_function=os.link)
+    return target

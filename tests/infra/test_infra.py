@@ -1,0 +1,142 @@
+"""What no daemon and no cluster has run is held to its schema: compose files, images, manifests, job templates."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from flows.deploying import HEARTBEAT_S, IMAGE_FOLDER
+from tests.end_to_end.pipeline import PROJECT
+
+INFRA = PROJECT / "infra"
+VERSION = kubernetes_validate.latest_version()
+BIN = Path(sys.executable).parent
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", "compose.gpu.yaml"])
+def test_compose_files_follow_the_compose_specification(name: str) -> None:
+    command = [BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", INFRA / "docker" / name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_compose_names_what_it_uses_and_holds_no_secret() -> None:
+    text = (INFRA / "docker" / "compose.yaml").read_text()
+    compose = yaml.safe_load(text)
+    services = compose["services"]
+    for name, service in services.items():
+        assert set(service.get("depends_on", {})) <= set(services), name
+        assert set(service.get("secrets", [])) <= set(compose["secrets"]), name
+        mounted = {volume.split(":")[0] for volume in service.get("volumes", [])}
+        assert mounted <= set(compose["volumes"]), name
+        assert set(re.findall(r"/run/secrets/(\w+)", json.dumps(service))) == set(service.get("secrets", [])), name
+    assert not re.search(r"(?i)(password|secret|key)[a-z_]*: *[^\s\[/{]+ *$", re.sub(r"_FILE:.*", "", text), re.M)
+    assert services["worker"]["environment"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(HEARTBEAT_S)
+
+
+def test_secrets_are_made_once_and_only_their_owner_can_reach_them(tmp_path: Path) -> None:
+    script = tmp_path / "make_secrets.sh"
+    script.write_bytes((INFRA / "docker" / "make_secrets.sh").read_bytes())
+    found = []
+    for _ in range(2):
+        subprocess.run(["bash", script], check=True)
+        found.append({path.name: path.read_bytes() for path in (tmp_path / "secrets").iterdir()})
+    assert found[0] == found[1]
+    assert (tmp_path / "secrets").stat().st_mode & 0o077 == 0
+    compose = yaml.safe_load((INFRA / "docker" / "compose.yaml").read_text())
+    assert set(found[0]) == {Path(secret["file"]).name for secret in compose["secrets"].values()}
+    access = dict(line.split("=") for line in found[0]["s3_access.env"].decode().split())
+    (identity,) = json.loads(found[0]["s3_identities.json"])["identities"]
+    assert identity["credentials"] == [
+        {"accessKey": access["AWS_ACCESS_KEY_ID"], "secretKey": access["AWS_SECRET_ACCESS_KEY"]}
+    ]
+
+
+def test_the_images_pass_the_linter_and_copy_what_is_there() -> None:
+    dockerfile = INFRA / "docker" / "Dockerfile"
+    done = subprocess.run([BIN / "hadolint", dockerfile], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    text = dockerfile.read_text()
+    assert re.findall(r"^FROM \S+ AS (\w+)$", text, re.M) == ["base", "cpu", "gpu"]
+    assert f"WORKDIR {IMAGE_FOLDER}" in text
+    for name in re.findall(r"requirements/lock-\w+\.txt", text):
+        assert (PROJECT / name).is_file(), name
+
+
+@pytest.mark.parametrize("path", sorted((INFRA / "kubernetes").glob("*.yaml")), ids=lambda path: path.name)
+def test_manifests_follow_the_schema_of_their_kind(path: Path) -> None:
+    for manifest in yaml.safe_load_all(path.read_text()):
+        if manifest["kind"] != "Kustomization":
+            kubernetes_validate.validate(manifest, VERSION, strict=True)
+
+
+def test_manifests_and_templates_name_the_same_things() -> None:
+    listed = yaml.safe_load((INFRA / "kubernetes" / "kustomization.yaml").read_text())["resources"]
+    assert set(listed) == {path.name for path in (INFRA / "kubernetes").glob("*.yaml")} - {"kustomization.yaml"}
+    manifests = [m for name in listed for m in yaml.safe_load_all((INFRA / "kubernetes" / name).read_text())]
+    named = {(m["kind"], m["metadata"]["name"]) for m in manifests}
+    variables = template("kubernetes")["variables"]["properties"]
+    assert ("ServiceAccount", variables["service_account_name"]["default"]) in named
+    assert ("Namespace", variables["namespace"]["default"]) in named
+    assert ("Service", "prefect-server") in named
+    assert variables["env"]["default"]["PREFECT_API_URL"] == "http://prefect-server.cures.svc:4200/api"
+
+
+@pytest.mark.parametrize("kind", ["process", "docker", "kubernetes"])
+def test_every_template_sends_heartbeats_and_waits_for_its_server(kind: str) -> None:
+    env = template(kind)["variables"]["properties"]["env"]["default"]
+    assert env["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(HEARTBEAT_S)
+    assert int(env["PREFECT_CLIENT_MAX_RETRIES"]) >= 8
+
+
+def test_prefect_renders_a_job_with_gpus_for_spot_nodes(no_server: None) -> None:
+    from prefect.client.schemas.objects import FlowRun
+    from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration as Configuration
+
+    values = {"gpus": 2, "node_selector": {"gpu": "h100"}, "termination_grace_s": 90, "secret_name": "keys"}
+    made = asyncio.run(Configuration.from_template_and_values(template("kubernetes"), values))
+    made.prepare_for_flow_run(FlowRun(id=uuid.uuid4(), name="a run", flow_id=uuid.uuid4()))
+    pod = made.job_manifest["spec"]["template"]["spec"]
+    for name in ("parallelism", "completions"):  # Prefect wants them here, Kubernetes knows them one level up
+        pod.pop(name)
+    kubernetes_validate.validate(made.job_manifest, VERSION, strict=True)
+    (container,) = pod["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 2
+    assert container["envFrom"] == [{"secretRef": {"name": "keys"}}]
+    assert f"{IMAGE_FOLDER}/.cures" in [mount["mountPath"] for mount in container["volumeMounts"]]
+    assert pod["nodeSelector"] == {"gpu": "h100"}
+    assert {"key": "spot", "operator": "Exists", "effect": "NoSchedule"} in pod["tolerations"]
+    assert pod["terminationGracePeriodSeconds"] == 90
+
+
+def test_prefect_renders_a_container_with_gpus(no_server: None) -> None:
+    from prefect_docker.worker import DockerWorkerJobConfiguration as Configuration
+
+    made = asyncio.run(Configuration.from_template_and_values(template("docker"), {"gpus": 2, "stop_timeout_s": 90}))
+    assert made.container_create_kwargs is not None
+    assert made.container_create_kwargs["device_requests"][0]["Count"] == 2
+    assert made.container_create_kwargs["stop_timeout"] == 90
+    assert made.volumes == [f"cures_scratch:{IMAGE_FOLDER}/.cures"]
+
+
+@pytest.fixture
+def no_server() -> Any:
+    """Prefect's client is made for an address, which nothing here asks."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        yield
+
+
+def template(kind: str) -> dict[str, Any]:
+    return json.loads((INFRA / "work-pools" / f"{kind}.json").read_text())  # type: ignore[no-any-return]
