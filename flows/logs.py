@@ -17,18 +17,24 @@ _EVERY_S = 15.0
 
 @contextmanager
 def logging_progress() -> Iterator[None]:
-    """Log the end of each stage, and a training step at most every 15 s, while the block runs in a flow."""
-    logger, eta, next_at = get_run_logger(), Eta(), 0.0
+    """Log the end of each stage, and a training step at most every 15 s, while the block runs in a flow.
+
+    Lines start with the name that the run has in the store: a log collector can find them by it.
+    """
+    logger, eta, next_at, run = get_run_logger(), Eta(), 0.0, ""
 
     def listen(event: Mapping[str, Any]) -> None:
-        nonlocal next_at
-        if event["event"] == "stage" and event["status"] != "start":
-            logger.info(stage_line(event))
+        nonlocal next_at, run
+        if event["event"] == "run":
+            run = event["run"]
+            logger.info(f"{run}: started, or gone on with")
+        elif event["event"] == "stage" and event["status"] != "start":
+            logger.info(f"{run}: {stage_line(event)}")
         elif event["event"] == "step":
             left = eta.left(event)
             if time.monotonic() >= next_at:
                 next_at = time.monotonic() + _EVERY_S
-                logger.info(step_line(event, left))
+                logger.info(f"{run}: {step_line(event, left)}")
 
     with listening(listen):
         yield

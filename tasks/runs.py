@@ -18,6 +18,7 @@ from cures_core.files import canonical_json, digest_json
 from cures_core.prompts.flags import flags_digest, read_flags
 from cures_core.prompts.lines import Snapshot
 from tasks.inputs import Inputs, is_elsewhere
+from tasks.progress import emit
 from tasks.records import Record, RunRef
 from tasks.storage import Store, open_store
 from tasks.storage.lease import Lease, holder_gone
@@ -38,6 +39,7 @@ def open_run(config: RunConfig) -> Iterator[RunRef]:
         first = {"config": config.model_dump(mode="json"), "data_digest": data_digest, "started_at": _now()}
         store.put_if_absent(f"runs/{name}/run.json", canonical_json(first))
         _note_status(store, name, "running")
+        emit({"event": "run", "run": name})
         yield ref
         _note_status(store, name, "completed")
     except BaseException as error:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cures_core.files import digest_file, digest_folder
+from tasks.runs import stage_notes, stage_record
+from tasks.storage import LocalStore, Store
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -98,21 +100,24 @@ def write_profile(folder: Path, faults: Sequence[str] = (), more: str = "") -> P
 
 
 def results(folder: Path, run: str) -> dict[str, str]:
+    """Digests of what a run with its store in `folder` made."""
+    return results_in(LocalStore(folder / ".cures"), run)
+
+
+def results_in(store: Store, run: str) -> dict[str, str]:
     """Digests of what a run made: checkpoints (metrics inside), posteriors, scores and items."""
-    store = folder / ".cures"
     found = {}
-    for note in sorted((store / "runs" / run / "stages").glob("*.json")):
-        key = json.loads(note.read_bytes())
-        record = json.loads((store / "stages" / key["stage"] / f"{key['key']}.json").read_bytes())
-        if record["files"] is None:
+    for note in stage_notes(store, run):
+        record = stage_record(store, run, note["stage"], note["label"])
+        if record is None or record.files is None:
             continue
-        files = store / record["files"]
+        stage, files = f"{note['stage']}-{note['label']}".rstrip("-"), store.local_path(record.files)
         for name in ("posterior.parquet", "scores.json", "examples.jsonl", "prompts.parquet"):
             if (files / name).exists():
-                found[f"{note.stem}/{name}"] = digest_file(files / name)
+                found[f"{stage}/{name}"] = digest_file(files / name)
         for name in ("checkpoint", "policy"):
             if (files / name).exists():
-                found[f"{note.stem}/{name}"] = digest_folder(files / name)
+                found[f"{stage}/{name}"] = digest_folder(files / name)
         for items in files.glob("items-*.parquet"):
-            found[f"{note.stem}/{items.name}"] = digest_file(items)
+            found[f"{stage}/{items.name}"] = digest_file(items)
     return found

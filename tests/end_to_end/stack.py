@@ -21,14 +21,14 @@ FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
 @contextmanager
-def running_stack(folder: Path) -> Iterator[Stack]:
-    """Server, worker and deployments on a free port, stopped at the end."""
+def running_stack(folder: Path, *, s3: bool = False) -> Iterator[Stack]:
+    """Server, worker and deployments on a free port, and S3 if wanted; stopped at the end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     stack = Stack(folder, port)
     try:
-        start(stack, PROJECT, print)
+        start(stack, PROJECT, print, s3=s3)
         yield stack
     finally:
         stop(stack)

@@ -5,6 +5,7 @@ The pictures of docs/operations.md are taken on the way: CURES_PICTURES=docs/ima
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from flows.deploying import HEARTBEAT_S
 from flows.processes import process_id
 from flows.stack import Stack, start
 from tests.end_to_end.pipeline import PROFILE, PROJECT, cures, results, write_profile
@@ -94,6 +96,10 @@ def test_an_exception(desk: Desk, tmp_path: Path) -> None:
     failed = wait_for(desk.stack, run, ended)
     assert failed["state_type"] == "FAILED", failed["state"]
     assert "fault injected at train.step:13" in failed["state"]["message"]
+    assert failed["name"] == "train tiny"
+    assert failed["tags"] == ["cures"]
+    lines = [row["message"] for row in call(desk.stack, "/logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}})]
+    assert any(line.startswith(f"{desk.run}: train_epoch 1: ") for line in lines)
     desk.check(tmp_path, desk.retry(run, "Failed", "exception"))
 
 
@@ -136,6 +142,25 @@ def test_the_server_is_gone_while_the_epoch_goes_on_and_fails(desk: Desk, tmp_pa
     desk.check(tmp_path, desk.retry(run, "Failed", "server-restarted"))
 
 
+def test_without_its_server_for_minutes_a_run_ends_by_itself(desk: Desk, tmp_path: Path) -> None:
+    run = desk.submit(tmp_path, "train.step:13=pause")
+    job = wait_for_pause(tmp_path / ".cures", "train.step:13")
+    server = process_id(desk.stack.folder, "server")
+    assert server is not None
+    os.killpg(server, signal.SIGKILL)
+    back = time.monotonic() + 4 * HEARTBEAT_S  # longer than the automation waits for a heartbeat
+    os.kill(job, signal.SIGCONT)
+    status = tmp_path / ".cures" / "runs" / desk.run / "status.json"
+    while time.monotonic() < back or json.loads(status.read_bytes())["status"] == "running":
+        assert time.monotonic() < back + 240
+        time.sleep(0.5)
+    assert json.loads(status.read_bytes())["status"] == "completed"
+    start(desk.stack, PROJECT, print)
+    done = wait_for(desk.stack, run, lambda r: r["state_type"] == "COMPLETED")
+    assert done["run_count"] == 1
+    assert results(tmp_path, desk.run) == desk.digests
+
+
 def test_cancel(desk: Desk, tmp_path: Path) -> None:
     run = desk.submit(tmp_path, "train.step:13=pause")
     job = wait_for_pause(tmp_path / ".cures", "train.step:13")
@@ -162,6 +187,22 @@ def test_sigterm_twice(desk: Desk, tmp_path: Path) -> None:
     wait_until_gone(job)
     assert saved_steps(tmp_path) == [14]
     desk.check(tmp_path, desk.retry(run, "Crashed", "sigterm"))
+
+
+def test_a_second_run_waits_visibly_for_the_first(desk: Desk, tmp_path: Path) -> None:
+    first = desk.submit(tmp_path / "first", "warm_start.step:5=pause")
+    job = wait_for_pause(tmp_path / "first" / ".cures", "warm_start.step:5")
+    second = desk.submit(tmp_path / "second")
+    wait_for(desk.stack, second, lambda r: r["state_name"] == "AwaitingConcurrencySlot")
+    open_run_page(desk.page, desk.stack, second, "AwaitingConcurrencySlot")
+    take_picture(desk.page, desk.pictures / "queue.png")
+    assert not (tmp_path / "second").exists()
+    for run in (second, first):
+        call(desk.stack, f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+    wait_for_sigterm(job)
+    os.kill(job, signal.SIGCONT)
+    for run in (first, second):
+        assert wait_for(desk.stack, run, ended)["state_type"] == "CANCELLED"
 
 
 def saved_steps(folder: Path) -> list[int]:

