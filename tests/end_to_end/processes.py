@@ -11,7 +11,7 @@ from pathlib import Path
 _SIGTERM_BIT = 1 << (signal.SIGTERM - 1)
 
 
-def wait_for_pause(store: Path, point: str, seconds: float = 240) -> int:
+def wait_for_pause(store: Path, point: str, seconds: float = 600) -> int:
     """The id of the job that the fault `point=pause` has stopped, for a run with its store in `store`."""
     marker = f"{point.replace(':', '_')}.pause"
     deadline = time.monotonic() + seconds

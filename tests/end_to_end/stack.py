@@ -49,7 +49,7 @@ def trigger(stack: Stack, deployment: str, config: dict[str, Any]) -> str:
     return str(call(stack, f"/deployments/{found['id']}/create_flow_run", body)["id"])
 
 
-def wait_for(stack: Stack, run: str, wanted: Callable[[dict[str, Any]], bool], seconds: float = 300) -> dict[str, Any]:
+def wait_for(stack: Stack, run: str, wanted: Callable[[dict[str, Any]], bool], seconds: float = 600) -> dict[str, Any]:
     """The flow run, as soon as it is as wanted."""
     deadline = time.monotonic() + seconds
     while True:
@@ -106,7 +106,7 @@ def press_cancel(page: Any, stack: Stack, run: str) -> None:
     """What a person does to stop a run: open it, press Cancel, confirm."""
     page.goto(f"{stack.ui_url}/runs/flow-run/{run}")
     page.get_by_role("button", name="Cancel").first.click(timeout=30_000)
-    page.get_by_role("dialog").get_by_role("button", name="Cancel").last.click(timeout=10_000)
+    page.get_by_role("dialog").get_by_role("button", name="Confirm").click(timeout=10_000)
 
 
 def take_picture(page: Any, path: Path) -> None:

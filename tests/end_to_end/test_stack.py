@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prefect.settings import PREFECT_API_URL
 
 from cures_core.errors import ConfigError
 from flows import services
-from flows.deploying import ZOMBIES
+from flows.deploying import IMAGE_FOLDER, POOL, ZOMBIES
 from flows.stack import Stack
+from flows.temporary_server import temporary_server
+from tasks.prefect_api import call as post
 from tests.end_to_end.pipeline import PROJECT, cures
 from tests.end_to_end.stack import call
 
@@ -68,6 +71,21 @@ def test_server_worker_s3_and_postgres_come_up_are_deployed_to_and_stop(open_fol
         down = cures("down", "--dir", folder, cwd=PROJECT)
     assert down.out.split() == ["stopped", "worker", "and", "server", "and", "s3", "and", "postgres"]
     assert cures("status", *place, cwd=PROJECT).code == 1
+
+
+def test_runs_in_containers_start_in_the_images_folder(tmp_path: Path) -> None:
+    with temporary_server(tmp_path):
+        url = str(PREFECT_API_URL.value())
+        done = cures("deploy", "--api-url", url, "--pool-type", "kubernetes", cwd=PROJECT)
+        assert done.code == 0, done.err
+        found = {row["name"]: row for row in post(url, "/deployments/filter", {})}
+        assert set(found) == {"train", "train-nightly", "retrain-on-data-change", "evaluate", "doctor"}
+        step = {"prefect.deployments.steps.set_working_directory": {"directory": IMAGE_FOLDER}}
+        assert all(row["pull_steps"] == [step] for row in found.values())
+        assert found["train"]["parameters"]["config"]["name"] == "quickstart"  # the rest is as prefect.yaml has it
+        assert found["train-nightly"]["schedules"][0]["active"]
+        pools = post(url, "/work_pools/filter", {})
+        assert [(pool["name"], pool["type"]) for pool in pools] == [(POOL, "kubernetes")]
 
 
 def test_deploy_says_which_server_it_misses(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import subprocess
 import sys
@@ -140,3 +141,22 @@ def no_server() -> Any:
 
 def template(kind: str) -> dict[str, Any]:
     return json.loads((INFRA / "work-pools" / f"{kind}.json").read_text())  # type: ignore[no-any-return]
+
+
+def test_prefect_builds_the_databases_address_from_what_compose_and_manifest_set() -> None:
+    compose = yaml.safe_load((INFRA / "docker" / "compose.yaml").read_text())["services"]["server"]["environment"]
+    documents = list(yaml.safe_load_all((INFRA / "kubernetes" / "server.yaml").read_text()))
+    listed = documents[1]["spec"]["template"]["spec"]["containers"][0]["env"]
+    manifest = {entry["name"]: entry["value"] for entry in listed if "value" in entry}
+    for found in (compose, manifest):
+        env = {name: value for name, value in found.items() if "DATABASE" in name}
+        code = "from prefect.settings import get_current_settings as settings\n"
+        code += "print(settings().server.database.connection_url.get_secret_value())"
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, **env, "PREFECT_SERVER_DATABASE_PASSWORD": "word"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == "postgresql+asyncpg://prefect:word@postgres:5432/prefect"
