@@ -115,7 +115,7 @@ def take_picture(page: Any, path: Path) -> None:
 
     from PIL import Image
 
-    page.wait_for_timeout(1500)  # its lists fill in one after the other
+    page.wait_for_timeout(5000)  # graph and lists fill in one after the other
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     path.parent.mkdir(parents=True, exist_ok=True)
     image.quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
