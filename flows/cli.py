@@ -21,6 +21,7 @@ from flows.report_commands import report, watch
 from flows.run_command import run
 from flows.runs_commands import app as runs_commands
 from flows.stack_commands import deploy, down, status, up
+from flows.verify_command import verify
 
 app = typer.Typer(
     help="Curriculum RL for reasoning LLMs: validate prompts, train, evaluate, snapshot, promote, report.",
@@ -36,6 +37,7 @@ app.command("down")(down)
 app.command("status")(status)
 app.command("deploy")(deploy)
 app.command("doctor")(doctor)
+app.command("verify")(verify)
 app.command("promote")(promote_command)
 app.command("rollback")(rollback_command)
 app.add_typer(bench_commands, name="bench")

@@ -35,7 +35,8 @@ def stage_line(event: Mapping[str, Any]) -> str:
     figures = event.get("figures", {})
     shown = ", ".join(f"{k} {_short(v)}" for k, v in figures.items() if isinstance(v, int | float) and k in _SHOWN)
     how = "cached" if event["status"] == "cached" else f"{event.get('seconds', 0):.1f} s"
-    return f"{event['stage']}: {how}" + (f" ({shown})" if shown else "")
+    unknown = figures.get("unknown", 0) / figures["rollouts"] if figures.get("rollouts") else 0.0
+    return f"{event['stage']}: {how}" + (f" ({shown})" if shown else "") + _alarm(unknown)
 
 
 def step_line(event: Mapping[str, Any], seconds_left: float) -> str:
@@ -45,10 +46,16 @@ def step_line(event: Mapping[str, Any], seconds_left: float) -> str:
     return (
         f"step {m['step']}/{event['last_step']}: reward {m['reward_mean']:.3f}, "
         f"informative groups {100 * m.get('informative_share', 0.0):.0f} %, {tokens:,.0f} tokens/s, "
-        f"{_clock(seconds_left)} left"
+        f"{_clock(seconds_left)} left{_alarm(m.get('unknown_share', 0.0))}"
     )
 
 
+def _alarm(unknown_share: float) -> str:
+    """A warning where more than 1 % of the completions got no verdict: verifier or gold answers need a look."""
+    return f"; WARNING: {100 * unknown_share:.1f} % of the verdicts unknown" if unknown_share > ALARM_SHARE else ""
+
+
+ALARM_SHARE = 0.01
 _SHOWN = ("prompts", "rejected", "rollouts", "steps", "score", "loss")
 
 

@@ -14,13 +14,18 @@ import typer
 from pydantic import ValidationError
 
 from cures_core.config.data import ColumnsConfig, DataConfig, SuiteConfig
+from cures_core.config.loading import load_config
+from cures_core.config.run import RunConfig
 from cures_core.config.storage import StoreConfig
-from cures_core.errors import ConfigError
+from cures_core.errors import ConfigError, DataRejected
 from cures_core.files import canonical_json, write_atomic
 from cures_core.prompts import Loaded, PromptSet, load_prompts, reasons_table, require_acceptable
+from cures_core.prompts.checks import Gold
 from cures_core.prompts.diff import Difference, difference
 from cures_core.report.prompts_page import answer_kinds, prompts_page
+from cures_core.rewards import make_verifier
 from flows.flag_commands import flag, flags, unflag
+from flows.verify_command import reward_of
 from tasks.inputs import Inputs
 from tasks.validation.validator import describe, validate
 
@@ -53,7 +58,14 @@ def validate_command(
     config: Annotated[
         Path | None, typer.Option(help="A run's profile: its data, suites and verifier are used.")
     ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE on top of the profile, as in data.language=en.")
+    ] = None,
     suite: Annotated[list[str] | None, typer.Option(help="NAME=PATH of an evaluation suite to keep apart.")] = None,
+    verifier: Annotated[
+        str | None, typer.Option(help="exact, numeric, math or choice: check that it can use the gold answers.")
+    ] = None,
+    near_duplicates: Annotated[str, typer.Option(help="off, warn or drop rows that are almost another.")] = "off",
     contamination: Annotated[str, typer.Option(help="drop, warn or reject prompts that a suite holds.")] = "drop",
     out: Annotated[Path | None, typer.Option(help="Keep the clean set, the lists of rows and the pages here.")] = None,
     flag_list: Annotated[str | None, typer.Option("--flags", help="List of flagged prompts to leave out.")] = None,
@@ -71,14 +83,20 @@ def validate_command(
         raise ConfigError("name a prompt set, or a profile with --config, and not both")
     suites = [_suite(text) for text in suite or []]
     columns = ColumnsConfig(problem=problem, answer=answer)
-    with _kept_or_temporary(out) as folder:
-        if config is not None:
-            summary = _validate_profile(config, suites, folder)
+    data = _data(path or "", kind, columns, problem_rule, answer_rule, language, max_reject_share)
+    data = _changed(data, contamination=contamination, near_duplicates=near_duplicates, flags=flag_list)
+    with _kept_or_temporary(out) as folder, _refusal_as_json(as_json):
+        if config is None:
+            if overrides:
+                raise ConfigError("--set changes a profile: name one with --config")
+            with _gold_check(verifier) as check:
+                summary = validate(data, suites, folder, check, locate=_inputs().local)
+        elif data != DataConfig(path="") or verifier is not None:
+            raise ConfigError("with --config, change what the profile says with --set, as in --set data.language=en")
         else:
-            data = _data(path, kind, columns, problem_rule, answer_rule, language, max_reject_share, contamination)
-            summary = validate(data.model_copy(update={"flags": flag_list}), suites, folder, locate=_inputs().local)
+            summary = _validate_profile(load_config(config, overrides or []), suites, folder)
     if as_json:
-        _print_json(summary)
+        _print_json({"accepted": True, **summary})
         return
     _print_figures(summary["prompts"])
     for name, figures in summary["suites"].items():
@@ -112,7 +130,8 @@ def import_command(
     loaded = _loaded(cfg)
     if quarantine is not None:
         write_atomic(quarantine, b"".join(canonical_json(d.as_dict()) + b"\n" for d in loaded.quarantine))
-    require_acceptable(loaded, cfg)
+    with _refusal_as_json(as_json):
+        require_acceptable(loaded, cfg)
     _write_set(loaded.prompts, target)
     if as_json:
         _print_json({**describe(loaded), "written": str(target)})
@@ -159,10 +178,15 @@ def diff_command(
     old: Annotated[str, typer.Argument(help="The earlier set.")],
     new: Annotated[str, typer.Argument(help="The later set.")],
     kind: Format = "auto",
+    problem: ProblemColumn = None,
+    answer: AnswerColumn = None,
+    problem_rule: ProblemRule = "text",
+    answer_rule: AnswerRule = "field",
     as_json: AsJson = False,
 ) -> None:
     """What changed between two sets: same, relabelled, edited, new and removed prompts."""
-    before, after = (_loaded(_data(path, kind)).prompts for path in (old, new))
+    columns = ColumnsConfig(problem=problem, answer=answer)
+    before, after = (_loaded(_data(path, kind, columns, problem_rule, answer_rule)).prompts for path in (old, new))
     found = difference(before, after)
     if as_json:
         _print_json(_difference_json(found))
@@ -184,30 +208,49 @@ def _loaded(cfg: DataConfig) -> Loaded:
 
 
 def _data(
-    path: str | None,
+    path: str,
     kind: str,
     columns: ColumnsConfig | None = None,
     problem_rule: str = "text",
     answer_rule: str = "field",
     language: str | None = None,
     max_reject_share: float = 0.05,
-    contamination: str = "drop",
 ) -> DataConfig:
-    values = {
-        "path": path,
-        "format": kind,
-        "columns": columns or ColumnsConfig(),
-        "problem_rule": problem_rule,
-        "answer_rule": answer_rule,
-        "language": language,
-        "max_reject_share": max_reject_share,
-        "contamination": contamination,
-    }
+    return _changed(
+        DataConfig(path=path, columns=columns or ColumnsConfig()),
+        format=kind,
+        problem_rule=problem_rule,
+        answer_rule=answer_rule,
+        language=language,
+        max_reject_share=max_reject_share,
+    )
+
+
+def _changed(cfg: DataConfig, **values: Any) -> DataConfig:
     try:
-        return DataConfig.model_validate(values)
+        return DataConfig.model_validate({**cfg.model_dump(), **values})
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, f['loc']))}: {f['msg']} (got {f['input']!r})" for f in error.errors()]
         raise ConfigError("; ".join(faults)) from error
+
+
+@contextmanager
+def _refusal_as_json(wanted: bool) -> Iterator[None]:
+    try:
+        yield
+    except DataRejected as error:
+        if wanted:
+            _print_json({"accepted": False, "error": str(error)})
+        raise
+
+
+@contextmanager
+def _gold_check(kind: str | None) -> Iterator[Gold | None]:
+    if kind is None:
+        yield None
+        return
+    with make_verifier(reward_of(kind)) as verifier:
+        yield verifier.check_gold
 
 
 def _suite(text: str) -> SuiteConfig:
@@ -220,13 +263,11 @@ def _suite(text: str) -> SuiteConfig:
         raise ConfigError(f"--suite {text!r}: the name may hold a-z, 0-9, dot, dash and underscore") from error
 
 
-def _validate_profile(config: Path, suites: list[SuiteConfig], folder: Path) -> dict[str, Any]:
+def _validate_profile(run: RunConfig, suites: list[SuiteConfig], folder: Path) -> dict[str, Any]:
     """What a run's own validation would say: its data, its suites, and its verifier's word on the gold answers."""
-    from cures_core.config.loading import load_config
     from tasks.validate_dataset import token_counter
     from tasks.validation.golds import gold_checks
 
-    run = load_config(config)
     every, locate = [*suites, *run.evaluation.suites], Inputs.of(run).local
     with gold_checks(run) as (check, of_suites):
         return validate(run.data, every, folder, check, token_counter(run), of_suites, locate)

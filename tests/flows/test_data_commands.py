@@ -11,6 +11,7 @@ from cures_core.errors import ConfigError, CuresError, DataRejected, MissingInpu
 from cures_core.prompts import PromptSet
 from flows.data_commands import app
 from tests.cures_core.prompts.files import jsonl
+from tests.end_to_end.pipeline import PROFILE
 
 ROWS = [{"question": f"Ann has {i} eggs and buys {i} more. How many now?", "answer": str(2 * i)} for i in range(20)]
 
@@ -101,6 +102,8 @@ def test_diff_names_every_fate(tmp_path: Path) -> None:
     assert found["edited"][0]["what"] == "answer"
     text = run("diff", old, new)
     assert text.startswith("9 same, 0 relabelled, 1 edited, 1 new, 0 removed\n")
+    with pytest.raises(ConfigError, match="no column 'gold'"):
+        run("diff", old, new, "--answer", "gold")
     assert ": Why?" in text
 
 
@@ -112,6 +115,51 @@ def test_validate_reports_and_keeps_what_it_is_told_to(train: Path, tmp_path: Pa
     text = run("validate", train, "--suite", f"exam={exam}", "--contamination", "warn")
     assert "suite exam: 1 of 1 kept; overlap: 1 exact" in text
     assert "nothing written" in text
+
+
+def test_validate_asks_for_language_near_copies_and_a_verifier(tmp_path: Path) -> None:
+    rows = [
+        *ROWS,
+        {"question": "Anna hat 24 Äpfel und kauft 12 weitere. Wie viele Äpfel hat sie?", "answer": "36"},
+        {"question": "A train travels 60 miles an hour. How many miles does it get in 5 hours?", "answer": "300"},
+        {"question": "One train travels 60 miles an hour. How many miles does it get in 5 hours?", "answer": "300"},
+        {"question": "How many eggs has Bob?", "answer": "a few"},
+    ]
+    path = jsonl(tmp_path / "set.jsonl", rows)
+    assert run_json("validate", path)["prompts"]["reasons"] == {}
+    options = ["--language", "en", "--near-duplicates", "drop", "--verifier", "numeric"]
+    found = run_json("validate", path, *options)
+    assert found["accepted"] is True
+    assert found["prompts"]["reasons"] == {"other_language": 1, "near_duplicate_copy": 1, "gold_rejected": 1}
+    for options in (["--near-duplicates", "maybe"], ["--verifier", "oracle"], ["--language", "English"]):
+        with pytest.raises(ConfigError, match=f"{options[1]}'"):
+            run("validate", path, *options)
+
+
+def test_a_profile_is_changed_with_set_and_counts_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    jsonl(tmp_path / "set.jsonl", ROWS)
+    jsonl(tmp_path / "exam.jsonl", [{"problem": "What is the sum of 2 and 2?", "answer": "4"}])
+    paths = PROFILE.replace("data/chains/train.jsonl", "set.jsonl").replace("data/chains/heldout.jsonl", "exam.jsonl")
+    (tmp_path / "tiny.toml").write_text(paths)
+    assert run_json("validate", "--config", "tiny.toml")["prompts"]["kept"] == 20
+    found = run_json(
+        "validate", "--config", "tiny.toml", "--set", "data.max_problem_tokens=46", "--set", "data.max_reject_share=1"
+    )
+    assert found["prompts"]["reasons"] == {"too_many_tokens": 10}  # the policy's tokens are characters
+    with pytest.raises(ConfigError, match="change what the profile says with --set"):
+        run("validate", "--config", "tiny.toml", "--language", "en")
+    with pytest.raises(ConfigError, match="--set changes a profile"):
+        run("validate", "set.jsonl", "--set", "data.language=en")
+
+
+def test_a_refusal_is_said_in_json_too(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "bad.jsonl", [ROWS[0], {"question": "Why?", "answer": ""}])
+    for command in (["validate", path], ["import", path, tmp_path / "out.jsonl"]):
+        result = CliRunner().invoke(app, [*(str(a) for a in command), "--json"])
+        assert isinstance(result.exception, DataRejected)
+        said = json.loads(result.stdout)
+        assert (said["accepted"], "1 of 2 rows rejected" in said["error"]) == (False, True)
 
 
 def test_validate_needs_one_source_of_truth(train: Path) -> None:
