@@ -16,3 +16,5 @@ class TrackingConfig(Strict):
     """Name of the MLflow experiment; it is made where it does not exist."""
     tensorboard: str | None = None
     """Folder under which each run gets a folder of TensorBoard events (extra `tensorboard`). None: not tracked."""
+    wandb: str | None = Field(default=None, min_length=1)
+    """Project of Weights & Biases (extra `wandb`); key and mode are W&B's own variables. None: not tracked."""

@@ -52,6 +52,10 @@ def _trackers(run: RunRef) -> list[Tracker]:
         from tasks.tracking.tensorboard import TensorboardTracker
 
         found.append(TensorboardTracker(run, cfg.tensorboard))
+    if cfg.wandb is not None:
+        from tasks.tracking.wandb import WandbTracker
+
+        found.append(WandbTracker(run, cfg.wandb))
     return found
 
 

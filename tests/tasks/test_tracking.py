@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Mapping
@@ -89,7 +90,9 @@ def test_a_tracker_that_fails_is_left_out_with_a_warning(
     assert (broken.ended, whole.ended) == ("", "badly")
 
 
-@pytest.mark.parametrize(("module", "key"), [("mlflow", "mlflow"), ("torch.utils.tensorboard", "tensorboard")])
+@pytest.mark.parametrize(
+    ("module", "key"), [("mlflow", "mlflow"), ("torch.utils.tensorboard", "tensorboard"), ("wandb", "wandb")]
+)
 def test_a_missing_package_is_told_before_any_work(module: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [module, *(n for n in sys.modules if n.startswith(f"{module}."))]:
         monkeypatch.setitem(sys.modules, name, None)
@@ -134,3 +137,45 @@ def test_tensorboard_events_can_be_read_back(tmp_path: Path) -> None:
     events = module.EventAccumulator(str(tmp_path / "demo-1")).Reload()
     assert [(e.step, e.value) for e in events.Scalars("train/reward_mean")] == [(1, 0.25), (2, 0.5)]
     assert [(e.step, e.value) for e in events.Scalars("eval/exam")] == [(5, 0.75)]
+
+
+def wandb_records(path: Path) -> list[Any]:
+    """Records of an offline run: after a header of 7 bytes a log in blocks of 32 KiB, as LevelDB writes it."""
+    pb: Any = pytest.importorskip("wandb.proto.wandb_internal_pb2")
+    data, at, found, parts = path.read_bytes(), 7, list[Any](), b""
+    while at + 7 <= len(data):
+        if (left := 32768 - at % 32768) < 7:
+            at += left
+            continue
+        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        parts += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            found.append(pb.Record.FromString(parts))
+            parts = b""
+    return found
+
+
+def test_wandb_offline_keeps_figures_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason="pip install 'cures[wandb]'")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    with tracking(ref(wandb="mine")):
+        step(1, 0.25)
+        scored(1, 0.75)
+    (path,) = tmp_path.glob("wandb/offline-run-*/run-demo-1.wandb")
+    found = wandb_records(path)
+    rows = [
+        {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+        for record in found
+        if record.WhichOneof("record_type") == "history"
+    ]
+    assert [(row["step"], row.get("train/reward_mean"), row.get("eval/exam")) for row in rows] == [
+        (1, 0.25, None),
+        (5, None, 0.75),
+    ]
+    (made,) = [record.run for record in found if record.WhichOneof("record_type") == "run"][:1]
+    assert (made.run_id, made.project) == ("demo-1", "mine")
+    settings = {update.key: json.loads(update.value_json) for update in made.config.update}
+    assert settings["training"]["learning_rate"] == 0.001

@@ -1,0 +1,46 @@
+"""Knows Weights & Biases: one W&B run for each run, found again by its id when the run is resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cures_core.errors import ConfigError
+from tasks.records import RunRef
+
+_STEP = "step"
+
+
+class WandbTracker:
+    """Key and mode come from the environment, as W&B reads them (WANDB_API_KEY, WANDB_MODE=offline)."""
+
+    def __init__(self, run: RunRef, project: str) -> None:
+        """Raises `ConfigError` where W&B is not installed, or does not let this machine in."""
+        try:
+            import wandb
+        except ImportError as error:
+            raise ConfigError(
+                f"tracking.wandb needs W&B ({error}): pip install 'cures[wandb]', or leave the key away"
+            ) from error
+        config = run.config.model_dump(mode="json", exclude={"store", "tracking"})
+        try:
+            self._run: Any = wandb.init(
+                project=project,
+                id=run.name,
+                name=run.name,
+                config=config,
+                resume="allow",
+                reinit="create_new",  # whatever else this process tracks stays as it is
+            )
+        except wandb.errors.Error as error:
+            raise ConfigError(
+                f"tracking.wandb: {error}. Set WANDB_API_KEY, or WANDB_MODE=offline, or leave the key away"
+            ) from error
+        # W&B's own counter only grows; ours goes back when a killed run is resumed.
+        self._run.define_metric("*", step_metric=_STEP)
+
+    def log(self, figures: Mapping[str, float], step: int) -> None:
+        self._run.log({**figures, _STEP: step})
+
+    def close(self, completed: bool) -> None:
+        self._run.finish(exit_code=0 if completed else 1)
