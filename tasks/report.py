@@ -17,7 +17,7 @@ from tasks.storage import Store
 if TYPE_CHECKING:
     from cures_core.report import ReportData
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @as_stage()
@@ -63,9 +63,9 @@ def report_data(
     records = [r for r in (data, policy, *states, *scores, *snapshots, decision) if r is not None]
     steps = _steps(store, states[1:])
     parts: dict[str, Any] = {
-        **_about(run, records),
+        **_about(run, records, _epochs(states)),
         "scores": _scores(store, states, scores),
-        "gains": _gains(store, run, scores) if len(scores) > 1 else {},
+        **(_gains(store, run, scores) if len(scores) > 1 else {}),
         "steps": steps,
         "posteriors": _posteriors(store, states),
         "examples": _examples(store, scores[-1]) if scores else [],
@@ -84,8 +84,8 @@ def report_data(
     return ReportData.model_validate(parts)
 
 
-def _about(run: RunRef, records: Sequence[Record]) -> dict[str, Any]:
-    stages = [{"name": r.stage, "label": _label(r), "key": r.key, "seconds": r.seconds} for r in records]
+def _about(run: RunRef, records: Sequence[Record], epochs: Mapping[str, int]) -> dict[str, Any]:
+    stages = [{"name": r.stage, "label": _label(r, epochs), "key": r.key, "seconds": r.seconds} for r in records]
     return {
         "run": run.name,
         "config": run.config.model_dump(mode="json"),
@@ -97,8 +97,22 @@ def _about(run: RunRef, records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def _label(record: Record) -> str:
-    return str(record.inputs.get("epoch", "")) if record.stage == "train_epoch" else ""
+def _label(record: Record, epochs: Mapping[str, int]) -> str:
+    """The epoch, where a stage belongs to one."""
+    match record.stage:
+        case "train_epoch":
+            return str(record.inputs["epoch"])
+        case "evaluate_checkpoint":
+            return str(epochs.get(record.inputs["weights"], 0))
+        case "snapshot_posterior":
+            return str(record.figures["tag"]).rpartition("/")[2]
+        case _:
+            return ""
+
+
+def _epochs(states: Sequence[Record]) -> dict[str, int]:
+    """Epoch by digest of the weights."""
+    return {state.figures.get("weights_digest", ""): k for k, state in enumerate(states)}
 
 
 def _metric_lines(store: Store, epochs: Sequence[Record]) -> list[bytes]:
@@ -117,13 +131,12 @@ def _steps(store: Store, epochs: Sequence[Record]) -> list[dict[str, Any]]:
 
 
 def _scores(store: Store, states: Sequence[Record], scores: Sequence[Record]) -> list[dict[str, Any]]:
-    by_weights = {s.figures.get("weights_digest", ""): k for k, s in enumerate(states)}
-    rows = []
+    epochs, rows = _epochs(states), []
     for record in scores:
-        k = by_weights.get(record.inputs["weights"], 0)
+        k = epochs.get(record.inputs["weights"], 0)
         rows.append(
             {
-                "label": f"after epoch {k}" if k else "before",
+                "label": f"after epoch {k}" if k else "before training",
                 "rollouts": states[k].figures["rollouts"] if k else 0,
                 "tokens": states[k].figures["tokens"] if k else 0,
                 "seconds": sum(one.seconds for one in states[1 : k + 1]),
@@ -135,7 +148,11 @@ def _scores(store: Store, states: Sequence[Record], scores: Sequence[Record]) ->
 
 def _gains(store: Store, run: RunRef, scores: Sequence[Record]) -> dict[str, Any]:
     rows = gains(store, run.config, scores[0], scores[-1])
-    return {row["suite"]: row["gain"] for row in rows if row["measure"] != "greedy"}
+    greedy = {row["suite"]: row["gain"] for row in rows if row["measure"] == "greedy"}
+    return {
+        "gains": {row["suite"]: row["gain"] for row in rows if row["measure"] != "greedy"},
+        "greedy_gains": greedy,
+    }
 
 
 def _posteriors(store: Store, states: Sequence[Record]) -> list[dict[str, Any]]:

@@ -107,7 +107,7 @@ def _about(store: Store, name: str, scored: dict[int, Record]) -> dict[str, Any]
 def _scored(store: Store, k: int, record: Record, trained: dict[int, Record]) -> dict[str, Any]:
     state = trained.get(k)
     return {
-        "label": f"after epoch {k}" if k else "before",
+        "label": f"after epoch {k}" if k else "before training",
         "rollouts": state.figures["rollouts"] if state else 0,
         "tokens": state.figures["tokens"] if state else 0,
         "seconds": sum(one.seconds for epoch, one in trained.items() if epoch <= k),

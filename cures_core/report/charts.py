@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 640, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 12, 14, 44
+WIDTH, HEIGHT = 460, 250
+"""In pixels at full size: narrow, so that text stays readable where the page is."""
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 12, 8, 44
+_KEY_ROW = 18
+"""Height of a row of the legend."""
 
 
 @dataclass(frozen=True)
@@ -144,14 +147,21 @@ def _text(kind: str, x: float, y: float, text: str, more: str = "") -> str:
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="middle"{more}>{escape(text)}</text>'
 
 
+def _cut(name: str) -> str:
+    """As long as there is room for in a legend."""
+    return name if len(name) <= 28 else f"{name[:27]}…"
+
+
 def _svg(title: str, body: Sequence[str], legend: Sequence[str]) -> str:
+    columns = 3 if all(len(name) <= 15 for name in legend) else 2
     keys = []
     for i, name in enumerate(legend):
-        x = _LEFT + 8 + 150 * i
-        keys.append(f'<rect class="key s{i}" x="{x}" y="2" width="12" height="8"/>')
-        keys.append(f'<text class="tick" x="{x + 17}" y="10">{escape(name)}</text>')
+        x, y = _LEFT + (WIDTH - _LEFT) // columns * (i % columns), HEIGHT + _KEY_ROW * (i // columns)
+        keys.append(f'<rect class="key s{i}" x="{x}" y="{y + 2}" width="12" height="8"/>')
+        keys.append(f'<text class="tick" x="{x + 17}" y="{y + 10}">{escape(_cut(name))}</text>')
+    height = HEIGHT + _KEY_ROW * math.ceil(len(legend) / columns)
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>'
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>'
         + "".join(body)
         + "".join(keys)
         + "</svg>"

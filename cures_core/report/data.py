@@ -25,7 +25,7 @@ class Scored(Strict):
     """Scores of one checkpoint."""
 
     label: str
-    """As in "before" and "after epoch 3"."""
+    """As in "before training" and "after epoch 3"."""
     rollouts: int = 0
     """Training rollouts up to this checkpoint."""
     tokens: int = 0
@@ -180,7 +180,9 @@ class ReportData(Strict):
     scores: tuple[Scored, ...] = ()
     """Oldest first."""
     gains: dict[str, Gain] = Field(default_factory=dict)
-    """By suite."""
+    """Of avg@k, by suite."""
+    greedy_gains: dict[str, Gain] = Field(default_factory=dict)
+    """Of greedy completions, by suite."""
     steps: tuple[dict[str, float | str], ...] = ()
     """Rows of metrics.jsonl, with `seconds` added."""
     posteriors: tuple[Belief, ...] = ()

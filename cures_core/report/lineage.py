@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-_WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _EDGE = 136, 26, 44, 14, 8
+_WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _EDGE = 148, 26, 44, 14, 8
 
 
 def lineage_graph(names: Mapping[str, str], edges: Sequence[tuple[str, str]]) -> str:
@@ -65,5 +65,5 @@ def _box(place: tuple[int, int], text: str) -> str:
     return (
         f'<rect class="node" x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="4"/>'
         f'<text class="tick" x="{x + _WIDTH / 2:g}" y="{y + _HEIGHT / 2 + 4:g}" text-anchor="middle">'
-        f"{escape(text[:20])}</text>"
+        f"{escape(text[:23])}</text>"
     )

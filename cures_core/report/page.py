@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ def render(data: ReportData, refresh_s: int | None = None) -> str:
             refresh_s=refresh_s,
             style=folder.joinpath("style.css").read_text(encoding="utf-8"),
             headline=_headline(data),
+            asked=asked(data.config),
             charts=_charts(data),
             sampled_steps=_sample(data.steps, _MOST_STEPS_IN_A_TABLE),
             first=data.scores[0] if data.scores else None,
@@ -59,6 +60,7 @@ def make_environment() -> Environment:
         "estimate": _estimate,
         "figure": _figure,
         "signed": _signed,
+        "gain": lambda gain: f"{_signed(gain.value)} [{_signed(gain.low)}, {_signed(gain.high)}]",
         "clock": _clock,
     }
     return environment
@@ -78,6 +80,35 @@ def _estimate(value: Estimate | float) -> str:
     return _share(value)
 
 
+def asked(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a run was to do, from its configuration: (term, words). Empty where there is none."""
+    if not config:
+        return []
+    policy, training, curriculum, prior = (config[name] for name in ("policy", "training", "curriculum", "prior"))
+    lora = training.get("lora")
+    suites = [
+        f"{s['name']} ({s['samples']} samples of each item{', and a greedy one' if s['greedy'] else ''})"
+        for s in config["evaluation"]["suites"]
+    ]
+    kind = (
+        f"pretrained model {policy['path']}" if policy["type"] == "pretrained" else "small model made by a warm start"
+    )
+    weights = f"adapters of rank {lora['rank']}" if lora else "all weights"
+    steps = f"{config['epochs']} epochs of {config['steps_per_epoch']} steps"
+    step = f"{curriculum['rollouts_per_step']:,} rollouts of {curriculum['prompts_per_step']:,} prompts in each"
+    first = f"{prior['budget']:,} rollouts first" if prior["type"] == "sample" else "no rollouts first"
+    return [
+        ("Policy", f"{kind}; {weights} are trained"),
+        ("Prompts", f"{config['data']['path']}, answers judged by the verifier {config['reward']['type']}"),
+        ("Training", f"{steps}, {step}; prompts chosen by {curriculum['type']} ({first}); seed {config['seed']}"),
+        ("Evaluation", "; ".join(suites) or "none"),
+        (
+            "Promotion",
+            "not asked for" if config["promotion"] is None else f"as {config['promotion']['model']}, if better",
+        ),
+    ]
+
+
 def _headline(data: ReportData) -> str:
     """The outcome in one sentence."""
     if not data.gains:
@@ -86,11 +117,13 @@ def _headline(data: ReportData) -> str:
     before, after = (_value(scored.suites, suite) for scored in (data.scores[0], data.scores[-1]))
     change = f"from {_share(before)} to {_share(after)} of the completions on {suite} correct"
     interval = f"gain {_signed(gain.value)} points, 95 % interval {_signed(gain.low)} to {_signed(gain.high)}"
+    others = [(name, one) for name, one in data.gains.items() if name != suite and one.high < 0]
+    losses = "".join(f" On {name} it got worse ({_signed(one.value)} points)." for name, one in others)
     if gain.low > 0:
-        return f"The policy got better: {change} ({interval})."
+        return f"The policy got better: {change} ({interval}).{losses}"
     if gain.high < 0:
-        return f"The policy got worse: {change} ({interval})."
-    return f"No clear change: {change} ({interval})."
+        return f"The policy got worse: {change} ({interval}).{losses}"
+    return f"No clear change: {change} ({interval}).{losses}"
 
 
 def _value(suites: Sequence[Any], name: str) -> float:

@@ -41,11 +41,12 @@ def prompts_page(title: str, prompts: PromptSet, tables: Mapping[str, Mapping[st
     shown = [_table(name, counts) for name, counts in tables.items() if counts]
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
-        f"<title>{_safe(title)}</title><style>{style}</style><h1>{_safe(title)}</h1>"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{_safe(title)}</title><style>{style}</style><main><h1>{_safe(title)}</h1>"
         f"<p>{len(prompts):,} prompts.</p>"
         + "".join(f"<figure>{c}</figure>" for c in charts)
         + "".join(shown)
-        + "</html>"
+        + "</main></html>"
     )
 
 

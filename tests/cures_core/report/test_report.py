@@ -1,18 +1,17 @@
 from __future__ import annotations
 
 import re
-import shutil
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cures_core.config.run import RunConfig
 from cures_core.evaluation.scores import Estimate, LabelScore, SuiteScore
 from cures_core.report import ReportData, render
 from cures_core.report.charts import Series, histograms, line_chart, number, reliability_plot, smooth, ticks
 from cures_core.report.lineage import lineage_graph
-from cures_core.report.page import safe_text
+from cures_core.report.page import asked, safe_text
 
 HOSTILE = "<script>alert(1)</script>\u202e\ud800\x00 {{ 7*7 }} </pre>"
 
@@ -65,6 +64,7 @@ def full() -> ReportData:
                 },
             ],
             "gains": {"algebra": {"value": 0.4, "low": 0.31, "high": 0.49, "p_value": 1e-9}},
+            "greedy_gains": {"algebra": {"value": 0.3, "low": 0.21, "high": 0.39, "p_value": 1e-9}},
             "posteriors": [
                 {"label": "prior", "histogram": [0, 60, 0], **belief},
                 {"label": "epoch 1", "histogram": [10, 20, 30], **belief},
@@ -141,14 +141,14 @@ def test_the_numbers_of_the_tables_are_those_of_the_data() -> None:
     text = " ".join(re.sub("<[^>]+>", " ", render(full())).split())
     assert "20.0 % [15.0 %, 25.0 %] 60.0 % [55.0 %, 65.0 %] +40.0 [+31.0, +49.0] 321 4" in text
     assert "from 20.0 % to 60.0 %" in text
+    assert "greedy 20.0 % [15.0 %, 25.0 %] 60.0 % [55.0 %, 65.0 %] +30.0 [+21.0, +39.0] 321 1" in text
     assert "maj@4 22.0 % [20.0 %, 24.0 %] 62.0 % [60.0 %, 64.0 %] +40.0" in text
     assert "sets 20.0 % [15.0 %, 25.0 %] 60.0 % [55.0 %, 65.0 %] 300 12.5 % 50.0 % 6.5" in text
     assert "logic 20.0 % 60.0 % 21 - - -" in text
-    assert "algebra 0.0 %, 0.0 % 25.0 %, 25.0 % 7, 7" in text
+    assert "algebra 0.0 % to 0.0 % 25.0 % to 25.0 % 7.0 to 7.0" in text
     assert "70 rows read, 60 kept, 9 rejected, 1 dropped" in text
     assert "empty_answer 9" in text
     assert "12,345" in text
-    assert "25.0 % cut at the token limit" in text
     assert "Not promoted. the gain is too small" in text
     assert "read this first" in text
     assert "What is 7 + 8? 15 10.0 % 90.0 % 2.5 / 0.5 f00d" in text
@@ -158,6 +158,41 @@ def test_the_numbers_of_the_tables_are_those_of_the_data() -> None:
     assert "Hardest" not in text  # there is none
     assert "0.500 0.875 0.250" in text  # allocation as a table: second bin
     assert "after epoch 1 algebra 0.600 0.550 0.650 1,920 23,456 12.500" in text
+
+
+def test_it_says_what_was_asked() -> None:
+    config = RunConfig.model_validate(
+        {
+            "data": {"path": "sums.jsonl"},
+            "policy": {"type": "pretrained", "path": "models/small"},
+            "rollout": {"max_new_tokens": 8},
+            "training": {"learning_rate": 1e-3, "lora": {"rank": 4}},
+            "curriculum": {"type": "uniform", "prompts_per_step": 8, "rollouts_per_step": 1024},
+            "prior": {"type": "none"},
+            "evaluation": {"suites": [{"name": "exam", "path": "e.jsonl", "samples": 4, "greedy": True}]},
+            "promotion": {"model": "small", "suites": ["exam"]},
+        }
+    )
+    told = dict(asked(config.model_dump(mode="json")))
+    assert told == {
+        "Policy": "pretrained model models/small; adapters of rank 4 are trained",
+        "Prompts": "sums.jsonl, answers judged by the verifier exact",
+        "Training": "1 epochs of 10 steps, 1,024 rollouts of 8 prompts in each; prompts chosen by uniform (no rollouts "
+        "first); seed 0",
+        "Evaluation": "exam (4 samples of each item, and a greedy one)",
+        "Promotion": "as small, if better",
+    }
+    page = render(full().model_copy(update={"config": config.model_dump(mode="json")}))
+    assert "<dt>Policy</dt><dd>pretrained model models/small" in page
+
+
+def test_a_legend_has_as_many_rows_as_it_needs() -> None:
+    def height(num: int) -> int:
+        svg = line_chart("t", [Series(f"suite {i}", [0, 1], [0, 1]) for i in range(num)], "x", "y")
+        assert svg.count('class="key') == num
+        return int(re.findall(r'viewBox="0 0 \d+ (\d+)"', svg)[0])
+
+    assert height(1) == height(3) < height(4) == height(6) < height(7)
 
 
 def test_learning_is_drawn_against_rollouts_tokens_and_seconds() -> None:
@@ -190,6 +225,12 @@ def test_the_headline_says_what_the_interval_allows(gain: tuple[float, float, fl
     shown = dict(zip(("value", "low", "high"), gain, strict=True)) | {"p_value": 0.5}
     data = ReportData.model_validate({**full().model_dump(), "gains": {"algebra": shown}})
     assert word in render(data)
+
+
+def test_a_loss_is_not_hidden_behind_a_gain() -> None:
+    loss = {"value": -0.1, "low": -0.2, "high": -0.05, "p_value": 0.001}
+    data = ReportData.model_validate({**full().model_dump(), "gains": {**full().model_dump()["gains"], "logic": loss}})
+    assert "points, 95 % interval +31.0 to +49.0). On logic it got worse (-10.0 points)." in render(data)
 
 
 def test_an_empty_report_says_so_everywhere() -> None:
@@ -226,26 +267,3 @@ def test_charts_put_larger_values_higher() -> None:
     assert heights[1] == pytest.approx(3 * heights[0], abs=0.2)
     assert reliability_plot("t", []) == line_chart("t", [], "x", "y") == histograms("t", [], [], "x", "y") == ""
     assert smooth([0, 2, 4], 2) == [0, 1, 3]
-
-
-@pytest.mark.end_to_end
-@pytest.mark.parametrize("width", [360, 1280])
-def test_it_opens_in_a_browser_without_errors(width: int, tmp_path: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("Chromium is not installed: apt-get install chromium")
-    page_file = tmp_path / "report.html"
-    page_file.write_text(render(full()))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": width, "height": 800})
-        said: list[str] = []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("requestfailed", lambda request: said.append(request.url))
-        page.goto(page_file.as_uri())
-        assert said == []
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert page.locator("svg[role=img]").count() >= 5
-        browser.close()
