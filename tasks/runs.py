@@ -70,9 +70,7 @@ def identify(config: RunConfig) -> Identity:
     _note_first(config, file_digest)
     if config.data.flags is not None:  # other flags, another set; the same flags again, the same run again
         data_digest = digest_json([data_digest, flags_digest(read_flags(Path(config.data.flags)))])
-    idle: dict[str, Any] = dict.fromkeys(("faults", "store", "retrain", "tracking"), True)
-    decisive = config.model_dump(mode="json", exclude={**idle, "evaluation": {"sharding"}})
-    return Identity(f"{config.name}-{digest_json([decisive, data_digest])[:8]}", data_digest, file_digest)
+    return Identity(f"{config.name}-{digest_json([config.decisive(), data_digest])[:8]}", data_digest, file_digest)
 
 
 def _read_first(config: RunConfig) -> dict[str, str]:

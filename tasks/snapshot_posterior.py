@@ -30,7 +30,7 @@ def snapshot_posterior(
         "policy": policy.figures["digest"],
         "weights": state.figures.get("weights_digest"),
         "prompts": data.figures["digest"],
-        "config": digest_json(cfg.model_dump(mode="json", exclude={"faults", "store", "snapshot", "retrain"})),
+        "config": digest_json({name: value for name, value in cfg.decisive().items() if name != "snapshot"}),
         "versions": state.versions,
         "created_at": state.created_at,
     }

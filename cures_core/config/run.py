@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, field_validator, model_validator
 
 from cures_core.config.base import Strict
@@ -64,6 +66,12 @@ class RunConfig(Strict):
     """Where the numbers are computed."""
     faults: tuple[str, ...] = ()
     """Drills: `POINT=ACTION` pairs (`cures_core.faults`), each fired once a run. Does not change what is computed."""
+
+    def decisive(self) -> dict[str, Any]:
+        """What decides the results, as JSON values: not where things are kept, who hears of them, and on how many
+        machines an evaluation runs. So a run keeps its name and its lineage where only such settings change."""
+        idle: dict[str, Any] = dict.fromkeys(("faults", "store", "retrain", "tracking"), True)
+        return self.model_dump(mode="json", exclude={**idle, "evaluation": {"sharding"}})
 
     @field_validator("faults")
     @classmethod

@@ -50,7 +50,7 @@ def changes(config: RunConfig, base: str, head: str, folder: Path) -> dict[str, 
 
 def change_key(config: RunConfig, dataset_digest: str) -> str:
     """Names a retraining: equal for equal prompts and equal configuration, whoever asks and how often."""
-    decisive = config.model_dump(mode="json", exclude={"faults", "store", "retrain"})
+    decisive = config.decisive()
     return digest_json({"dataset": dataset_digest, "config": decisive})[:32]
 
 
