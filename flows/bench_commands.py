@@ -157,6 +157,33 @@ def agreement_command(
         )
 
 
+@app.command("step")
+def step_command(
+    peer: Annotated[str, typer.Option(help="What to run beside it: trl.")] = "trl",
+    model: Annotated[str, typer.Option(help="Folder of a model; empty: a small random Llama.")] = "",
+    prompts: Annotated[int, typer.Option(min=1, help="Prompts of a step, of mixed lengths.")] = 8,
+    n: Annotated[int, typer.Option(min=2, help="Rollouts of each.")] = 8,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a completion.")] = 128,
+    steps: Annotated[int, typer.Option(min=1, help="Counted steps; one more warms up.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="Torch threads of each side.")] = 1,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each side, in turn; medians are reported.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Seconds, tokens a second and memory of whole training steps on CPU, here and in TRL's GRPOTrainer."""
+    from flows.bench_step import compare_steps
+
+    result = compare_steps(
+        peer, repeats, model=model, prompts=prompts, n=n, max_new_tokens=max_new_tokens, steps=steps, threads=threads
+    )
+    if as_json:
+        print(json.dumps(result))
+        return
+    print(f"{'':<24} {'cures':>10} {peer:>10}  ratio")
+    for name, ratio in result["ratio"].items():
+        ours, theirs = (f"{result[side][name]:,.1f}" if name in result[side] else "" for side in ("cures", peer))
+        print(f"{name:<24} {ours:>10} {theirs:>10} {ratio:>6.2f}")
+
+
 @app.command("throughput")
 def throughput_command(
     engine: Annotated[str, typer.Option(help="hf, vllm or vllm_server.")] = "hf",

@@ -12,6 +12,23 @@ from cures_core.config.base import Strict
 
 PLACEHOLDER = "{problem}"
 
+_OPERATION = (
+    "endpoints",
+    "weights_folder",
+    "kv_cache_gib",
+    "sleep_level",
+    "fingerprint_bound",
+    "max_in_flight",
+    "max_attempts",
+    "max_restarts",
+    "start_timeout_s",
+    "sync_timeout_s",
+    "stall_timeout_s",
+    "call_timeout_s",
+    "health_timeout_s",
+    "outage_timeout_s",
+)
+
 
 class PromptFormat(Strict):
     """How a problem becomes the text that the policy continues, and where its answer ends."""
@@ -59,6 +76,10 @@ class Sampling(Strict):
     @property
     def greedy(self) -> bool:
         return self.temperature == 0
+
+    def key(self) -> dict[str, Any]:
+        """What completions depend on, for the keys of stages: where an engine is and how long it is waited for, not."""
+        return self.model_dump(mode="json", exclude=set(_OPERATION))
 
 
 class HfRolloutConfig(Sampling):

@@ -8,6 +8,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from cures_core.config.rollout import (
+    _OPERATION,
     HfRolloutConfig,
     PromptFormat,
     RolloutConfig,
@@ -92,3 +93,18 @@ def test_vllm_refuses_a_cut_whose_log_probabilities_it_cannot_give() -> None:
     with pytest.raises(ValidationError, match="top_p = 1 or temperature = 1"):
         VllmRolloutConfig(top_p=0.9, temperature=0.7)
     assert VllmRolloutConfig(top_p=0.9).logprobs_known
+
+
+def test_servers_may_move_without_doing_stages_again() -> None:
+    here = VllmServerRolloutConfig(endpoints=("http://localhost:1",))
+    there = VllmServerRolloutConfig(endpoints=("http://localhost:2", "http://localhost:3"), call_timeout_s=9)
+    assert here.key() == there.key()
+    assert here.key() != VllmServerRolloutConfig(max_new_tokens=5).key()
+    assert HfRolloutConfig().key() == HfRolloutConfig().model_dump(mode="json")
+    assert VllmRolloutConfig().key() != HfRolloutConfig().key()
+
+
+def test_what_no_key_holds_exists() -> None:
+    fields = VllmRolloutConfig.model_fields | VllmServerRolloutConfig.model_fields
+    assert set(_OPERATION) <= set(fields)
+    assert {name for name in fields if name.endswith("_timeout_s")} <= set(_OPERATION)
