@@ -192,12 +192,13 @@ def throughput_command(
     n: Annotated[int, typer.Option(min=1, help="Rollouts of each.")] = 8,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a completion.")] = 128,
     repeats: Annotated[int, typer.Option(min=1, help="The best of so many counts.")] = 3,
+    endpoint: Annotated[list[str] | None, typer.Option(help="Running servers of vllm_server; repeatable.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Tokens a second of a rollout engine, and of `model.generate` on the same requests."""
     from flows.bench_throughput import measure_throughput
 
-    _print(measure_throughput(engine, model, prompts, n, max_new_tokens, repeats), as_json)
+    _print(measure_throughput(engine, model, prompts, n, max_new_tokens, repeats, endpoint or []), as_json)
 
 
 def _print(result: dict[str, Any], as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -12,12 +13,15 @@ from cures_core.errors import ConfigError
 
 
 def measure_throughput(
-    engine: str, model: str, prompts: int, n: int, max_new_tokens: int, repeats: int
+    engine: str, model: str, prompts: int, n: int, max_new_tokens: int, repeats: int, endpoints: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Figures of `cures_core.rollout.bench.throughput`. Raises `ConfigError` for an engine that does not exist."""
     reader: TypeAdapter[Any] = TypeAdapter(RolloutConfig)
+    if endpoints and engine != "vllm_server":
+        raise ConfigError(f"--endpoint belongs to --engine vllm_server, not to {engine}")
+    servers = {"endpoints": endpoints} if endpoints else {}
     try:
-        cfg = reader.validate_python({"type": engine, "max_new_tokens": max_new_tokens})
+        cfg = reader.validate_python({"type": engine, "max_new_tokens": max_new_tokens, **servers})
     except ValidationError as error:
         raise ConfigError(f"--engine {engine}: {error.errors()[0]['msg']}") from error
     from cures_core.policy.loading import load_policy, setup_torch

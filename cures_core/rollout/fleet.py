@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -39,7 +40,7 @@ class Member:
         self.folder: Path | None = None
         self.prints: tuple[Floats, Floats] | None = None
         self.in_service = self.asleep = self.starting = False
-        self.failures = self.restarts = 0
+        self.in_flight = self.failures = self.restarts = 0
         self.trouble = "not asked yet"
 
     @property
@@ -100,6 +101,9 @@ class Fleet:
         """
         self._begin()
         queue = _Queue(calls, self.members)
+        # Together, so that the first to answer does not take all calls. Who was away comes when it is ready.
+        async with _together([self._try(member) for member in self._whole()]) as tries:
+            await asyncio.gather(*tries, return_exceptions=True)
         async with _together([self._serve(member, queue) for member in self.members]) as tasks:
             for _ in calls:
                 finished(*await self._next(queue, tasks))
@@ -117,7 +121,7 @@ class Fleet:
         """Nobody is in service until it has been asked: a server may have been started anew since the last time."""
         self._last_service = time.monotonic()
         for member in self.members:
-            member.in_service, member.failures, member.restarts = False, 0, 0
+            member.in_service, member.in_flight, member.failures, member.restarts = False, 0, 0, 0
 
     async def _next(self, queue: _Queue, tasks: Sequence[asyncio.Task[Any]]) -> tuple[str, list[Sampled]]:
         result = asyncio.ensure_future(queue.results.get())
@@ -145,7 +149,8 @@ class Fleet:
     async def _serve(self, member: Member, queue: _Queue) -> None:
         """Give calls to one server; after a failure only when it is well again and has the weights."""
         while True:
-            await self._restore(member)
+            if not member.in_service:
+                await self._restore(member)
             try:
                 lanes = [self._lane(member, queue) for _ in range(self.cfg.max_in_flight)]
                 async with _together([self._watch(member), *lanes]) as tasks:
@@ -174,6 +179,8 @@ class Fleet:
             except asyncio.CancelledError:
                 queue.give_back(item)
                 raise
+            finally:
+                queue.left(member)
             member.failures = 0
             queue.results.put_nowait((item.call.name, sampled))
 
@@ -299,28 +306,50 @@ class _Item:
 
 
 class _Queue:
-    """Calls that wait, first ones first, and results."""
+    """Calls that wait, those that failed somewhere before all others, and results."""
 
     def __init__(self, calls: Sequence[Call], members: Sequence[Member]) -> None:
         self._members = members
-        self._order = {call.name: i for i, call in enumerate(calls)}
-        self._waiting = [_Item(call) for call in calls]
+        self._failed: list[_Item] = []
+        self._fresh = deque(_Item(call) for call in calls)
         self.changed = asyncio.Event()
         self.results: asyncio.Queue[tuple[str, list[Sampled]]] = asyncio.Queue()
 
     async def take(self, member: Member) -> _Item:
-        """The first call that `member` should have: not one it failed on while there is another server for it."""
+        """A call that `member` should have: no other server that could take it has fewer in flight."""
         while True:
             self.changed.clear()
-            for at, item in enumerate(self._waiting):
-                others = [m for m in self._members if m.in_service and m not in item.failed_at]
-                if member not in item.failed_at or not others:
-                    return self._waiting.pop(at)
+            if (item := self._next(member)) is not None:
+                member.in_flight += 1
+                self.changed.set()
+                return item
             await self.changed.wait()
 
+    def _next(self, member: Member) -> _Item | None:
+        for at, item in enumerate(self._failed):
+            if self._should(member, item):
+                return self._failed.pop(at)
+        if self._fresh and self._should(member, self._fresh[0]):
+            return self._fresh.popleft()
+        return None
+
+    def _should(self, member: Member, item: _Item) -> bool:
+        """Not one it failed on, while there is another server for it."""
+        others = [m for m in self._members if m.in_service and m is not member and m not in item.failed_at]
+        if member in item.failed_at:
+            return not others
+        return all(member.in_flight <= other.in_flight for other in others)
+
+    def left(self, member: Member) -> None:
+        """A call of `member` has ended, one way or another."""
+        member.in_flight -= 1
+        self.changed.set()
+
     def give_back(self, item: _Item) -> None:
-        self._waiting.append(item)
-        self._waiting.sort(key=lambda i: self._order[i.call.name])
+        if item.failed_at:
+            self._failed.append(item)
+        else:
+            self._fresh.appendleft(item)
         self.changed.set()
 
 

@@ -75,6 +75,16 @@ def test_calls_are_spread_over_all_servers(two: list[FakeVllm], engines: Engines
     assert all(completions(server) for server in two)
 
 
+def test_few_calls_are_spread_evenly_although_one_server_has_room_for_all(
+    two: list[FakeVllm], engines: Engines
+) -> None:
+    engine = engines.of(*two)
+    for server in two:
+        server.asked, server.delay_s = [], 0.3
+    engine.generate(requests_of(n=3))
+    assert [len(completions(server)) for server in two] == [3, 3]
+
+
 @pytest.mark.parametrize("bound", [1, 3])
 def test_no_server_holds_more_calls_than_it_may(bound: int, two: list[FakeVllm], engines: Engines) -> None:
     for server in two:
