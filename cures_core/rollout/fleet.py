@@ -48,8 +48,8 @@ class Member:
         return self.endpoint.url
 
     def forget(self) -> None:
-        """Nobody knows which weights it holds."""
-        self.folder, self.prints, self.asleep = None, None, False
+        """It was started anew, nobody knows with what."""
+        self.served, self.folder, self.prints, self.asleep = None, None, None, False
 
 
 class Fleet:
@@ -226,15 +226,14 @@ class Fleet:
         folder, trainer = self._weights
         cfg, server = self.cfg, member.endpoint
         await server.health(cfg.health_timeout_s)
-        if member.served is None:
-            member.served = await server.served(cfg.health_timeout_s)
-        check_logprobs(member, cfg)
+        await self._introduce(member)
         if member.folder == folder and member.prints is not None and not member.asleep:
             now = await self._probe(member)
             if float(np.abs(now - member.prints[1]).max()) <= _SAME_WEIGHTS:
                 return
             _log.warning("%s: holds other weights than it was given; it was started anew", member.url)
             member.forget()
+            await self._introduce(member)
         if member.folder != folder or member.asleep:
             before, asleep = member.prints, member.asleep
             member.folder = None
@@ -246,6 +245,12 @@ class Fleet:
         except EngineFailed as error:
             raise EngineFailed(f"{member.url}: {error}") from error
         member.folder, member.prints = folder, prints
+
+    async def _introduce(self, member: Member) -> None:
+        if member.served is None:
+            # The first time vLLM looks at its whole environment for it, which takes seconds.
+            member.served = await member.endpoint.served(self.cfg.sync_timeout_s)
+        check_logprobs(member, self.cfg)
 
     async def _probe(self, member: Member) -> Floats:
         return await member.endpoint.probe(_model(member), self._probe_ids, self.cfg.sync_timeout_s)

@@ -178,6 +178,15 @@ def test_a_server_started_anew_between_two_generations_gets_the_weights_again(
     assert tokens_of(engine.generate(requests_of(n=3))) == expected
 
 
+def test_a_server_started_anew_with_other_logprobs_is_refused(two: list[FakeVllm], engines: Engines) -> None:
+    engine = engines.of(two[0], temperature=0.7)
+    two[0].kill()
+    two[0].mode = "raw_logprobs"
+    two[0].start()
+    with pytest.raises(ConfigError, match="--logprobs-mode processed_logprobs"):
+        engine.generate(requests_of(n=3))
+
+
 def test_weights_that_one_server_lost_are_noticed(two: list[FakeVllm], engines: Engines) -> None:
     model = copy.deepcopy(LLAMA)
     engine = engines.of(*two, model=model)
