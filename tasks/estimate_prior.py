@@ -28,7 +28,7 @@ def estimate_prior(run: RunRef, data: Record, policy: Record) -> Record:
         "seed": cfg.seed,
         "prior": cfg.prior.model_dump(mode="json", exclude={"chunk_prompts"}),
         "posterior": cfg.curriculum.posterior.model_dump(mode="json"),
-        "rollout": cfg.rollout.key(),
+        "rollout": cfg.rollout.decisive(),
         "reward": cfg.reward.model_dump(mode="json"),
         "device": cfg.device.model_dump(mode="json"),
         "prompts": data.figures["digest"],

@@ -28,7 +28,7 @@ def evaluate_checkpoint(run: RunRef, k: int, data: Record, policy: Record, state
             exclude={"when": True, "chunk_prompts": True, "sharding": True, "suites": {"__all__": {"path"}}},
         ),
         "suites": data.figures["suites"],
-        "rollout": cfg.rollout.key(),
+        "rollout": cfg.rollout.decisive(),
         "reward": cfg.reward.model_dump(mode="json"),
         "device": cfg.device.model_dump(mode="json"),
         "policy": policy.figures["digest"],

@@ -30,7 +30,7 @@ def train_epoch(run: RunRef, k: int, data: Record, policy: Record, state: Record
         "seed": cfg.seed,
         "steps": cfg.steps_per_epoch,
         "curriculum": cfg.curriculum.model_dump(mode="json"),
-        "rollout": cfg.rollout.key(),
+        "rollout": cfg.rollout.decisive(),
         "reward": cfg.reward.model_dump(mode="json"),
         "training": cfg.training.model_dump(mode="json"),
         "device": cfg.device.model_dump(mode="json"),

@@ -77,8 +77,8 @@ class Sampling(Strict):
     def greedy(self) -> bool:
         return self.temperature == 0
 
-    def key(self) -> dict[str, Any]:
-        """What completions depend on, for the keys of stages: where an engine is and how long it is waited for, not."""
+    def decisive(self) -> dict[str, Any]:
+        """What decides the completions, as JSON values: not where an engine is, nor how long it is waited for."""
         return self.model_dump(mode="json", exclude=set(_OPERATION))
 
 

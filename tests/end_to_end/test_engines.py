@@ -39,6 +39,7 @@ def test_a_run_on_two_servers(tmp_path: Path) -> None:
     elsewhere = [settings[0], settings[1], "--set", 'rollout.endpoints=["http://127.0.0.1:9"]']
     again = cures("run", "--config", tmp_path / "tiny.toml", *elsewhere, "--json", cwd=tmp_path)
     assert again.code == 0, again.err
+    assert again.summary["run"] == outcome.summary["run"]
     assert all(stage["cached"] for stage in again.summary["stages"])
 
 

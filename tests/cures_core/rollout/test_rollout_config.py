@@ -98,10 +98,10 @@ def test_vllm_refuses_a_cut_whose_log_probabilities_it_cannot_give() -> None:
 def test_servers_may_move_without_doing_stages_again() -> None:
     here = VllmServerRolloutConfig(endpoints=("http://localhost:1",))
     there = VllmServerRolloutConfig(endpoints=("http://localhost:2", "http://localhost:3"), call_timeout_s=9)
-    assert here.key() == there.key()
-    assert here.key() != VllmServerRolloutConfig(max_new_tokens=5).key()
-    assert HfRolloutConfig().key() == HfRolloutConfig().model_dump(mode="json")
-    assert VllmRolloutConfig().key() != HfRolloutConfig().key()
+    assert here.decisive() == there.decisive()
+    assert here.decisive() != VllmServerRolloutConfig(max_new_tokens=5).decisive()
+    assert HfRolloutConfig().decisive() == HfRolloutConfig().model_dump(mode="json")
+    assert VllmRolloutConfig().decisive() != HfRolloutConfig().decisive()
 
 
 def test_what_no_key_holds_exists() -> None:
