@@ -68,8 +68,9 @@ class RunConfig(Strict):
     """Drills: `POINT=ACTION` pairs (`cures_core.faults`), each fired once a run. Does not change what is computed."""
 
     def decisive(self) -> dict[str, Any]:
-        """What decides the results, as JSON values: not where things are kept, who hears of them, on how many machines an
-        evaluation runs, and where rollouts are made. So a run keeps its name and its lineage where only such settings change."""
+        """What decides the results, as JSON values: not where things are kept, who hears of them, on how many machines
+        an evaluation runs, and where rollouts are made. So a run keeps its name and its lineage where only such
+        settings change."""
         idle: dict[str, Any] = dict.fromkeys(("faults", "store", "retrain", "tracking"), True)
         settings = self.model_dump(mode="json", exclude={**idle, "evaluation": {"sharding"}})
         return {**settings, "rollout": self.rollout.decisive()}
