@@ -108,6 +108,23 @@ def test_the_pull_request_script_writes_a_comment_and_refuses_a_bad_set(work: Pa
     assert run_script("pull_request.sh", work, CURES_BASE="HEAD~1", CURES_CONFIG="tiny.toml").returncode == 3
 
 
+def test_the_merge_script_pushes_the_data_before_it_tells_the_server(work: Path, tmp_path: Path) -> None:
+    git(work, "rm", "-q", "--cached", "prompts.jsonl")
+    for words in (["init", "-q"], ["add", "-q", "prompts.jsonl"], ["remote", "add", "-q", "-d", "here", "../objects"]):
+        subprocess.run([sys.executable, "-m", "dvc", *words], cwd=work, check=True, capture_output=True)
+    git(work, "add", "-A")
+    commit(work, "under DVC, with a remote")
+    write_rows(work / "prompts.jsonl", sums(range(100, 310)))
+    subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "prompts.jsonl"], cwd=work, check=True)
+    commit(work, "ten more")
+    nobody = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    done = run_script("merge.sh", work, CURES_BASE="HEAD~1", CURES_CONFIG="tiny.toml", **nobody)
+    assert done.returncode == 1
+    assert "does not answer" in done.stderr
+    (pushed,) = [path for path in (tmp_path / "objects").rglob("*") if path.is_file()]
+    assert pushed.read_bytes() == (work / "prompts.jsonl").read_bytes()
+
+
 def run_script(name: str, work: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """A CI template's script, with a `cures` and a `dvc` on its PATH as an installation has them."""
     import os
