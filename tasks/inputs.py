@@ -123,10 +123,10 @@ def _taken_from_git(commit: str, path: str, out: Path) -> None:
 
 
 def _etags_below(s3: S3, name: str, key: str) -> dict[str, str]:
-    """ETags of the files of a folder that `datasets` saved."""
+    """ETags of the files of a folder that `datasets` saved, or of Parquet files."""
     found = s3.sizes(key)
-    if f"{key}/state.json" not in found:
-        raise MissingInput(f"{name}: no such object, and no folder that `datasets` saved; check bucket and key")
+    if f"{key}/state.json" not in found and not any(part.endswith(".parquet") for part in found):
+        raise MissingInput(f"{name}: no such object, and no folder with a dataset; check bucket and key")
     if len(found) > _MAX_OBJECTS:
         raise DataRejected(f"{name}: {len(found):,} objects are not one dataset; name the folder of one")
     return {part.removeprefix(f"{key}/"): s3.etag(part) for part in sorted(found) if not part.endswith("/")}

@@ -16,7 +16,7 @@ class ColumnsConfig(Strict):
     """The problem. None: the first of problem, question, prompt, query, instruction that the file has."""
     answer: str | None = None
     """The gold answer, or the text it is taken from. None: the first of answer, final_answer, ground_truth, gold,
-    target, solution that the file has (solution first for `answer_rule = "boxed"`)."""
+    target, solution, reward_model.ground_truth that the file has (solution first for `answer_rule = "boxed"`)."""
     source: str | None = None
     """Where a row comes from. None: the first of source, data_source, dataset; empty where there is none."""
     level: str | None = None
@@ -33,9 +33,9 @@ class PromptFile(Strict):
     """A file of problems with answers, and how to read it."""
 
     path: str
-    """A file, or a folder written by `datasets.save_to_disk`; `path@revision` for one as it was at a revision of git or
-    DVC, `s3://bucket/key` for an object (at store.endpoint_url, with credentials from the environment). Gzip and zstd
-    of text formats are unpacked on the fly."""
+    """A file, or a folder written by `datasets.save_to_disk` or of Parquet files; `path@revision` for one as it was at
+    a revision of git or DVC, `s3://bucket/key` for an object (at store.endpoint_url, with credentials from the
+    environment). What is packed with gzip or zstd is unpacked on the fly."""
     format: Literal["auto", "jsonl", "json", "csv", "parquet", "arrow"] = "auto"
     """`auto` goes by the name's ending (.gz and .zst looked through), then by the first bytes."""
     columns: ColumnsConfig = ColumnsConfig()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,23 @@ import pyarrow.parquet as pq
 
 from cures_core.errors import ConfigError, DataRejected
 from cures_core.prompts.defects import Flaw
+from cures_core.prompts.lines import unpacked
 
 BATCH_ROWS = 1024
+_SHARD = re.compile(r"-\d+-of-\d+$")
 ColumnarRow = tuple[int, dict[str, Any] | None, tuple[Flaw, ...], bytes, str]
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """The Parquet files of a folder as sets are published in, in order of name; empty where it holds none.
+
+    `ConfigError` where the names (train-00000-of-00002.parquet) are of several splits.
+    """
+    files = sorted(folder.glob("*.parquet")) or sorted((folder / "data").glob("*.parquet"))
+    splits = sorted({_SHARD.sub("", file.stem) for file in files})
+    if len(splits) > 1:
+        raise ConfigError(f"{folder}: holds several splits or sets ({', '.join(splits[:5])}); name a folder with one")
+    return files
 
 
 def dataset_files(folder: Path) -> list[Path]:
@@ -24,7 +39,9 @@ def dataset_files(folder: Path) -> list[Path]:
         raise ConfigError(f"{folder}: holds several splits; name one: {', '.join(str(folder / s) for s in splits)}")
     state = folder / "state.json"
     if not state.is_file():
-        raise ConfigError(f"{folder}: a folder without state.json, so not one that `datasets` saved; name a file in it")
+        raise ConfigError(
+            f"{folder}: a folder without Parquet files or state.json (so not one that `datasets` saved); name a file"
+        )
     try:
         names = [str(entry["filename"]) for entry in json.loads(state.read_bytes())["_data_files"]]
     except (ValueError, KeyError, TypeError) as error:
@@ -103,7 +120,7 @@ def _rows_one_by_one(batch: pa.RecordBatch, before: int, unit: str) -> Iterator[
 
 def _parquet(path: Path) -> Any:
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(unpacked(path) or path)
     except (pa.ArrowException, OSError) as error:
         raise DataRejected(f"{path}: not a readable Parquet file ({error})") from error
 
@@ -111,7 +128,8 @@ def _parquet(path: Path) -> Any:
 def _arrow(path: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """Schema and batches of an IPC file or stream; memory-mapped, so read as it is used."""
     try:
-        source = pa.memory_map(str(path))
+        whole = unpacked(path)
+        source = pa.memory_map(str(path)) if whole is None else pa.PythonFile(whole, mode="r")
         if source.read(6) == b"ARROW1":
             file = pa.ipc.open_file(source)
             return file.schema, (file.get_batch(i) for i in range(file.num_record_batches))

@@ -11,7 +11,7 @@ from cures_core.errors import ConfigError
 
 KNOWN: Mapping[str, tuple[str, ...]] = {
     "problem": ("problem", "question", "prompt", "query", "instruction"),
-    "answer": ("answer", "final_answer", "ground_truth", "gold", "target", "solution"),
+    "answer": ("answer", "final_answer", "ground_truth", "gold", "target", "solution", "reward_model.ground_truth"),
     "source": ("source", "data_source", "dataset"),
     "level": ("level", "difficulty"),
     "subject": ("subject", "type", "category"),
@@ -59,7 +59,7 @@ def resolve_columns(cfg: PromptFile, names: Collection[str]) -> ColumnMap:
         wanted: str | None = getattr(cfg.columns, role)
         if wanted is not None and wanted.partition(".")[0] not in names:
             raise ConfigError(f"{cfg.path}: no column {wanted!r} for columns.{role}; the file has {_listed(names)}")
-        found[role] = wanted or next((name for name in candidates if name in names), None)
+        found[role] = wanted or next((name for name in candidates if name.partition(".")[0] in names), None)
     for role in ("problem", "answer"):
         if found[role] is None:
             raise ConfigError(

@@ -24,7 +24,7 @@ def content_id(problem: str, answer: str) -> str:
         p, a = nfc(problem).encode(), nfc(answer).encode()
     except UnicodeEncodeError as error:
         raise DataRejected(f"a prompt holds a lone surrogate, which is not text: {ascii(problem)[:120]}") from error
-    return hashlib.sha256(b"cures-prompt-1\n%d %d\n" % (len(p), len(a)) + p + a).hexdigest()[:ID_HEX]
+    return hashlib.sha256(b"cures-prompt-1\n%d %d\n%b%b" % (len(p), len(a), p, a)).hexdigest()[:ID_HEX]
 
 
 def nfc(text: str) -> str:

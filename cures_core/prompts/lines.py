@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import pyarrow as pa
 
@@ -75,6 +76,19 @@ def opened(path: Path) -> Iterator[ByteStream]:
                 raise DataRejected(f"{path}: this is {name}; convert it to UTF-8 text (plain, gzip or zstd)")
         codec = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
         yield raw if codec is None else _Unpacked(path, pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), codec))
+
+
+def unpacked(path: Path) -> IO[bytes] | None:
+    """What is packed in a gzip or zstd file, in a temporary one that ends with its handle; None where nothing is."""
+    with path.open("rb") as raw:
+        if not raw.read(4).startswith(tuple(_MAGIC)):
+            return None
+    whole = tempfile.TemporaryFile()  # noqa: SIM115 (the caller's)
+    with opened(path) as stream:
+        while chunk := stream.read(CHUNK):
+            whole.write(chunk)
+    whole.seek(0)
+    return whole
 
 
 class _Unpacked:

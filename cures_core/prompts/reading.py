@@ -10,7 +10,14 @@ from typing import Any, NamedTuple
 
 from cures_core.config.data import PromptFile
 from cures_core.errors import ConfigError, DataRejected
-from cures_core.prompts.columnar import arrow_names, arrow_rows, dataset_files, parquet_names, parquet_rows
+from cures_core.prompts.columnar import (
+    arrow_names,
+    arrow_rows,
+    dataset_files,
+    parquet_files,
+    parquet_names,
+    parquet_rows,
+)
 from cures_core.prompts.columns import ColumnMap, resolve_columns
 from cures_core.prompts.defects import Flaw
 from cures_core.prompts.json_rows import array_elements, parse_object
@@ -50,7 +57,8 @@ def open_rows(cfg: PromptFile, path: Path) -> tuple[ColumnMap, Iterator[Row]]:
     check_readable(path)
     kind = format_of(path, cfg.format)
     if kind in COLUMNAR:
-        files = dataset_files(path) if path.is_dir() else [path]
+        in_folder = dataset_files if kind == "arrow" else parquet_files
+        files = in_folder(path) if path.is_dir() else [path]
         names, rows = (parquet_names, parquet_rows) if kind == "parquet" else (arrow_names, arrow_rows)
         columns = resolve_columns(cfg, names(files))
         return columns, itertools.starmap(Row, rows(files, columns.top_level))
@@ -61,9 +69,10 @@ def open_rows(cfg: PromptFile, path: Path) -> tuple[ColumnMap, Iterator[Row]]:
 def format_of(path: Path, named: str = "auto") -> str:
     """The format of a file: as named, or by its ending, or by its first bytes."""
     if path.is_dir():
-        if named not in ("auto", "arrow"):
+        held = "parquet" if parquet_files(path) else "arrow"
+        if named not in ("auto", held):
             raise ConfigError(f"{path}: a folder, but format is {named}; name one file in it")
-        return "arrow"
+        return held
     if named == "json" and _first_byte(path) == b"{":
         return "jsonl"
     if named != "auto":

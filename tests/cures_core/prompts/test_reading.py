@@ -44,6 +44,15 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
         path.write_text("\n".join([",".join(rows[0]), *quoted]) + "\n")
     elif name.endswith(".parquet"):
         pq.write_table(table, path, row_group_size=7)
+    elif name.endswith((".parquet.gz", ".arrow.zst")):
+        plain = write(path.with_name(name.rpartition(".")[0]), rows).read_bytes()
+        path.write_bytes(
+            gzip.compress(plain, mtime=0) if name.endswith("gz") else pa.Codec("zstd").compress(plain).to_pybytes()
+        )
+    elif name == "shards":
+        (path / "data").mkdir(parents=True)
+        for k in range(2):
+            pq.write_table(table.slice(20 * k, 20), path / f"data/train-0000{k}-of-00002.parquet", row_group_size=7)
     elif name.endswith(".arrow"):
         with pa.ipc.new_file(path, table.schema) as writer:
             writer.write_table(table, max_chunksize=7)
@@ -55,7 +64,8 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-FORMATS = ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.json", "a.csv", "a.parquet", "a.arrow", "saved"]
+COLUMNAR = ("a.parquet", "a.parquet.gz", "a.arrow", "a.arrow.zst", "saved", "shards")
+FORMATS = ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.json", "a.csv", *COLUMNAR]
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -73,7 +83,7 @@ def test_every_format_places_a_bad_row(name: str, tmp_path: Path) -> None:
     (defect,) = result.quarantine
     line = {"a.json": 47, "a.csv": 11}.get(name, 10)  # an element takes 5 lines; CSV has a header
     assert (defect.line, defect.reason) == (line, "empty_answer")
-    assert ("row 10" in defect.place) == (name in ("a.parquet", "a.arrow", "saved"))
+    assert ("row 10" in defect.place) == (name in COLUMNAR)
 
 
 def test_a_format_can_be_named_against_the_ending(tmp_path: Path) -> None:
@@ -137,6 +147,13 @@ def test_splits_of_a_saved_dataset_are_listed(tmp_path: Path) -> None:
         load_prompts(DataConfig(path=str(tmp_path / "all")))
 
 
+def test_splits_among_parquet_files_are_listed(tmp_path: Path) -> None:
+    write(tmp_path / "shards", ROWS)
+    write(tmp_path / "shards/data/test-00000-of-00001.parquet", ROWS)
+    with pytest.raises(ConfigError, match=r"several splits or sets \(test, train\)"):
+        load_prompts(DataConfig(path=str(tmp_path / "shards")))
+
+
 def test_a_saved_dataset_cannot_name_files_elsewhere(tmp_path: Path) -> None:
     folder = write(tmp_path / "saved", ROWS)
     (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": "../secret.arrow"}]}))
@@ -162,11 +179,12 @@ def test_columns_are_found_under_their_usual_names(tmp_path: Path) -> None:
 def test_columns_can_be_named_and_stepped_into(tmp_path: Path) -> None:
     rows = [{"prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "How much is 2+2?"}],
              "reward_model": {"ground_truth": "4"}}]  # fmt: skip
-    columns = ColumnsConfig(answer="reward_model.ground_truth")
+    columns = ColumnsConfig(problem="prompt", answer="reward_model.ground_truth")
     for name in ("a.jsonl", "a.parquet"):
         cfg = DataConfig(path=str(write(tmp_path / name, rows)), columns=columns, problem_rule="chat")
         (prompt,) = load_prompts(cfg).prompts
         assert (prompt.problem, prompt.answer) == ("How much is 2+2?", "4")
+        assert list(load_prompts(DataConfig(path=cfg.path, problem_rule="chat")).prompts) == [prompt]  # usual names
 
 
 def test_missing_columns_are_answered_with_those_there(tmp_path: Path) -> None:

@@ -228,6 +228,7 @@ def test_a_clean_frame_meets_all_expectations(cfg: DataConfig, tmp_path: Path) -
         ("problem", None, "expect_column_values_to_not_be_null"),
         ("problem", "x" * 20_000, "expect_column_value_lengths_to_be_between"),
         ("answer", " ", "expect_column_values_to_match_regex"),
+        ("answer", "\u00a0\n\u3000", "expect_column_values_to_match_regex"),
         ("answer", "N/A", "expect_column_values_to_be_final_answers"),
         ("source", "x" * 300, "expect_column_value_lengths_to_be_between"),
     ],
