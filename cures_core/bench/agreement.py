@@ -56,6 +56,8 @@ class Difference:
     theirs: str
     """correct or wrong."""
     rule: str
+    """Where ours has read the answer."""
+    reason: str
     """Why ours says so, as far as it tells."""
 
 
@@ -80,7 +82,9 @@ def compare(paths: Sequence[str], most: int | None = None) -> dict[str, Any]:
         verdicts = verifier.judge([(completion, gold) for _, gold, _, completion in items])
     theirs = [_theirs(completion, gold) for _, gold, _, completion in items]
     found = [
-        Difference(kind, gold, said, str(verdict.outcome), "correct" if right else "wrong", verdict.rule)
+        Difference(
+            kind, gold, said, str(verdict.outcome), "correct" if right else "wrong", verdict.rule, verdict.reason
+        )
         for (kind, gold, said, _), verdict, right in zip(items, verdicts, theirs, strict=True)
         if (verdict.outcome is Outcome.CORRECT) != right
     ]

@@ -27,6 +27,7 @@ _WORDY = re.compile(
     r"[^\W\d_][^\W\d_'.,]*"
     r"(?:(?:[ ,.']+|(?<=[^\W\d_]{2})-(?=[^\W\d_]{2}))[^\W\d_]+)*"  # a hyphen, not a minus: p - q is no text
 )
+_PER_CENT = re.compile(r"(?<=[\d}])\s*\\?%")
 _DECIMAL = re.compile(r"(?<![\d.])(\d{0,300})\.(\d{1,300})(?![\d.])")
 _COMMAND = re.compile(r"\\(?:begin|end)\{[a-zA-Z]+\}|\\\\|\\[A-Za-z]+")
 _LETTER = re.compile(rf"({_COMMAND.pattern})|([A-Z])")
@@ -66,7 +67,8 @@ def tidy(text: str) -> str:
 
 
 def formulas(gold: str, answer: str) -> tuple[str, str]:
-    """Two tidied answers as the parser gets them: no unit, no sign of money, decimals as fractions (exact, not floats).
+    """Two tidied answers as the parser gets them: no unit, no sign of money, decimals and per cent as fractions
+    (exact, not floats).
 
     The parser folds case, so R^2-r^2 would be 0: a capital that meets its small letter becomes an unused Greek letter.
     """
@@ -81,7 +83,8 @@ def formulas(gold: str, answer: str) -> tuple[str, str]:
 
 def _formula(latex: str) -> str:
     bare = _without_unit(latex).replace(r"\$", "")
-    return _DECIMAL.sub(lambda m: rf"\frac{{{int(m[1] + m[2])}}}{{1{'0' * len(m[2])}}}", bare)
+    exact = _DECIMAL.sub(lambda m: rf"\frac{{{int(m[1] + m[2])}}}{{1{'0' * len(m[2])}}}", bare)
+    return _PER_CENT.sub(r"\\cdot \\frac{1}{100} ", exact)
 
 
 def same_base(left: str, right: str) -> bool | None:

@@ -35,6 +35,7 @@ def test_a_difference_says_what_it_is_about(tmp_path: Path) -> None:
         "ours": "correct",
         "theirs": "wrong",
         "rule": "box",
+        "reason": figures["differences"][0]["reason"],
     }
     assert figures["both_correct"] == 7
     with pytest.raises(DataRejected, match="fewer than two"):
