@@ -16,6 +16,8 @@ from cures_core.prompts import load_prompts
 from cures_core.rewards import make_verifier
 from cures_core.terms import Outcome
 
+_PATIENCE_S = 30.0
+"""Both get all the time they want: a busy machine must not look like a difference."""
 _INTEGER = re.compile(r"(?<![\d.,\\])\d+(?![\d.,])")
 
 
@@ -78,7 +80,7 @@ def compare(paths: Sequence[str], most: int | None = None) -> dict[str, Any]:
         for said in (say(gold, golds[i - 1]),)
     ]
     items += [("no box", gold, gold, f"We simplify.\nThe answer is {_in_math(gold)}.") for gold in golds]
-    with make_verifier(MathConfig(workers=2)) as verifier:
+    with make_verifier(MathConfig(workers=2, timeout_s=_PATIENCE_S)) as verifier:
         verdicts = verifier.judge([(completion, gold) for _, gold, _, completion in items])
     theirs = [_theirs(completion, gold) for _, gold, _, completion in items]
     found = [
