@@ -21,6 +21,7 @@ from tasks.inputs import Inputs, is_elsewhere
 from tasks.runs import identify, resumed_config
 from tasks.runs import open_run as opened_run
 from tasks.storage.s3_client import S3, make_client
+from tasks.validate_dataset import validate_dataset
 from tests.end_to_end.pipeline import PROFILE
 from tests.tasks.ci.repository import commit, git, make_repository, sums, write_rows
 from tests.tasks.storage.servers import BUCKET, KEYS, moto_url
@@ -246,3 +247,29 @@ def test_a_run_is_named_after_the_content_and_a_retry_reads_it_again(
     monkeypatch.delenv("PREFECT__RUNTIME__FLOW_RUN__ID")
     with pytest.raises(ConfigError, match=r"sets/run\.jsonl has changed since run"):
         resumed_config(config.store, run.name)
+
+
+def validated(run: Any) -> Any:
+    """The stage's record, without Prefect around it."""
+    stage: Any = validate_dataset
+    return stage.__wrapped__(run)
+
+
+def test_a_stage_reads_what_the_run_has_read(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = profile(tmp_path, bucket.put("sets/stage.jsonl", range(100, 120)))
+    with opened_run(config) as run:
+        bucket.put("sets/stage.jsonl", range(100, 130))
+        record = validated(run)
+    assert record.figures["rows"] == 20
+    assert record.inputs["files"][0] == run.file_digest
+
+
+def test_a_path_that_changes_after_the_start_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_rows(tmp_path / "set.jsonl", sums(range(100, 120)))
+    config = profile(tmp_path, "set.jsonl")
+    with opened_run(config) as run:
+        write_rows(tmp_path / "set.jsonl", sums(range(100, 130)))
+        with pytest.raises(TryAgain, match="has changed since the run was started"):
+            validated(run)

@@ -25,12 +25,15 @@ def run_gauntlet(completions: list[str], num_good: int, cfg: MathConfig, canary:
     with make_verifier(cfg) as verifier:
         assert isinstance(verifier, MathVerifier)
         verifier.judge([("x+1", "1+x")])  # starts the template
+        slowest = 0.0
         for completion in completions:
             start = time.monotonic()
             [verdict] = verifier.judge([(completion, GOLD)])
-            assert time.monotonic() - start <= cfg.timeout_s + OVERHEAD_S, completion[:80]
+            slowest = max(slowest, seconds := time.monotonic() - start)
+            assert seconds <= cfg.timeout_s + OVERHEAD_S, completion[:80]
             assert verdict.outcome is not Outcome.CORRECT, completion[:80]
             assert len(verdict.extracted) <= 1000
+        print(f"{len(completions)} hostile completions, the slowest took {slowest:.2f} s: {verifier.stats()}")
         good = [(rf"so \boxed{{{n}x+\sqrt{{5}}}}", rf"\sqrt{{5}}+{n}x") for n in range(2, 2 + num_good)]
         assert [v.outcome for v in verifier.judge(good)] == [Outcome.CORRECT] * num_good
         assert len(workers()) <= 2
