@@ -94,15 +94,15 @@ class Group:
 
     @property
     def successes(self) -> int:
-        return sum(v.outcome is Outcome.CORRECT for v in self.verdicts)
+        return [v.outcome for v in self.verdicts].count(Outcome.CORRECT)
 
     @property
     def failures(self) -> int:
-        return sum(v.outcome is Outcome.WRONG for v in self.verdicts)
+        return [v.outcome for v in self.verdicts].count(Outcome.WRONG)
 
     @property
     def unknown(self) -> int:
-        return sum(v.outcome is Outcome.UNKNOWN for v in self.verdicts)
+        return [v.outcome for v in self.verdicts].count(Outcome.UNKNOWN)
 
     @property
     def informative(self) -> bool:
