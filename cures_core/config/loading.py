@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 import types
 import typing
@@ -15,6 +16,8 @@ from pydantic import BaseModel, ValidationError
 from cures_core.config.includes import include_suites
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError, MissingInput
+
+_TYPE_OF_A_UNION = re.compile(r"constrained-\w+|literal\[.*\]|float|int|str|bool")
 
 
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
@@ -45,15 +48,18 @@ def explain(error: ValidationError, origin: str) -> str:
     """One line a bad field: dotted key, what is wrong, the value, and for unknown keys the nearest valid one."""
     known = sorted(set(dotted_keys(RunConfig)))
     lines = []
+    faults: dict[str, list[Any]] = {}
     for fault in error.errors(include_url=False):
-        key = _strip_tags(fault["loc"])
+        faults.setdefault(_strip_tags(fault["loc"]), []).append(fault)
+    for key, (fault, *others) in faults.items():
         if fault["type"] == "extra_forbidden":
             near = difflib.get_close_matches(_without_indices(key), known, n=1, cutoff=0.4)
             lines.append(f"{key}: no such key" + (f"; the nearest one is {near[0]}" if near else ""))
         elif fault["type"] == "missing":
             lines.append(f"{key}: missing, and there is no default")
         else:
-            message = fault["msg"].removeprefix("Value error, ")
+            # More than one where a value may be of several types: each says what it would have been.
+            message = ", or ".join(f["msg"].removeprefix("Value error, ") for f in (fault, *others))
             shown = repr(fault["input"]) if not isinstance(fault["input"], dict | list) else "this table"
             lines.append(f"{key or 'the configuration'}: {message} (got {shown[:80]})")
     return f"{origin}: {len(lines)} bad field{'s' if len(lines) > 1 else ''}\n" + "\n".join(
@@ -78,7 +84,7 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _strip_tags(loc: Sequence[int | str]) -> str:
-    """Pydantic puts a union's tag into the location; the user's file has no such level."""
+    """Pydantic puts a union's tag, or its member's type, into the location; the user's file has no such level."""
     models: list[type[BaseModel]] = [RunConfig]
     kept: list[str] = []
     for part in loc:
@@ -94,6 +100,8 @@ def _strip_tags(loc: Sequence[int | str]) -> str:
             m for model in models if part in model.model_fields for m in _models(model.model_fields[part].annotation)
         ]
         models = inner or models
+    if len(kept) > 1 and _TYPE_OF_A_UNION.fullmatch(kept[-1]):
+        kept.pop()
     return ".".join(kept)
 
 

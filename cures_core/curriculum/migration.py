@@ -19,6 +19,8 @@ def migrate(old: Posterior, prompts: PromptSet, cfg: PosteriorConfig) -> tuple[P
     goes to the archive; if its content returns, so does its evidence.
     """
     new = Posterior.fresh(prompts, cfg)
+    if old.memory.log_evidence.shape == new.memory.log_evidence.shape:
+        new.memory.log_evidence = old.memory.log_evidence.copy()
     known = _as_of_now(active_rows(old), old)
     if old.predicted is not None:
         new.predicted = np.zeros(len(new)), old.predicted[1]  # new prompts: as their group, until they are predicted

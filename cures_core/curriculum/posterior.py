@@ -2,8 +2,10 @@
 
 Beta(a, b) with a = S + k m, b = F + k (1 - m): S and F are the prompt's own counts, m the pass rate of its group
 (source x level) shrunk to that of the set, k the prior's strength. Counts fade by a factor each step, because the
-policy moves; the prior does not. A prompt is *dead* if no policy will solve it; each visit without a success makes that
-more likely, one success rules it out for good, and what a dead prompt fails says nothing about its group.
+policy moves; the prior does not. Both the factor and k are those that have predicted best (`memory`).
+
+A prompt is *dead* if no policy will solve it; each visit without a success makes that more likely, one success rules it
+out for good, and what a dead prompt fails says nothing about its group.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from scipy import special
 from cures_core.config.curriculum import PosteriorConfig
 from cures_core.curriculum.beta import Floats, fit_prior, log_all_wrong
 from cures_core.curriculum.drift import common_shift, shifted
+from cures_core.curriculum.memory import SCORED, Memory, ages
 from cures_core.errors import ConfigError
 from cures_core.prompts import PromptSet
 
@@ -26,6 +29,7 @@ Ints = npt.NDArray[np.int64]
 NEVER = -1
 _ALIVE = -50.0
 _MOST_EVIDENCE = 12.0  # of one visit for being dead, in log odds
+_STATE = ("right", "wrong", "touched", "dead_log_odds", "group_successes", "group_failures", "shifts")
 
 
 class Posterior:
@@ -41,7 +45,9 @@ class Posterior:
         """`ids` ascending; `groups` indexes `group_names`, pairs of (source, level)."""
         num = len(ids)
         self.ids, self.groups, self.group_names, self.cfg = ids, groups, list(group_names), cfg
-        self.successes, self.failures = np.zeros(num), np.zeros(num)
+        self.memory = Memory(cfg)
+        # As of `touched`, under every fading in question; shape (prompts, fadings).
+        self.right, self.wrong = np.zeros((2, num, len(self.memory.fadings)))
         self.touched = np.full(num, NEVER, dtype=np.int64)
         self.dead_log_odds = np.full(num, _log_odds(cfg.dead_prior))
         self.group_successes, self.group_failures = np.zeros(len(group_names)), np.zeros(len(group_names))
@@ -64,6 +70,16 @@ class Posterior:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def successes(self) -> Floats:
+        """Right rollouts of each prompt as of the step in which it was last counted; a view."""
+        return self.right[:, self.memory.best[0]]
+
+    @property
+    def failures(self) -> Floats:
+        """Wrong ones."""
+        return self.wrong[:, self.memory.best[0]]
 
     def rows(self, ids: Sequence[str]) -> Ints:
         """Row numbers of prompts. Raises `ConfigError` for an id that is not there."""
@@ -91,16 +107,17 @@ class Posterior:
         seen = right + wrong > 0
         rows, right, wrong = rows[seen], right[seen], wrong[seen]
         a, b = self.parameters(rows)
+        before = self._all_counts(rows)
+        self._score(rows, before, right, wrong)
         self._suspect(rows, right, wrong, a, b)
         if self.cfg.drift:
             again = self.touched[rows] != NEVER
             mean = a[again] / (a[again] + b[again])
             moved = common_shift(mean, right[again], wrong[again], self.cfg.drift)
-        successes, failures = self.own_counts(rows)
         if self.cfg.drift:
             self.shifts[-1] += moved
-        self.successes[rows] = successes + right
-        self.failures[rows] = failures + wrong
+        self.right[rows] = before[0] + right[:, None]
+        self.wrong[rows] = before[1] + wrong[:, None]
         self.touched[rows] = step
         num = len(self.group_names)
         self.group_successes += np.bincount(self.groups[rows], right, num)
@@ -109,19 +126,13 @@ class Posterior:
     def own_counts(self, rows: Ints | slice = slice(None)) -> tuple[Floats, Floats]:
         """Right and wrong rollouts of the given rows, faded to the current step and moved by the drift since then."""
         faded = self._fading(rows)
-        right, wrong = self.successes[rows] * faded, self.failures[rows] * faded
-        if self.cfg.drift:
-            return shifted(right, wrong, self.shifts[-1] - self.shifts[np.maximum(self.touched[rows], 0)])
-        return right, wrong
+        return self._moved(self.successes[rows] * faded, self.failures[rows] * faded, rows)
 
     def parameters(self, rows: Ints | slice = slice(None)) -> tuple[Floats, Floats]:
         """(a, b) of the given rows at the current step."""
         right, wrong = self.own_counts(rows)
-        rate: Floats | float = self.group_rates()[self.groups[rows]] if self.cfg.pooling == "group" else 0.5
-        strength = self.cfg.strength
-        if self.predicted is not None:
-            offset, strength = self.predicted
-            rate = np.clip(special.expit(special.logit(rate) + offset[rows]), 0.01, 0.99)
+        rate = self._prior_rates(rows)
+        strength = self.memory.strength if self.predicted is None else self.predicted[1]
         return right + strength * rate, wrong + strength * (1 - rate)
 
     def believe(self, rates: Floats, strength: float) -> None:
@@ -174,6 +185,8 @@ class Posterior:
             "evidence": round(float(self.evidence().sum()), 6),
             "prompts_with_evidence": int(np.sum(self.touched != NEVER)),
             "prior": {"a": round(a, 6), "b": round(b, 6)},
+            "fading": self.memory.fading,
+            "strength": self.memory.strength,
             "mean": round(float(mean.mean()), 6) if len(self) else 0.0,
             "histogram": [int(c) for c in counts],
             "frontier_share": round(float(np.mean((mean >= 0.1) & (mean <= 0.9))), 6) if len(self) else 0.0,
@@ -183,26 +196,61 @@ class Posterior:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `update` changes, as copies."""
-        arrays = ("successes", "failures", "touched", "dead_log_odds", "group_successes", "group_failures", "shifts")
-        return {"step": self.step, **{name: getattr(self, name).copy() for name in arrays}}
+        arrays = {name: getattr(self, name).copy() for name in _STATE}
+        return {"step": self.step, "log_evidence": self.memory.log_evidence.copy(), **arrays}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave. Raises `ConfigError` for one of another prompt set."""
-        if len(state["successes"]) != len(self) or len(state["group_successes"]) != len(self.group_names):
-            raise ConfigError(f"the state is of {len(state['successes'])} prompts, this posterior of {len(self)}")
-        for name, value in state.items():
-            setattr(self, name, value.copy() if isinstance(value, np.ndarray) else int(value))
+        """Take back what `state_dict` gave. Raises `ConfigError` for one of another prompt set or other settings."""
+        if missing := {"step", "log_evidence", *_STATE} - set(state):
+            raise ConfigError(f"the state has no {sorted(missing)[0]}: it was written by another version")
+        if len(state["right"]) != len(self) or len(state["group_successes"]) != len(self.group_names):
+            raise ConfigError(f"the state is of {len(state['right'])} prompts, this posterior of {len(self)}")
+        if state["log_evidence"].shape != self.memory.log_evidence.shape:
+            raise ConfigError("the state was written with another posterior.fading or posterior.strength")
+        self.step, self.memory.log_evidence = int(state["step"]), state["log_evidence"].copy()
+        for name in _STATE:
+            setattr(self, name, state[name].copy())
+
+    def _prior_rates(self, rows: Ints | slice) -> Floats:
+        """The prior's pass rate of the given rows."""
+        rate = self.group_rates()[self.groups[rows]] if self.cfg.pooling == "group" else np.full(len(self), 0.5)[rows]
+        if self.predicted is None:
+            return rate
+        return np.asarray(np.clip(special.expit(special.logit(rate) + self.predicted[0][rows]), 0.01, 0.99))
+
+    def _all_counts(self, rows: Ints) -> tuple[Floats, Floats]:
+        """`own_counts` under every fading; shape (rows, fadings)."""
+        faded = np.power(self.memory.fadings, ages(self.step, self.touched[rows])[:, None])
+        return self._moved(self.right[rows] * faded, self.wrong[rows] * faded, rows)
+
+    def _moved(self, right: Floats, wrong: Floats, rows: Ints | slice) -> tuple[Floats, Floats]:
+        """Counts as they would be after the drift since each prompt was touched."""
+        if not self.cfg.drift:
+            return right, wrong
+        shift = self.shifts[-1] - self.shifts[np.maximum(self.touched[rows], 0)]
+        return shifted(right, wrong, shift if right.ndim == 1 else shift[:, None])
+
+    def _score(self, rows: Ints, before: tuple[Floats, Floats], right: Floats, wrong: Floats) -> None:
+        """Compare the models of memory by what they said of these rows; in order of a hash, so any few will do."""
+        if self.memory.log_evidence.size == 1:
+            return
+        # Of a group that nothing is known of all models say the same wrong thing, and the vaguest is the least wrong.
+        known = (self.group_successes + self.group_failures > 0)[self.groups[rows]] | (self.cfg.pooling == "none")
+        some = np.flatnonzero(known)[:SCORED]
+        counts, told = (before[0][some], before[1][some]), (right[some], wrong[some])
+        self.memory.score(counts, self._prior_rates(rows[some]), self.dead(rows[some]), told)
 
     def _advance(self, step: int) -> None:
         if step > self.step:
             self.group_successes *= self.cfg.group_fading ** (step - self.step)
             self.group_failures *= self.cfg.group_fading ** (step - self.step)
             self.shifts = np.pad(self.shifts, (0, step - self.step), mode="edge")
+            self.memory.forget(step - self.step)
             self.step = step
 
     def _fading(self, rows: Ints | slice) -> Floats:
         """Factor on the stored counts; they were last touched some steps ago."""
-        return np.asarray(np.power(self.cfg.fading, (self.step - self.touched[rows]).astype(np.float64)))
+        return np.asarray(np.power(self.memory.fading, ages(self.step, self.touched[rows])))
 
     def _suspect(self, rows: Ints, right: Floats, wrong: Floats, a: Floats, b: Floats) -> None:
         if self.cfg.dead_prior == 0:

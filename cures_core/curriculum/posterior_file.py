@@ -3,7 +3,8 @@
 Columns: id, source, level (text), successes, failures (rollouts, faded up to `step`), step (when evidence was last
 added; -1 never), dead_log_odds, offset (logit of a predicted pass rate against that of the group), mean (expected pass
 rate, for readers; not read back), archived (the prompt has left the set). File metadata: schema version, the step up to
-which the run has come, the settings, the counts of the groups, the drift, the strength of predictions.
+which the run has come, the settings, the counts of the groups, the drift, the strength of predictions, and the log
+evidence of the fadings and strengths that were compared. Counts are those under the best fading.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ def save_posterior(posterior: Posterior, path: Path) -> None:
         "settings": posterior.cfg.model_dump(mode="json"),
         "groups": [[*name, *count] for name, count in zip(posterior.group_names, counts, strict=True)],
     }
+    if posterior.memory.log_evidence.size > 1:
+        about["log_evidence"] = posterior.memory.log_evidence.tolist()
     if posterior.cfg.drift:
         about["shifts"] = posterior.shifts.tolist()
     if posterior.predicted is not None:
@@ -96,8 +99,9 @@ def active_rows(posterior: Posterior) -> pa.Table:
 
 def fill(posterior: Posterior, rows: Any, table: pa.Table) -> None:
     """Set the given rows of a posterior from as many rows of the file's form."""
-    posterior.successes[rows] = table.column("successes").to_numpy()
-    posterior.failures[rows] = table.column("failures").to_numpy()
+    # Only the counts under the best fading are on disk; to the other ones they are a start.
+    posterior.right[rows] = table.column("successes").to_numpy()[:, None]
+    posterior.wrong[rows] = table.column("failures").to_numpy()[:, None]
     posterior.touched[rows] = table.column("step").to_numpy()
     posterior.dead_log_odds[rows] = table.column("dead_log_odds").to_numpy()
 
@@ -117,6 +121,8 @@ def _from_table(table: pa.Table, about: dict[str, Any]) -> Posterior:
     posterior.shifts = np.array(about.get("shifts", [0.0] * (posterior.step + 1)), dtype=np.float64)
     posterior.group_successes = np.array([row[2] for row in about["groups"]], dtype=np.float64)
     posterior.group_failures = np.array([row[3] for row in about["groups"]], dtype=np.float64)
+    if "log_evidence" in about:
+        posterior.memory.log_evidence = np.array(about["log_evidence"], dtype=np.float64)
     fill(posterior, slice(None), active)
     if "predicted_strength" in about:
         posterior.predicted = active.column("offset").to_numpy().copy(), float(about["predicted_strength"])

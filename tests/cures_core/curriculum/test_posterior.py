@@ -23,7 +23,7 @@ from cures_core.errors import ConfigError, CorruptArtifact, MissingInput
 from cures_core.prompts import PromptSet
 from cures_core.testing.curriculum import prompt_set
 
-PLAIN = PosteriorConfig(fading=1.0, group_fading=1.0, dead_prior=0.0)
+PLAIN = PosteriorConfig(fading=1.0, group_fading=1.0, dead_prior=0.0, strength=3.0)
 POOL = prompt_set(20)
 shape = st.floats(0.05, 200)
 Visit = tuple[int, int, int]
@@ -55,7 +55,7 @@ def test_without_fading_order_and_batches_do_not_matter(batch: list[Visit], shuf
 
 @given(visits, visits)
 def test_fading_to_nothing_is_a_reset(first: list[Visit], second: list[Visit]) -> None:
-    forgetful = PosteriorConfig(fading=0.0, group_fading=0.0, dead_prior=0.0)
+    forgetful = PosteriorConfig(fading=0.0, group_fading=0.0, dead_prior=0.0, strength=3.0)
     fresh = Posterior.fresh(POOL, forgetful)
     ids = [POOL.ids[row] for row, _, _ in second]
     fresh.update(ids, [r for _, r, _ in second], [w for _, _, w in second], 2)
@@ -97,7 +97,7 @@ def test_failures_condemn_only_where_the_group_succeeds_and_one_success_acquits(
 
 
 def test_suspicion_fades_towards_its_prior_and_an_acquittal_stays() -> None:
-    cfg = PosteriorConfig(dead_prior=0.1, dead_fading=0.9)
+    cfg = PosteriorConfig(fading=0.97, strength=3.0, dead_prior=0.1, dead_fading=0.9)
     posterior = filled([[(0, 0, 8), (1, 1, 7)], [(row, 8, 0) for row in range(2, 20)]], cfg)
     for step in range(3, 6):
         posterior.update([POOL.ids[0]], [0], [8], step)
@@ -181,7 +181,7 @@ def test_the_fitted_prior_is_that_of_the_data(a: float, b: float) -> None:
 
 
 def test_parquet_round_trip_is_the_same_bytes_and_reads_anywhere(tmp_path: Path) -> None:
-    posterior = filled([[(1, 2, 2), (7, 0, 8)], [(1, 1, 0)]], PosteriorConfig())
+    posterior = filled([[(1, 2, 2), (7, 0, 8)], [(1, 1, 0)]], PosteriorConfig(fading=0.9, strength=2.0))
     save_posterior(posterior, tmp_path / "a.parquet")
     again = load_posterior(tmp_path / "a.parquet")
     save_posterior(again, tmp_path / "b.parquet")
