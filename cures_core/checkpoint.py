@@ -1,8 +1,8 @@
 """The full training state on disk: weights, optimizer, curriculum, generators, counters, metrics; manifest last.
 
 A checkpoint is a folder:
-    weights.safetensors     trainable tensors of the policy
-    optimizer.safetensors   optimizer moments
+    weights.safetensors     trainable tensors of the policy; large ones as weights-00001-of-00003.safetensors ...
+    optimizer.safetensors   optimizer moments, and master weights; large ones likewise
     curriculum.safetensors  arrays of the curriculum's state
     state.json              everything else: counters, generator states, the curriculum's plain values
     metrics.jsonl           this epoch's steps so far
@@ -11,8 +11,8 @@ A checkpoint is a folder:
 
 from __future__ import annotations
 
+import copy
 import json
-import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,11 +23,11 @@ import numpy as np
 
 from cures_core.errors import CorruptArtifact
 from cures_core.faults import fault_point
-from cures_core.files import canonical_json, sync_folder
+from cures_core.files import canonical_json, digest_file, digest_json, sync_folder
 from cures_core.manifest import verify_manifest, write_manifest
 
 FORMAT = 1
-_log = logging.getLogger(__name__)
+SHARD_BYTES = 4 << 30
 
 
 @dataclass
@@ -44,17 +44,33 @@ class Checkpoint:
     def step(self) -> int:
         return int(self.state["step"])
 
+    @property
+    def healthy(self) -> bool:
+        """Written after a step with a finite loss and gradient, as far as the trainer tells."""
+        return not self.state.get("trainer", {}).get("bad_steps")
 
-def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
-    """Write `folder` so that it either does not exist or is complete, whatever happens meanwhile."""
+    def snapshot(self) -> Checkpoint:
+        """A copy that training, going on, does not change; its tensors are on the CPU."""
+        weights, optimizer = (
+            {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
+            for tensors in (self.weights, self.optimizer)
+        )
+        rest = copy.deepcopy((self.curriculum, self.state, self.metrics))
+        return Checkpoint(weights, optimizer, *rest)
+
+
+def save_checkpoint(checkpoint: Checkpoint, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
+    """Write `folder` so that it either does not exist or is complete, whatever happens meanwhile.
+
+    Tensors go into files of at most `shard_bytes` (a larger tensor into one of its own); few into one file.
+    """
     from safetensors.numpy import save_file as save_arrays
-    from safetensors.torch import save_file as save_tensors
 
     scratch = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    save_tensors(_contiguous(checkpoint.weights), scratch / "weights.safetensors")
-    save_tensors(_contiguous(checkpoint.optimizer), scratch / "optimizer.safetensors")
+    _save_tensors(checkpoint.weights, scratch, "weights", shard_bytes)
+    _save_tensors(checkpoint.optimizer, scratch, "optimizer", shard_bytes)
     fault_point("checkpoint.half_written", str(checkpoint.step))
     arrays: dict[str, np.ndarray] = {}
     plain = _take_arrays(checkpoint.curriculum, "", arrays)
@@ -72,7 +88,6 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Verify every byte, then load. Raises `CorruptArtifact`; tensors come back on the CPU."""
     from safetensors.numpy import load_file as load_arrays
-    from safetensors.torch import load_file as load_tensors
 
     verify_manifest(folder)
     state = json.loads((folder / "state.json").read_bytes())
@@ -82,41 +97,52 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         )
     arrays = load_arrays(folder / "curriculum.safetensors")
     return Checkpoint(
-        weights=load_tensors(folder / "weights.safetensors"),
-        optimizer=load_tensors(folder / "optimizer.safetensors"),
+        weights=_load_tensors(folder, "weights"),
+        optimizer=_load_tensors(folder, "optimizer"),
         curriculum=_put_arrays(state.pop("curriculum"), arrays),
         state=state,
         metrics=[json.loads(line) for line in (folder / "metrics.jsonl").read_bytes().splitlines()],
     )
 
 
-def save_step(checkpoint: Checkpoint, folder: Path, keep: int = 2) -> None:
-    """Save `folder/step-NNNNNN`, then delete all but the newest `keep` (never the one just verified by writing it)."""
-    save_checkpoint(checkpoint, folder / f"step-{checkpoint.step:06d}")
-    for old in sorted(folder.glob("step-*"))[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+def weights_digest(folder: Path) -> str:
+    """SHA-256 that names a checkpoint's weights, hex."""
+    digests = [digest_file(path) for path in _shards(folder, "weights")]
+    return digests[0] if len(digests) == 1 else digest_json(digests)
 
 
-def latest_step(folder: Path) -> Checkpoint | None:
-    """The newest loadable `step-*` of a folder; a damaged one is passed over with a warning, None if there is none.
+def _save_tensors(tensors: Mapping[str, Any], folder: Path, name: str, shard_bytes: int) -> None:
+    from safetensors.torch import save_file
 
-    Raises `CorruptArtifact` if there are checkpoints but not one of them can be trusted: that is not a fresh start.
-    """
-    found = sorted(folder.glob("step-*"), reverse=True)
-    for path in found:
-        try:
-            return load_checkpoint(path)
-        except CorruptArtifact as error:
-            _log.warning("checkpoint passed over: %s", error)
-    if found:
-        raise CorruptArtifact(
-            f"{folder}: none of {len(found)} checkpoints is intact; delete the folder to start it afresh"
-        )
-    return None
+    shards: list[list[str]] = [[]]
+    room = shard_bytes
+    for key in sorted(tensors):
+        size = tensors[key].numel() * tensors[key].element_size()
+        if shards[-1] and size > room:
+            shards.append([])
+            room = shard_bytes
+        shards[-1].append(key)
+        room -= size
+    for i, keys in enumerate(shards, 1):
+        part = "" if len(shards) == 1 else f"-{i:05d}-of-{len(shards):05d}"
+        # Tensors may be views of one flat buffer, which the format refuses: `clone` leaves the buffer behind.
+        whole = {key: tensors[key].detach().cpu().contiguous().clone() for key in keys}
+        save_file(whole, folder / f"{name}{part}.safetensors")
 
 
-def _contiguous(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
+def _load_tensors(folder: Path, name: str) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return {key: tensor for path in _shards(folder, name) for key, tensor in load_file(path).items()}
+
+
+def _shards(folder: Path, name: str) -> list[Path]:
+    """The files that hold the tensors, in their order."""
+    whole = folder / f"{name}.safetensors"
+    found = [whole] if whole.exists() else sorted(folder.glob(f"{name}-*-of-*.safetensors"))
+    if not found:
+        raise CorruptArtifact(f"{whole}: is gone")
+    return found
 
 
 def _take_arrays(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:

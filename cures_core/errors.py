@@ -69,6 +69,12 @@ class ChildFailed(CuresError, RuntimeError):
     retryable = True
 
 
+class RankLost(CuresError, RuntimeError):
+    """Another process of a distributed job died or did not answer within the deadline."""
+
+    retryable = True
+
+
 class StoreUnavailable(CuresError, OSError):
     """The store did not answer, or refused for a reason that may pass (outage, disk full)."""
 

@@ -1,7 +1,8 @@
-"""AdamW's moments as a flat dictionary of tensors, for safetensors and back."""
+"""AdamW's moments as a flat dictionary of tensors, for safetensors and back; shapes of such dictionaries as JSON."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -22,3 +23,15 @@ def load_optimizer(optimizer: Any, tensors: dict[str, Any]) -> None:
         state.setdefault(int(index), {})[name] = tensor
     full = optimizer.state_dict()
     optimizer.load_state_dict({"state": state, "param_groups": full["param_groups"]})
+
+
+def shapes_of(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Name -> [dtype, shape], as a JSON value."""
+    return {name: [str(t.dtype).removeprefix("torch."), list(t.shape)] for name, t in tensors.items()}
+
+
+def empty_tensor(shape: Any) -> Any:
+    """A tensor to receive one that `shapes_of` has described."""
+    import torch
+
+    return torch.empty(shape[1], dtype=getattr(torch, shape[0]))

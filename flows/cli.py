@@ -13,6 +13,7 @@ from flows.ci_commands import app as ci_commands
 from flows.curriculum_commands import app as curriculum_commands
 from flows.data_commands import app as data_commands
 from flows.doctor_command import doctor
+from flows.join_command import join
 from flows.model_commands import app as model_commands
 from flows.models_commands import app as models_commands
 from flows.models_commands import promote_command, rollback_command
@@ -30,6 +31,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("run")(run)
+app.command("join")(join)
 app.command("watch")(watch)
 app.command("report")(report)
 app.command("up")(up)

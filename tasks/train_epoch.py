@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from cures_core.checkpoint import weights_digest
+from cures_core.config.training import PLACEMENT
 from cures_core.files import digest_file
 from cures_core.jobs.spec import Job
 from cures_core.manifest import MANIFEST
@@ -32,7 +34,7 @@ def train_epoch(run: RunRef, k: int, data: Record, policy: Record, state: Record
         "curriculum": cfg.curriculum.model_dump(mode="json"),
         "rollout": cfg.rollout.decisive(),
         "reward": cfg.reward.model_dump(mode="json"),
-        "training": cfg.training.model_dump(mode="json"),
+        "training": cfg.training.model_dump(mode="json", exclude=PLACEMENT),
         "device": cfg.device.model_dump(mode="json"),
         "prompts": data.figures["digest"],
         "policy": policy.figures["digest"],
@@ -59,7 +61,7 @@ def train_epoch(run: RunRef, k: int, data: Record, policy: Record, state: Record
         checkpoint = space.out / "checkpoint"
         return {
             "checkpoint_digest": digest_file(checkpoint / MANIFEST),
-            "weights_digest": digest_file(checkpoint / "weights.safetensors"),
+            "weights_digest": weights_digest(checkpoint),
             "posterior_digest": digest_file(space.out / "posterior.parquet"),
             **json.loads((space.out / "figures.json").read_bytes()),
         }

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from cures_core.config.base import Strict
+from cures_core.config.checkpoint import CheckpointConfig
 from cures_core.config.curriculum import CuresConfig, CurriculumConfig
 from cures_core.config.data import DataConfig
 from cures_core.config.device import DeviceConfig
@@ -19,7 +20,7 @@ from cures_core.config.rollout import RolloutConfig
 from cures_core.config.snapshot import SnapshotConfig
 from cures_core.config.storage import StoreConfig
 from cures_core.config.tracking import TrackingConfig
-from cures_core.config.training import TrainingConfig
+from cures_core.config.training import PLACEMENT, TrainingConfig
 from cures_core.faults import parse_fault
 
 
@@ -36,6 +37,8 @@ class RunConfig(Strict):
     """Optimizer steps of an epoch."""
     checkpoint_every: int = Field(default=1, ge=1)
     """Steps between in-epoch checkpoints: what a killed epoch loses at most."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """How checkpoints are written and kept."""
     data: DataConfig
     """The prompt set."""
     policy: PolicyConfig = WarmStartPolicy()
@@ -69,10 +72,10 @@ class RunConfig(Strict):
 
     def decisive(self) -> dict[str, Any]:
         """What decides the results, as JSON values: not where things are kept, who hears of them, on how many machines
-        an evaluation runs, and where rollouts are made. So a run keeps its name and its lineage where only such
-        settings change."""
-        idle: dict[str, Any] = dict.fromkeys(("faults", "store", "retrain", "tracking"), True)
-        settings = self.model_dump(mode="json", exclude={**idle, "evaluation": {"sharding"}})
+        it runs, and where rollouts are made. So a run keeps its name and its lineage where only such settings change."""
+        idle: dict[str, Any] = dict.fromkeys(("checkpoint", "faults", "store", "retrain", "tracking"), True)
+        placed: dict[str, Any] = {"evaluation": {"sharding"}, "training": PLACEMENT}
+        settings = self.model_dump(mode="json", exclude={**idle, **placed})
         return {**settings, "rollout": self.rollout.decisive()}
 
     @field_validator("faults")

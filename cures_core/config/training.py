@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from cures_core.config.base import Strict
 
@@ -29,10 +29,9 @@ class LoraConfig(Strict):
     """Names of the linear layers that get an adapter."""
 
 
-class TorchTrainerConfig(Strict):
-    """One process, one device, AdamW."""
+class TrainerOptions(Strict):
+    """What all trainers have in common: AdamW on the groups of a step."""
 
-    type: Literal["torch"] = "torch"
     loss: Literal["grpo", "dr-grpo", "dapo", "reinforce++", "reinforce++-baseline", "rloo"] = "grpo"
     """A published loss: sets `advantage`, `loss_weight`, `ratio`, `clip_high` and `length_norm` where the profile does
     not. `dr-grpo` divides by a constant and needs `length_norm` (the paper's: `rollout.max_new_tokens`)."""
@@ -92,16 +91,98 @@ class TorchTrainerConfig(Strict):
         return {**recipe, **values} if recipe else values
 
     @model_validator(mode="after")
-    def _dr_grpo_has_its_constant(self) -> TorchTrainerConfig:
+    def _dr_grpo_has_its_constant(self) -> TrainerOptions:
         if self.loss == "dr-grpo" and self.length_norm is None:
             raise ValueError("loss dr-grpo divides by a constant: set length_norm, as a rule to rollout.max_new_tokens")
         return self
 
     @model_validator(mode="after")
-    def _solved_groups_have_a_baseline(self) -> TorchTrainerConfig:
+    def _solved_groups_have_a_baseline(self) -> TrainerOptions:
         if self.solved_advantage and self.advantage == "reinforce++":
             raise ValueError("solved_advantage needs a baseline of the group: `reinforce++` has that of the batch")
         return self
 
 
-TrainingConfig = Annotated[TorchTrainerConfig, Field()]
+class TorchTrainerConfig(TrainerOptions):
+    """One process, one device."""
+
+    type: Literal["torch"] = "torch"
+    """Trainer name."""
+    master_weights: bool = True
+    """Where the policy is in bfloat16, keep its weights in float32 beside it, sum gradients in float32 and update
+    those: an update smaller than a 256th of a weight is otherwise rounded away. Takes 4 bytes a weight."""
+
+
+class RanksConfig(Strict):
+    """Several processes (ranks), one device each. Rank 0 keeps curriculum and checkpoints; rollouts and loss are shared
+    out. The result does not depend on their number beyond float tolerance."""
+
+    processes: int = Field(default=1, ge=1)
+    """Ranks on each node: as a rule its number of GPUs."""
+    nodes: int = Field(default=1, ge=1)
+    """Machines. Each but the first runs `cures join` (docs/scaling.md)."""
+    address: str = ""
+    """`host:port` of the first node, which the others reach it by. Empty on one node: a free port of the loopback."""
+    start_timeout_s: float = Field(default=600.0, gt=0)
+    """Longest wait for all ranks to be there."""
+    wait_timeout_s: float = Field(default=1800.0, gt=0)
+    """Longest wait of a rank for another one: longer than the slowest part of a step (a rank's share of the rollouts,
+    the verdicts, saving a checkpoint)."""
+
+    @model_validator(mode="after")
+    def _nodes_know_where_to_meet(self) -> RanksConfig:
+        if self.nodes > 1 and not self.address:
+            raise ValueError("more than one node needs address = 'host:port', reachable from all of them")
+        if self.address:
+            host, _, port = self.address.rpartition(":")
+            if not host or not port.isdigit() or not 0 < int(port) < 65536:
+                raise ValueError(f"address {self.address!r}: write host:port")
+        return self
+
+
+PLACEMENT = set(RanksConfig.model_fields)
+"""Settings of a trainer that change no result beyond float tolerance: a run goes on where they change."""
+
+
+class TorchrunTrainerConfig(TrainerOptions, RanksConfig):
+    """Data parallel: every rank holds the whole policy and optimizer."""
+
+    type: Literal["torchrun"] = "torchrun"
+    """Trainer name."""
+    master_weights: bool = True
+    """As of trainer `torch`."""
+
+
+class DeepSpeedTrainerConfig(TrainerOptions, RanksConfig):
+    """DeepSpeed ZeRO: what a rank would hold twice is cut into shares (extra `deepspeed`). Policies in bfloat16 always
+    have float32 master weights here."""
+
+    type: Literal["deepspeed"] = "deepspeed"
+    """Trainer name."""
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    """What is shared out: 1 optimizer states, 2 gradients too, 3 weights too; 0 nothing (float32 policies only). For
+    policies in bfloat16, 1 adds up the gradients of micro-batches in bfloat16, 2 and 3 in float32."""
+    offload_optimizer: bool = False
+    """Optimizer states and their update in the memory and on the processor of the host (`zero_stage` 1 to 3)."""
+    offload_parameters: bool = False
+    """Weights in the memory of the host while they are not needed (`zero_stage` 3)."""
+
+    @model_validator(mode="after")
+    def _offload_has_its_stage(self) -> DeepSpeedTrainerConfig:
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError("offload_optimizer needs zero_stage 1, 2 or 3")
+        if self.offload_parameters and self.zero_stage != 3:
+            raise ValueError("offload_parameters needs zero_stage = 3")
+        return self
+
+
+def _torch_unless_named(values: Any) -> Any:
+    """Profiles may leave the trainer out."""
+    return {"type": "torch", **values} if isinstance(values, dict) else values
+
+
+TrainingConfig = Annotated[
+    TorchTrainerConfig | TorchrunTrainerConfig | DeepSpeedTrainerConfig,
+    Field(discriminator="type"),
+    BeforeValidator(_torch_unless_named),
+]

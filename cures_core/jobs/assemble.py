@@ -40,11 +40,11 @@ def assemble_reference(job: Job) -> Any:
     return assemble_policy(base, None).model.eval().requires_grad_(False)
 
 
-def assemble_engine(policy: Policy, cfg: RolloutConfig) -> RolloutEngine:
-    """The rollout engine on the policy's own weights."""
+def assemble_engine(policy: Policy, cfg: RolloutConfig, model: Any = None) -> RolloutEngine:
+    """The rollout engine on the policy's own weights, or on those of `model`."""
     from cures_core.rollout import build_engine
 
-    return build_engine(cfg, policy.model, policy.tokenizer, policy.device)
+    return build_engine(cfg, policy.model if model is None else model, policy.tokenizer, policy.device)
 
 
 def evaluation_rollout(cfg: RunConfig, suite: EvaluatedSuite, temperature: float) -> RolloutConfig:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from cures_core.checkpoint import Checkpoint, latest_step, load_checkpoint, save_checkpoint, save_step
+from cures_core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cures_core.config.curriculum import wants_moments
+from cures_core.config.rollout import VllmServerRolloutConfig
 from cures_core.curriculum import Strategy, load_posterior, make_curriculum, save_posterior
 from cures_core.epoch import Progress, run_epoch
 from cures_core.errors import ConfigError
@@ -19,29 +20,27 @@ from cures_core.files import canonical_json, write_atomic
 from cures_core.jobs.assemble import assemble_engine, assemble_policy, assemble_reference
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.spec import Job
+from cures_core.policy.loading import Policy
 from cures_core.prompts import PromptSet
 from cures_core.rewards import make_verifier
+from cures_core.rollout.base import RolloutEngine
+from cures_core.rollout.sharded import ShardedEngine
+from cures_core.steps import StepWriter, latest_step
 from cures_core.tally import Tally
 from cures_core.terms import Group
 from cures_core.training.torch_trainer import TorchTrainer
+from cures_core.world import World, obey
 
 
-def run(job: Job, parent: Parent) -> None:
+def run(job: Job, parent: Parent, world: World | None = None) -> None:
     """Write `checkpoint/`, `posterior.parquet`, `tally.json`, `figures.json` and `timings.jsonl` (no two runs have the
-    same)."""
+    same). In a `world` of several ranks this is rank 0; the others `follow`."""
     if job.prompts is None or job.posterior is None:
         raise ConfigError("an epoch needs prompts and a posterior")
-    cfg = job.config
+    cfg, world = job.config, world or World()
     resumed = latest_step(job.scratch)
     saved = resumed or (load_checkpoint(job.checkpoint) if job.checkpoint else None)
-    policy = assemble_policy(job, saved)
-    trainer = TorchTrainer(
-        policy,
-        cfg.training,
-        cfg.rollout.temperature or 1.0,
-        assemble_reference(job),
-        measure=wants_moments(cfg.curriculum),
-    )
+    policy, trainer = _policy_and_trainer(job, world)
     prompts = PromptSet.read_parquet(job.prompts)
     curriculum = make_curriculum(cfg.curriculum, prompts, load_posterior(job.posterior), cfg.seed)
     progress, tally = Progress(), Tally()
@@ -50,9 +49,12 @@ def run(job: Job, parent: Parent) -> None:
         curriculum.load_state_dict(saved.curriculum)
         progress, tally = Progress(**saved.state["progress"]), Tally(saved.state.get("tally"))
     session = _Session(job, parent, trainer, curriculum, tally, progress, resumed.metrics if resumed else [])
-    with make_verifier(cfg.reward) as verifier, closing(assemble_engine(policy, cfg.rollout)) as engine:
-        run_epoch(progress, session.last_step, curriculum, engine, verifier, trainer, session.commit)
-    save_checkpoint(session.checkpoint(), job.out / "checkpoint")
+    with closing(session), world.leading():
+        world.call("engine")
+        with make_verifier(cfg.reward) as verifier, closing(_engine(job, policy, trainer, world)) as engine:
+            run_epoch(progress, session.last_step, curriculum, engine, verifier, trainer, session.commit)
+        final = session.checkpoint()
+    save_checkpoint(final, job.out / "checkpoint", cfg.checkpoint.shard_bytes)
     save_posterior(curriculum.posterior, job.out / "posterior.parquet")
     write_atomic(job.out / "tally.json", canonical_json(tally.state_dict()))
     done = session.progress
@@ -65,6 +67,39 @@ def run(job: Job, parent: Parent) -> None:
     }
     write_atomic(job.out / "figures.json", canonical_json(figures))
     (job.out / "timings.jsonl").write_bytes(session.timings.read_bytes() if session.timings.exists() else b"")
+
+
+def follow(job: Job, world: World) -> None:
+    """Any rank but 0: generate and train its share until rank 0 ends the epoch."""
+    policy, trainer = _policy_and_trainer(job, world)
+    with ExitStack() as stack:
+
+        def start(_: Any) -> None:  # when the weights are there
+            if (engine := _sharded(job, policy, trainer, world)) is not None:
+                handlers.update(stack.enter_context(closing(engine)).handlers)
+
+        handlers = {**trainer.handlers, "engine": start}
+        obey(world, handlers)
+
+
+def _policy_and_trainer(job: Job, world: World) -> tuple[Policy, TorchTrainer]:
+    cfg, policy = job.config, assemble_policy(job, None)
+    temperature, measure = cfg.rollout.temperature or 1.0, wants_moments(cfg.curriculum)
+    reference = assemble_reference(job)
+    return policy, TorchTrainer(policy, cfg.training, temperature, reference, measure=measure, world=world)
+
+
+def _engine(job: Job, policy: Policy, trainer: TorchTrainer, world: World) -> RolloutEngine:
+    shared = _sharded(job, policy, trainer, world)
+    return assemble_engine(policy, job.config.rollout, trainer.model) if shared is None else shared
+
+
+def _sharded(job: Job, policy: Policy, trainer: TorchTrainer, world: World) -> ShardedEngine | None:
+    """None where rollouts are not shared out: one rank, or servers, which rank 0 keeps busy by itself."""
+    if world.size == 1 or isinstance(job.config.rollout, VllmServerRolloutConfig):
+        return None
+    own = assemble_engine(policy, job.config.rollout, trainer.model)
+    return ShardedEngine(own, world, lambda: trainer.model)
 
 
 class _Session:
@@ -84,6 +119,7 @@ class _Session:
         self._tally, self.progress, self._metrics = tally, progress, metrics
         self.last_step = job.epoch * job.config.steps_per_epoch
         self.timings: Path = job.scratch / "timings.jsonl"
+        self._writer = StepWriter(job.scratch, job.config.checkpoint)
 
     def commit(self, progress: Progress, groups: Sequence[Group], metrics: Mapping[str, Any], seconds: float) -> None:
         self.progress = progress
@@ -92,7 +128,7 @@ class _Session:
         fault_point("train.before_checkpoint", str(progress.step))
         stopping = self._parent.stop_requested
         if stopping or progress.step % self._job.config.checkpoint_every == 0:
-            save_step(self.checkpoint(), self._job.scratch)
+            self._writer.save(self.checkpoint())
         with self.timings.open("a", encoding="utf-8") as f:
             f.write(
                 json.dumps({"step": progress.step, "seconds": round(seconds, 4), "at": round(time.time(), 3)}) + "\n"
@@ -102,7 +138,12 @@ class _Session:
         )
         fault_point("train.step", str(progress.step))
         if stopping and progress.step < self.last_step:  # asked later than that: the next step is saved
+            self._writer.wait()
             self._parent.stop_if_asked(f"step {progress.step}")
+
+    def close(self) -> None:
+        """Wait for the last checkpoint to be on disk."""
+        self._writer.close()
 
     def checkpoint(self) -> Checkpoint:
         weights, optimizer, trainer = self._trainer.state_dict()

@@ -18,7 +18,7 @@ class Parent:
 
     def __init__(self) -> None:
         # Libraries may print: their text goes to stderr, the pipe to the parent stays clean.
-        self._events: TextIO = os.fdopen(os.dup(1), "w", buffering=1)
+        self.events: TextIO = os.fdopen(os.dup(1), "w", buffering=1)
         os.dup2(2, 1)
         self._stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -31,7 +31,7 @@ class Parent:
 
     def emit(self, event: str, **figures: Any) -> None:
         """Tell the parent; figures are JSON values."""
-        print(json.dumps({"event": event, **figures}), file=self._events, flush=True)
+        print(json.dumps({"event": event, **figures}), file=self.events, flush=True)
 
     def stop_if_asked(self, done: str) -> None:
         """Raise `Preempted` after a stop request; call it where everything done so far is saved."""

@@ -1,27 +1,30 @@
-"""The one-process trainer: AdamW on one device, packed micro-batches by a token budget, full or adapter weights."""
+"""The trainer of all kinds: packed micro-batches by a token budget, on one rank or shared out over several."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from cures_core.config.training import TorchTrainerConfig
+from cures_core.config.training import TrainingConfig
 from cures_core.errors import ConfigError, OutOfMemory, TrainingDiverged
-from cures_core.optimizer_state import load_optimizer, optimizer_tensors
+from cures_core.faults import fault_point
+from cures_core.optimizer_state import empty_tensor, shapes_of
 from cures_core.policy.loading import Policy
-from cures_core.terms import Group, Moments
+from cures_core.terms import FinishReason, Group, Moments, Rollout
 from cures_core.training.advantages import Sample, batch_samples
 from cures_core.training.forward import Observer, completion_logprobs, keeps_rollouts_apart
 from cures_core.training.losses import kl_penalty, surrogate
 from cures_core.training.memory import MAX_HALVINGS, is_out_of_memory, release
 from cures_core.training.moments import Sketcher, by_prompt
-from cures_core.training.packing import MicroBatch, micro_batches
+from cures_core.training.packing import MicroBatch, length, micro_batches, shard
+from cures_core.training.updaters import build_updater
+from cures_core.world import World
 
 _log = logging.getLogger(__name__)
 
@@ -47,32 +50,34 @@ class TorchTrainer:
 
     `reference` is the base policy's model, needed only for a KL penalty on full weights; adapters are switched off
     to get it. Raises `ConfigError` where it is missing. With `measure`, updates leave `moments` of scores.
+
+    In a `world` of several ranks rank 0 calls the methods of `PolicyTrainer` and the others follow by `handlers`.
     """
 
     def __init__(
         self,
         policy: Policy,
-        cfg: TorchTrainerConfig,
+        cfg: TrainingConfig,
         temperature: float,
         reference: Any = None,
         *,
         measure: bool = False,
+        world: World | None = None,
     ) -> None:
-        import torch
-
         if cfg.kl_coef and reference is None and not hasattr(policy.model, "disable_adapter"):
             raise ConfigError("training.kl_coef is above 0, which needs the base policy beside the trained one")
         self._policy, self._cfg, self._temperature, self._reference = policy, cfg, temperature, reference
+        self._world = world or World()
+        # Asked before the weights are shared out: from then on every pass concerns all ranks.
+        self._share_rows = keeps_rollouts_apart(policy.model, policy.device)
+        if not self._share_rows:
+            _log.warning("this model mixes rollouts that share a row: they are padded instead of packed")
         if cfg.gradient_checkpointing:
             policy.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        self._parameters = list(policy.trainable().values())
-        self._optimizer = torch.optim.AdamW(
-            self._parameters, lr=cfg.learning_rate, betas=cfg.betas, weight_decay=cfg.weight_decay
-        )
+        self._updater = build_updater(policy, cfg, self._world)
         self._step = 0
         self._bad_steps = 0
         self._micro_batch_tokens = cfg.micro_batch_tokens
-        self._share_rows: bool | None = None
         self._sketcher: Sketcher | None = None
         self._measure = measure
         self._sketched: list[tuple[Sample, Any]] = []
@@ -80,39 +85,55 @@ class TorchTrainer:
 
     @property
     def model(self) -> Any:
-        return self._policy.model
+        return self._updater.model
+
+    @property
+    def handlers(self) -> dict[str, Callable[[Any], Any]]:
+        """What followers do when rank 0 calls for it."""
+        return {
+            "update": self._follow_update,
+            "state": lambda _: self._tensors(),
+            "load": self._load,
+        }
 
     def update(self, groups: Sequence[Group]) -> Mapping[str, float]:
         cfg = self._cfg
         samples = batch_samples(groups, cfg.advantage, cfg.loss_weight, cfg.solved_advantage, keep_all=cfg.kl_coef > 0)
-        rate = cfg.learning_rate * min(1.0, (self._step + 1) / max(1, cfg.warmup_steps))
-        self._step += 1
-        self.moments, self._sketched = {}, []
         if not any(sample.advantage for sample in samples):
-            return {"updated": 0.0, "learning_rate": rate, "tokens_trained": 0.0}
-        sums = self._gradients(samples)
-        norm = self._clip_gradients()
-        updated = math.isfinite(norm) and math.isfinite(sums.loss)
+            self._step += 1
+            self.moments = {}
+            return {"updated": 0.0, "learning_rate": self._rate(), "tokens_trained": 0.0}
+        self._world.call("update", {"samples": [_packed(s) for s in samples], "step": self._step})
+        figures = self._update_with(samples, self._step)
+        if self._measure and figures["updated"]:
+            self.moments = self._moments_of(groups)
+        return figures
+
+    def _follow_update(self, told: Mapping[str, Any]) -> None:
+        fault_point("rank.update", str(told["step"] + 1))
+        self._update_with([_unpacked(row) for row in told["samples"]], told["step"])
+
+    def _update_with(self, samples: Sequence[Sample], steps_done: int) -> dict[str, float]:
+        """One step on samples that all ranks have alike. Sketches of scores are left with rank 0."""
+        self._step = steps_done + 1
+        self.moments, rate = {}, self._rate()
+        sums = self._sum_up(self._gradients(samples))
+        norm, updated = self._updater.step(rate, sums.loss)
+        if self._measure:
+            self._sketched = self._gathered_sketches(samples)
         if updated:
             self._bad_steps = 0
-            for group in self._optimizer.param_groups:
-                group["lr"] = rate
-            self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        if not updated:
+        else:
             self._count_bad_step(sums.loss, norm)
-        elif self._measure:
-            self.moments = self._moments_of(groups)
         return {"updated": float(updated), "learning_rate": rate, **self._figures(sums, norm, updated)}
 
+    def _rate(self) -> float:
+        return self._cfg.learning_rate * min(1.0, self._step / max(1, self._cfg.warmup_steps))
+
     def _gradients(self, samples: Sequence[Sample]) -> _Sums:
-        """Gradients of the whole batch. Where memory runs out: again from the start, with smaller micro-batches."""
+        """Gradients of this rank's share. Where memory runs out: again from the start, with smaller micro-batches."""
         self._policy.model.train()
-        if self._share_rows is None:
-            self._share_rows = keeps_rollouts_apart(self._policy.model, self._policy.device)
-            if not self._share_rows:
-                _log.warning("this model mixes rollouts that share a row: they are padded instead of packed")
-        for halvings in range(MAX_HALVINGS + 1):
+        for halvings in range(1 if self._updater.lockstep else MAX_HALVINGS + 1):
             if halvings:
                 self._micro_batch_tokens = max(1, self._micro_batch_tokens // 2)
                 _log.warning(
@@ -123,32 +144,49 @@ class TorchTrainer:
                 release()
             if (sums := self._attempt(samples)) is not None:
                 return sums
-        self._optimizer.zero_grad(set_to_none=True)
+        self._updater.reset()
+        smaller = "lower training.micro_batch_tokens, " if self._updater.lockstep else ""
         raise OutOfMemory(
             f"step {self._step} does not fit into memory, not even with micro-batches of {self._micro_batch_tokens} "
-            "tokens: set training.gradient_checkpointing = true, lower rollout.max_new_tokens, or train adapters"
+            f"tokens: {smaller}set training.gradient_checkpointing = true, lower rollout.max_new_tokens, or train "
+            "adapters"
         )
 
     def _attempt(self, samples: Sequence[Sample]) -> _Sums | None:
         """None where memory ran out. Returns before the next attempt starts, so that the error's frames are gone."""
         sums, self._sketched = _Sums(), []
-        self._optimizer.zero_grad(set_to_none=True)
-        pad, share = self._policy.tokenizer.pad_token_id, bool(self._share_rows)
+        self._updater.reset()
+        batches = self._my_batches(samples)
         try:
-            for batch in micro_batches(samples, self._micro_batch_tokens, pad, share_rows=share):
-                self._backward(batch, sums)
+            for i, (batch, counts) in enumerate(batches):
+                self._backward(batch, sums if counts else _Sums(), last=i + 1 == len(batches))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             return None
         return sums
 
-    def _backward(self, batch: MicroBatch, sums: _Sums) -> None:
+    def _my_batches(self, samples: Sequence[Sample]) -> list[tuple[MicroBatch, bool]]:
+        """This rank's micro-batches. In lockstep ranks with fewer of them fill up with ones of no weight (False)."""
+        import torch
+
+        pad, world = self._policy.tokenizer.pad_token_id, self._world
+        mine = shard(samples, world.rank, world.size)
+        batches = micro_batches(mine, self._micro_batch_tokens, pad, share_rows=self._share_rows)
+        if not self._updater.lockstep:
+            return [(batch, True) for batch in batches]
+        most = int(world.max_(torch.tensor([len(batches)]), "the number of micro-batches"))
+        idle = [replace(min(samples, key=length), weight=0.0)]
+        filling = micro_batches(idle, self._micro_batch_tokens, pad) * (most - len(batches))
+        return [*((batch, True) for batch in batches), *((batch, False) for batch in filling)]
+
+    def _backward(self, batch: MicroBatch, sums: _Sums, *, last: bool) -> None:
         import torch
 
         cfg, device = self._cfg, self._policy.device
         watch = self._watcher(batch) if self._measure else None
-        logp_N, entropy_N = completion_logprobs(self._policy.model, batch, self._temperature, device, watch)
+        self._updater.prepare(last=last)
+        logp_N, entropy_N = completion_logprobs(self._updater.forward, batch, self._temperature, device, watch)
         sampler_N, rollout_N = (torch.from_numpy(a).to(device) for a in (batch.sampler_logprobs, batch.rollout))
         advantage_S, weight_S = (
             torch.tensor(values, dtype=torch.float32, device=device)
@@ -163,7 +201,7 @@ class TorchTrainer:
             loss_N = loss_N + cfg.kl_coef * kl_N
             sums.kl += float(kl_N.detach().sum())
         loss = (loss_N * weight_S[rollout_N]).sum()
-        loss.backward()
+        self._updater.backward(loss)
         with torch.no_grad():
             gap_N = (logp_N - sampler_N).abs()
             sums.loss += float(loss)
@@ -175,6 +213,30 @@ class TorchTrainer:
             sums.gap_max = max(sums.gap_max, float(gap_N.max()))
             sums.real += batch.tokens
             sums.columns += batch.ids.size
+
+    def _sum_up(self, mine: _Sums) -> _Sums:
+        """Sums over all ranks; from now on every rank's micro-batches are as small as the smallest."""
+        import torch
+
+        if self._world.size == 1:
+            return mine
+        values = asdict(mine)
+        largest = torch.tensor([values.pop("gap_max"), -self._micro_batch_tokens], dtype=torch.float64)
+        total = torch.tensor(list(values.values()), dtype=torch.float64)
+        self._world.sum_(total, "the sums of the step")
+        self._world.max_(largest, "the sums of the step")
+        self._micro_batch_tokens = -int(largest[1])
+        return _Sums(**dict(zip(values, total.tolist(), strict=True)), gap_max=float(largest[0]))
+
+    def _gathered_sketches(self, samples: Sequence[Sample]) -> list[tuple[Sample, Any]]:
+        """Rank 0: the sketches of all samples, in the order of the batch."""
+        if self._world.size == 1:
+            return self._sketched
+        own = {(s.rollout.request_id, s.rollout.index): sketch for s, sketch in self._sketched}
+        rows = [(*key, sketch.tolist()) for key, sketch in own.items()]
+        told = self._world.gather(rows, "the moments of the step")
+        found = {(request, index): np.array(sketch) for rows in told for request, index, sketch in rows}
+        return [(s, found[s.rollout.request_id, s.rollout.index]) for s in samples] if found else []
 
     def _watcher(self, batch: MicroBatch) -> Observer:
         """Projects the scores of a micro-batch while its forward pass has them at hand."""
@@ -227,12 +289,6 @@ class TorchTrainer:
             **({"kl": _finite(sums.kl / sums.tokens)} if self._cfg.kl_coef else {}),
         }
 
-    def _clip_gradients(self) -> float:
-        import torch
-
-        limit = math.inf if self._cfg.grad_clip == 0 else self._cfg.grad_clip
-        return float(torch.nn.utils.clip_grad_norm_(self._parameters, limit))
-
     def _count_bad_step(self, loss: float, norm: float) -> None:
         self._bad_steps += 1
         _log.warning("step %d: loss %s, gradient norm %s; no update", self._step, loss, norm)
@@ -243,21 +299,54 @@ class TorchTrainer:
             )
 
     def state_dict(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        self._world.call("state")
         state = {
             "step": self._step,
             "bad_steps": self._bad_steps,
             "micro_batch_tokens": self._micro_batch_tokens,
         }
-        return self._policy.trainable(), optimizer_tensors(self._optimizer), state
+        return *self._tensors(), state
+
+    def _tensors(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return self._updater.weights(), self._updater.tensors()
 
     def load_state_dict(self, weights: dict[str, Any], optimizer: dict[str, Any], state: Mapping[str, Any]) -> None:
-        self._policy.load_trainable(weights)
-        load_optimizer(self._optimizer, optimizer)
-        self._step, self._bad_steps = int(state["step"]), int(state["bad_steps"])
-        # What once did not fit stays halved: a resumed epoch sums in the same order as an uninterrupted one.
-        halved = int(state.get("micro_batch_tokens", self._cfg.micro_batch_tokens))
-        self._micro_batch_tokens = min(halved, self._cfg.micro_batch_tokens)
+        counters = {
+            "bad_steps": int(state["bad_steps"]),
+            # What once did not fit stays halved: a resumed epoch sums in the same order as an uninterrupted one.
+            "micro_batch_tokens": int(state.get("micro_batch_tokens", self._cfg.micro_batch_tokens)),
+        }
+        self._step = int(state["step"])
+        told = {"counters": counters, "tensors": [shapes_of(weights), shapes_of(optimizer)]}
+        self._world.call("load", told)
+        self._load(told, weights, optimizer)
+
+    def _load(
+        self, told: Mapping[str, Any], weights: dict[str, Any] | None = None, optimizer: dict[str, Any] | None = None
+    ) -> None:
+        self._bad_steps = told["counters"]["bad_steps"]
+        self._micro_batch_tokens = min(told["counters"]["micro_batch_tokens"], self._cfg.micro_batch_tokens)
+        of_weights, of_optimizer = told["tensors"]
+        self._updater.load(self._arriving(of_weights, weights), self._arriving(of_optimizer, optimizer))
+
+    def _arriving(self, shapes: Mapping[str, Any], tensors: dict[str, Any] | None) -> Iterator[tuple[str, Any]]:
+        """Rank 0's tensors one after another, so that no other rank ever holds them all."""
+        for name, shape in shapes.items():
+            tensor = empty_tensor(shape) if tensors is None else tensors[name].detach()
+            yield name, self._world.broadcast_(tensor, "the checkpoint")
 
 
 def _finite(value: float) -> float:
     return value if math.isfinite(value) else 0.0
+
+
+def _packed(sample: Sample) -> list[Any]:
+    """A sample as a JSON value, without what only the verifier needs."""
+    r = sample.rollout
+    return [r.request_id, r.index, r.prompt_ids, r.token_ids, r.logprobs, sample.advantage, sample.weight, sample.right]
+
+
+def _unpacked(row: Sequence[Any]) -> Sample:
+    request, index, prompt, tokens, logprobs, *values = row
+    rollout = Rollout(request, index, tuple(prompt), tuple(tokens), tuple(logprobs), "", FinishReason.STOP)
+    return Sample(rollout, *values)

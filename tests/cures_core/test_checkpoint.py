@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from cures_core.checkpoint import Checkpoint, latest_step, load_checkpoint, save_checkpoint, save_step
-from cures_core.errors import CorruptArtifact, InjectedFault
+from cures_core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, weights_digest
+from cures_core.errors import CorruptArtifact
+from cures_core.files import digest_file, digest_folder
 
 
 def make(step: int) -> Checkpoint:
@@ -62,37 +63,33 @@ def test_damage_is_found(tmp_path: Path, damage: str) -> None:
         load_checkpoint(tmp_path / "c")
 
 
-def test_a_damaged_latest_falls_back_and_no_intact_one_is_not_a_fresh_start(tmp_path: Path) -> None:
-    for step in (1, 2):
-        save_step(make(step), tmp_path)
-    (tmp_path / "step-000002" / "state.json").write_bytes(b"{}")
-    found = latest_step(tmp_path)
-    assert found is not None
-    assert found.step == 1
-    (tmp_path / "step-000001" / "state.json").write_bytes(b"{}")
-    with pytest.raises(CorruptArtifact, match="none of 2"):
-        latest_step(tmp_path)
+def test_large_tensors_are_split_over_files_and_come_back(tmp_path: Path) -> None:
+    checkpoint = make(3)
+    checkpoint.weights = {f"w{i}": torch.full((10,), float(i)) for i in range(5)}
+    save_checkpoint(checkpoint, tmp_path / "whole")
+    save_checkpoint(checkpoint, tmp_path / "split", shard_bytes=80)  # two tensors of 40 bytes
+    save_checkpoint(checkpoint, tmp_path / "alone", shard_bytes=1)
+    names = sorted(p.name for p in (tmp_path / "split").glob("weights*"))
+    assert names == [f"weights-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
+    assert len(list((tmp_path / "alone").glob("weights*"))) == 5
+    assert [p.name for p in (tmp_path / "whole").glob("weights*")] == ["weights.safetensors"]
+    for name in ("split", "alone"):
+        loaded = load_checkpoint(tmp_path / name)
+        assert all(torch.equal(v, loaded.weights[k]) for k, v in checkpoint.weights.items())
+        assert all(torch.equal(v, loaded.optimizer[k]) for k, v in checkpoint.optimizer.items())
+    assert weights_digest(tmp_path / "whole") == digest_file(tmp_path / "whole" / "weights.safetensors")
+    assert weights_digest(tmp_path / "split") != weights_digest(tmp_path / "alone")
+    (tmp_path / "split" / names[1]).unlink()
+    with pytest.raises(CorruptArtifact, match="00002-of-00003"):
+        load_checkpoint(tmp_path / "split")
 
 
-def test_retention_keeps_the_newest(tmp_path: Path) -> None:
-    for step in range(1, 6):
-        save_step(make(step), tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000004", "step-000005"]
-
-
-@pytest.mark.parametrize("point", ["half_written", "before_manifest", "before_rename"])
-def test_a_save_that_dies_leaves_the_old_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
-) -> None:
-    save_step(make(1), tmp_path / "steps")
-    monkeypatch.setenv("CURES_FAULTS", f"checkpoint.{point}=raise")
-    monkeypatch.setenv("CURES_FAULTS_DIR", str(tmp_path / "faults"))
-    with pytest.raises(InjectedFault):
-        save_step(make(2), tmp_path / "steps")
-    found = latest_step(tmp_path / "steps")
-    assert found is not None
-    assert found.step == 1
-    save_step(make(2), tmp_path / "steps")  # the fault fires once
-    found = latest_step(tmp_path / "steps")
-    assert found is not None
-    assert found.step == 2
+def test_a_snapshot_stays_what_it_was(tmp_path: Path) -> None:
+    checkpoint = make(3)
+    kept = checkpoint.snapshot()
+    checkpoint.weights["w"].zero_()
+    checkpoint.curriculum["posterior"]["a"][:] = 0
+    checkpoint.metrics.append({"step": 4})
+    save_checkpoint(kept, tmp_path / "a")
+    save_checkpoint(make(3), tmp_path / "b")
+    assert digest_folder(tmp_path / "a") == digest_folder(tmp_path / "b")

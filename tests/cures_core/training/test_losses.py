@@ -5,10 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from cures_core.config.training import RECIPES
+from cures_core.terms import FinishReason, Group, Outcome, Prompt, Request, Rollout, Verdict
+from cures_core.training.advantages import batch_samples, group_advantages
 from cures_core.training.losses import kl_penalty, surrogate, token_logprobs
 
 
@@ -129,6 +132,32 @@ def ours(recipe: str, length_norm: float | None, advantages: Any, kl_coef: float
     return float((loss * weight[rollout]).sum())
 
 
+def trl_rloo_value(advantages: Any) -> float:
+    """`_compute_loss` of TRL's RLOO trainer on the same numbers."""
+    pytest.importorskip("trl", reason="TRL is a test-only peer")
+    from trl.trainer.rloo_trainer import RLOOTrainer
+
+    logp, old, _, mask = padded()
+    fake = SimpleNamespace(
+        _get_per_token_logps_and_entropies=lambda *_, **__: (logp, torch.zeros_like(logp), None),
+        aux_loss_enabled=False,
+        epsilon_low=0.2,
+        epsilon_high=0.2,
+        model=SimpleNamespace(training=False),
+        accelerator=SimpleNamespace(gather=lambda x: x, reduce=lambda x, **_: x),
+        _metrics={"train": _Lists(), "eval": _Lists()},
+    )
+    inputs = {
+        "prompt_ids": torch.zeros(4, 1, dtype=torch.long),
+        "prompt_mask": torch.ones(4, 1, dtype=torch.long),
+        "completion_ids": torch.zeros(4, 4, dtype=torch.long),
+        "completion_mask": mask.long(),
+        "advantages": advantages,
+        "old_logps": (old * mask).sum(1),
+    }
+    return float(RLOOTrainer._compute_loss(fake, None, inputs))
+
+
 def trl_value(kind: str, advantages: Any, beta: float, high: float) -> float:
     """TRL's own `_compute_loss` on the same numbers; the model is replaced by its log-probabilities."""
     pytest.importorskip("trl", reason="TRL is a test-only peer")
@@ -188,3 +217,40 @@ class _Lists(dict[str, list[float]]):
 def test_value_is_that_of_trl(recipe: str, kind: str, length_norm: float | None, high: float, beta: float) -> None:
     advantage = (REWARDS - REWARDS.mean(1, keepdim=True)).flatten()
     assert ours(recipe, length_norm, advantage, beta) == pytest.approx(trl_value(kind, advantage, beta, high), abs=1e-6)
+
+
+@pytest.mark.slow
+def test_rloo_is_that_of_trl() -> None:
+    # Leave one out of two: the other one's reward is the baseline.
+    advantage = torch.from_numpy(np.concatenate([group_advantages(r, "loo") for r in REWARDS.double().numpy()])).float()
+    assert advantage.tolist() == (REWARDS - REWARDS.flip(1)).flatten().tolist()
+    length_norm = RECIPES["rloo"]["length_norm"]
+    assert ours("rloo", length_norm, advantage, 0.0) == pytest.approx(trl_rloo_value(advantage), abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+@pytest.mark.parametrize("recipe", ["reinforce++", "reinforce++-baseline"])
+def test_reinforce_pp_is_the_token_level_loss_of_trl_with_its_own_advantages(recipe: Any, beta: float) -> None:
+    """TRL has no trainer of that name: the loss over all tokens is the same, the advantages are checked by hand."""
+    rewards = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    if recipe == "reinforce++":
+        normalised = (rewards - rewards.mean()) / rewards.std(correction=0)
+    else:
+        centred = rewards - rewards.mean(1, keepdim=True)
+        normalised = centred / centred.std(correction=0)
+    verdicts = [[Verdict(Outcome.CORRECT if r else Outcome.WRONG) for r in row] for row in rewards]
+    prompt = Prompt("p", "", "")
+    batch = [
+        Group(
+            Request(f"{g}", prompt, 2, 0),
+            [Rollout(f"{g}", i, (1,), (2,) * LENGTHS[2 * g + i], (0.0,), "", FinishReason.STOP) for i in range(2)],
+            verdicts[g],
+        )
+        for g in range(2)
+    ]
+    samples = batch_samples(batch, recipe, "token", keep_all=True)
+    advantage = torch.tensor([s.advantage for s in samples])
+    assert torch.allclose(advantage, normalised.flatten(), atol=1e-4)
+    assert [s.weight for s in samples] == pytest.approx([n / sum(LENGTHS) for n in LENGTHS])
+    assert ours(recipe, None, advantage, beta) == pytest.approx(trl_value("dapo", advantage, beta, 0.2), abs=1e-6)

@@ -1,0 +1,124 @@
+"""Starts the ranks of a distributed job on this machine, watches them, and names the one that failed. No torch here."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cures_core.config.training import RanksConfig
+from cures_core.errors import ChildFailed, RankLost
+
+_RANK = ("-m", "cures_core.jobs.rank")
+_LOOK_S = 0.1
+_GRACE_S = 10.0
+"""How long the others may take to say why they end after one rank has ended with an error."""
+_LEAVE_S = 60.0
+"""How long the others may take to end after rank 0 has ended well."""
+
+
+class Ranks:
+    """The ranks of one node as child processes. If this process dies, however it dies, they end themselves."""
+
+    def __init__(
+        self, cfg: RanksConfig, node: int, reports: Path, *, on_gpu: bool, rank_0: tuple[Path, Any] | None
+    ) -> None:
+        """`rank_0`: the job's file and where its standard output goes; None on all nodes but the first."""
+        shutil.rmtree(reports, ignore_errors=True)
+        reports.mkdir(parents=True)
+        self._reports = reports
+        # On one machine the ranks meet in a file and speak over the loopback.
+        meeting = {"GLOO_SOCKET_IFNAME": "lo"}
+        if cfg.nodes > 1:
+            host, _, port = cfg.address.rpartition(":")
+            meeting = {"MASTER_ADDR": host, "MASTER_PORT": port}
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        for local in range(cfg.processes):
+            rank = node * cfg.processes + local
+            first = rank == 0 and rank_0 is not None
+            command = [sys.executable, *_RANK, str(reports), str(cfg.start_timeout_s)]
+            self._processes[rank] = subprocess.Popen(
+                [*command, str(rank_0[0])] if first and rank_0 else command,
+                env={**os.environ, **meeting, **_place(rank, local, cfg, on_gpu=on_gpu)},
+                stdin=subprocess.PIPE,  # its end tells the rank that this process is gone
+                stdout=rank_0[1] if first and rank_0 else sys.stderr.fileno(),
+                start_new_session=True,
+            )
+
+    def wait(self, stop_requested: Callable[[], bool]) -> tuple[int, dict[str, str] | None]:
+        """Until all have ended: (exit code, error as in error.json or None). A stop request is passed on to rank 0.
+
+        After the first one that fails the others are killed; those who only lost another rank are not the cause.
+        """
+        codes: dict[int, int] = {}
+        deadline, asked = float("inf"), False
+        while len(codes) < len(self._processes):
+            for rank, process in self._processes.items():
+                if rank not in codes and (code := process.poll()) is not None:
+                    codes[rank] = code
+                    if code != 0 and deadline == float("inf"):
+                        deadline = time.monotonic() + _GRACE_S
+                    elif rank == 0 and deadline == float("inf"):
+                        deadline = time.monotonic() + _LEAVE_S
+            if not asked and stop_requested() and 0 in self._processes and 0 not in codes:
+                self._processes[0].send_signal(signal.SIGTERM)
+                asked = True
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_LOOK_S)
+        self.kill()
+        return self._verdict(codes)
+
+    def kill(self) -> None:
+        for process in self._processes.values():
+            process.kill()
+        for process in self._processes.values():
+            process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+
+    def _verdict(self, codes: dict[int, int]) -> tuple[int, dict[str, str] | None]:
+        """`codes` are those of ranks that ended by themselves, in the order of their end."""
+        bad = {rank: code for rank, code in codes.items() if code != 0}
+        if not bad:
+            return 0, None
+        told = {
+            rank: json.loads(path.read_bytes()) for rank in bad if (path := self._reports / f"{rank}.json").exists()
+        }
+        causes = {rank: error for rank, error in told.items() if error["class"] != RankLost.__name__}
+        of = "" if len(self._processes) == 1 else f"rank {{}} of {len(self._processes)}: "
+        for rank, error in causes.items():
+            where = of.format(rank) if rank else ""
+            return bad[rank], {**error, "message": where + error["message"]}
+        for rank, code in bad.items():
+            if rank in told:
+                continue
+            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            hint = "; the kernel kills processes when memory runs out" if code == -signal.SIGKILL else ""
+            text = f"rank {rank} of {len(self._processes)} {how}{hint}. Resume to go on from the last checkpoint"
+            return 1, {"class": ChildFailed.__name__, "message": text}
+        rank, error = next(iter(told.items()))
+        return bad[rank], error
+
+
+def _place(rank: int, local: int, cfg: RanksConfig, *, on_gpu: bool) -> dict[str, str]:
+    """Environment of a rank, by the names that torch and DeepSpeed read. It sees one GPU, its own, as the first."""
+    place = {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(cfg.nodes * cfg.processes),
+        "LOCAL_RANK": "0",
+        "LOCAL_WORLD_SIZE": str(cfg.processes),
+        "CURES_WAIT_TIMEOUT_S": str(cfg.wait_timeout_s),
+    }
+    if on_gpu:
+        visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        names = visible or [str(i) for i in range(cfg.processes)]
+        place["CUDA_VISIBLE_DEVICES"] = names[local] if local < len(names) else ""
+    return place

@@ -1,0 +1,90 @@
+"""`python -m cures_core.jobs.rank REPORTS START_TIMEOUT [JOB.json]`: one rank of a distributed job.
+
+Rank 0 is given the job and tells the others; every rank leaves the error it ends with in REPORTS/<rank>.json.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from cures_core.errors import ConfigError, CuresError, RankLost
+from cures_core.files import canonical_json, write_atomic
+from cures_core.jobs.parent import Parent
+from cures_core.jobs.spec import Job
+from cures_core.world import World
+
+_log = logging.getLogger("cures")
+
+
+def main() -> int:
+    reports, start_timeout_s = Path(sys.argv[1]), float(sys.argv[2])
+    rank = int(os.environ["RANK"])
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s [{rank}] %(name)s: %(message)s")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    parent = Parent()
+    kind, message, code = "", "", 0
+    try:
+        world = join(reports, start_timeout_s)
+        told = Job.model_validate_json(Path(sys.argv[3]).read_bytes()).model_dump(mode="json") if rank == 0 else None
+        job = Job.model_validate(world.share(told, "the job"))
+        module = importlib.import_module(f"cures_core.jobs.{job.name}")
+        if rank == 0:
+            module.run(job, parent, world)
+        else:
+            module.follow(job, world)
+    except CuresError as error:
+        _log.exception("job failed")
+        kind, message, code = type(error).__name__, str(error), error.exit_code
+    except OSError as error:
+        _log.exception("job failed")
+        kind, message, code = "StoreUnavailable", f"{error}; make room or fix the path, then resume", 1
+    if code:
+        write_atomic(reports / f"{rank}.json", canonical_json({"class": kind, "message": message}))
+    return code
+
+
+def join(reports: Path, start_timeout_s: float) -> World:
+    """Meet the other ranks. Raises `RankLost` naming those that are missing, `ConfigError` for a mix of devices."""
+    import torch
+    import torch.distributed as dist
+
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    start, wait = (dt.timedelta(seconds=float(s)) for s in (start_timeout_s, os.environ["CURES_WAIT_TIMEOUT_S"]))
+    store = _store(reports, rank, size, start)
+    store.set(f"here/{rank}", "1")
+    try:
+        store.wait([f"here/{other}" for other in range(size)], start)
+    except RuntimeError as error:
+        missing = [other for other in range(size) if not store.check([f"here/{other}"])]
+        raise RankLost(f"waited {start_timeout_s:g} s for ranks {missing} of {size} to start") from error
+    on_gpu = torch.cuda.is_available()
+    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=wait)
+    world = World(rank, size, dist.group.WORLD)
+    count = int(world.sum_(torch.tensor([int(on_gpu)]), "the others' devices"))
+    if count not in (0, size):
+        raise ConfigError(f"{count} of {size} ranks see a GPU: training.processes is more than a node's GPUs")
+    return world
+
+
+def _store(reports: Path, rank: int, size: int, start: dt.timedelta) -> Any:
+    """Where ranks find each other: a file on one machine, so that nothing listens; a port of the first of several."""
+    from torch._C._distributed_c10d import FileStore, TCPStore
+
+    host = os.environ.get("MASTER_ADDR")
+    if not host:
+        return FileStore(str(reports / "meeting"), size)
+    try:
+        return TCPStore(host, int(os.environ["MASTER_PORT"]), size, rank == 0, start, wait_for_workers=False)
+    except RuntimeError as error:
+        raise RankLost(f"no rank 0 at {host}:{os.environ['MASTER_PORT']}: {str(error).splitlines()[0]}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""The processes (ranks) of one distributed job, and what they say to each other. Rank 0 leads, the others follow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from cures_core.errors import RankLost, TryAgain
+
+END = "end"
+
+
+class World:
+    """One rank's view. Values travel as JSON, tensors in place; a world of one rank does nothing at all.
+
+    Unless said otherwise every rank makes the same calls in the same order. Waits end at the deadline of the process
+    group, and soon after another rank died: `RankLost`.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, group: Any = None) -> None:
+        """`group`: a torch process group that moves CPU tensors and those of the trainer's device."""
+        self.rank, self.size, self._group = rank, size, group
+
+    def call(self, name: str, argument: Any = None) -> None:
+        """Rank 0 only: have the others do `name`. They are in `calls` meanwhile."""
+        if self.size > 1:
+            self.share([name, argument], f"the others to take the call {name!r}")
+
+    def calls(self) -> Iterator[tuple[str, Any]]:
+        """All ranks but 0: what rank 0 calls for, until it ends the job."""
+        while True:
+            name, argument = self.share(None, "rank 0's next call")
+            if name == END:
+                return
+            yield name, argument
+
+    @contextmanager
+    def leading(self) -> Iterator[None]:
+        """Rank 0 only: the others are told to end when the work inside is done, or stops between two calls."""
+        try:
+            yield
+        except TryAgain:
+            self.call(END)
+            raise
+        self.call(END)
+
+    def gather(self, value: Any, what: str) -> list[Any]:
+        """Rank 0: the values of all ranks, in their order. The others: an empty list."""
+        if self.size == 1:
+            return [value]
+        if self.rank:
+            with self._named(what):
+                self._send(_packed(value))
+            return []
+        with self._named(what):
+            return [value, *(json.loads(self._receive(rank)) for rank in range(1, self.size))]
+
+    def sum_(self, tensor: Any, what: str) -> Any:
+        """Replace a tensor by its sum over the ranks."""
+        return self._reduce(tensor, "SUM", what)
+
+    def max_(self, tensor: Any, what: str) -> Any:
+        """Replace a tensor by its largest values over the ranks."""
+        return self._reduce(tensor, "MAX", what)
+
+    def broadcast_(self, tensor: Any, what: str) -> Any:
+        """Replace a tensor by that of rank 0."""
+        if self.size > 1:
+            import torch
+
+            options = torch._C._distributed_c10d.BroadcastOptions()
+            options.rootRank, options.rootTensor = 0, 0
+            with self._named(what):
+                self._group.broadcast([tensor], options).wait()
+        return tensor
+
+    def _reduce(self, tensor: Any, operation: str, what: str) -> Any:
+        if self.size > 1:
+            import torch
+
+            options = torch._C._distributed_c10d.AllreduceOptions()
+            options.reduceOp = getattr(torch.distributed.ReduceOp, operation)
+            with self._named(what):
+                self._group.allreduce([tensor], options).wait()
+        return tensor
+
+    def share(self, value: Any, what: str) -> Any:
+        """Rank 0's value (a JSON value) on every rank; what the others give is ignored."""
+        import torch
+
+        data = _packed(value) if self.rank == 0 else None
+        length = torch.tensor([0 if data is None else len(data)])
+        self.broadcast_(length, what)
+        if data is None:
+            data = torch.empty(int(length), dtype=torch.uint8)
+        self.broadcast_(data, what)
+        return value if self.rank == 0 else json.loads(data.numpy().tobytes())
+
+    def _send(self, data: Any) -> None:
+        import torch
+
+        self._group.send([torch.tensor([len(data)])], 0, 0).wait()
+        self._group.send([data], 0, 1).wait()
+
+    def _receive(self, rank: int) -> bytes:
+        import torch
+
+        length = torch.zeros(1, dtype=torch.int64)
+        self._group.recv([length], rank, 0).wait()
+        data = torch.empty(int(length), dtype=torch.uint8)
+        self._group.recv([data], rank, 1).wait()
+        return bytes(data.numpy().tobytes())
+
+    @contextmanager
+    def _named(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:  # gloo and NCCL raise nothing more exact
+            reason = str(error).splitlines()[0]
+            raise RankLost(
+                f"rank {self.rank} of {self.size} waited for {what}, but another rank is gone or late: {reason}"
+            ) from error
+
+
+def obey(world: World, handlers: dict[str, Callable[[Any], Any]]) -> None:
+    """All ranks but 0: do what rank 0 calls for until it ends the job."""
+    for name, argument in world.calls():
+        handlers[name](argument)
+
+
+def _packed(value: Any) -> Any:
+    """JSON in a tensor of bytes."""
+    import torch
+
+    return torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)

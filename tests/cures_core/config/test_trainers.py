@@ -1,0 +1,45 @@
+"""Which trainer a profile names, and what of it is part of a run's identity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cures_core.config.run import RunConfig
+from cures_core.config.training import DeepSpeedTrainerConfig, TorchrunTrainerConfig, TorchTrainerConfig
+
+
+def config(**options: Any) -> RunConfig:
+    training = {"learning_rate": 1e-3, **options.pop("training", {})}
+    return RunConfig.model_validate(
+        {"data": {"path": "p"}, "rollout": {"max_new_tokens": 4}, "training": training, **options}
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({}, TorchTrainerConfig),
+        ({"type": "torchrun", "processes": 2}, TorchrunTrainerConfig),
+        ({"type": "deepspeed", "zero_stage": 3, "loss": "dapo"}, DeepSpeedTrainerConfig),
+    ],
+)
+def test_a_trainer_is_chosen_by_type_and_comes_back_from_json(options: dict[str, Any], kind: type) -> None:
+    cfg = config(training=options)
+    assert type(cfg.training) is kind
+    assert RunConfig.model_validate_json(cfg.model_dump_json()) == cfg
+
+
+def test_processes_and_nodes_are_no_part_of_a_run_and_the_trainer_is() -> None:
+    one = config(training={"type": "torchrun"}).decisive()
+    placed = {"processes": 8, "nodes": 2, "address": "10.0.0.1:29500", "wait_timeout_s": 9.0}
+    assert config(training={"type": "torchrun", **placed}).decisive() == one
+    assert config(checkpoint={"keep_last": 5, "background": False}).decisive() == config().decisive()
+    assert config(training={"type": "deepspeed"}).decisive() != one
+    assert config(training={"type": "torchrun", "learning_rate": 1e-4}).decisive() != one
+
+
+def test_one_process_has_no_processes_to_set() -> None:
+    with pytest.raises(ValueError, match="processes"):
+        config(training={"type": "torch", "processes": 2})

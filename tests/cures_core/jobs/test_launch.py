@@ -1,0 +1,128 @@
+"""The launcher names the rank that failed, lets no rank outlive it, and passes a stop request on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cures_core.config.training import RanksConfig
+from cures_core.jobs import launch
+from cures_core.jobs.launch import Ranks
+
+RANK = """
+import json, os, pathlib, signal, sys, time
+reports, rank = pathlib.Path(sys.argv[1]), os.environ["RANK"]
+def fail(kind, message, code=1):
+    (reports / f"{rank}.json").write_text(json.dumps({"class": kind, "message": message}))
+    sys.exit(code)
+def stop(*_):
+    fail("Preempted", "asked to stop", 75)
+signal.signal(signal.SIGTERM, stop)
+(reports / f"{rank}.env").write_text(json.dumps(dict(os.environ)))
+BODY
+"""
+
+
+def ranks(folder: Path, body: str, monkeypatch: pytest.MonkeyPatch, processes: int = 3, *, gpu: bool = False) -> Ranks:
+    script = folder / "rank.py"
+    script.write_text(RANK.replace("BODY", body))
+    monkeypatch.setattr(launch, "_RANK", (str(script),))
+    cfg = RanksConfig(processes=processes)
+    return Ranks(cfg, 0, folder / "reports", on_gpu=gpu, rank_0=(folder / "job.json", subprocess.DEVNULL))
+
+
+def ended(made: Ranks) -> bool:
+    return all(process.poll() is not None for process in made._processes.values())
+
+
+def test_all_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ranks(tmp_path, "", monkeypatch).wait(lambda: False) == (0, None)
+
+
+def test_the_rank_with_a_cause_is_named_not_the_ones_that_lost_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = """
+if rank == "1":
+    time.sleep(0.5)
+    fail("OutOfMemory", "too large")
+fail("RankLost", "the others are gone")
+"""
+    code, error = ranks(tmp_path, body, monkeypatch).wait(lambda: False)
+    assert (code, error) == (1, {"class": "OutOfMemory", "message": "rank 1 of 3: too large"})
+
+
+def test_a_killed_rank_is_named_and_the_others_do_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_GRACE_S", 0.5)
+    body = "if rank == '2': os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(600)"
+    made = ranks(tmp_path, body, monkeypatch)
+    code, error = made.wait(lambda: False)
+    assert code == 1
+    assert error is not None
+    assert error["class"] == "ChildFailed"
+    assert "rank 2 of 3 was ended by SIGKILL" in error["message"]
+    assert ended(made)
+
+
+def test_a_rank_that_hangs_after_rank_0_has_ended_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_LEAVE_S", 0.5)
+    made = ranks(tmp_path, "if rank != '0': time.sleep(600)", monkeypatch)
+    assert made.wait(lambda: False) == (0, None)
+    assert ended(made)
+
+
+def test_a_stop_request_goes_to_rank_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = ranks(tmp_path, "if rank == '0': time.sleep(600)", monkeypatch)
+    while not (tmp_path / "reports" / "0.env").exists():
+        time.sleep(0.05)
+    code, error = made.wait(lambda: True)
+    assert (code, error) == (75, {"class": "Preempted", "message": "asked to stop"})
+
+
+def test_every_rank_sees_its_own_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    ranks(tmp_path, "", monkeypatch, gpu=True).wait(lambda: False)
+    seen = [json.loads((tmp_path / "reports" / f"{r}.env").read_text()) for r in range(3)]
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in seen] == ["4", "6", ""]
+    assert [(env["RANK"], env["LOCAL_RANK"], env["WORLD_SIZE"]) for env in seen] == [
+        (str(r), "0", "3") for r in range(3)
+    ]
+
+
+SLEEPER = """
+import os, time
+print(os.getpid(), flush=True)
+from cures_core.jobs.parent import Parent
+Parent()
+time.sleep(600)
+"""
+LAUNCHER = """
+import pathlib, sys
+from cures_core.config.training import RanksConfig
+from cures_core.jobs import launch
+folder = pathlib.Path(sys.argv[1])
+launch._RANK = (str(folder / "rank.py"),)
+rank_0 = (pathlib.Path("job.json"), sys.stdout)
+launch.Ranks(RanksConfig(processes=2), 0, folder / "reports", on_gpu=False, rank_0=rank_0).wait(lambda: False)
+"""
+
+
+def test_ranks_end_when_the_launcher_is_killed(tmp_path: Path) -> None:
+    """Its end of their standard input closes, which is what a rank's `Parent` waits for."""
+    (tmp_path / "rank.py").write_text(SLEEPER)
+    command = [sys.executable, "-c", LAUNCHER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as launcher:
+        assert launcher.stdout is not None
+        rank_0 = int(launcher.stdout.readline())
+        os.kill(launcher.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 20
+        while Path(f"/proc/{rank_0}").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
