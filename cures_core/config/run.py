@@ -72,7 +72,7 @@ class RunConfig(Strict):
 
     def decisive(self) -> dict[str, Any]:
         """What decides the results, as JSON values: not where things are kept, who hears of them, on how many machines
-        it runs, and where rollouts are made. So a run keeps its name and its lineage where only such settings change."""
+        it runs, and where rollouts are made. So a run keeps its name and lineage where only such settings change."""
         idle: dict[str, Any] = dict.fromkeys(("checkpoint", "faults", "store", "retrain", "tracking"), True)
         placed: dict[str, Any] = {"evaluation": {"sharding"}, "training": PLACEMENT}
         settings = self.model_dump(mode="json", exclude={**idle, **placed})
