@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import urllib.error
@@ -13,13 +14,15 @@ from tasks.storage.masking import masked
 
 
 def call(api_url: str, path: str, body: Any, method: str = "POST") -> Any:
-    """The server's JSON answer, None where it is empty. PREFECT_API_KEY is sent where it is set.
+    """The server's JSON answer, None where it is empty. PREFECT_API_KEY or PREFECT_API_AUTH_STRING is sent if set.
 
     Raises `CuresError` with what the server refuses, `StoreUnavailable` if it does not answer.
     """
     headers = {"Content-Type": "application/json"}
     if token := os.environ.get("PREFECT_API_KEY"):
         headers["Authorization"] = f"Bearer {token}"
+    elif login := os.environ.get("PREFECT_API_AUTH_STRING"):
+        headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
     request = urllib.request.Request(f"{api_url}{path}", json.dumps(body).encode(), headers, method=method)
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
