@@ -241,7 +241,7 @@ def test_sigterm_saves_the_step_and_a_second_run_goes_on(tmp_path: Path) -> None
     command = [sys.executable, "-m", "flows.cli", "run", "--config", str(profile), "--set", "steps_per_epoch=4000"]
     env = {**os.environ, "PYTHONPATH": str(PROJECT)}
     with subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not list(tmp_path.glob(".cures/scratch/train_epoch/*/scratch/step-*")):
             assert time.monotonic() < deadline
             assert process.poll() is None
