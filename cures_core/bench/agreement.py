@@ -18,6 +18,7 @@ from cures_core.terms import Outcome
 
 _PATIENCE_S = 30.0
 """Both get all the time they want: a busy machine must not look like a difference."""
+_DOLLAR = re.compile(r"(?<!\\)\$")
 _INTEGER = re.compile(r"(?<![\d.,\\])\d+(?![\d.,])")
 
 
@@ -102,7 +103,7 @@ def compare(paths: Sequence[str], most: int | None = None) -> dict[str, Any]:
 
 
 def _in_math(answer: str) -> str:
-    return answer if "$" in answer else f"${answer}$"
+    return answer if _DOLLAR.search(answer) else f"${answer}$"
 
 
 def _theirs(completion: str, gold: str) -> bool:
