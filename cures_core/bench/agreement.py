@@ -107,7 +107,9 @@ def _in_math(answer: str) -> str:
 
 
 def _theirs(completion: str, gold: str) -> bool:
-    """math-verify as its documentation calls it."""
+    """math-verify as its documentation calls it, but for the time it may take."""
     from math_verify import parse, verify
 
-    return bool(verify(parse(f"${gold}$"), parse(completion)))
+    limit = round(_PATIENCE_S)
+    wanted, given = (parse(text, parsing_timeout=limit) for text in (f"${gold}$", completion))
+    return bool(verify(wanted, given, timeout_seconds=limit))
