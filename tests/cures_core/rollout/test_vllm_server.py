@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from cures_core.config.rollout import VllmServerRolloutConfig
@@ -18,6 +19,7 @@ from cures_core.errors import EngineFailed
 from cures_core.rollout import RolloutEngine
 from cures_core.rollout.local_server import LocalServer
 from cures_core.rollout.vllm_server import VllmServerEngine
+from cures_core.terms import Prompt, Request
 from cures_core.testing.rollout_engine import RolloutEngineExam, disturb, flat, requests_of, tokens_of
 
 from .tiny import character_tokenizer, tiny_llama
@@ -127,9 +129,15 @@ def test_the_only_server_killed_in_mid_generation_is_named_within_a_minute(serve
     engine.close()
 
 
-def test_cancelled_calls_end_on_the_server(servers: Servers) -> None:
-    import httpx
+def test_a_group_shares_the_prefill_of_its_prompt(servers: Servers) -> None:
+    engine = servers.engine(1, max_new_tokens=2)
+    before = metric(servers.all[1], "vllm:prefix_cache_hits_total")
+    engine.generate([Request("r", Prompt("long", "1+2+3+4+5+" * 7, "?"), 4, 0)])
+    assert metric(servers.all[1], "vllm:prefix_cache_hits_total") - before >= 64  # two whole blocks of 32
+    engine.close()
 
+
+def test_cancelled_calls_end_on_the_server(servers: Servers) -> None:
     engine = servers.engine(1, max_new_tokens=200)
 
     def stop(_done: int, _total: int) -> None:
@@ -138,18 +146,18 @@ def test_cancelled_calls_end_on_the_server(servers: Servers) -> None:
     with pytest.raises(KeyboardInterrupt):
         engine.generate(requests_of(n=40), progress=stop)
     deadline = time.monotonic() + 30
-    while (running := _running(httpx.get(f"{servers.all[1].url}/metrics", trust_env=False).text)) > 0:
+    while (running := metric(servers.all[1], "vllm:num_requests_running", "vllm:num_requests_waiting")) > 0:
         assert time.monotonic() < deadline, f"{running} requests still run"
         time.sleep(0.2)
     engine.close()
 
 
-def _running(metrics: str) -> float:
-    lines = [
-        line for line in metrics.splitlines() if line.startswith(("vllm:num_requests_running", "vllm:num_requests_wai"))
-    ]
-    assert lines
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+def metric(server: LocalServer, *names: str) -> float:
+    """Sum of the server's metrics of these names."""
+    text = httpx.get(f"{server.url}/metrics", trust_env=False, timeout=30).text
+    found = [line for line in text.splitlines() if line.split("{")[0] in names]
+    assert found, text
+    return sum(float(line.rsplit(" ", 1)[1]) for line in found)
 
 
 def test_an_engine_without_endpoints_starts_its_own_server_and_mends_it() -> None:
