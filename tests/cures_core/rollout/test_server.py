@@ -141,7 +141,7 @@ def test_a_server_that_falls_silent_loses_its_calls(two: list[FakeVllm], engines
 
 
 def test_without_a_server_the_failure_names_all_of_them(two: list[FakeVllm], engines: Engines) -> None:
-    engine = engines.of(*two, outage_timeout_s=1.0)
+    engine = engines.of(*two, outage_timeout_s=1.0, max_in_flight=1)
 
     def kill(_done: int, _total: int) -> None:
         for server in two:

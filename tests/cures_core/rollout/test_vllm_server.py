@@ -52,7 +52,8 @@ class Servers:
         return tuple(self.all[number].url for number in numbers)
 
     def engine(self, *numbers: int, model: Any = LLAMA, **options: Any) -> VllmServerEngine:
-        fields = {"max_new_tokens": 12, "outage_timeout_s": START_S, **options}
+        # Few calls at a time, so that a server that is killed when the first has ended leaves some undone.
+        fields = {"max_new_tokens": 12, "outage_timeout_s": START_S, "max_in_flight": 2, **options}
         engine = VllmServerEngine(model, TOKENIZER, VllmServerRolloutConfig(endpoints=self.up(*numbers), **fields))
         while not all(member.in_service for member in engine.fleet.members):
             time.sleep(1.0)
@@ -138,7 +139,7 @@ def test_a_group_shares_the_prefill_of_its_prompt(servers: Servers) -> None:
 
 
 def test_cancelled_calls_end_on_the_server(servers: Servers) -> None:
-    engine = servers.engine(1, max_new_tokens=200)
+    engine = servers.engine(1, max_new_tokens=200, max_in_flight=16)
 
     def stop(_done: int, _total: int) -> None:
         raise KeyboardInterrupt
@@ -161,7 +162,7 @@ def metric(server: LocalServer, *names: str) -> float:
 
 
 def test_an_engine_without_endpoints_starts_its_own_server_and_mends_it() -> None:
-    cfg = VllmServerRolloutConfig(max_new_tokens=60, max_model_len=128)
+    cfg = VllmServerRolloutConfig(max_new_tokens=60, max_model_len=128, max_in_flight=2)
     engine = VllmServerEngine(LLAMA, TOKENIZER, cfg)
     process = engine.fleet.members[0].process
     assert process is not None
