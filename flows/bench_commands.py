@@ -216,8 +216,8 @@ def table(result: dict[str, Any]) -> list[str]:
         f"`{result['baseline']}`; score: exact pass rate on held-out prompts.",
         "",
         "| method | final | to baseline's final: rollouts | to 90 % of its gain: rollouts | tokens | seconds "
-        "| informative | calibration mae, r | of the oracle's gain |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| frontier | informative | calibration mae, r | of the oracle's gain | curriculum, of the time |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:
         share = "-" if row["oracle_share"] is None else f"{100 * row['oracle_share']:.0f} %"
@@ -225,8 +225,9 @@ def table(result: dict[str, Any]) -> list[str]:
             f"| {row['method']} | {row['final']:.3f} [{row['final_low']:.3f}, {row['final_high']:.3f}] "
             f"| {_ratio(row['to_final']['rollouts'], row['seeds'])} | {_ratio(row['to_90']['rollouts'], row['seeds'])} "
             f"| {row['to_90']['tokens']['value']:.2f}x | {row['to_90']['seconds']['value']:.2f}x "
-            f"| {row['informative_share']:.2f} | {row['calibration']['mae']:.3f}, {row['calibration']['pearson']:.2f} "
-            f"| {share} |"
+            f"| {row['frontier']:.3f} | {row['informative_share']:.2f} "
+            f"| {row['calibration']['mae']:.3f}, {row['calibration']['pearson']:.2f} "
+            f"| {share} | {100 * row['curriculum_share']:.1f} % |"
         )
     return lines
 

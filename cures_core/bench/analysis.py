@@ -6,7 +6,7 @@ never gets there counts with its whole budget, so that a ratio is then a bound a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,8 +52,12 @@ class MethodResult(Strict):
     """Ratios to the baseline's final score, in rollouts, tokens and seconds of training."""
     to_90: dict[str, Ratio]
     """Ratios to 90 % of the baseline's gain."""
+    frontier: float | None
+    """Mean final score on frontier prompts, where it was taken."""
     informative_share: float
     """Mean share of informative groups."""
+    curriculum_share: float
+    """Share of the seconds of training that is spent in the curriculum."""
     calibration: dict[str, float]
     """Mean calibration figures."""
     oracle_share: float | None
@@ -82,6 +86,8 @@ def analyse(arms: Sequence[Mapping[str, Any]], baseline: str, score: str = "held
                 final_low=float(finals[method].min()),
                 final_high=float(finals[method].max()),
                 **ratios,
+                frontier=_mean_final(runs.values(), "frontier_sampled"),
+                curriculum_share=float(np.mean([a["curriculum_seconds"] / a["seconds"] for a in runs.values()])),
                 informative_share=float(np.mean([a["informative_share"] for a in runs.values()])),
                 calibration={k: float(np.mean([a["calibration"][k] for a in runs.values()])) for k in kinds},
                 oracle_share=(float(finals[method].mean()) - final) / gain if gain > 0 else None,
@@ -111,6 +117,11 @@ def cost_to(arm: Mapping[str, Any], target: float, counter: str, score: str) -> 
         return float(x[0]), True
     share = (target - y[i - 1]) / (y[i] - y[i - 1])
     return float(x[i - 1] + share * (x[i] - x[i - 1])), True
+
+
+def _mean_final(arms: Iterable[Mapping[str, Any]], score: str) -> float | None:
+    scored = [float(curve(a, score)[-1]) for a in arms if score in a["points"][-1]]
+    return float(np.mean(scored)) if scored else None
 
 
 def _ratio(

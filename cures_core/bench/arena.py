@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -25,6 +25,7 @@ from cures_core.config.rollout import HfRolloutConfig
 from cures_core.config.training import TorchTrainerConfig
 from cures_core.curriculum import Posterior, Strategy, make_curriculum
 from cures_core.curriculum.allocation import allocate_equally
+from cures_core.curriculum.base import Batch
 from cures_core.curriculum.posterior import Ints
 from cures_core.curriculum.sampling import draw
 from cures_core.epoch import Progress, run_epoch
@@ -32,8 +33,10 @@ from cures_core.files import canonical_json, write_atomic
 from cures_core.policy.loading import load_policy, setup_torch
 from cures_core.rewards import make_verifier
 from cures_core.rollout import build_engine
-from cures_core.terms import Group
+from cures_core.terms import Group, Moments, Request
 from cures_core.training.torch_trainer import TorchTrainer
+
+T = TypeVar("T")
 
 
 class OracleConfig(StrategyConfig):
@@ -60,19 +63,56 @@ class Arm(Strict):
     training: TorchTrainerConfig
     evaluate_every: int = Field(default=4, ge=1)
     """Steps between evaluations."""
+    version: Literal[2] = 2
+    """Of what an arm's result holds: finished arms of another version are run again."""
 
 
 class OracleCurriculum(Strategy):
-    """What `cures` does, with the true pass rates in place of a posterior and so without exploration."""
+    """What `cures` does, with true pass rates, at most three steps old, for a posterior, and so without exploration."""
 
     cfg: OracleConfig
     rates: ExactRates
 
     def choose(self, budget: int, round_: int) -> tuple[Ints, Ints]:
-        p, _ = self.rates.measure()
-        weight = np.maximum((p * (1 - p)) ** (self.cfg.power / 2), 1e-9)
+        if self.step % 4 == 1:
+            self._known, _ = self.rates.measure()
+        weight = np.maximum((self._known * (1 - self._known)) ** (self.cfg.power / 2), 1e-9)
         rows = draw(weight / weight.sum(), self.cfg.prompts_per_step, self.rng)
         return rows, allocate_equally(len(rows), budget, self.rng)
+
+
+class _Timed:
+    """A curriculum that adds up the seconds spent in it."""
+
+    def __init__(self, inner: Strategy) -> None:
+        self._inner = inner
+        self.seconds = 0.0
+        self.rollouts_per_step = inner.rollouts_per_step
+
+    def ask(self, budget: int) -> list[Request]:
+        return self._clocked(self._inner.ask, budget)
+
+    def tell(self, groups: Sequence[Group]) -> None:
+        self._clocked(self._inner.tell, groups)
+
+    def ready(self) -> Batch | None:
+        return self._clocked(self._inner.ready)
+
+    def learn(self, moments: Mapping[str, Moments]) -> None:
+        self._clocked(self._inner.learn, moments)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._inner.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._inner.load_state_dict(state)
+
+    def _clocked(self, call: Callable[..., T], *arguments: Any) -> T:
+        started = time.monotonic()
+        try:
+            return call(*arguments)
+        finally:
+            self.seconds += time.monotonic() - started
 
 
 class _Recorder:
@@ -114,11 +154,12 @@ def run_arm(arm: Arm) -> dict[str, Any]:
     recorder = _Recorder(arm, ExactRates(policy, list(pool.heldout)), ExactRates(policy, list(pool.frontier)))
     engine = build_engine(HfRolloutConfig(max_new_tokens=6), policy.model, policy.tokenizer, device)
     trainer = TorchTrainer(policy, arm.training, 1.0, measure=wants_moments(arm.curriculum))
+    timed = _Timed(curriculum)
     with make_verifier(ExactConfig()) as verifier:
         progress = Progress()
         while progress.rollouts < arm.budget:
             one_more = progress.step + 1
-            progress = run_epoch(progress, one_more, curriculum, engine, verifier, trainer, recorder.commit)
+            progress = run_epoch(progress, one_more, timed, engine, verifier, trainer, recorder.commit)
     shares = [float(m["informative_share"]) for m in recorder.steps]
     return {
         "arm": arm.model_dump(mode="json"),
@@ -126,6 +167,7 @@ def run_arm(arm: Arm) -> dict[str, Any]:
         "informative_share": sum(shares) / max(1, len(shares)),
         "calibration": curriculum.calibration.figures(),
         "seconds": round(recorder.seconds, 3),
+        "curriculum_seconds": round(timed.seconds, 3),
     }
 
 

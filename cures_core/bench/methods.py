@@ -7,15 +7,19 @@ from typing import Any
 from cures_core.config.training import TorchTrainerConfig
 
 _SHAPE: dict[str, Any] = {"prompts_per_step": 32, "rollouts_per_step": 256}
+_HELD: dict[str, Any] = {"solved_advantage": 1.0}
+_NEYMAN: dict[str, Any] = {"type": "cures", "prompts_per_step": 16, "rollouts_per_step": 64}
 _GRPO: dict[str, Any] = {"learning_rate": 5e-4, "length_norm": 4.0}
 
 METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "uniform": ({"type": "uniform"}, {}),
     "uniform-small": ({"type": "uniform", "rollouts_per_step": 128}, {}),
-    "uniform-held": ({"type": "uniform", "rollouts_per_step": 64}, {"solved_advantage": 1.0}),
+    "uniform-held": ({"type": "uniform", "rollouts_per_step": 64}, _HELD),
     "reinforce++": ({"type": "uniform"}, {"advantage": "reinforce++", "loss_weight": "rollout"}),
-    "cures": ({"type": "cures", "rollouts_per_step": 64}, {"solved_advantage": 1.0}),
+    "cures": ({"type": "cures", "rollouts_per_step": 64}, _HELD),
     "cures-grpo": ({"type": "cures", "rollouts_per_step": 128}, {}),
+    "cures-neyman": ({**_NEYMAN, "allocation": {"type": "neyman"}}, _HELD),
+    "cures-gradient": ({**_NEYMAN, "allocation": {"type": "neyman", "sigma": "gradient"}}, _HELD),
     "paper": ({"type": "paper", "subsets": 1, "steps_per_subset": 1000}, {}),
     "cures-official": ({"type": "cures-official"}, {}),
     "dapo": ({"type": "dapo", "prompts_per_step": 16, "rollouts_per_step": 512}, {}),
@@ -23,12 +27,16 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "gvm": ({"type": "gvm"}, {}),
     "mopps": ({"type": "mopps"}, {}),
     "arc": ({"type": "arc"}, {}),
-    "oracle": ({"type": "oracle", "rollouts_per_step": 64}, {"solved_advantage": 1.0}),
+    "mopps-held": ({"type": "mopps", "rollouts_per_step": 64}, _HELD),
+    "arc-held": ({"type": "arc", "rollouts_per_step": 64}, _HELD),
+    "oracle": ({"type": "oracle", "rollouts_per_step": 64}, _HELD),
 }
 """Name: (curriculum, changes of the training), on top of 32 prompts x 8 rollouts and GRPO at 5e-4.
 
 `uniform` is the shape that is common in the field; `uniform-small` the best one for uniform prompts and plain GRPO;
-`uniform-held` everything that `cures` has but the sampling; `cures-grpo` the sampling alone, on plain GRPO.
+`uniform-held` everything that `cures` has but the sampling; `cures-grpo` the sampling alone, on plain GRPO;
+`cures-neyman` and `cures-gradient` split the budget by spread and by measured gradients; `mopps-held` and `arc-held`
+are those rivals with the steps and the held solved groups of `cures`.
 """
 
 

@@ -20,6 +20,8 @@ def arm(method: str, seed: int, slope: float, points: int = 41) -> dict[str, Any
         "arm": {"method": method, "seed": seed},
         "points": rows,
         "informative_share": 0.25,
+        "seconds": 80.0,
+        "curriculum_seconds": 2.0,
         "calibration": {"mae": 0.1},
     }
 
@@ -54,6 +56,7 @@ def test_a_method_twice_as_fast_has_the_ratio_two_in_every_counter() -> None:
 
 def test_an_arm_that_never_arrives_counts_with_its_whole_budget() -> None:
     base, slow = analyse([arm("base", 0, 0.01), arm("slow", 0, 0.001)], "base")
+    assert (base.curriculum_share, base.frontier) == (pytest.approx(0.025), None)
     assert slow.to_final["rollouts"].reached == 0
     assert slow.to_final["rollouts"].value == pytest.approx(
         cost_to(arm("b", 0, 0.01), 0.6, "rollouts", "heldout_sampled")[0] / 4000
