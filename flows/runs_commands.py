@@ -131,6 +131,26 @@ def scores_command(
         print(f"{score.suite}: {shown} (n = {score.n}, k = {score.k})")
 
 
+@app.command("prune")
+def prune_command(
+    run: Annotated[str, typer.Argument(help="Run name, as `cures runs list` prints it.")],
+    keep_last: Annotated[int, typer.Option(min=1, help="Epochs that keep their weights and optimizer states.")] = 1,
+    store: StoreUrl = ".cures",
+    as_json: AsJson = False,
+) -> None:
+    """Delete checkpoints of earlier epochs; metrics and posteriors stay, and what a model name has ever pointed to."""
+    from tasks.retention import prune
+    from tasks.storage import open_store
+
+    epochs = prune(open_store(StoreConfig(url=store)), run, keep_last)
+    if as_json:
+        print(json.dumps({"run": run, "pruned": epochs}))
+        return
+    print(
+        f"{run}: checkpoints deleted of epochs {', '.join(map(str, epochs))}" if epochs else f"{run}: nothing to delete"
+    )
+
+
 @app.command("show")
 def show_command(
     run: Annotated[str, typer.Argument(help="Run name, as `cures runs list` prints it.")],

@@ -32,6 +32,7 @@ from tasks.prepare_policy import policy_folder
 from tasks.process import allow_jobs, jobs_stopping, run_job, stop_jobs
 from tasks.progress import Event, emit
 from tasks.records import Record, RunRef
+from tasks.retention import checkpoint_of
 from tasks.runs import scratch_root
 from tasks.stage import Workspace, files_of, retryable
 from tasks.storage import open_store
@@ -70,7 +71,7 @@ def evaluation_job(
         epoch=k,
         policy=str(policy_folder(run, policy)),
         policy_digest=policy.figures["digest"] if state is None else state.figures["weights_digest"],
-        checkpoint=None if state is None else files_of(store, state) / "checkpoint",
+        checkpoint=None if state is None else checkpoint_of(state, files_of(store, state)),
         suites=files_of(store, data) / "suites",
     )
 

@@ -14,6 +14,7 @@ from tasks.model_card import model_card
 from tasks.prepare_policy import pretrained_folder
 from tasks.records import Record
 from tasks.registry import Entry, existing_pointer
+from tasks.retention import checkpoint_of
 from tasks.runs import stage_record, started_config
 from tasks.stage import committed, files_of
 from tasks.storage import Store
@@ -52,7 +53,7 @@ def _write_weights(store: Store, config: RunConfig, entry: Entry, state: Record,
         base = files_of(store, _record(store, entry.policy)) / "policy"
     out.parent.mkdir(parents=True, exist_ok=True)
     job = Job(name="evaluate", config=config, scratch=out, out=out, policy=str(base))
-    save_policy(assemble_policy(job, load_checkpoint(files_of(store, state) / "checkpoint")), out)
+    save_policy(assemble_policy(job, load_checkpoint(checkpoint_of(state, files_of(store, state)))), out)
 
 
 def _stages(store: Store, entry: Entry, state: Record) -> dict[str, Any]:

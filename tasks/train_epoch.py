@@ -14,6 +14,7 @@ from cures_core.manifest import MANIFEST
 from tasks.prepare_policy import policy_folder
 from tasks.process import run_job
 from tasks.records import Record, RunRef
+from tasks.retention import checkpoint_of
 from tasks.stage import Workspace, as_stage, files_of, run_stage
 from tasks.storage import open_store
 from tasks.unfinished import checkpoints_in_store
@@ -52,7 +53,7 @@ def train_epoch(run: RunRef, k: int, data: Record, policy: Record, state: Record
             out=space.out,
             epoch=k,
             policy=str(policy_folder(run, policy)),
-            checkpoint=before / "checkpoint" if k > 1 else None,
+            checkpoint=checkpoint_of(state, before) if k > 1 else None,
             prompts=files_of(store, data) / "prompts.parquet",
             posterior=before / "posterior.parquet",
         )

@@ -72,6 +72,14 @@ def test_two_processes_give_the_results_of_one(one: Any, two: Any) -> None:
     assert_same_training(one, two)
 
 
+def test_zero_3_generates_with_gathered_weights_and_gives_the_same_results(one: Any, tmp_path: Path) -> None:
+    job = make_job(tmp_path, {"type": "deepspeed", "processes": 2, "zero_stage": 3})
+    run_job(job)
+    assert_same_training(one, outcome(job))
+    gaps = [row["logprob_gap_max"] for row in outcome(job)[0].metrics]
+    assert max(gaps) < 1e-4  # rollouts were made with the weights of the step before
+
+
 def test_a_killed_rank_fails_the_epoch_by_name_and_the_resumed_one_ends_with_the_same_bytes(
     two: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
