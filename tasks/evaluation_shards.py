@@ -24,7 +24,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from cures_core.config.evaluation import Sharding
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import MissingExtra, StoreUnavailable
-from cures_core.files import canonical_json, write_atomic
+from cures_core.files import canonical_json, digest_json, write_atomic
 from cures_core.jobs.evaluate import joined, rows_file
 from cures_core.jobs.spec import Job
 from tasks.evaluation_cache import part_key, recall, remember
@@ -132,19 +132,18 @@ def evaluate_shard(
     Runs on whatever machine the task runner chooses: it must reach the store, and a pretrained policy's folder.
     """
     store = open_store(run.config.store)
-    place = scratch_root(run) / "evaluate_shard" / f"{'-'.join(key[:12] for key in keys.values())}-{i}-of-{n}"
+    place = scratch_root(run) / "evaluate_shard" / f"{digest_json(keys)[:32]}-{i}-of-{n}"
     scratch = place / "scratch"
     parts = {name: part_key(key, i, n) for name, key in keys.items()}
     missing = [name for name, part in parts.items() if not recall(store, part, rows_file(scratch, name))]
-    if not missing:
-        return
-    suites = tuple(suite for suite in run.config.evaluation.suites if suite.name in keys)
-    evaluation = run.config.evaluation.model_copy(update={"suites": suites})
-    config = run.config.model_copy(update={"evaluation": evaluation})
-    job = evaluation_job(run, k, data, policy, state, scratch, place / "out")
-    run_job(job.model_copy(update={"config": config, "shard": (i, n)}), _unheard)
-    for name in missing:
-        remember(store, parts[name], rows_file(scratch, name))
+    if missing:
+        suites = tuple(suite for suite in run.config.evaluation.suites if suite.name in keys)
+        evaluation = run.config.evaluation.model_copy(update={"suites": suites})
+        config = run.config.model_copy(update={"evaluation": evaluation})
+        job = evaluation_job(run, k, data, policy, state, scratch, place / "out")
+        run_job(job.model_copy(update={"config": config, "shard": (i, n)}), _unheard)
+        for name in missing:
+            remember(store, parts[name], rows_file(scratch, name))
     shutil.rmtree(place, ignore_errors=True)
 
 

@@ -72,7 +72,7 @@ def what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shards:
 
 def test_a_failed_shard_is_made_again_alone(what: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, events = LocalStore(tmp_path / "store"), list[Any]()
-    space = Workspace(tmp_path / "scratch", tmp_path / "out", store)
+    space = Workspace(tmp_path / "scratch", tmp_path / "out", store, "unfinished")
     broken, whole = Jobs({1}), Jobs(set())
     monkeypatch.setattr(evaluation_shards, "run_job", broken)
     with listening(events.append), pytest.raises(ChildFailed, match="shard 1"):
@@ -83,6 +83,8 @@ def test_a_failed_shard_is_made_again_alone(what: Shards, tmp_path: Path, monkey
     monkeypatch.setattr(evaluation_shards, "run_job", whole)
     generate_in_shards(what, space)
     assert whole.done == [1]
+    left = [path for path in (tmp_path / "store" / "scratch" / "evaluate_shard").rglob("*") if path.is_file()]
+    assert left == []
     rows = canonical_json({"device": "cpu", "sampled": [f"heldout {i}" for i in range(ITEMS)], "greedy": []})
     assert rows_file(space.scratch, "heldout").read_bytes() == rows
     assert store.get(f"evaluations/{part_key('k1', 0, 3)}") is not None
@@ -98,7 +100,7 @@ def test_broken_off_the_jobs_are_asked_to_stop(what: Shards, tmp_path: Path, mon
     monkeypatch.setattr(evaluation_shards, "run_job", Jobs(set()))
     monkeypatch.setattr(evaluation_shards, "stop_jobs", lambda: asked.append("stop"))
     monkeypatch.setattr(evaluation_shards, "allow_jobs", lambda: asked.append("allow"))
-    space = Workspace(tmp_path / "scratch", tmp_path / "out", LocalStore(tmp_path / "store"))
+    space = Workspace(tmp_path / "scratch", tmp_path / "out", LocalStore(tmp_path / "store"), "unfinished")
     with listening(interrupt), pytest.raises(KeyboardInterrupt):
         generate_in_shards(what, space)
     assert asked == ["stop", "allow"]
