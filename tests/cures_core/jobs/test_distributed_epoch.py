@@ -96,6 +96,21 @@ def test_a_killed_rank_fails_the_epoch_by_name_and_the_resumed_one_ends_with_the
     assert whole.metrics == resumed.metrics
 
 
+@pytest.mark.parametrize("point", ["half_written", "before_manifest", "before_rename"])
+def test_killed_while_a_checkpoint_is_written_behind_training(
+    one: Any, point: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(tmp_path, {"type": "torch"})
+    with pytest.raises(ChildFailed, match="SIGKILL"):
+        run(job, f"checkpoint.{point}:3=kill", monkeypatch=monkeypatch)
+    assert sorted(p.name for p in job.scratch.glob("step-*")) == ["step-000001", "step-000002"]
+    run_job(job)
+    whole, resumed = one[0], outcome(job)[0]
+    assert all(torch.equal(v, resumed.weights[k]) for k, v in whole.weights.items())
+    assert all(torch.equal(v, resumed.optimizer[k]) for k, v in whole.optimizer.items())
+    assert whole.metrics == resumed.metrics
+
+
 @pytest.mark.parametrize(("before", "after"), [({"type": "torch"}, TWO), (TWO, {"type": "torch"})])
 def test_an_epoch_goes_on_at_another_number_of_processes(
     one: Any, before: Any, after: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -71,6 +71,20 @@ def test_a_killed_rank_is_named_and_the_others_do_not_stay(tmp_path: Path, monke
     assert ended(made)
 
 
+def test_a_rank_that_only_hangs_is_killed_when_the_others_have_waited_long_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "_GRACE_S", 0.5)
+    body = "if rank == '1': time.sleep(600)\nfail('RankLost', f'rank {rank} waited for the gradients')"
+    made = ranks(tmp_path, body, monkeypatch)
+    code, error = made.wait(lambda: False)
+    assert code == 1
+    assert error is not None
+    assert error["class"] == "RankLost"
+    assert "waited for the gradients" in error["message"]
+    assert ended(made)
+
+
 def test_a_rank_that_hangs_after_rank_0_has_ended_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "_LEAVE_S", 0.5)
     made = ranks(tmp_path, "if rank != '0': time.sleep(600)", monkeypatch)
