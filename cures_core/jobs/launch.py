@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -34,21 +35,17 @@ class Ranks:
         shutil.rmtree(reports, ignore_errors=True)
         reports.mkdir(parents=True)
         self._reports = reports
-        # On one machine the ranks meet in a file and speak over the loopback.
-        meeting = {"GLOO_SOCKET_IFNAME": "lo"}
-        if cfg.nodes > 1:
-            host, _, port = cfg.address.rpartition(":")
-            meeting = {"MASTER_ADDR": host, "MASTER_PORT": port}
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         for local in range(cfg.processes):
             rank = node * cfg.processes + local
-            first = rank == 0 and rank_0 is not None
-            command = [sys.executable, *_RANK, str(reports), str(cfg.start_timeout_s)]
+            command, out = [sys.executable, *_RANK, str(reports), str(cfg.start_timeout_s)], sys.stderr.fileno()
+            if rank_0 is not None and rank == 0:
+                command, out = [*command, str(rank_0[0])], rank_0[1]
             self._processes[rank] = subprocess.Popen(
-                [*command, str(rank_0[0])] if first and rank_0 else command,
-                env={**os.environ, **meeting, **_place(rank, local, cfg, on_gpu=on_gpu)},
+                command,
+                env=_environment(rank, local, cfg, on_gpu=on_gpu),
                 stdin=subprocess.PIPE,  # its end tells the rank that this process is gone
-                stdout=rank_0[1] if first and rank_0 else sys.stderr.fileno(),
+                stdout=out,
                 start_new_session=True,
             )
 
@@ -58,15 +55,13 @@ class Ranks:
         After the first one that fails the others are killed; those who only lost another rank are not the cause.
         """
         codes: dict[int, int] = {}
-        deadline, asked = float("inf"), False
+        deadline, asked = math.inf, False
         while len(codes) < len(self._processes):
             for rank, process in self._processes.items():
                 if rank not in codes and (code := process.poll()) is not None:
                     codes[rank] = code
-                    if code != 0 and deadline == float("inf"):
-                        deadline = time.monotonic() + _GRACE_S
-                    elif rank == 0 and deadline == float("inf"):
-                        deadline = time.monotonic() + _LEAVE_S
+                    if code != 0 or rank == 0:
+                        deadline = min(deadline, time.monotonic() + (_LEAVE_S if code == 0 else _GRACE_S))
             if not asked and stop_requested() and 0 in self._processes and 0 not in codes:
                 self._processes[0].send_signal(signal.SIGTERM)
                 asked = True
@@ -87,36 +82,40 @@ class Ranks:
     def _verdict(self, codes: dict[int, int]) -> tuple[int, dict[str, str] | None]:
         """`codes` are those of ranks that ended by themselves, in the order of their end."""
         bad = {rank: code for rank, code in codes.items() if code != 0}
-        if not bad:
+        if not bad or codes.get(0) == 0:  # without the others rank 0 could not have come to its end
             return 0, None
-        told = {
-            rank: json.loads(path.read_bytes()) for rank in bad if (path := self._reports / f"{rank}.json").exists()
-        }
-        causes = {rank: error for rank, error in told.items() if error["class"] != RankLost.__name__}
-        of = "" if len(self._processes) == 1 else f"rank {{}} of {len(self._processes)}: "
-        for rank, error in causes.items():
-            where = of.format(rank) if rank else ""
-            return bad[rank], {**error, "message": where + error["message"]}
-        for rank, code in bad.items():
-            if rank in told:
-                continue
-            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            hint = "; the kernel kills processes when memory runs out" if code == -signal.SIGKILL else ""
-            text = f"rank {rank} of {len(self._processes)} {how}{hint}. Resume to go on from the last checkpoint"
-            return 1, {"class": ChildFailed.__name__, "message": text}
+        paths = {rank: self._reports / f"{rank}.json" for rank in bad}
+        told = {rank: json.loads(path.read_bytes()) for rank, path in paths.items() if path.exists()}
+        for rank, error in told.items():
+            if error["class"] != RankLost.__name__:
+                where = f"rank {rank} of {len(self._processes)}: " if rank else ""
+                return bad[rank], {**error, "message": where + error["message"]}
+        silent = sorted((rank for rank in bad if rank not in told), key=lambda rank: bad[rank] >= 0)  # signals first
+        if silent:
+            return 1, {"class": ChildFailed.__name__, "message": self._of_silent(silent[0], bad[silent[0]])}
         rank, error = next(iter(told.items()))
         return bad[rank], error
 
+    def _of_silent(self, rank: int, code: int) -> str:
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        hint = "; the kernel kills processes when memory runs out" if code == -signal.SIGKILL else ""
+        return f"rank {rank} of {len(self._processes)} {how}{hint}. Resume to go on from the last checkpoint"
 
-def _place(rank: int, local: int, cfg: RanksConfig, *, on_gpu: bool) -> dict[str, str]:
+
+def _environment(rank: int, local: int, cfg: RanksConfig, *, on_gpu: bool) -> dict[str, str]:
     """Environment of a rank, by the names that torch and DeepSpeed read. It sees one GPU, its own, as the first."""
-    place = {
+    place = {name: value for name, value in os.environ.items() if name not in ("MASTER_ADDR", "MASTER_PORT")}
+    place |= {
         "RANK": str(rank),
         "WORLD_SIZE": str(cfg.nodes * cfg.processes),
         "LOCAL_RANK": "0",
         "LOCAL_WORLD_SIZE": str(cfg.processes),
         "CURES_WAIT_TIMEOUT_S": str(cfg.wait_timeout_s),
     }
+    if cfg.nodes > 1:
+        place["MASTER_ADDR"], _, place["MASTER_PORT"] = cfg.address.rpartition(":")
+    else:  # the ranks meet in a file and speak over the loopback
+        place["GLOO_SOCKET_IFNAME"] = "lo"
     if on_gpu:
         visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
         names = visible or [str(i) for i in range(cfg.processes)]

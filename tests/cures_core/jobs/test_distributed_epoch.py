@@ -87,7 +87,7 @@ def test_a_killed_rank_fails_the_epoch_by_name_and_the_resumed_one_ends_with_the
     started = time.monotonic()
     with pytest.raises(ChildFailed, match="rank 1 of 2 was ended by SIGKILL"):
         run(job, "rank.update:3=kill", monkeypatch=monkeypatch)
-    assert time.monotonic() - started < 100
+    assert time.monotonic() - started < 600  # far below wait_timeout_s
     assert orphans(tmp_path) == []
     run(job, "rank.update:3=kill", monkeypatch=monkeypatch)
     whole, resumed = two[0], outcome(job)[0]

@@ -100,6 +100,25 @@ def test_a_stop_request_goes_to_rank_0(tmp_path: Path, monkeypatch: pytest.Monke
     assert (code, error) == (75, {"class": "Preempted", "message": "asked to stop"})
 
 
+def test_a_rank_that_breaks_off_because_another_was_killed_is_not_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = "if rank == '2': os.kill(os.getpid(), signal.SIGKILL)\nif rank == '0': sys.exit(1)"
+    _, error = ranks(tmp_path, body, monkeypatch).wait(lambda: False)
+    assert error is not None
+    assert "rank 2 of 3 was ended by SIGKILL" in error["message"]
+
+
+def test_an_outer_launcher_s_meeting_place_is_not_used_on_one_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "elsewhere")
+    ranks(tmp_path, "", monkeypatch).wait(lambda: False)
+    env = json.loads((tmp_path / "reports" / "1.env").read_text())
+    assert "MASTER_ADDR" not in env
+    assert env["GLOO_SOCKET_IFNAME"] == "lo"
+
+
 def test_every_rank_sees_its_own_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     ranks(tmp_path, "", monkeypatch, gpu=True).wait(lambda: False)
