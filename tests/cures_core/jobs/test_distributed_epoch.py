@@ -117,7 +117,7 @@ def test_an_epoch_goes_on_at_another_number_of_processes(
 ) -> None:
     job = make_job(tmp_path, before)
     with pytest.raises(Preempted, match="saved step 2"):
-        run(job, "train.step:2=stop", monkeypatch=monkeypatch)
+        run(job, "train.before_checkpoint:2=stop", monkeypatch=monkeypatch)
     run(make_job(tmp_path, after))
     assert_same_training(one, outcome(job))
 
