@@ -63,6 +63,11 @@ def apply(value: Ints, operator: Ints, digit: Ints) -> Ints:
     ).astype(np.int64)
 
 
+def completion_tokens(problem: str) -> int:
+    """Tokens of the completion that the tutor writes: a digit for every operator, and the end token."""
+    return sum(problem.count(operator) for operator in OPERATORS) + 1
+
+
 def draw_chains(rng: np.random.Generator, topics: Ints, steps: Ints) -> Chains:
     """Random chains of the given topics (num,) and lengths (num,)."""
     num = len(topics)

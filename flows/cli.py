@@ -17,6 +17,7 @@ from flows.join_command import join
 from flows.model_commands import app as model_commands
 from flows.models_commands import app as models_commands
 from flows.models_commands import promote_command, rollback_command
+from flows.plan_command import plan
 from flows.posterior_commands import app as posterior_commands
 from flows.report_commands import report, watch
 from flows.run_command import run
@@ -31,6 +32,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("run")(run)
+app.command("plan")(plan)
 app.command("join")(join)
 app.command("watch")(watch)
 app.command("report")(report)

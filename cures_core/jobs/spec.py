@@ -8,7 +8,7 @@ from typing import Literal
 from cures_core.config.base import Strict
 from cures_core.config.run import RunConfig
 
-JobName = Literal["warm_start", "prior", "epoch", "evaluate"]
+JobName = Literal["warm_start", "prior", "epoch", "evaluate", "measure"]
 
 
 class Job(Strict):

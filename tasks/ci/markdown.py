@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cures_core.config.prior import FullPrior, SamplePrior
 from cures_core.config.run import RunConfig
+from tasks.planning import DATA, costs, rates_of_runs
+from tasks.storage import open_store
 
 
 def summary(found: Mapping[str, Any], validation: Mapping[str, Any], config: RunConfig) -> str:
     """Markdown from `changes` and from the summary of `validate`; holds counts and ids, no prompt text."""
-    prompts, cost = validation["prompts"], rollouts(found, config)
+    prompts = validation["prompts"]
     lines = [
         "### Prompt set",
         "",
@@ -25,9 +26,7 @@ def summary(found: Mapping[str, Any], validation: Mapping[str, Any], config: Run
         "",
         "Contamination: " + (_overlaps(validation) or "no suite shares a prompt with the set") + ".",
         "",
-        f"Cost of a run: {sum(cost.values()):,} rollouts at most ("
-        + ", ".join(f"{number:,} {part}" for part, number in cost.items())
-        + ").",
+        *_cost_lines(cost(found, validation, config)),
         "",
         "**Retraining is due**: " + "; ".join(found["reasons"]) if found["due"] else "Retraining is not due.",
         "",
@@ -36,14 +35,30 @@ def summary(found: Mapping[str, Any], validation: Mapping[str, Any], config: Run
     return "\n".join(lines) + "\n"
 
 
-def rollouts(found: Mapping[str, Any], config: RunConfig) -> dict[str, int]:
-    """Upper bounds by part of a run, for one that starts from the posterior of the earlier prompts."""
-    fresh, prior = len(found["ids"]["new"]) + len(found["ids"]["edited"]), 0
-    if isinstance(config.prior, SamplePrior):
-        prior = min(config.prior.budget, fresh * config.prior.rollouts_per_prompt)
-    elif isinstance(config.prior, FullPrior):
-        prior = fresh * config.prior.rollouts_per_prompt
-    return {"prior": prior, "training": config.epochs * config.steps_per_epoch * config.curriculum.rollouts_per_step}
+def cost(found: Mapping[str, Any], validation: Mapping[str, Any], config: RunConfig) -> dict[str, Any]:
+    """What `cures plan` says of a run that starts from the posterior of the earlier prompts, which has none of the new
+    and edited ones."""
+    fresh = len(found["ids"]["new"]) + len(found["ids"]["edited"])
+    sizes = {DATA: fresh, **{name: suite["kept"] for name, suite in validation["suites"].items()}}
+    return costs(config, sizes, rates_of_runs(open_store(config.store), config))
+
+
+def _cost_lines(planned: Mapping[str, Any]) -> list[str]:
+    parts = [part for part in planned["rollouts"] if part != "total"]
+    rows = {"rollouts": planned["rollouts"], "completion tokens, at most": planned["tokens_at_most"]}
+    if planned["source"] is not None:
+        rows[f"completion tokens, as in {planned['source']}"] = planned["tokens"]
+        rows[f"seconds, as in {planned['source']}"] = planned["seconds"]
+    return [
+        "Cost of a run that starts from the earlier posterior:",
+        "",
+        "| | " + " | ".join([*parts, "in all"]) + " |",
+        "|---|" + "---|" * (len(parts) + 1),
+        *(
+            f"| {name} | " + " | ".join(f"{values[part]:,.0f}" for part in [*parts, "total"]) + " |"
+            for name, values in rows.items()
+        ),
+    ]
 
 
 def _overlaps(validation: Mapping[str, Any]) -> str:

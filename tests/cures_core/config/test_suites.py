@@ -33,7 +33,17 @@ def loaded(folder: Path, suite: str, *overrides: str) -> EvaluatedSuite:
 
 def test_every_shipped_suite_is_whole_but_for_its_file(tmp_path: Path) -> None:
     names = sorted(path.stem for path in SUITES.glob("*.toml"))
-    assert names == ["aime24", "aime25", "amc23", "gsm8k", "math500", "minerva", "olympiadbench", "svamp"]
+    assert names == [
+        "aime24",
+        "aime25",
+        "amc23",
+        "gaokao2023en",
+        "gsm8k",
+        "math500",
+        "minerva",
+        "olympiadbench",
+        "svamp",
+    ]
     for name in names:
         include = f'include = "{SUITES / name}.toml"\n'
         suite = loaded(tmp_path, f'{include}path = "{name}.jsonl"')

@@ -13,7 +13,7 @@ from cures_core.config.loading import load_config
 from cures_core.config.retrain import RetrainRule
 from cures_core.errors import ConfigError
 from tasks.ci.changes import changes
-from tasks.ci.markdown import rollouts
+from tasks.ci.markdown import cost
 from tests.end_to_end.pipeline import PROJECT, cures
 from tests.tasks.ci.repository import commit, git, make_repository, sums, write_rows
 
@@ -38,7 +38,17 @@ def test_ids_by_fate_and_a_key_that_follows_content(work: Path, tmp_path: Path) 
     assert changes(cfg, "HEAD~1", "HEAD", tmp_path / "c")["key"] == found["key"]
     other = cfg.model_copy(update={"seed": 99})
     assert changes(other, "HEAD~1", "HEAD", tmp_path / "d")["key"] != found["key"]
-    assert rollouts(found, cfg) == {"prior": 3 * 2, "training": 2 * 4 * 32}
+    exam = {"suites": {suite.name: {"kept": 10} for suite in cfg.evaluation.suites}}
+    planned = cost(found, exam, cfg)
+    assert planned["rollouts"] | {"evaluation": 0, "total": 0} == {
+        "prior": 3 * 2,
+        "training": 2 * 4 * 32,
+        "evaluation": 0,
+        "total": 0,
+    }
+    assert planned["rollouts"]["total"] == 3 * 2 + 2 * 4 * 32 + planned["rollouts"]["evaluation"]
+    assert planned["tokens_at_most"]["training"] == 2 * 4 * 32 * cfg.rollout.max_new_tokens
+    assert planned["seconds"] is None  # no run of the store says how long it takes
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,101 @@
+"""Sizes of a policy, counted on a model without memory: exact for every architecture that `transformers` has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cures_core.config.policy import WarmStartPolicy
+from cures_core.errors import ConfigError, MissingInput
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Numbers that memory follows from.
+
+    `parameters`: weights; `trained`: those the optimizer changes (adapters come on top of `parameters`).
+    `keys`: values of keys, or of values, that one token leaves in one layer's cache. `gated`: the feed-forward part
+    has a gate beside its input, as in Llama and Qwen. `context`: longest sequence, in tokens.
+    """
+
+    architecture: str
+    parameters: int
+    trained: int
+    layers: int
+    hidden: int
+    feed_forward: int
+    keys: int
+    vocabulary: int
+    context: int
+    gated: bool
+
+
+def read_architecture(folder: Path, given: Path | None = None) -> dict[str, Any]:
+    """The `config.json` of `folder`, or the file `given`. Raises `MissingInput`, and `ConfigError` for no such JSON."""
+    path = given or folder / "config.json"
+    if not path.is_file():
+        raise MissingInput(
+            f"{path}: no such file, so the sizes of the policy are not known. Put the model's folder there, or name "
+            "the config.json of its architecture with --architecture (configs/architectures/ has two)"
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(values, dict) or "model_type" not in values:
+        raise ConfigError(f"{path}: has no model_type; it must be the config.json of a transformers model")
+    return values
+
+
+def pretrained_shape(values: dict[str, Any], adapters: tuple[int, Sequence[str]] | None = None) -> Shape:
+    """Sizes of the causal LM with this `config.json`; `adapters`: rank and target layers. Raises `ConfigError`."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    rest = {key: value for key, value in values.items() if key != "model_type"}
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.for_model(values["model_type"], **rest))
+    except (ValueError, KeyError) as error:
+        raise ConfigError(f"model_type {values['model_type']!r}: transformers cannot build it: {error}") from error
+    return _measured(model, adapters)
+
+
+def warm_start_shape(cfg: WarmStartPolicy, adapters: tuple[int, Sequence[str]] | None = None) -> Shape:
+    """Sizes of the small policy."""
+    import torch
+
+    from cures_core.policy.characters import character_model, character_tokenizer
+
+    with torch.device("meta"):
+        return _measured(character_model(cfg, character_tokenizer()), adapters)
+
+
+def _measured(model: Any, adapters: tuple[int, Sequence[str]] | None) -> Shape:
+    cfg = model.config.get_text_config(decoder=True)
+    total = sum(p.numel() for p in model.parameters())  # tied weights are named once
+    hidden, heads = int(cfg.hidden_size), int(cfg.num_attention_heads)
+    head_size = int(getattr(cfg, "head_dim", None) or hidden // heads)
+    feed_forward = getattr(cfg, "intermediate_size", None) or getattr(cfg, "n_inner", None) or 4 * hidden
+    return Shape(
+        architecture=type(model).__name__,
+        parameters=total,
+        trained=total if adapters is None else _adapter_parameters(model, *adapters),
+        layers=int(cfg.num_hidden_layers),
+        hidden=hidden,
+        feed_forward=int(feed_forward),
+        keys=int(getattr(cfg, "num_key_value_heads", None) or heads) * head_size,
+        vocabulary=int(cfg.vocab_size),
+        context=int(cfg.max_position_embeddings),
+        gated=any(name.endswith("gate_proj") for name, _ in model.named_modules()),
+    )
+
+
+def _adapter_parameters(model: Any, rank: int, targets: Sequence[str]) -> int:
+    sizes = [sum(m.weight.shape) for name, m in model.named_modules() if name.rpartition(".")[2] in targets]
+    if not sizes:
+        raise ConfigError(f"training.lora.targets names no layer of this model: {', '.join(targets)}")
+    return rank * sum(sizes)

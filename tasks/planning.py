@@ -1,0 +1,263 @@
+"""What a run will cost: sizes of its files and policy, and rates from an earlier run or a short measurement."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cures_core import chains
+from cures_core.config.data import PromptFile
+from cures_core.config.policy import PretrainedPolicy, WarmStartPolicy
+from cures_core.config.prior import NoPrior
+from cures_core.config.run import RunConfig
+from cures_core.config.training import RanksConfig
+from cures_core.errors import ConfigError, MissingInput
+from cures_core.jobs.prior import stratified
+from cures_core.jobs.spec import Job
+from cures_core.planning.costs import (
+    PARTS,
+    Part,
+    Rates,
+    evaluations,
+    expected_tokens,
+    most_tokens,
+    of_suite,
+    rollouts,
+    seconds,
+)
+from cures_core.planning.memory import memory
+from cures_core.planning.shape import Shape, pretrained_shape, read_architecture, warm_start_shape
+from cures_core.prompts import PromptSet, load_prompts
+from tasks.inputs import Inputs
+from tasks.prepare_policy import pretrained_folder
+from tasks.process import run_job
+from tasks.records import Record
+from tasks.runs import run_names, run_status, stage_notes, stage_record, started_config
+from tasks.storage import Store, open_store
+
+DATA = "data"
+_WARM_STEPS = 40
+_SAMPLE = 1024  # prompts that are measured, at most
+
+
+def plan(
+    cfg: RunConfig, rows: Mapping[str, int], architecture: Path | None = None, *, measured: bool = False
+) -> dict[str, Any]:
+    """Rollouts, tokens, memory (bytes) and seconds, as JSON values. `rows`: rows of files that need not be there, by
+    suite, and `data` for the prompt set.
+
+    Tokens and seconds come from a measurement (`measured`), else from the latest completed run of the store with the
+    same policy, rollouts, reward, batch and device. Without both there are no seconds, and tokens are upper bounds.
+    Raises `MissingInput` for a file that is not there and of which `rows` says nothing.
+    """
+    known = {DATA, *(suite.name for suite in cfg.evaluation.suites)}
+    if odd := sorted(set(rows) - known):
+        raise ConfigError(f"--rows {odd[0]}: the profile has {', '.join(sorted(known))}")
+    prompts = _read(cfg, DATA, cfg.data, rows, needed=measured)
+    sets = {s.name: _read(cfg, s.name, s, rows, needed=False) for s in cfg.evaluation.suites}
+    sizes = {name: _size(name, found, rows) for name, found in {DATA: prompts, **sets}.items()}
+    shape = policy_shape(cfg, architecture)
+    longest = _longest(cfg, shape, [s for s in (prompts, *sets.values()) if s is not None])
+    rates = (
+        measure(cfg, prompts, sets) if measured and prompts is not None else rates_of_runs(open_store(cfg.store), cfg)
+    )
+    needs = memory(cfg, shape, longest)
+    ranks = cfg.training.processes * cfg.training.nodes if isinstance(cfg.training, RanksConfig) else 1
+    return {
+        "profile": cfg.name,
+        "rows": sizes,
+        "policy": {k: getattr(shape, k) for k in ("architecture", "parameters", "trained")},
+        "longest_sequence": longest,
+        **costs(cfg, sizes, rates),
+        "ranks": ranks,
+        "measured_bytes": None if rates is None else rates.measured_bytes,
+        "memory_per_rank": {
+            **asdict(needs),
+            "update": needs.update,
+            "rollouts": needs.rollouts,
+            "peak": needs.peak,
+        },
+    }
+
+
+def costs(cfg: RunConfig, sizes: Mapping[str, int], rates: Rates | None) -> dict[str, Any]:
+    """rollouts, tokens_at_most, tokens and seconds by part with their totals; the last two None without rates."""
+    counts = rollouts(cfg, sizes[DATA], sizes)
+    return {
+        "rollouts": _with_total(counts),
+        "tokens_at_most": _with_total(most_tokens(cfg, counts, sizes)),
+        "tokens": None if rates is None else _with_total(expected_tokens(counts, rates)),
+        "seconds": None if rates is None else _with_total(seconds(counts, rates)),
+        "source": None if rates is None else rates.source,
+    }
+
+
+def _with_total(parts: Mapping[Any, Any]) -> dict[str, Any]:
+    return {**parts, "total": sum(parts.values())}
+
+
+def policy_shape(cfg: RunConfig, architecture: Path | None = None) -> Shape:
+    """Sizes of the profile's policy, from its folder or from the config.json `architecture`. Raises `MissingInput`."""
+    lora = cfg.training.lora
+    adapters = None if lora is None else (lora.rank, lora.targets)
+    if isinstance(cfg.policy, PretrainedPolicy):
+        return pretrained_shape(read_architecture(Path(cfg.policy.path), architecture), adapters)
+    return warm_start_shape(cfg.policy, adapters)
+
+
+def _read(cfg: RunConfig, name: str, file: PromptFile, rows: Mapping[str, int], *, needed: bool) -> PromptSet | None:
+    path = None if name in rows and not needed else Inputs.of(cfg).local(file.path)
+    if path is None:
+        return None
+    if not path.exists():
+        raise MissingInput(f"{file.path}: no such file. Put it there, or say how many rows it has: --rows {name}=N")
+    return load_prompts(file.model_copy(update={"path": str(path)})).prompts
+
+
+def _size(name: str, found: PromptSet | None, rows: Mapping[str, int]) -> int:
+    return rows[name] if found is None else len(found)
+
+
+def _longest(cfg: RunConfig, shape: Shape, sets: Sequence[PromptSet]) -> int:
+    """Most tokens of prompt and completion together. Prompts of the small policy are counted (a token a character),
+    others are as long as the profile or the context lets them be."""
+    limit = max([cfg.rollout.max_new_tokens, *(s.max_new_tokens or 0 for s in cfg.evaluation.suites)])
+    if isinstance(cfg.policy, WarmStartPolicy) and sets:
+        prompt = max(len(problem) for found in sets for problem in found.column("problem"))
+    else:
+        prompt = cfg.data.max_problem_tokens or shape.context
+    model_len = getattr(cfg.rollout, "max_model_len", None) or shape.context
+    return min(prompt + limit, model_len, shape.context)
+
+
+def rates_of_runs(store: Store, cfg: RunConfig) -> Rates | None:
+    """Rates of the latest completed run that computes as `cfg` does; None where there is none."""
+    found = [
+        (str(run_status(store, name).get("at", "")), name)
+        for name in run_names(store)
+        if run_status(store, name)["status"] == "completed" and _alike(started_config(store, name), cfg)
+    ]
+    for _, name in sorted(found, reverse=True):
+        records = [r for n in stage_notes(store, name) if (r := stage_record(store, name, n["stage"], n["label"]))]
+        if (rates := _rates(name, records)) is not None:
+            return rates
+    return None
+
+
+def _alike(one: RunConfig, other: RunConfig) -> bool:
+    def decisive(cfg: RunConfig) -> list[Any]:
+        return [
+            cfg.policy, cfg.rollout.decisive(), cfg.reward, cfg.device, cfg.training,
+            cfg.curriculum.prompts_per_step, cfg.curriculum.rollouts_per_step,
+        ]  # fmt: skip
+
+    return decisive(one) == decisive(other)
+
+
+def _rates(name: str, records: Sequence[Record]) -> Rates | None:
+    stages: dict[Part, list[Record]] = {
+        "prior": [r for r in records if r.stage == "estimate_prior"],
+        "training": [r for r in records if r.stage == "train_epoch"],
+        "evaluation": [r for r in records if r.stage == "evaluate_checkpoint"],
+    }
+    if not stages["training"]:
+        return None
+    tokens: dict[Part, float] = {}
+    spent: dict[Part, float] = {}
+    for part, found in stages.items():
+        if part == "training":  # its figures count from the start of the run
+            last = max(found, key=lambda r: r.figures["step"])
+            number, generated = last.figures["rollouts"], last.figures["tokens"]
+        else:
+            number, generated = (sum(r.figures[key] for r in found) for key in ("rollouts", "tokens"))
+        if number:
+            tokens[part], spent[part] = generated / number, sum(r.seconds for r in found) / number
+    for part in PARTS:  # a part that run did not have
+        tokens.setdefault(part, tokens["training"])
+        spent.setdefault(part, spent["training"])
+    used = {r.id for found in stages.values() for r in found}
+    others = [r for r in records if r.id not in used]
+    policy = sum(r.seconds for r in others if r.stage == "prepare_policy")
+    fixed = {"policy": policy, "other stages": sum(r.seconds for r in others) - policy}
+    return Rates(f"run {name}", tokens, spent, fixed)
+
+
+def measure(cfg: RunConfig, prompts: PromptSet, suites: Mapping[str, PromptSet | None]) -> Rates:
+    """Rates of this machine, from a few steps and a chunk of an evaluation in a process of their own, on a sample that
+    treats the groups (source x level) of prompts alike, as the prior's does: a curriculum does not draw as the set is.
+
+    A policy that is still to be made is measured after a few steps of its warm start; its completions are then counted
+    as those it will be taught. With several ranks, the seconds of one divided by their number.
+    """
+    ranks = cfg.training.processes * cfg.training.nodes if isinstance(cfg.training, RanksConfig) else 1
+    sample = PromptSet.of(stratified(list(prompts), _SAMPLE, cfg.seed))
+    with tempfile.TemporaryDirectory(prefix="cures-plan-") as folder:
+        work = Path(folder)
+        fixed: dict[str, float] = {}
+        if isinstance(cfg.policy, WarmStartPolicy):
+            fixed["policy"] = _warm_start_seconds(cfg, cfg.policy, work)
+            policy = work / "warm" / "policy"
+        else:
+            policy = pretrained_folder(cfg.policy)
+        sample.write_parquet(work / "prompts.parquet")
+        job = Job(
+            name="measure",
+            config=cfg,
+            scratch=work / "scratch",
+            out=work / "measure",
+            policy=str(policy),
+            prompts=work / "prompts.parquet",
+        )
+        at = time.monotonic()
+        run_job(job, lambda _: None)
+        took = time.monotonic() - at
+        found = json.loads((job.out / "figures.json").read_bytes())
+    jobs = (not isinstance(cfg.prior, NoPrior)) + cfg.epochs + evaluations(cfg)
+    fixed["starts of jobs"] = jobs * (took - found["seconds"])
+    step = (found["generation_s_per_rollout"] + found["update_s_per_rollout"]) / ranks
+    scored = found["evaluation_s_per_rollout"]
+    return Rates(
+        source=f"{found['rollouts']} rollouts on this machine",
+        tokens=_lengths(cfg, sample, suites, found["tokens_per_rollout"]),
+        seconds={"prior": scored, "training": step, "evaluation": scored},
+        fixed=fixed,
+        measured_bytes={key: found[key] for key in ("process_before", "process_peak", "gpu_peak")},
+    )
+
+
+def _lengths(
+    cfg: RunConfig, sample: PromptSet, suites: Mapping[str, PromptSet | None], measured: float
+) -> dict[Part, float]:
+    """Completion tokens of a rollout: as measured, or for the small policy as it will be taught."""
+    lengths: dict[Part, float] = dict.fromkeys(PARTS, measured)
+    if isinstance(cfg.policy, WarmStartPolicy):
+        lengths["prior"] = lengths["training"] = _taught_tokens(sample)
+        known = {s: found for s in cfg.evaluation.suites if (found := suites[s.name]) is not None}
+        rollouts = {s: of_suite(s, len(found)) for s, found in known.items()}
+        if known:
+            total = sum(rollouts[s] * _taught_tokens(found) for s, found in known.items())
+            lengths["evaluation"] = total / sum(rollouts.values())
+    return lengths
+
+
+def _warm_start_seconds(cfg: RunConfig, policy: WarmStartPolicy, work: Path) -> float:
+    """Seconds of the whole warm start, from a short one that leaves its policy in `work`."""
+    few = policy.model_copy(update={"steps": min(_WARM_STEPS, policy.steps)})
+    job = Job(name="warm_start", config=cfg.model_copy(update={"policy": few}), scratch=work / "w", out=work / "warm")
+    seen: list[tuple[int, float]] = []
+    at = time.monotonic()
+    run_job(job, lambda event: seen.append((event["done"], time.monotonic())) if "done" in event else None)
+    if len(seen) < 2:
+        return (time.monotonic() - at) * policy.steps / few.steps
+    (first, begun), (last, ended) = seen[0], seen[-1]
+    each = (ended - begun) / (last - first)
+    return begun - at + each * (policy.steps - first)
+
+
+def _taught_tokens(prompts: PromptSet) -> float:
+    return sum(chains.completion_tokens(problem) for problem in prompts.column("problem")) / len(prompts)
