@@ -237,11 +237,11 @@ def _lengths(
     lengths: dict[Part, float] = dict.fromkeys(PARTS, measured)
     if isinstance(cfg.policy, WarmStartPolicy):
         lengths["prior"] = lengths["training"] = _taught_tokens(sample)
-        known = {s: found for s in cfg.evaluation.suites if (found := suites[s.name]) is not None}
-        rollouts = {s: of_suite(s, len(found)) for s, found in known.items()}
+        known = [(s, found) for s in cfg.evaluation.suites if (found := suites[s.name]) is not None]
+        numbers = [of_suite(s, len(found)) for s, found in known]
         if known:
-            total = sum(rollouts[s] * _taught_tokens(found) for s, found in known.items())
-            lengths["evaluation"] = total / sum(rollouts.values())
+            total = sum(number * _taught_tokens(found) for number, (_, found) in zip(numbers, known, strict=True))
+            lengths["evaluation"] = total / sum(numbers)
     return lengths
 
 

@@ -111,7 +111,7 @@ def test_the_pull_request_script_writes_a_comment_and_refuses_a_bad_set(work: Pa
     done = run_script("pull_request.sh", work, CURES_BASE="HEAD~1", CURES_CONFIG="tiny.toml")
     assert done.returncode == 0, done.stderr
     text = (work / "summary.md").read_text()
-    for words in ("empty_problem: 1", "heldout (2 ", "Retraining is due", "260 rollouts at most", "| same |"):
+    for words in ("empty_problem: 1", "heldout (2 ", "Retraining is due", "| rollouts | 4 | 256 |", "| same |"):
         assert words in text, text
     write_rows(work / "prompts.jsonl", [*sums(range(105, 125)), *[("", "1")] * 9])
     commit(work, "bad")

@@ -1,0 +1,154 @@
+"""`cures plan` on the shipped profiles, its errors, and its figures beside those of a run."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.pipeline import PROJECT, Outcome, cures, write_profile
+
+ROWS = {
+    "data": 57_000,
+    "math500": 500,
+    "gsm8k": 1319,
+    "gaokao2023en": 385,
+    "minerva": 272,
+    "olympiadbench": 675,
+    "aime24": 30,
+    "aime25": 30,
+    "amc23": 40,
+}
+
+
+def plan_of_paper(name: str, folder: Path, **rows: int) -> Outcome:
+    configs = PROJECT / "configs"
+    told = ",".join(f"{suite}={number}" for suite, number in {**ROWS, **rows}.items())
+    files = ("--config", configs / f"{name}.toml", "--architecture", configs / "architectures" / f"{name}.json")
+    return cures("plan", *files, "--rows", told, "--json", cwd=folder)
+
+
+@pytest.mark.parametrize("name", ["qwen2.5-math-1.5b", "qwen2.5-math-7b"])
+def test_the_profiles_of_the_paper_fit_their_gpus(name: str, tmp_path: Path) -> None:
+    outcome = plan_of_paper(name, tmp_path)
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    assert found["rollouts"]["training"] == 150 * 8192
+    assert found["tokens_at_most"]["training"] == 150 * 8192 * 3072
+    assert found["rollouts"]["evaluation"] == 2 * (500 + 1319 + 385 + 4 * (272 + 675) + 16 * (30 + 30 + 40))
+    assert (found["ranks"], found["longest_sequence"], len(found["rows"])) == (8, 4096, 9)
+    assert found["memory_per_rank"]["peak"] < 78 * 2**30
+    assert found["seconds"] is None
+
+
+def test_what_is_not_there_is_told_with_its_remedy(tmp_path: Path) -> None:
+    config = PROJECT / "configs" / "qwen2.5-math-1.5b.toml"
+    for arguments, code, words in [
+        ((), 2, ["data/numinamath/train.jsonl", "--rows data=N"]),
+        (("--rows", "data=5"), 2, ["data/suites/math500.jsonl", "--rows math500=N"]),
+        (("--rows", "wrong=5"), 2, ["wrong", "math500"]),
+        (("--rows", "data"), 2, ["NAME=N"]),
+        (("--rows", ",".join(f"{name}={n}" for name, n in ROWS.items())), 2, ["--architecture", "config.json"]),
+    ]:
+        outcome = cures("plan", "--config", config, *arguments, cwd=tmp_path)
+        assert outcome.code == code, outcome
+        assert all(word in outcome.err for word in words), outcome.err
+
+
+@pytest.mark.end_to_end
+def test_a_plan_agrees_with_the_run_that_follows(tmp_path: Path) -> None:
+    profile = write_profile(tmp_path)
+    measured = json.loads(cures("plan", "--config", profile, "--measure", "--json", cwd=tmp_path).out)
+    run = cures("run", "--config", profile, "--json", cwd=tmp_path)
+    assert run.code == 0, run.err
+    after = json.loads(cures("plan", "--config", profile, "--json", cwd=tmp_path).out)
+    done = run.summary["rollouts"]
+    for planned in (measured, after):
+        assert planned["rollouts"] == {
+            "prior": done["prior"],
+            "training": done["train"],
+            "evaluation": done["eval"],
+            "total": sum(done.values()),
+        }
+    assert after["source"] == f"run {run.summary['run']}"
+    assert measured["tokens"]["total"] == pytest.approx(after["tokens"]["total"], rel=0.25)
+    assert 0 < after["seconds"]["total"] < run.summary["seconds"]
+    taken, before = measured["measured_bytes"]["process_peak"], measured["measured_bytes"]["process_before"]
+    assert before + measured["memory_per_rank"]["peak"] == pytest.approx(taken, rel=0.25)
+    text = cures("plan", "--config", profile, cwd=tmp_path).out
+    assert f"as in run {run.summary['run']}" in text
+    assert "GiB" in text or "MiB" in text
+
+
+def tiny_qwen2(folder: Path) -> Path:
+    """A random Qwen2 with a tokenizer of characters, in Hugging Face format."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from cures_core.policy.characters import character_tokenizer
+
+    symbols = "".join(sorted({chr(i) for i in range(32, 127)} | {"\n"}))
+    tokenizer = character_tokenizer(symbols)
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    ends = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
+    model: Any = Qwen2ForCausalLM(Qwen2Config(vocab_size=len(tokenizer), **sizes, **heads, **ends))
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def inline(value: Any) -> str:
+    """A value in TOML on one line."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}={inline(inner)}" for key, inner in value.items()) + "}"
+    return json.dumps(value)
+
+
+@pytest.mark.end_to_end
+@pytest.mark.parametrize("name", ["qwen2.5-math-1.5b", "qwen2.5-math-7b"])
+def test_a_dry_run_of_the_paper_with_a_tiny_model_of_the_same_family(name: str, tmp_path: Path) -> None:
+    """Replaced: the model; what needs a GPU (engine hf, trainer torch); sizes."""
+    path = PROJECT / "configs" / f"{name}.toml"
+    profile = tomllib.loads(path.read_text())
+    problems = [(f"What is {i} + {i % 7}?", str(i + i % 7)) for i in range(100, 140)]
+    rows = [{"problem": p, "solution": f"We add. The answer is \\boxed{{{a}}}.", "source": "sums"} for p, a in problems]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sets = [f"data.path={tmp_path}/train.jsonl"]
+    for i, suite in enumerate(profile["evaluation"]["suites"]):
+        mark = "#### " if "gsm8k" in suite["include"] else ""
+        exam = [{"problem": f"What is {i}{k} - {k}?", "answer": f"{mark}{int(f'{i}{k}') - k}"} for k in range(1, 4)]
+        (tmp_path / f"suite{i}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in exam))
+        sets += [f"evaluation.suites.{i}.path={tmp_path}/suite{i}.jsonl", f"evaluation.suites.{i}.max_new_tokens=8"]
+    training = profile["training"] | {"type": "torch", "micro_batch_tokens": 2048}
+    for key in ("processes", "zero_stage", "wait_timeout_s"):
+        del training[key]
+    rollout = {"type": "hf", "max_new_tokens": 8, "prompt_format": profile["rollout"]["prompt_format"]}
+    sets += [
+        f"policy.path={tiny_qwen2(tmp_path / 'model')}",
+        f"rollout={inline(rollout)}",
+        f"training={inline(training)}",
+        "curriculum.prompts_per_step=4",
+        "curriculum.rollouts_per_step=32",
+        "prior.budget=16",
+        "epochs=2",
+        "steps_per_epoch=1",
+        "device.type=cpu",
+    ]
+    told = [part for setting in sets for part in ("--set", setting)]
+    run = cures("run", "--config", path, *told, "--json", cwd=tmp_path)
+    assert run.code == 0, run.err
+    assert [score["suite"] for score in run.summary["scores"]] == [s for s in ROWS if s != "data"]
+    plan = cures("plan", "--config", path, *told, "--json", cwd=tmp_path)
+    assert plan.code == 0, plan.err
+    found = json.loads(plan.out)
+    done = run.summary["rollouts"]
+    assert [found["rollouts"][part] for part in ("prior", "training", "evaluation")] == [
+        done[part] for part in ("prior", "train", "eval")
+    ]
+    assert found["policy"]["architecture"] == "Qwen2ForCausalLM"
+    assert found["source"] == f"run {run.summary['run']}"
