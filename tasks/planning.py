@@ -131,7 +131,7 @@ def _longest(cfg: RunConfig, shape: Shape, sets: Sequence[PromptSet]) -> int:
         prompt = max(len(problem) for found in sets for problem in found.column("problem"))
     else:
         prompt = cfg.data.max_problem_tokens or shape.context
-    model_len = getattr(cfg.rollout, "max_model_len", None) or shape.context
+    model_len: int = getattr(cfg.rollout, "max_model_len", None) or shape.context
     return min(prompt + limit, model_len, shape.context)
 
 
@@ -251,7 +251,12 @@ def _warm_start_seconds(cfg: RunConfig, policy: WarmStartPolicy, work: Path) -> 
     job = Job(name="warm_start", config=cfg.model_copy(update={"policy": few}), scratch=work / "w", out=work / "warm")
     seen: list[tuple[int, float]] = []
     at = time.monotonic()
-    run_job(job, lambda event: seen.append((event["done"], time.monotonic())) if "done" in event else None)
+
+    def hear(event: Mapping[str, Any]) -> None:
+        if "done" in event:
+            seen.append((event["done"], time.monotonic()))
+
+    run_job(job, hear)
     if len(seen) < 2:
         return (time.monotonic() - at) * policy.steps / few.steps
     (first, begun), (last, ended) = seen[0], seen[-1]

@@ -71,4 +71,4 @@ def expected_tokens(counts: Mapping[Part, int], rates: Rates) -> dict[Part, int]
 
 def seconds(counts: Mapping[Part, int], rates: Rates) -> dict[str, float]:
     """Seconds by part, the fixed ones included."""
-    return {**rates.fixed, **{part: counts[part] * rates.seconds[part] for part in PARTS}}
+    return {**rates.fixed, **{str(part): counts[part] * rates.seconds[part] for part in PARTS}}
