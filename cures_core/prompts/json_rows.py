@@ -29,7 +29,8 @@ def parse_object(raw: bytes) -> Parsed:
         return _rescue(raw)
     if type(record) is not dict:
         return None, (("not_an_object", f"it is {_type_name(record)}"),)
-    if len(_KEYS.findall(raw)) == len(record):  # as many colons after strings as keys: none occurs twice
+    # As many colons, or colons after strings, as keys: none occurs twice.
+    if raw.count(b":") == len(record) or len(_KEYS.findall(raw)) == len(record):
         return record, ()
     try:
         twice = _repeated_keys(raw)

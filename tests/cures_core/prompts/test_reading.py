@@ -101,7 +101,7 @@ def test_a_format_can_be_named_against_the_ending(tmp_path: Path) -> None:
         (lambda p: None, MissingInput, "no such file"),
         (lambda p: p.symlink_to(p), ConfigError, "leads back to itself"),
         (lambda p: os.mkfifo(p), ConfigError, "neither a file nor a folder"),
-        (lambda p: p.mkdir(), ConfigError, r"without state\.json"),
+        (lambda p: p.mkdir(), ConfigError, r"without Parquet files or state\.json"),
         (lambda p: p.write_bytes("{}".encode("utf-16")), DataRejected, "UTF-16"),
         (lambda p: p.write_bytes(b"PK\x03\x04zip"), DataRejected, "zip archive"),
         (lambda p: p.write_bytes(gzip.compress(b"x" * 99)[:-9]), DataRejected, "damaged or cut archive"),
