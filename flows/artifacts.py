@@ -30,21 +30,28 @@ _EVERY_S = 5.0
 
 
 def publish_outcome(config: RunConfig, summary: Mapping[str, Any], data: Record, states: list[Record]) -> None:
-    """Scores table, expectations, posterior picture, links to report, docs and snapshot. Keys carry the run's name."""
+    """Scores table, expectations, posterior picture, links to report, docs and snapshot. Keys carry the run's name.
+
+    After the run's end, because a server that is away is waited for; if it does not come back, the rest is left out.
+    """
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-    key = artifact_key(summary["run"])
-    scores = score_rows(summary)
-    if scores:
-        _try(lambda: create_table_artifact(table=scores, key=f"scores-{key}", description="Scores before and after"))
-    store = open_store(config.store)
+    key, scores, store = artifact_key(summary["run"]), score_rows(summary), open_store(config.store)
     picture = posterior_picture([files_of(store, s) / "posterior.parquet" for s in (states[0], states[-1])])
-    _try(lambda: create_markdown_artifact(markdown=picture, key=f"posterior-{key}", description="Pass rates"))
     rows = expectation_rows(json.loads((files_of(store, data) / "expectations.json").read_bytes()))
-    _try(lambda: create_table_artifact(table=rows, key=f"expectations-{key}", description="Checks of the clean set"))
     docs = store.local_path(data.files or "") / "data_docs" / "index.html"
     links = links_text(summary, docs if docs.exists() else None)
-    _try(lambda: create_markdown_artifact(markdown=links, key=f"links-{key}", description="Where its results are"))
+    tables = [(rows, "expectations", "Checks of the clean set")]
+    if scores:
+        tables.insert(0, (scores, "scores", "Scores before and after"))
+    texts = [(picture, "posterior", "Pass rates"), (links, "links", "Where its results are")]
+    publications: list[Callable[[], Any]] = [
+        *(functools.partial(create_table_artifact, table, f"{name}-{key}", what) for table, name, what in tables),
+        *(functools.partial(create_markdown_artifact, text, f"{name}-{key}", what) for text, name, what in texts),
+    ]
+    for publish in publications:
+        if not _try(publish):
+            return
 
 
 def score_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from cures_core.errors import ConfigError, EngineFailed
 from tasks.prefect_api import call
 
 POOL = "cures"
+QUEUE = "training"
 HEARTBEAT_S = 30
 IMAGE_FOLDER = "/opt/cures"
 ZOMBIES = "cures: runs without a heartbeat have crashed"
@@ -40,11 +41,20 @@ def deploy(
     template = project / "infra" / "work-pools" / f"{pool_type}.json"
     of_type = ["--type", pool_type, "--base-job-template", str(template)]
     _prefect(project, env, "work-pool", "create", POOL, *of_type, "--overwrite")
+    _one_training_at_a_time(api_url)
     _prefect(project, env, "--no-prompt", "deploy", "--all")
     if pool_type != "process":
         _run_from_image(api_url)
     say("deployed the flows of prefect.yaml")
     watch_for_zombies(api_url)
+
+
+def _one_training_at_a_time(api_url: str) -> None:
+    limit = {"name": QUEUE, "concurrency_limit": 1}
+    if call(api_url, f"/work_pools/{POOL}/queues/filter", {"work_queues": {"name": {"any_": [QUEUE]}}}):
+        call(api_url, f"/work_pools/{POOL}/queues/{QUEUE}", limit, "PATCH")
+    else:
+        call(api_url, f"/work_pools/{POOL}/queues", limit)
 
 
 def _run_from_image(api_url: str) -> None:

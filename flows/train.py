@@ -47,5 +47,5 @@ def run_stages(config: RunConfig) -> dict[str, Any]:
         decision = promote(run, policy, states[-1], scores[0], scores[-1])
         page = report(run, data, policy, states, scores, snapshots, decision)
         summary = summarise(run, scores, states, snapshots[-1], decision, page)
-        publish_outcome(config, summary, data, states)
-        return summary
+    publish_outcome(config, summary, data, states)
+    return summary

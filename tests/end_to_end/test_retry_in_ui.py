@@ -194,8 +194,8 @@ def test_a_second_run_waits_visibly_for_the_first(desk: Desk, tmp_path: Path) ->
     first = desk.submit(tmp_path / "first", "warm_start.step:5=pause")
     job = wait_for_pause(tmp_path / "first" / ".cures", "warm_start.step:5")
     second = desk.submit(tmp_path / "second")
-    wait_for(desk.stack, second, lambda r: r["state_name"] == "AwaitingConcurrencySlot")
-    open_run_page(desk.page, desk.stack, second, "AwaitingConcurrencySlot")
+    wait_for(desk.stack, second, lambda r: r["state_name"] == "Late")
+    open_run_page(desk.page, desk.stack, second, "Late")
     take_picture(desk.page, desk.pictures / "queue.png")
     assert not (tmp_path / "second").exists()
     for run in (second, first):

@@ -15,7 +15,7 @@ from prefect.settings import PREFECT_API_URL
 
 from cures_core.errors import ConfigError
 from flows import services
-from flows.deploying import IMAGE_FOLDER, POOL, ZOMBIES
+from flows.deploying import IMAGE_FOLDER, POOL, QUEUE, ZOMBIES
 from flows.stack import Stack
 from flows.temporary_server import temporary_server
 from tasks.prefect_api import call as post
@@ -84,6 +84,10 @@ def test_runs_in_containers_start_in_the_images_folder(tmp_path: Path) -> None:
         assert all(row["pull_steps"] == [step] for row in found.values())
         assert found["train"]["parameters"]["config"]["name"] == "quickstart"  # the rest is as prefect.yaml has it
         assert found["train-nightly"]["schedules"][0]["active"]
+        trains = {name for name, row in found.items() if row["work_queue_name"] == QUEUE}
+        assert trains == {"train", "train-nightly", "retrain-on-data-change"}
+        queues = {row["name"]: row["concurrency_limit"] for row in post(url, f"/work_pools/{POOL}/queues/filter", {})}
+        assert queues == {"default": None, QUEUE: 1}
         pools = post(url, "/work_pools/filter", {})
         assert [(pool["name"], pool["type"]) for pool in pools] == [(POOL, "kubernetes")]
 
