@@ -78,7 +78,7 @@ class Outcome:
         return json.loads(self.out.splitlines()[-1])  # type: ignore[no-any-return]
 
 
-def cures(*arguments: object, cwd: Path, env: dict[str, str] | None = None, timeout: float = 300) -> Outcome:
+def cures(*arguments: object, cwd: Path, env: dict[str, str] | None = None, timeout: float = 900) -> Outcome:
     """Run the `cures` command in `cwd`."""
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", *map(str, arguments)],

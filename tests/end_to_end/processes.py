@@ -45,7 +45,7 @@ def kill_tree(pid: int) -> None:
         kill_tree(int(child))
 
 
-def wait_for_sigterm(pid: int, seconds: float = 60) -> None:
+def wait_for_sigterm(pid: int, seconds: float = 180) -> None:
     """Until a paused process has been sent SIGTERM, which it will notice when it goes on."""
     deadline = time.monotonic() + seconds
     while not int(_status(pid, "ShdPnd"), 16) & _SIGTERM_BIT:
@@ -53,7 +53,7 @@ def wait_for_sigterm(pid: int, seconds: float = 60) -> None:
         time.sleep(0.1)
 
 
-def wait_until_gone(pid: int, seconds: float = 60) -> None:
+def wait_until_gone(pid: int, seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while Path(f"/proc/{pid}").exists() and not _status(pid, "State").startswith("Z"):
         assert time.monotonic() < deadline, f"process {pid} is still there"

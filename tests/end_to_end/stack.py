@@ -17,6 +17,7 @@ import pytest
 from flows.stack import Stack, start, stop
 from tests.end_to_end.pipeline import PROJECT
 
+_PATIENCE_MS = 120_000  # of a browser on a busy machine
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
@@ -85,28 +86,30 @@ def browser_page(width: int = 1280, height: int = 900) -> Iterator[Any]:
     flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=flags)
-        yield browser.new_page(viewport={"width": width, "height": height})
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.set_default_timeout(_PATIENCE_MS)
+        yield page
         browser.close()
 
 
 def open_run_page(page: Any, stack: Stack, run: str, shown: str) -> None:
     """The run's page in the UI, once it shows the text `shown`."""
     page.goto(f"{stack.ui_url}/runs/flow-run/{run}")
-    page.get_by_text(shown, exact=True).first.wait_for(timeout=30_000)
+    page.get_by_text(shown, exact=True).first.wait_for(timeout=_PATIENCE_MS)
 
 
 def press_retry(page: Any, stack: Stack, run: str) -> None:
     """What a person does after a failure: open the run, press Retry, confirm."""
     page.goto(f"{stack.ui_url}/runs/flow-run/{run}")
-    page.get_by_role("button", name="Retry").first.click(timeout=30_000)
-    page.get_by_role("dialog").get_by_role("button", name="Retry").click(timeout=10_000)
+    page.get_by_role("button", name="Retry").first.click(timeout=_PATIENCE_MS)
+    page.get_by_role("dialog").get_by_role("button", name="Retry").click(timeout=_PATIENCE_MS)
 
 
 def press_cancel(page: Any, stack: Stack, run: str) -> None:
     """What a person does to stop a run: open it, press Cancel, confirm."""
     page.goto(f"{stack.ui_url}/runs/flow-run/{run}")
-    page.get_by_role("button", name="Cancel").first.click(timeout=30_000)
-    page.get_by_role("dialog").get_by_role("button", name="Confirm").click(timeout=10_000)
+    page.get_by_role("button", name="Cancel").first.click(timeout=_PATIENCE_MS)
+    page.get_by_role("dialog").get_by_role("button", name="Confirm").click(timeout=_PATIENCE_MS)
 
 
 def take_picture(page: Any, path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from flows.deploying import HEARTBEAT_S
-from flows.processes import process_id
+from flows.processes import process_id, stop_process
 from flows.stack import Stack, start
 from tests.end_to_end.pipeline import PROFILE, PROJECT, cures, results, write_profile
 from tests.end_to_end.processes import kill_tree, parent_of, wait_for_pause, wait_for_sigterm, wait_until_gone
@@ -128,6 +128,12 @@ def test_flow_and_worker_killed(desk: Desk, tmp_path: Path) -> None:
     desk.check(tmp_path, desk.retry(run, "Crashed", "worker-killed"))
 
 
+def restart_worker(stack: Stack) -> None:
+    """After the server was away a worker goes on, but hears of no cancellation any more (Prefect 3.7)."""
+    stop_process(stack.folder, "worker")
+    start(stack, PROJECT, print)
+
+
 def test_the_server_is_gone_while_the_epoch_goes_on_and_fails(desk: Desk, tmp_path: Path) -> None:
     run = desk.submit(tmp_path, "train.step:13=pause", "train.step:17=raise")
     job = wait_for_pause(tmp_path / ".cures", "train.step:13")
@@ -141,6 +147,7 @@ def test_the_server_is_gone_while_the_epoch_goes_on_and_fails(desk: Desk, tmp_pa
     assert failed["state_type"] == "FAILED", failed["state"]
     assert "fault injected at train.step:17" in failed["state"]["message"]
     desk.check(tmp_path, desk.retry(run, "Failed", "server-restarted"))
+    restart_worker(desk.stack)
 
 
 def test_without_its_server_for_minutes_a_run_ends_by_itself(desk: Desk, tmp_path: Path) -> None:
@@ -160,6 +167,7 @@ def test_without_its_server_for_minutes_a_run_ends_by_itself(desk: Desk, tmp_pat
     done = wait_for(desk.stack, run, lambda r: r["state_type"] == "COMPLETED")
     assert done["run_count"] == 1
     assert results(tmp_path, desk.run) == desk.digests
+    restart_worker(desk.stack)
 
 
 def test_cancel(desk: Desk, tmp_path: Path) -> None:
