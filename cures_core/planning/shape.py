@@ -56,9 +56,10 @@ def pretrained_shape(values: dict[str, Any], adapters: tuple[int, Sequence[str]]
     from transformers import AutoConfig, AutoModelForCausalLM
 
     rest = {key: value for key, value in values.items() if key != "model_type"}
+    build: Any = AutoModelForCausalLM.from_config
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.for_model(values["model_type"], **rest))
+            model = build(AutoConfig.for_model(values["model_type"], **rest))
     except (ValueError, KeyError) as error:
         raise ConfigError(f"model_type {values['model_type']!r}: transformers cannot build it: {error}") from error
     return _measured(model, adapters)
@@ -95,7 +96,7 @@ def _measured(model: Any, adapters: tuple[int, Sequence[str]] | None) -> Shape:
 
 
 def _adapter_parameters(model: Any, rank: int, targets: Sequence[str]) -> int:
-    sizes = [sum(m.weight.shape) for name, m in model.named_modules() if name.rpartition(".")[2] in targets]
+    sizes: list[int] = [sum(m.weight.shape) for name, m in model.named_modules() if name.rpartition(".")[2] in targets]
     if not sizes:
         raise ConfigError(f"training.lora.targets names no layer of this model: {', '.join(targets)}")
     return rank * sum(sizes)
