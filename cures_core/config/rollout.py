@@ -168,12 +168,12 @@ class VllmServerRolloutConfig(AnyVllmConfig):
     call_timeout_s: float = Field(default=600.0, gt=0)
     """Longest wait for one call; then it is given to another server."""
 
-    health_timeout_s: float = Field(default=15.0, gt=0)
+    health_timeout_s: float = Field(default=20.0, gt=0)
     """Longest wait for a server to say that it is well, asked all the time. Then its calls are given to another."""
 
-    outage_timeout_s: float = Field(default=45.0, gt=0)
-    """Longest time without any server in service before the generation fails. While a server of its own starts, the
-    engine waits `start_timeout_s` instead."""
+    outage_timeout_s: float = Field(default=35.0, gt=0)
+    """Longest time without any server in service before the generation fails. While a server of its own starts, which
+    has `start_timeout_s`, this time stands still."""
 
     max_attempts: int = Field(default=4, ge=1)
     """Servers that may fail on the same call before the generation fails."""

@@ -20,6 +20,7 @@ from cures_core.rollout.probe import Floats
 _NEUTRAL = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 """Sent with every call: a server fills what is missing from the model's generation_config.json."""
 
+UNKNOWN_LOGPROBS = "unknown_logprobs"
 _BUSY = (429, 503)
 _BUSY_PAUSE_S = 1.0
 
@@ -57,14 +58,22 @@ class Endpoint:
     async def health(self, limit_s: float) -> None:
         await self._ask("GET", "/health", "it to say that it is well", limit_s)
 
-    async def served(self, limit_s: float) -> Served:
-        """Raises `EngineFailed` for a server that is none of vLLM's."""
+    async def served(self, limit_s: float, logprobs_mode: str | None) -> Served:
+        """`logprobs_mode` None: the server is asked, and takes seconds, because it looks at its whole environment.
+
+        Raises `EngineFailed` for a server that is none of vLLM's.
+        """
         models = await self._ask("GET", "/v1/models", "its list of models", limit_s)
-        info = await self._ask("GET", "/server_info?config_format=json", "its configuration", limit_s)
-        with self._understood("its configuration"):
+        with self._understood("its list of models"):
             first = models.json()["data"][0]  # adapters come after the model that carries them
-            mode = info.json()["vllm_config"]["model_config"]["logprobs_mode"]
-            return Served(str(first["id"]), int(first["max_model_len"]), str(mode))
+            name, context = str(first["id"]), int(first["max_model_len"])
+        if logprobs_mode is None:
+            logprobs_mode = UNKNOWN_LOGPROBS
+            with suppress(EndpointDown):  # without pip in its environment vLLM 0.32 fails to tell
+                info = await self._ask("GET", "/server_info?config_format=json", "its configuration", limit_s)
+                with self._understood("its configuration"):
+                    logprobs_mode = str(info.json()["vllm_config"]["model_config"]["logprobs_mode"])
+        return Served(name, context, logprobs_mode)
 
     async def complete(self, model: str, call: Call, limit_s: float) -> list[Sampled]:
         """The completions of a call, by index. Leaving early, by cancellation too, ends it on the server."""

@@ -18,7 +18,7 @@ import numpy as np
 from cures_core.config.rollout import VllmServerRolloutConfig
 from cures_core.errors import ConfigError, EngineFailed
 from cures_core.rollout.calls import Call, Sampled
-from cures_core.rollout.endpoint import Endpoint, EndpointDown, Served
+from cures_core.rollout.endpoint import UNKNOWN_LOGPROBS, Endpoint, EndpointDown, Served
 from cures_core.rollout.local_server import LocalServer
 from cures_core.rollout.probe import Floats, check_arrival
 
@@ -39,7 +39,7 @@ class Member:
         self.served: Served | None = None
         self.folder: Path | None = None
         self.prints: tuple[Floats, Floats] | None = None
-        self.in_service = self.asleep = self.starting = False
+        self.in_service = self.asleep = self.starting = self.started = False
         self.in_flight = self.failures = self.restarts = 0
         self.trouble = "not asked yet"
 
@@ -138,13 +138,11 @@ class Fleet:
         for task in done:
             task.result()
         now = time.monotonic()
-        if any(member.in_service for member in self.members):
+        if any(member.in_service or member.starting for member in self.members):  # a start has its own limit
             self._last_service = now
-        starting = any(member.starting for member in self.members)
-        limit = max(self.cfg.outage_timeout_s, self.cfg.start_timeout_s if starting else 0.0)
-        if now > self._last_service + limit:
+        if now > self._last_service + self.cfg.outage_timeout_s:
             causes = "; ".join(member.trouble for member in self.members)
-            raise EngineFailed(f"no vLLM server in service for {limit:g} s: {causes}")
+            raise EngineFailed(f"no vLLM server in service for {self.cfg.outage_timeout_s:g} s: {causes}")
 
     async def _serve(self, member: Member, queue: _Queue) -> None:
         """Give calls to one server; after a failure only when it is well again and has the weights."""
@@ -248,8 +246,8 @@ class Fleet:
 
     async def _introduce(self, member: Member) -> None:
         if member.served is None:
-            # The first time vLLM looks at its whole environment for it, which takes seconds.
-            member.served = await member.endpoint.served(self.cfg.sync_timeout_s)
+            mode = None if member.process is None else member.process.logprobs_mode
+            member.served = await member.endpoint.served(self.cfg.sync_timeout_s, mode)
         check_logprobs(member, self.cfg)
 
     async def _probe(self, member: Member) -> Floats:
@@ -259,8 +257,9 @@ class Fleet:
         """Start our own server with the current weights, and wait until it answers."""
         assert self._weights is not None
         member.forget()
-        member.restarts += 1
-        if member.restarts > self.cfg.max_restarts + 1:
+        member.restarts += member.started
+        member.started = True
+        if member.restarts > self.cfg.max_restarts:
             raise EngineFailed(f"{member.url}: {self.cfg.max_restarts} restarts did not help; {member.trouble}")
         deadline = time.monotonic() + self.cfg.start_timeout_s
         member.starting = True
@@ -295,7 +294,7 @@ def check_logprobs(member: Member, cfg: VllmServerRolloutConfig) -> None:
     wanted = "processed_logprobs" if cfg.top_p == 1 else "raw_logprobs"
     either = cfg.top_p == 1 and cfg.temperature in (0, 1)
     mode = wanted if member.served is None else member.served.logprobs_mode
-    if mode != wanted and not (either and mode == "raw_logprobs"):
+    if mode != wanted and not (either and mode in ("raw_logprobs", UNKNOWN_LOGPROBS)):
         raise ConfigError(
             f"{member.url} gives {mode}; rollout.top_p = {cfg.top_p} with temperature = {cfg.temperature} "
             f"needs a server started with --logprobs-mode {wanted}"

@@ -40,6 +40,10 @@ class LocalServer:
         return f"http://{LOOPBACK}:{self._port}"
 
     @property
+    def logprobs_mode(self) -> str:
+        return _logprobs_mode(self._cfg)
+
+    @property
     def pid(self) -> int:
         """Process id of the server, which leads a process group of its own; 0 where none runs."""
         return self._process.pid if self._process is not None else 0
@@ -104,8 +108,7 @@ def server_command(cfg: AnyVllmConfig, folder: Path, dtype: str, port: int, on_g
         "dtype": dtype,
         "max-model-len": cfg.max_model_len,
         "block-size": cfg.block_tokens,
-        # Processed: at the temperature. With a cut they would be those after it, so raw ones are taken.
-        "logprobs-mode": "processed_logprobs" if cfg.top_p == 1 else "raw_logprobs",
+        "logprobs-mode": _logprobs_mode(cfg),
         "generation-config": "vllm",
         "uvicorn-log-level": "warning",
         "kv-cache-memory-bytes": cfg.kv_cache_gib << 30 if on_gpu else None,
@@ -127,6 +130,11 @@ def server_environment(cfg: AnyVllmConfig, on_gpu: bool) -> dict[str, str]:
         names["TORCH_COMPILE_DISABLE"] = os.environ.get("TORCH_COMPILE_DISABLE", "1")
         names["VLLM_CPU_KVCACHE_SPACE"] = str(cfg.kv_cache_gib)
     return names
+
+
+def _logprobs_mode(cfg: AnyVllmConfig) -> str:
+    """Processed: at the temperature. With a cut they would be those after it, so raw ones are taken."""
+    return "processed_logprobs" if cfg.top_p == 1 else "raw_logprobs"
 
 
 def _free_port() -> int:

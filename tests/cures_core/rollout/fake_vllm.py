@@ -75,6 +75,8 @@ class FakeVllm:
                 return 200, None
             case "/v1/models":
                 return 200, {"data": [{"id": "tiny", "max_model_len": self.context}]}
+            case "/server_info" if not self.mode:
+                return 500, {"error": "no pip"}
             case "/server_info":
                 return 200, {"vllm_config": {"model_config": {"logprobs_mode": self.mode}}}
             case "/v1/completions":

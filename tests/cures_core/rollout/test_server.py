@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import threading
 import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from cures_core.config.rollout import VllmServerRolloutConfig
 from cures_core.errors import ConfigError, EngineFailed, MissingExtra
@@ -261,6 +263,8 @@ def test_the_models_own_sampling_defaults_play_no_part(two: list[FakeVllm], engi
         ("raw_logprobs", {"top_p": 0.9}, True),
         ("processed_logprobs", {"temperature": 0.7}, True),
         ("processed_logprobs", {"top_p": 0.9}, False),
+        ("", {"temperature": 1.0}, True),
+        ("", {"temperature": 0.7}, False),
     ],
 )
 def test_a_server_with_other_logprobs_is_refused(
@@ -332,6 +336,57 @@ def test_a_server_of_ours_listens_on_loopback_only() -> None:
     assert "--max-model-len" not in server_command(VllmServerRolloutConfig(), WEIGHTS, "float32", 1, on_gpu=False)
     assert server_environment(cfg, on_gpu=False)["VLLM_CPU_KVCACHE_SPACE"] == "2"
     assert server_environment(cfg, on_gpu=True)["VLLM_SERVER_DEV_MODE"] == "1"
+
+
+class SlowServer:
+    """A server of ours whose start takes longer than an outage may."""
+
+    made: ClassVar[list[SlowServer]] = []
+    logprobs_mode = "processed_logprobs"
+
+    def __init__(self, *_: Any) -> None:
+        self.fake, self.alive, self.starts = FakeVllm(OTHER, TOKENIZER), False, 0
+        self.fake.kill()
+        self.url = self.fake.url
+        self.made.append(self)
+
+    def start(self, folder: Path) -> None:
+        self.fake._first = AutoModelForCausalLM.from_pretrained(folder).eval()
+        self.alive, self.starts = True, self.starts + 1
+        threading.Timer(1.5, self.fake.start).start()
+
+    def kill(self) -> None:
+        self.alive = False
+        self.fake.kill()
+
+    stop = kill
+
+    def failure(self, limit_s: float) -> str:
+        return "it did not start"
+
+
+def test_a_server_of_ours_that_was_killed_has_the_time_to_start_again(
+    engines: Engines, expected: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cures_core.rollout.vllm_server.LocalServer", SlowServer)
+    engine = engines.of(outage_timeout_s=0.5, max_in_flight=1)
+    process = SlowServer.made[-1]
+
+    def kill(_done: int, _total: int) -> None:
+        if process.starts == 1:
+            process.kill()
+
+    assert tokens_of(engine.generate(requests_of(n=3), progress=kill)) == expected
+    assert process.starts == 2
+
+
+def test_a_server_of_ours_that_does_not_stay_up_is_given_up(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cures_core.rollout.vllm_server.LocalServer", SlowServer)
+    engine = engines.of(outage_timeout_s=0.5, max_in_flight=1, max_restarts=0)
+    process = SlowServer.made[-1]
+    with pytest.raises(EngineFailed, match=r"in service for 0.5 s: .*0 restarts did not help"):
+        engine.generate(requests_of(n=3), progress=lambda *_: process.kill())
+    assert process.starts == 1
 
 
 def test_a_server_of_ours_needs_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
