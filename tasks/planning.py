@@ -116,7 +116,8 @@ def _read(cfg: RunConfig, name: str, file: PromptFile, rows: Mapping[str, int], 
         return None
     if not path.exists():
         raise MissingInput(f"{file.path}: no such file. Put it there, or say how many rows it has: --rows {name}=N")
-    return load_prompts(file.model_copy(update={"path": str(path)})).prompts
+    # Problems that are too long in tokens are counted too: the tokenizer need not be here.
+    return load_prompts(file.model_copy(update={"path": str(path), "max_problem_tokens": None})).prompts
 
 
 def _size(name: str, found: PromptSet | None, rows: Mapping[str, int]) -> int:
