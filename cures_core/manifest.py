@@ -15,7 +15,7 @@ MANIFEST = "manifest.json"
 def write_manifest(folder: Path) -> str:
     """Flush all files below `folder`, then write `manifest.json` (size and SHA-256 of each); returns its digest."""
     files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST):
         with path.open("rb") as f:
             os.fsync(f.fileno())
         files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest_file(path)}
@@ -35,8 +35,9 @@ def verify_manifest(folder: Path) -> str:
         listed: dict[str, dict[str, object]] = json.loads(path.read_bytes())["files"]
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptArtifact(f"{path}: not a manifest ({error})") from error
-    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST}
-    if extra := sorted(present - listed.keys()):
+    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST}
+    # Manifests of inner folders were not listed at first.
+    if extra := sorted(name for name in present - listed.keys() if not name.endswith(f"/{MANIFEST}")):
         raise CorruptArtifact(f"{folder / extra[0]}: not in the manifest")
     for name, entry in sorted(listed.items()):
         file = folder / name

@@ -126,6 +126,7 @@ class StoreExam:
 
     def test_published_files_come_back(self, tmp_path: Path) -> None:
         files = {"weights.bin": bytes(range(256)) * 1000, "deep/er/x.json": b"{}", ".hidden": b"h", "empty": b""}
+        files["deep/manifest.json"] = b"an inner folder's own"
         digest = self.make(tmp_path).publish_files("art/one", folder_of(tmp_path / "in", files))
         store = self.make(tmp_path)
         store.verify_files("art/one", digest)
