@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from cures_core import chains
 from cures_core.config.data import PromptFile
 from cures_core.config.policy import PretrainedPolicy, WarmStartPolicy
@@ -141,7 +143,7 @@ def rates_of_runs(store: Store, cfg: RunConfig) -> Rates | None:
     found = [
         (str(run_status(store, name).get("at", "")), name)
         for name in run_names(store)
-        if run_status(store, name)["status"] == "completed" and _alike(started_config(store, name), cfg)
+        if run_status(store, name)["status"] == "completed" and _alike(store, name, cfg)
     ]
     for _, name in sorted(found, reverse=True):
         records = [r for n in stage_notes(store, name) if (r := stage_record(store, name, n["stage"], n["label"]))]
@@ -150,14 +152,17 @@ def rates_of_runs(store: Store, cfg: RunConfig) -> Rates | None:
     return None
 
 
-def _alike(one: RunConfig, other: RunConfig) -> bool:
-    def decisive(cfg: RunConfig) -> list[Any]:
-        return [
-            cfg.policy, cfg.rollout.decisive(), cfg.reward, cfg.device, cfg.training,
-            cfg.curriculum.prompts_per_step, cfg.curriculum.rollouts_per_step,
-        ]  # fmt: skip
+def _alike(store: Store, name: str, cfg: RunConfig) -> bool:
+    """Does run `name` compute as `cfg` does? Not if a version with other settings started it."""
 
-    return decisive(one) == decisive(other)
+    def decisive(cfg: RunConfig) -> list[Any]:
+        training, batch = cfg.training, (cfg.curriculum.prompts_per_step, cfg.curriculum.rollouts_per_step)
+        return [cfg.policy, cfg.rollout.decisive(), cfg.reward, cfg.device, training, batch]
+
+    try:
+        return decisive(started_config(store, name)) == decisive(cfg)
+    except ValidationError:
+        return False
 
 
 def _rates(name: str, records: Sequence[Record]) -> Rates | None:
