@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cures_core.checkpoint import Checkpoint, latest_step, save_step
+from cures_core.checkpoint import Checkpoint
 from cures_core.errors import ChildFailed
+from cures_core.steps import latest_step, save_step
 from tasks import unfinished
 from tasks.storage import LocalStore, S3Store
 from tasks.storage import s3_client as client_module
