@@ -18,6 +18,7 @@ from cures_core.curriculum.beta import Floats
 FADINGS = (0.9, 0.95, 0.97, 0.99, 0.997, 1.0)
 STRENGTHS = (0.3, 1.0, 3.0, 10.0)
 _FIRST = (0.97, 1.0)  # before anything came true
+_PREFERENCE = 3.0  # nats
 _FORGETTING = 0.99  # of log evidence, per step
 SCORED = 256
 """Prompts of one update that are compared, at most: enough to tell models apart, and a bound to what it costs."""
@@ -45,6 +46,10 @@ class Memory:
     @property
     def strength(self) -> float:
         return float(self.strengths[self.best[1]])
+
+    def prefer(self, strength: float) -> None:
+        """Start from the strength nearest to this one, until outcomes say otherwise."""
+        self.log_evidence[:, np.argmin(abs(np.log(self.strengths / strength)))] += _PREFERENCE
 
     def forget(self, steps: int) -> None:
         """Let evidence for models fade by so many steps."""

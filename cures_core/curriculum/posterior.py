@@ -132,13 +132,18 @@ class Posterior:
         """(a, b) of the given rows at the current step."""
         right, wrong = self.own_counts(rows)
         rate = self._prior_rates(rows)
-        strength = self.memory.strength if self.predicted is None else self.predicted[1]
+        fitted = self.cfg.strength == "fitted"
+        strength = self.memory.strength if self.predicted is None or fitted else self.predicted[1]
         return right + strength * rate, wrong + strength * (1 - rate)
 
     def believe(self, rates: Floats, strength: float) -> None:
-        """Take predicted pass rates (prompts,) as the prior's, worth `strength` rollouts. They move with groups."""
+        """Take predicted pass rates (prompts,) as the prior's, worth `strength` rollouts. They move with groups.
+
+        A fitted strength starts from there: what a prediction is worth falls as the policy moves away from it.
+        """
         base = self.group_rates()[self.groups] if self.cfg.pooling == "group" else np.full(len(self), 0.5)
         self.predicted = special.logit(np.clip(rates, 0.01, 0.99)) - special.logit(base), strength
+        self.memory.prefer(strength)
 
     def dead(self, rows: Ints | slice = slice(None)) -> Floats:
         """Probability that a prompt is dead."""

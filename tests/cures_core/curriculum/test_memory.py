@@ -82,6 +82,17 @@ def test_only_so_many_prompts_are_compared() -> None:
     assert np.abs(evidence(SCORED // 2)).sum() < 0.7 * np.abs(evidence(SCORED)).sum()
 
 
+def test_what_a_prediction_is_worth_is_a_start_that_outcomes_correct() -> None:
+    posterior = Posterior.fresh(POOL, FITTED)
+    posterior.believe(np.linspace(0.05, 0.95, 120), 9.0)
+    assert posterior.memory.strength == 10.0
+    a, b = posterior.parameters()
+    np.testing.assert_allclose(a + b, 10.0)
+    for step in range(1, 20):  # the predictions turn out to be the wrong way round
+        posterior.update(POOL.ids, [0 if mean > 0.5 else 4 for mean in np.linspace(0.95, 0.05, 120)], [2] * 120, step)
+    assert posterior.memory.strength < 10.0
+
+
 def test_given_values_are_used_as_they_are() -> None:
     posterior = Posterior.fresh(POOL, PosteriorConfig(fading=0.5, strength=7.0))
     assert (posterior.memory.fading, posterior.memory.strength) == (0.5, 7.0)
