@@ -29,8 +29,7 @@ def assert_trained_with_agreement(outcome: Outcome, folder: Path, bound: float) 
 def test_a_run_on_two_servers(tmp_path: Path) -> None:
     """They speak vLLM's protocol, and are not vLLM; a second run on servers elsewhere has nothing to do."""
     tokenizer = character_tokenizer()
-    first = tiny_llama(vocab_size=len(tokenizer))
-    with fake_servers(2, first, tokenizer, context=64) as servers:
+    with fake_servers(2, tiny_llama(), tokenizer, context=64) as servers:
         urls = [server.url for server in servers]
         settings = ["--set", 'rollout.type="vllm_server"', "--set", f"rollout.endpoints={json.dumps(urls)}"]
         outcome = cures("run", "--config", write_profile(tmp_path), *settings, "--json", cwd=tmp_path)
