@@ -12,14 +12,14 @@ from cures_core.config.base import Strict
 class PosteriorConfig(Strict):
     """How evidence becomes a posterior of a prompt's pass rate. All strategies keep one, if only to measure it."""
 
-    fading: Annotated[float, Field(ge=0, le=1)] | Literal["fitted"] = "fitted"
+    fading: Annotated[float, Field(ge=0, le=1)] | Literal["fitted"] = 0.97
     """Gamma: factor on a prompt's counts per step, because the policy moves. 1 never forgets, 0 forgets at once.
     `fitted`: the one of 0.9 to 1 that predicts best what comes out, looked at anew in every step."""
     group_fading: float = Field(default=0.95, ge=0, le=1)
     """The same for the counts of a group (source x level)."""
     pooling: Literal["group", "none"] = "group"
     """Where the prior's rate comes from. `group`: the rate of the prompt's group; `none`: one half for all."""
-    strength: Annotated[float, Field(gt=0)] | Literal["fitted"] = "fitted"
+    strength: Annotated[float, Field(gt=0)] | Literal["fitted"] = 3.0
     """Mass k of the pooled prior, in rollouts: the prior is Beta(k * m, k * (1 - m)), m the group's rate. `fitted`: the
     one of 0.3 to 10 that predicts best; small where the prompts of a group differ much."""
     group_strength: float = Field(default=2.0, gt=0)

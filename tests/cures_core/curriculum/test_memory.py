@@ -17,7 +17,7 @@ from cures_core.errors import ConfigError
 from cures_core.prompts import PromptSet, make_prompt
 
 POOL = PromptSet.of(make_prompt(f"problem {i}", str(i), source="one") for i in range(120))
-FITTED = PosteriorConfig(dead_prior=0.0)
+FITTED = PosteriorConfig(fading="fitted", strength="fitted", dead_prior=0.0)
 
 
 def visited(rates: np.ndarray, steps: int, moving: bool = False) -> Posterior:
@@ -44,7 +44,7 @@ def test_a_prior_is_worth_much_where_prompts_are_alike_and_little_where_they_are
 
 
 def test_scores_are_log_likelihoods_of_the_beta_binomial() -> None:
-    memory = Memory(PosteriorConfig())
+    memory = Memory(FITTED)
     before = memory.log_evidence.copy()
     right, wrong = np.array([[1.0] * len(FADINGS)]), np.array([[2.0] * len(FADINGS)])
     memory.score((right, wrong), np.array([0.3]), np.array([0.2]), (np.array([0.0]), np.array([4.0])))
@@ -54,7 +54,7 @@ def test_scores_are_log_likelihoods_of_the_beta_binomial() -> None:
 
 
 def test_evidence_for_models_is_forgotten_too() -> None:
-    memory = Memory(PosteriorConfig())
+    memory = Memory(FITTED)
     memory.log_evidence[0, 0] = 10.0
     memory.forget(100)
     assert 3 < memory.log_evidence[0, 0] < 4

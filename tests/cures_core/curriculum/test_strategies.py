@@ -114,6 +114,7 @@ CHANGES: list[dict[str, Any]] = [
     {"prompts_per_step": 20},
     {"rollouts_per_step": 160},
     {"posterior": PosteriorConfig(fading=0.5)},
+    {"posterior": PosteriorConfig(strength="fitted")},
     {"posterior": PosteriorConfig(group_fading=0.2)},
     {"posterior": PosteriorConfig(strength=30.0)},
     {"posterior": PosteriorConfig(group_strength=40.0)},
