@@ -77,6 +77,7 @@ def warm_start_shape(cfg: WarmStartPolicy, adapters: tuple[int, Sequence[str]] |
 
 def _measured(model: Any, adapters: tuple[int, Sequence[str]] | None) -> Shape:
     cfg = model.config.get_text_config(decoder=True)
+    model.tie_weights()  # not done yet where another part of the process has switched initialisation off
     total = sum(p.numel() for p in model.parameters())  # tied weights are named once
     hidden, heads = int(cfg.hidden_size), int(cfg.num_attention_heads)
     head_size = int(getattr(cfg, "head_dim", None) or hidden // heads)
