@@ -77,8 +77,10 @@ def warm_start_shape(cfg: WarmStartPolicy, adapters: tuple[int, Sequence[str]] |
 
 def _measured(model: Any, adapters: tuple[int, Sequence[str]] | None) -> Shape:
     cfg = model.config.get_text_config(decoder=True)
-    model.tie_weights()  # not done yet where another part of the process has switched initialisation off
     total = sum(p.numel() for p in model.parameters())  # tied weights are named once
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if cfg.tie_word_embeddings and head is not None and head.weight is not embedding.weight:
+        total -= head.weight.numel()  # transformers ties nothing while another thread loads a model
     hidden, heads = int(cfg.hidden_size), int(cfg.num_attention_heads)
     head_size = int(getattr(cfg, "head_dim", None) or hidden // heads)
     feed_forward = getattr(cfg, "intermediate_size", None) or getattr(cfg, "n_inner", None) or 4 * hidden
