@@ -79,7 +79,8 @@ def _in_process(items: Sequence[Item]) -> tuple[float, int]:
 
 
 def _isolation_s(cfg: MathConfig, rounds: int = 200) -> float:
-    """Median seconds of a comparison in a child minus the same one in this process."""
+    """Seconds of the fastest comparison in a child minus those of the fastest here: other work on the machine disturbs
+    medians by more than a crossing costs."""
     from cures_core.rewards.child import judge
     from cures_core.rewards.pool import Pool
 
@@ -87,7 +88,7 @@ def _isolation_s(cfg: MathConfig, rounds: int = 200) -> float:
     jobs = [{"gold": f"x+{i}", "answer": f"{i}+x"} for i in range(rounds)]
     pool = Pool(1, cfg.timeout_s, cfg.memory_mb)
     try:
-        pool.run(jobs[:1])
+        pool.run([{"gold": "x+y", "answer": "y+x"}])  # none of the jobs: what was judged once is remembered
         inside, outside = [], []
         for job in jobs:
             start = time.perf_counter()
@@ -98,7 +99,7 @@ def _isolation_s(cfg: MathConfig, rounds: int = 200) -> float:
             inside.append(time.perf_counter() - start)
     finally:
         pool.close()
-    return sorted(outside)[rounds // 2] - sorted(inside)[rounds // 2]
+    return min(outside) - min(inside)
 
 
 def _short(value: Any) -> Any:

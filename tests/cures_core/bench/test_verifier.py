@@ -29,4 +29,4 @@ def test_both_sides_are_measured_on_the_same_items(tmp_path: Path) -> None:
     assert figures["outcomes"] == {"correct": 8, "wrong": 4}
     assert figures["math_verify_correct"] == 8
     assert figures["ratio"] > 0
-    assert abs(figures["isolation_ms"]) < 100  # a difference of medians: its sign is noise where it is small
+    assert figures["isolation_ms"] > 0

@@ -9,31 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cures_core.config.curriculum import CuresConfig
-from cures_core.curriculum import Posterior, Strategy, make_curriculum
+from cures_core.curriculum import Posterior, make_curriculum
 from cures_core.curriculum.migration import migrate
 from cures_core.prompts import PromptSet, make_prompt
 from cures_core.terms import Outcome, Prompt
 from cures_core.testing.curriculum import answered, prompt_set
+from tests.cures_core.curriculum.test_strategies import go_on
 
 CURES = CuresConfig(prompts_per_step=16, rollouts_per_step=64)
 
 
 def prompts_of(kind: str, num: int, source: str) -> list[Prompt]:
     return [make_prompt(f"{kind} {i}", str(i), source=source) for i in range(num)]
-
-
-def play(curriculum: Strategy, rate: dict[str, float], steps: int, rng: np.random.Generator) -> dict[str, int]:
-    """How often each prompt was drawn in so many steps."""
-    drawn = dict.fromkeys(rate, 0)
-    for _ in range(steps):
-        while curriculum.ready() is None:
-            groups = []
-            for q in curriculum.ask(curriculum.rollouts_per_step):
-                drawn[q.prompt.id] += 1
-                hits = rng.random(q.n) < rate[q.prompt.id]
-                groups.append(answered(q, [Outcome.CORRECT if hit else Outcome.WRONG for hit in hits]))
-            curriculum.tell(groups)
-    return drawn
 
 
 def mean_draws(drawn: dict[str, int], prompts: list[Prompt]) -> float:
@@ -47,11 +34,11 @@ def test_prompts_added_in_mid_run_enter_fairly() -> None:
     before, after = PromptSet.of(solved + frontier), PromptSet.of(solved + frontier + late_solved + late_frontier)
     rng = np.random.default_rng(1)
     first = make_curriculum(CURES, before, Posterior.fresh(before, CURES.posterior), 0)
-    play(first, rate, 120, rng)
+    go_on(first, rate, 120, rng)
     posterior, counts = migrate(first.posterior, after, CURES.posterior)
     assert counts["new"] == 70
     second = make_curriculum(CURES, after, posterior, 0)
-    drawn = play(second, rate, 120, rng)
+    _, drawn = go_on(second, rate, 120, rng)
     # What is worth training on is drawn as often whether it came early or late; what is solved is seen and left.
     assert 0.6 < mean_draws(drawn, late_frontier) / mean_draws(drawn, frontier) < 1.6
     assert mean_draws(drawn, late_solved) < 0.6 * mean_draws(drawn, late_frontier)
@@ -64,11 +51,11 @@ def test_solved_prompts_that_come_back_are_noticed() -> None:
     pool = PromptSet.of(solved + forgotten + frontier)
     rng = np.random.default_rng(2)
     curriculum = make_curriculum(CURES, pool, Posterior.fresh(pool, CURES.posterior), 0)
-    before = play(curriculum, rate, 150, rng)
+    _, before = go_on(curriculum, rate, 150, rng)
     assert mean_draws(before, forgotten) < 0.4 * mean_draws(before, frontier)
     rate |= {p.id: 0.3 for p in forgotten}  # the policy has lost them
-    play(curriculum, rate, 150, rng)
-    later = play(curriculum, rate, 100, rng)
+    go_on(curriculum, rate, 150, rng)
+    _, later = go_on(curriculum, rate, 100, rng)
     assert mean_draws(later, forgotten) > 0.5 * mean_draws(later, frontier)
     assert mean_draws(later, forgotten) > 2.5 * mean_draws(later, solved)
 

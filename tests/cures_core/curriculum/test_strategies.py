@@ -52,9 +52,15 @@ class TestCuresWithAllocation(CurriculumExam):
 def play(
     cfg: CurriculumConfig, pool: PromptSet, rate: dict[str, float], steps: int
 ) -> tuple[list[Batch], dict[str, int]]:
+    """`go_on` with a fresh strategy."""
+    return go_on(fresh(cfg, pool, seed=4), rate, steps, np.random.default_rng(9))
+
+
+def go_on(
+    curriculum: Strategy, rate: dict[str, float], steps: int, rng: np.random.Generator
+) -> tuple[list[Batch], dict[str, int]]:
     """Steps against fixed pass rates; returns the batches and how often each prompt was drawn."""
-    curriculum, rng = fresh(cfg, pool, seed=4), np.random.default_rng(9)
-    batches, drawn = [], dict.fromkeys(pool.ids, 0)
+    batches, drawn = [], dict.fromkeys(rate, 0)
     for _ in range(steps):
         while (batch := curriculum.ready()) is None:
             groups = []
