@@ -63,7 +63,7 @@ class Arm(Strict):
     training: TorchTrainerConfig
     evaluate_every: int = Field(default=4, ge=1)
     """Steps between evaluations."""
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     """Of what an arm's result holds: finished arms of another version are run again."""
 
 
@@ -82,7 +82,7 @@ class OracleCurriculum(Strategy):
 
 
 class _Timed:
-    """A curriculum that adds up the seconds spent in it."""
+    """A curriculum that adds up the processor seconds spent in it."""
 
     def __init__(self, inner: Strategy) -> None:
         self._inner = inner
@@ -108,21 +108,25 @@ class _Timed:
         self._inner.load_state_dict(state)
 
     def _clocked(self, call: Callable[..., T], *arguments: Any) -> T:
-        started = time.monotonic()
+        started = time.process_time()
         try:
             return call(*arguments)
         finally:
-            self.seconds += time.monotonic() - started
+            self.seconds += time.process_time() - started
 
 
 class _Recorder:
-    """Curve of an arm: exact scores against rollouts, tokens and seconds of training."""
+    """Curve of an arm: exact scores against rollouts, tokens and seconds of training.
+
+    Seconds are the processor's, so that other work on the machine does not count; an arm computes in one thread.
+    """
 
     def __init__(self, arm: Arm, heldout: ExactRates, frontier: ExactRates) -> None:
         self._arm, self._heldout, self._frontier = arm, heldout, frontier
         self.points: list[dict[str, float]] = []
         self.steps: list[Mapping[str, Any]] = []
         self.seconds = 0.0
+        self._clock = 0.0
         self.measure(Progress())
 
     def measure(self, progress: Progress) -> None:
@@ -132,9 +136,11 @@ class _Recorder:
             scores |= {f"{name}_sampled": float(rates.mean()), f"{name}_greedy": float(greedy.mean())}
         counters = {"step": progress.step, "rollouts": progress.rollouts, "tokens": progress.tokens}
         self.points.append({**counters, "seconds": round(self.seconds, 3), **scores})
+        self._clock = time.process_time()
 
-    def commit(self, progress: Progress, _: Sequence[Group], metrics: Mapping[str, Any], seconds: float) -> None:
-        self.seconds += seconds
+    def commit(self, progress: Progress, _: Sequence[Group], metrics: Mapping[str, Any], __: float) -> None:
+        now = time.process_time()
+        self.seconds, self._clock = self.seconds + now - self._clock, now
         self.steps.append(metrics)
         if progress.rollouts >= self._arm.budget or progress.step % self._arm.evaluate_every == 0:
             self.measure(progress)

@@ -88,6 +88,11 @@ class PromptSet(Sequence[Prompt]):
         """One column as a list, in order of id."""
         return self._table.column(name).to_pylist()  # type: ignore[no-any-return]
 
+    def at(self, rows: npt.ArrayLike) -> list[Prompt]:
+        """The prompts of these rows, in this order; much cheaper than one by one."""
+        indices = pa.array(np.asarray(rows, dtype=np.int64))
+        return list(map(Prompt, *(column.take(indices).to_pylist() for column in self._columns)))
+
     def take(self, indices: npt.ArrayLike) -> PromptSet:
         """The set of the prompts at these indices."""
         return PromptSet(self._table.take(pa.array(np.asarray(indices, dtype=np.int64))))

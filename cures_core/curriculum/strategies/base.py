@@ -86,8 +86,8 @@ class Strategy(ABC):
         rows, counts = self.choose(min(budget, self.cfg.rollouts_per_step - self._spent), self._round)
         seed = int(np.random.SeedSequence([self._seed, self._step, self._round]).generate_state(1, np.uint64)[0] >> 1)
         predicted = self.posterior.mean(rows)
-        for i, (row, n) in enumerate(zip(rows.tolist(), counts.tolist(), strict=True)):
-            request = Request(f"{self._step}-{self._round}-{i}", self.prompts[row], n, seed)
+        for i, (prompt, n) in enumerate(zip(self.prompts.at(rows), counts.tolist(), strict=True)):
+            request = Request(f"{self._step}-{self._round}-{i}", prompt, n, seed)
             self._open[request.id] = request
             self._predicted[request.id] = float(predicted[i])
         self._round += 1

@@ -28,6 +28,8 @@ def test_reads_like_a_sequence_in_order_of_id() -> None:
     assert prompts.ids == [p.id for p in expected]
     assert list(prompts[1:]) == expected[1:]
     assert list(prompts.take([2, 0])) == [expected[0], expected[2]]
+    assert prompts.at([2, 0, 2]) == [expected[2], expected[0], expected[2]]
+    assert prompts.at([]) == []
     with pytest.raises(IndexError):
         prompts[3]
 
