@@ -24,6 +24,15 @@ class Heard:
     wrong: dict[str, int] = field(default_factory=dict)
     """Votes by the answer as it was written first; spellings of one answer are one."""
 
+    def vote(self, answer: str, times: int = 1) -> None:
+        """Count a wrong answer."""
+        answer = answer[:_LONGEST]
+        key = answer_key(answer)
+        known = next((written for written in self.wrong if answer_key(written) == key), answer)
+        self.wrong[known] = self.wrong.get(known, 0) + times
+        if len(self.wrong) > MOST_ANSWERS:  # the newcomer goes in for the rarest, and stays only if it comes again soon
+            del self.wrong[min((w for w in self.wrong if w != known), key=lambda w: (self.wrong[w], w))]
+
     def rival(self) -> tuple[str, int]:
         """The wrong answer with the most votes, and how many; ("", 0) where there is none."""
         return min(self.wrong.items(), key=lambda vote: (-vote[1], vote[0]), default=("", 0))
@@ -44,15 +53,7 @@ class Tally:
             heard.unknown += group.unknown
             for verdict in group.verdicts:
                 if verdict.outcome is Outcome.WRONG and verdict.extracted:
-                    _vote(heard.wrong, verdict.extracted[:_LONGEST])
+                    heard.vote(verdict.extracted)
 
     def state_dict(self) -> dict[str, Any]:
         return {name: asdict(heard) for name, heard in self.prompts.items()}
-
-
-def _vote(votes: dict[str, int], answer: str) -> None:
-    key = answer_key(answer)
-    known = next((written for written in votes if answer_key(written) == key), answer)
-    votes[known] = votes.get(known, 0) + 1
-    if len(votes) > MOST_ANSWERS:  # the newcomer goes in for the rarest, and stays only if it comes again soon
-        del votes[min((w for w in votes if w != known), key=lambda w: (votes[w], w))]

@@ -49,4 +49,4 @@ def evaluate_checkpoint(run: RunRef, k: int, data: Record, policy: Record, state
         return {**json.loads((space.out / "figures.json").read_bytes()), "reused": reused}
 
     parents = [data, policy] if state is None else [data, policy, state]
-    return run_stage(run, "evaluate_checkpoint", 2, inputs, parents, work, label=str(k))
+    return run_stage(run, "evaluate_checkpoint", 3, inputs, parents, work, label=str(k))

@@ -17,7 +17,7 @@ from cures_core.files import canonical_json, digest_json, write_atomic
 from cures_core.jobs.assemble import versions
 from tasks.storage import Store
 
-SCHEMA = 1
+SCHEMA = 2
 
 _log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cures_core.curriculum import load_posterior
 from tasks.comparison import gains, read_scores
 from tasks.records import Record, RunRef
-from tasks.report_prompts import prompt_figures
+from tasks.report_prompts import prompt_figures, suspicious_items
 from tasks.stage import Workspace, as_stage, files_of, run_stage
 from tasks.storage import Store
 
@@ -81,6 +81,9 @@ def report_data(
         parts["validation"] = _validation(store, data)
     if data is not None and states:
         parts["named"] = prompt_figures(store, data, states[0], states[-1])
+    if data is not None and scores:
+        suites = [suite.name for suite in run.config.evaluation.suites]
+        parts["suspicious_items"] = suspicious_items(store, data, scores, suites)
     return ReportData.model_validate(parts)
 
 

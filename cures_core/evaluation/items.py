@@ -18,7 +18,7 @@ from cures_core.evaluation.intervals import Interval, bootstrap, wilson
 from cures_core.evaluation.metrics import Ints, pass_at, pass_ladder
 from cures_core.evaluation.scores import Estimate, LabelScore, SuiteScore
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _SCHEMA = pa.schema(
     [
@@ -30,10 +30,16 @@ _SCHEMA = pa.schema(
         pa.field("greedy", pa.int8()),
         pa.field("majority", pa.float64()),
         pa.field("subject", pa.string(), nullable=False),
+        pa.field("rival", pa.string(), nullable=False),
+        pa.field("rival_votes", pa.int64(), nullable=False),
     ]
 )
-_SCHEMAS = {"1": pa.schema(list(_SCHEMA)[:-2]), str(SCHEMA_VERSION): _SCHEMA}
-"""What is read. Items of schema 1 have no vote and no subject."""
+_SCHEMAS = {
+    "1": pa.schema(list(_SCHEMA)[:-4]),
+    "2": pa.schema(list(_SCHEMA)[:-2]),
+    str(SCHEMA_VERSION): _SCHEMA,
+}
+"""What is read. Items of schema 1 have no vote and no subject, those of schema 2 no rival."""
 _VERSION_KEY = b"cures.items.schema"
 
 
@@ -57,6 +63,10 @@ class ItemResult:
     majority: float | None = None
     """What a majority vote over the sampled completions scores (`voting.majority`); None where it is not known."""
     subject: str = ""
+    rival: str = ""
+    """The wrong answer that most of the sampled completions agree on; "" where none was read."""
+    rival_votes: int = 0
+    """How many do."""
 
 
 def write_items(items: Sequence[ItemResult], path: Path) -> None:

@@ -34,6 +34,7 @@ from cures_core.prompts import PromptSet
 from cures_core.rewards import make_verifier
 from cures_core.rewards.base import Verifier
 from cures_core.rollout.base import RolloutEngine
+from cures_core.tally import Tally
 from cures_core.terms import FinishReason, Group, Request
 
 EXAMPLES = 8
@@ -192,6 +193,9 @@ class _Evaluator:
 
 
 def _row(group: Group) -> Row:
+    tally = Tally()
+    tally.see([group])
+    rival, votes = tally.prompts[group.request.prompt.id].rival()
     return {
         "correct": group.successes,
         "unknown": group.unknown,
@@ -199,9 +203,14 @@ def _row(group: Group) -> Row:
         "truncated": sum(r.finish_reason is FinishReason.LENGTH for r in group.rollouts),
         "tokens": sum(len(r.token_ids) for r in group.rollouts),
         "majority": majority(group.verdicts),
+        "rival": rival,
+        "rival_votes": votes,
         "completion": group.rollouts[0].text[:EXAMPLE_CHARS],
         "outcome": group.verdicts[0].outcome.value,
     }
+
+
+_KEPT = ("correct", "unknown", "samples", "truncated", "tokens", "majority", "rival", "rival_votes")
 
 
 def _items(prompts: PromptSet, sampled: Sequence[Row], greedy: Sequence[Row]) -> list[ItemResult]:
@@ -211,7 +220,7 @@ def _items(prompts: PromptSet, sampled: Sequence[Row], greedy: Sequence[Row]) ->
             id=prompt.id,
             level=prompt.level,
             source=prompt.source,
-            **{name: row[name] for name in ("correct", "unknown", "samples", "truncated", "tokens", "majority")},
+            **{name: row[name] for name in _KEPT},
             greedy=verdict,
             subject=prompt.subject,
         )

@@ -87,8 +87,10 @@ class PromptRow(Strict):
 
 
 class Suspects(Strict):
-    """Prompts that are suspicious for one reason."""
+    """Prompts, or items of one suite, that are suspicious for one reason."""
 
+    suite: str = ""
+    """Empty for prompts of training."""
     reason: str
     """As in "answer disputed"."""
     meaning: str
@@ -190,6 +192,8 @@ class ReportData(Strict):
     reliability: tuple[Bin, ...] = ()
     named: Named = Named()
     """Single prompts, and where rollouts went."""
+    suspicious_items: tuple[Suspects, ...] = ()
+    """Of suites, by suite and reason."""
     examples: tuple[Example, ...] = ()
     validation: Validation | None = None
     snapshots: tuple[SnapshotTag, ...] = ()

@@ -23,7 +23,8 @@ _MOST_STEPS_IN_A_TABLE = 25
 
 
 def render(data: ReportData, refresh_s: int | None = None) -> str:
-    """The page; with `refresh_s` a browser loads it anew after so many seconds.
+    """The page; with `refresh_s` a script takes what the server has every so many seconds and keeps the place, and the
+    parts that a reader has opened.
 
     Every text in `data` is escaped; long ones are cut, invisible ones shown as code points.
     """

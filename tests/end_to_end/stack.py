@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import time
 import urllib.request
@@ -12,9 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from flows.stack import Stack, start, stop
+from tests.browser import chromium
 from tests.end_to_end.pipeline import PROJECT
 
 _PATIENCE_MS = 120_000  # of a browser on a busy machine
@@ -78,18 +76,10 @@ def tail(stack: Stack) -> str:
 @contextmanager
 def browser_page(width: int = 1280, height: int = 900) -> Iterator[Any]:
     """A page in Chromium; skips where there is none."""
-    from playwright.sync_api import sync_playwright
-
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("Chromium is not installed: apt-get install chromium")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": width, "height": height})
         page.set_default_timeout(_PATIENCE_MS)
         yield page
-        browser.close()
 
 
 def open_run_page(page: Any, stack: Stack, run: str, shown: str) -> None:

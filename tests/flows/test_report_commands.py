@@ -15,9 +15,11 @@ from cures_core.config.run import RunConfig
 from cures_core.errors import CorruptArtifact
 from cures_core.files import canonical_json
 from cures_core.report import ReportData
+from flows import report_commands
 from flows.report_commands import page_server, watch, watch_text
 from tasks.storage.lease import Lease
 from tasks.storage.local import LocalStore
+from tests.browser import chromium
 
 
 def data(status: str = "running", **more: object) -> ReportData:
@@ -53,7 +55,29 @@ def test_the_page_is_made_anew_and_refreshes_itself_until_the_run_is_over() -> N
         first, second, last = read(url), read(url), read(url)
     assert "No training step" in first
     assert "No training step" not in second
-    assert ['http-equiv="refresh"' in page for page in (first, second, last)] == [True, True, False]
+    assert ["<script>" in page for page in (first, second, last)] == [True, True, False]
+
+
+@pytest.mark.end_to_end
+def test_a_browser_shows_what_is_new_and_keeps_what_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_commands, "REFRESH_S", 1)
+    steps = [{"step": i, "reward_mean": 0.5, "loss": 0.1, "rollouts_total": 32 * i} for i in range(1, 5)]
+    trouble = CorruptArtifact("resume to do it again")
+    pages = [data(steps=steps[:3]), trouble, data(steps=steps), data("completed", steps=steps, notices=["all done"])]
+    asked: list[str] = []
+    with served(pages) as url, chromium() as browser:
+        page = browser.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(url)
+        table = page.locator("details").first
+        table.locator("summary").click()
+        page.get_by_text("128").first.wait_for()
+        assert table.get_attribute("open") is not None
+        page.get_by_text("all done").wait_for()
+        assert table.get_attribute("open") is not None
+        assert page.locator("details[open]").count() == 1
+        page.wait_for_timeout(2500)
+    assert asked == [f"{url}/"] * 4  # and then no more
 
 
 def test_trouble_with_the_store_is_told_and_the_next_look_succeeds() -> None:

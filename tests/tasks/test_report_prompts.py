@@ -12,6 +12,7 @@ import pytest
 from cures_core.config.curriculum import PosteriorConfig
 from cures_core.curriculum import save_posterior
 from cures_core.curriculum.posterior import Posterior
+from cures_core.evaluation.items import ItemResult, write_items
 from cures_core.prompts import PromptSet
 from cures_core.prompts.identity import make_prompt
 from tasks import report_prompts
@@ -65,3 +66,45 @@ def test_prompts_are_named_for_what_they_did(tmp_path: Path, monkeypatch: pytest
     assert top == [0.0]  # where most prompts are, none was tried
     before_training = report_prompts.prompt_figures(None, records[0], records[1], records[1])  # type: ignore[arg-type]
     assert before_training["suspicious"] == []
+
+
+def test_items_of_suites_are_named_by_what_all_evaluations_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = PromptSet.of([make_prompt(f"{i} + 1 =", str(i + 1)) for i in range(6)])
+    good, disputed, unsolved, unjudged, split = prompts.ids[:5]
+    kinds: dict[
+        str, list[tuple[int, int, str, int]]
+    ] = {  # correct, unknown, rival, its votes: first and last evaluation
+        good: [(1, 0, "9", 3), (4, 0, "", 0)],
+        disputed: [(1, 0, "0.5", 2), (0, 0, "1/2", 4)],
+        unsolved: [(0, 0, "9", 2), (0, 0, "8", 2)],
+        unjudged: [(0, 4, "", 0), (0, 4, "", 0)],
+        split: [(0, 0, "9", 4), (4, 0, "", 0)],  # one half of all is no majority
+    }
+    prompts.take([prompts.ids.index(name) for name in kinds]).write_parquet(
+        _folder(tmp_path / "data" / "suites") / "s.parquet"
+    )
+    for at in (0, 1):
+        items = [
+            ItemResult(name, "", "", *row[at][:2], 4, 0, 9, None, None, "", *row[at][2:]) for name, row in kinds.items()
+        ]
+        write_items(items, _folder(tmp_path / str(at)) / "items-s.parquet")
+    monkeypatch.setattr(report_prompts, "files_of", lambda _, record: tmp_path / record.name)
+    data, *scores = [SimpleNamespace(name=name) for name in ("data", "0", "1")]
+    found = report_prompts.suspicious_items(None, data, scores, ["s"])  # type: ignore[arg-type]
+
+    assert [(one["suite"], one["reason"], one["total"]) for one in found] == [
+        ("s", "never a verdict", 1),
+        ("s", "answer disputed", 1),
+        ("s", "never solved", 1),
+    ]
+    rows = {one["reason"]: one["rows"][0] for one in found}
+    assert rows["answer disputed"]["id"] == disputed
+    assert rows["answer disputed"]["evidence"] == "6 of 8 rollouts answer 0.5, 1 the gold answer"
+    assert [rows["answer disputed"][name] for name in ("before", "after", "successes", "failures")] == [0.25, 0, 1, 7]
+    assert (rows["never a verdict"]["id"], rows["never a verdict"]["failures"]) == (unjudged, 0)
+    assert rows["never solved"]["id"] == unsolved
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True)
+    return path

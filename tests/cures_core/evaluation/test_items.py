@@ -28,7 +28,7 @@ def suite(samples: int = 4, greedy: bool = False) -> EvaluatedSuite:
 
 
 def test_items_survive_the_disk_in_order_of_id(tmp_path):
-    items = [item(2, greedy=1), item(1, level="", unknown=2), item(3, greedy=0)]
+    items = [item(2, greedy=1, rival="1/2", rival_votes=3), item(1, level="", unknown=2), item(3, greedy=0)]
     write_items(items, tmp_path / "a.parquet")
     assert read_items(tmp_path / "a.parquet") == [items[1], items[0], items[2]]
     write_items(items[::-1], tmp_path / "b.parquet")
@@ -48,16 +48,23 @@ def test_files_that_are_no_items_are_refused(tmp_path):
     with pytest.raises(CorruptArtifact, match="not a readable Parquet file"):
         read_items(path)
     pq.write_table(pa.table({"id": ["a"]}), path)
-    with pytest.raises(CorruptArtifact, match="schema none, this version reads 2"):
+    with pytest.raises(CorruptArtifact, match="schema none, this version reads 3"):
         read_items(path)
     write_items([item(1), item(1)], path)
     with pytest.raises(CorruptArtifact, match="ids are not ascending"):
         read_items(path)
 
 
+def test_items_of_the_second_schema_are_still_read(tmp_path):
+    write_items([item(1, majority=0.5, rival="9", rival_votes=3)], tmp_path / "a.parquet")
+    table = pq.read_table(tmp_path / "a.parquet").drop_columns(["rival", "rival_votes"])
+    pq.write_table(table.replace_schema_metadata({"cures.items.schema": "2"}), tmp_path / "old.parquet")
+    assert read_items(tmp_path / "old.parquet") == [item(1, majority=0.5)]
+
+
 def test_items_of_the_first_schema_are_still_read(tmp_path):
     write_items([item(1, majority=0.5, subject="sets")], tmp_path / "a.parquet")
-    table = pq.read_table(tmp_path / "a.parquet").drop_columns(["majority", "subject"])
+    table = pq.read_table(tmp_path / "a.parquet").drop_columns(["majority", "subject", "rival", "rival_votes"])
     pq.write_table(table.replace_schema_metadata({b"cures.items.schema": b"1"}), tmp_path / "b.parquet")
     (old,) = read_items(tmp_path / "b.parquet")
     assert (old.correct, old.majority, old.subject) == (1, None, "")

@@ -325,3 +325,9 @@ def test_the_vote_follows_from_the_completions(run):
     assert all(i.majority == 1 for i in items if i.correct == 3)
     assert all(i.majority == 0 for i in items if i.correct == 0)
     assert any(0 < i.correct < 3 for i in items)
+
+
+def test_the_wrong_answer_that_most_agree_on_is_kept(run):
+    items = read_items(run("a", reward={"type": "exact"}, suites=[{**EXAM, "temperature": 0.2}]) / "items-exam.parquet")
+    assert all((i.rival_votes > 0) == bool(i.rival) for i in items)
+    assert {i.rival_votes for i in items} > {2, 3}

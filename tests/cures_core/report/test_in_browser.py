@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +14,7 @@ from cures_core.prompts.identity import make_prompt
 from cures_core.report import render
 from cures_core.report.comparison import ComparedRun, Comparison, render_comparison
 from cures_core.report.prompts_page import prompts_page
+from tests.browser import chromium
 from tests.cures_core.report.test_report import full
 
 pytestmark = pytest.mark.end_to_end
@@ -22,16 +22,8 @@ pytestmark = pytest.mark.end_to_end
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("Chromium is not installed: apt-get install chromium")
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        opened = playwright.chromium.launch(executable_path=chromium, args=options)
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 def comparison() -> str:

@@ -86,6 +86,15 @@ def full() -> ReportData:
                 ],
                 "allocation": {"prompts": [0.75, 0.25], "rollouts": [0.125, 0.875]},
             },
+            "suspicious_items": [
+                {
+                    "suite": "algebra",
+                    "reason": "never solved",
+                    "meaning": "No answer stands out.",
+                    "total": 1,
+                    "rows": [{**named("What is 0 / 0?", 0.0, 0.0), "evidence": "8 rollouts, none correct"}],
+                }
+            ],
             "examples": [
                 {"suite": "s", "problem": HOSTILE, "gold": "1", "completion": HOSTILE * 900, "outcome": "wrong"}
             ],
@@ -154,6 +163,8 @@ def test_the_numbers_of_the_tables_are_those_of_the_data() -> None:
     assert "What is 7 + 8? 15 10.0 % 90.0 % 2.5 / 0.5 f00d" in text
     assert "Suspicious, answer disputed: 17 prompts Most agree on another answer. Look at them" in text
     assert "Here those tried most. problem gold answer evidence" in text
+    assert "Suspicious, never solved: 1 items of algebra No answer stands out. Look at them" in text
+    assert "What is 0 / 0? 15 8 rollouts, none correct 0.0 % 0.0 % 2.5 / 0.5 f00d" in text
     assert "6 of 8 rollouts answer &lt;12&gt;" in text
     assert "Hardest" not in text  # there is none
     assert "0.500 0.875 0.250" in text  # allocation as a table: second bin
