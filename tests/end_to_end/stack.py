@@ -69,6 +69,15 @@ def task_states(stack: Stack, run: str) -> dict[str, str]:
     return {row["name"]: row["state_name"] for row in sorted(rows, key=lambda r: r["start_time"] or "")}
 
 
+def wait_until_reported(stack: Stack) -> None:
+    """Until the worker has reported the end of a failed process: a retry before that would be overwritten by it."""
+    deadline = time.monotonic() + 60
+    while "exited with status code" not in (stack.folder / "worker.log").read_text(errors="replace"):
+        assert time.monotonic() < deadline, tail(stack)
+        time.sleep(0.5)
+    time.sleep(2)
+
+
 def tail(stack: Stack) -> str:
     return "\n".join((stack.folder / "worker.log").read_text(errors="replace").splitlines()[-30:])
 

@@ -15,7 +15,7 @@ import pytest
 from tasks.prefect_api import call as post
 from tasks.storage.s3_client import make_client
 from tests.end_to_end.pipeline import PROFILE
-from tests.end_to_end.stack import call, ended, running_stack, trigger, wait_for
+from tests.end_to_end.stack import call, ended, running_stack, trigger, wait_for, wait_until_reported
 
 pytestmark = pytest.mark.end_to_end
 
@@ -40,6 +40,7 @@ def test_a_secret_of_the_environment_is_found_nowhere(tmp_path: Path, monkeypatc
         }
         run = trigger(stack, "train", config)
         assert wait_for(stack, run, ended)["state_type"] == "FAILED"
+        wait_until_reported(stack)
         retry = {"type": "SCHEDULED", "name": "AwaitingRetry"}
         call(stack, f"/flow_runs/{run}/set_state", {"state": retry})
         done = wait_for(stack, run, lambda r: r["run_count"] > 1 and ended(r))
