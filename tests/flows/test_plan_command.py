@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +94,8 @@ def tiny_qwen2(folder: Path) -> Path:
     symbols = "".join(sorted({chr(i) for i in range(32, 127)} | {"\n"}))
     tokenizer = character_tokenizer(symbols)
     torch.manual_seed(0)
-    sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}  # of 32: the least that vLLM's CPU build computes
     ends = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
     model: Any = Qwen2ForCausalLM(Qwen2Config(vocab_size=len(tokenizer), **sizes, **heads, **ends))
     model.to(torch.bfloat16).save_pretrained(folder)
@@ -109,10 +110,29 @@ def inline(value: Any) -> str:
     return json.dumps(value)
 
 
+def on_one_core(profile: dict[str, Any]) -> dict[str, Any]:
+    """Engine hf and trainer torch in place of what needs a GPU to be quick."""
+    training = profile["training"] | {"type": "torch", "micro_batch_tokens": 2048}
+    for key in ("processes", "zero_stage", "wait_timeout_s"):
+        del training[key]
+    rollout = {"type": "hf", "max_new_tokens": 8, "prompt_format": profile["rollout"]["prompt_format"]}
+    return {"rollout": rollout, "training": training}
+
+
+def as_shipped(profile: dict[str, Any]) -> dict[str, Any]:
+    """vLLM and DeepSpeed with the settings of the profile, but for two processes and short answers."""
+    pytest.importorskip("vllm")
+    pytest.importorskip("deepspeed")
+    rollout = profile["rollout"] | {"max_new_tokens": 8, "kv_cache_gib": 1}
+    return {"rollout": rollout, "training": profile["training"] | {"processes": 2}}
+
+
 @pytest.mark.end_to_end
+@pytest.mark.parametrize("engines", [on_one_core, pytest.param(as_shipped, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["qwen2.5-math-1.5b", "qwen2.5-math-7b"])
-def test_a_dry_run_of_the_paper_with_a_tiny_model_of_the_same_family(name: str, tmp_path: Path) -> None:
-    """Replaced: the model; what needs a GPU (engine hf, trainer torch); sizes."""
+def test_a_dry_run_of_the_paper_with_a_tiny_model_of_the_same_family(
+    name: str, engines: Callable[[dict[str, Any]], dict[str, Any]], tmp_path: Path
+) -> None:
     path = PROJECT / "configs" / f"{name}.toml"
     profile = tomllib.loads(path.read_text())
     problems = [(f"What is {i} + {i % 7}?", str(i + i % 7)) for i in range(100, 140)]
@@ -124,14 +144,9 @@ def test_a_dry_run_of_the_paper_with_a_tiny_model_of_the_same_family(name: str, 
         exam = [{"problem": f"What is {i}{k} - {k}?", "answer": f"{mark}{int(f'{i}{k}') - k}"} for k in range(1, 4)]
         (tmp_path / f"suite{i}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in exam))
         sets += [f"evaluation.suites.{i}.path={tmp_path}/suite{i}.jsonl", f"evaluation.suites.{i}.max_new_tokens=8"]
-    training = profile["training"] | {"type": "torch", "micro_batch_tokens": 2048}
-    for key in ("processes", "zero_stage", "wait_timeout_s"):
-        del training[key]
-    rollout = {"type": "hf", "max_new_tokens": 8, "prompt_format": profile["rollout"]["prompt_format"]}
+    sets += [f"{part}={inline(settings)}" for part, settings in engines(profile).items()]
     sets += [
         f"policy.path={tiny_qwen2(tmp_path / 'model')}",
-        f"rollout={inline(rollout)}",
-        f"training={inline(training)}",
         "curriculum.prompts_per_step=4",
         "curriculum.rollouts_per_step=32",
         "prior.budget=16",
@@ -140,7 +155,7 @@ def test_a_dry_run_of_the_paper_with_a_tiny_model_of_the_same_family(name: str, 
         "device.type=cpu",
     ]
     told = [part for setting in sets for part in ("--set", setting)]
-    run = cures("run", "--config", path, *told, "--json", cwd=tmp_path)
+    run = cures("run", "--config", path, *told, "--json", cwd=tmp_path, timeout=1800)
     assert run.code == 0, run.err
     assert [score["suite"] for score in run.summary["scores"]] == [s for s in ROWS if s != "data"]
     plan = cures("plan", "--config", path, *told, "--json", cwd=tmp_path)
