@@ -16,7 +16,7 @@ import torch
 
 from cures_core.config.rollout import VllmRolloutConfig
 from cures_core.errors import EngineFailed
-from cures_core.rollout import RolloutEngine
+from cures_core.rollout import RolloutEngine, vllm_core
 from cures_core.rollout.vllm_engine import VllmEngine
 from cures_core.terms import Prompt, Request
 from cures_core.testing.rollout_engine import RolloutEngineExam, disturb, flat, requests_of, tokens_of
@@ -84,15 +84,14 @@ class TestVllmEngine(RolloutEngineExam):
         return True
 
 
-def test_a_group_shares_the_prefill_of_its_prompt() -> None:
+def test_a_group_shares_the_prefill_of_its_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = POOL.get(LLAMA, max_new_tokens=2)
     cached: list[int] = []
-    kept = engine._rollouts
-    engine._rollouts = lambda *args: (cached.append(args[3].num_cached_tokens), kept(*args))[1]  # type: ignore[method-assign]
-    try:
-        engine.generate([Request("r", Prompt("long", "1+2+3+4+5+" * 7, "?"), 4, 0)])
-    finally:
-        engine._rollouts = kept  # type: ignore[method-assign]
+    kept = vllm_core._sampled
+    monkeypatch.setattr(
+        vllm_core, "_sampled", lambda output: (cached.append(output.num_cached_tokens), kept(output))[1]
+    )
+    engine.generate([Request("r", Prompt("long", "1+2+3+4+5+" * 7, "?"), 4, 0)])
     assert cached[0] >= 64  # two whole blocks of 32
 
 
