@@ -102,6 +102,7 @@ def press_retry(page: Any, stack: Stack, run: str) -> None:
     page.goto(f"{stack.ui_url}/runs/flow-run/{run}")
     page.get_by_role("button", name="Retry").first.click(timeout=_PATIENCE_MS)
     page.get_by_role("dialog").get_by_role("button", name="Retry").click(timeout=_PATIENCE_MS)
+    leave(page)
 
 
 def press_cancel(page: Any, stack: Stack, run: str) -> None:
@@ -109,6 +110,13 @@ def press_cancel(page: Any, stack: Stack, run: str) -> None:
     page.goto(f"{stack.ui_url}/runs/flow-run/{run}")
     page.get_by_role("button", name="Cancel").first.click(timeout=_PATIENCE_MS)
     page.get_by_role("dialog").get_by_role("button", name="Confirm").click(timeout=_PATIENCE_MS)
+    leave(page)
+
+
+def leave(page: Any) -> None:
+    """Let the last request go out, and look at nothing: the moving page of a run costs most of a core to draw."""
+    page.get_by_role("dialog").wait_for(state="hidden")
+    page.goto("about:blank")
 
 
 def take_picture(page: Any, path: Path) -> None:

@@ -27,6 +27,7 @@ from tests.end_to_end.stack import (
     browser_page,
     call,
     ended,
+    leave,
     open_run_page,
     press_cancel,
     press_retry,
@@ -70,6 +71,7 @@ class Desk:
         self.page.locator("#task-runs").click()
         self.page.get_by_placeholder("Search by run name").fill("train_epoch")
         take_picture(self.page, self.pictures / f"{picture}-retried.png")
+        leave(self.page)
         return task_states(self.stack, run)
 
     def check(self, folder: Path, states: dict[str, str]) -> None:
@@ -205,6 +207,7 @@ def test_a_second_run_waits_visibly_for_the_first(desk: Desk, tmp_path: Path) ->
     wait_for(desk.stack, second, lambda r: r["state_name"] == "Late")
     open_run_page(desk.page, desk.stack, second, "Late")
     take_picture(desk.page, desk.pictures / "queue.png")
+    leave(desk.page)
     assert not (tmp_path / "second").exists()
     for run in (second, first):
         call(desk.stack, f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
