@@ -25,7 +25,7 @@ def verify(
         Path | None, typer.Option("--from", help='File of pairs: one {"completion": ..., "answer": ...} a line.')
     ] = None,
     kind: Annotated[str, typer.Option("--type", help="exact, numeric, math or choice, with its defaults.")] = "math",
-    config: Annotated[Path | None, typer.Option(help="A run's profile: its [reward] is used instead.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A run's profile: its table reward is used instead.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Judge completions: outcome, the answer that was read, the rule that decided, the reason, and the reward."""
