@@ -10,6 +10,7 @@ _SHAPE: dict[str, Any] = {"prompts_per_step": 32, "rollouts_per_step": 256}
 _HELD: dict[str, Any] = {"solved_advantage": 1.0}
 _NEYMAN: dict[str, Any] = {"type": "cures", "prompts_per_step": 16, "rollouts_per_step": 64}
 _GRPO: dict[str, Any] = {"learning_rate": 5e-4, "length_norm": 4.0}
+_FASTER: dict[str, Any] = {"learning_rate": 1e-3}
 
 METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "uniform": ({"type": "uniform"}, {}),
@@ -22,21 +23,23 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "cures-gradient": ({**_NEYMAN, "allocation": {"type": "neyman", "sigma": "gradient"}}, _HELD),
     "paper": ({"type": "paper", "subsets": 1, "steps_per_subset": 1000}, {}),
     "cures-official": ({"type": "cures-official"}, {}),
-    "dapo": ({"type": "dapo", "prompts_per_step": 16, "rollouts_per_step": 512}, {}),
+    "dapo": ({"type": "dapo", "prompts_per_step": 16, "rollouts_per_step": 512}, _FASTER),
     "speed": ({"type": "speed"}, {}),
-    "gvm": ({"type": "gvm"}, {}),
+    "gvm": ({"type": "gvm"}, _FASTER),
     "mopps": ({"type": "mopps"}, {}),
     "arc": ({"type": "arc"}, {}),
+    "gvm-held": ({"type": "gvm", "rollouts_per_step": 64}, _HELD),
     "mopps-held": ({"type": "mopps", "rollouts_per_step": 64}, _HELD),
     "arc-held": ({"type": "arc", "rollouts_per_step": 64}, _HELD),
     "oracle": ({"type": "oracle", "rollouts_per_step": 64}, _HELD),
 }
-"""Name: (curriculum, changes of the training), on top of 32 prompts x 8 rollouts and GRPO at 5e-4.
+"""Name: (curriculum, changes of the training), on top of 32 prompts x 8 rollouts and GRPO at 5e-4, for all but two
+the best of half, once and twice that rate.
 
 `uniform` is the shape that is common in the field; `uniform-small` the best one for uniform prompts and plain GRPO;
 `uniform-held` everything that `cures` has but the sampling; `cures-grpo` the sampling alone, on plain GRPO;
-`cures-neyman` and `cures-gradient` split the budget by spread and by measured gradients; `mopps-held` and `arc-held`
-are those rivals with the steps and the held solved groups of `cures`.
+`cures-neyman` and `cures-gradient` split the budget by spread and by measured gradients; `gvm-held`, `mopps-held`
+and `arc-held` are those rivals with the steps and the held solved groups of `cures`.
 """
 
 
