@@ -56,7 +56,12 @@ class Handover:
         self._count += 1
         folder, earlier = self._root / f"{self._count:06d}", self.folder
         plain = model.get_base_model() if hasattr(model, "peft_config") else model
-        plain.save_pretrained(folder, state_dict=merged_state(model))
+        # By itself transformers saves on rank 0 alone; here every rank has an engine that waits for its own folder.
+        plain.should_save_on_this_rank = lambda is_main_process: is_main_process
+        try:
+            plain.save_pretrained(folder, state_dict=merged_state(model))
+        finally:
+            del plain.should_save_on_this_rank
         tokenizer.save_pretrained(folder)
         self.folder = folder
         if earlier != self._root:

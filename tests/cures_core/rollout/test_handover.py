@@ -32,6 +32,23 @@ def test_the_newest_weights_lie_there_alone_and_can_be_loaded(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+def test_every_rank_has_a_whole_copy(tmp_path: Path) -> None:
+    """transformers itself writes on rank 0 alone."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    model = tiny_llama()
+    torch.distributed.init_process_group("fake", rank=1, world_size=2, store=FakeStore())
+    try:
+        folder = Handover(tmp_path).put(model, TOKENIZER)
+        (tmp_path / "plain").mkdir()
+        model.save_pretrained(tmp_path / "plain")
+    finally:
+        torch.distributed.destroy_process_group()
+    assert list((tmp_path / "plain").iterdir()) == []
+    loaded = AutoModelForCausalLM.from_pretrained(folder)
+    assert torch.equal(loaded.lm_head.weight, model.lm_head.weight)
+
+
 def test_adapters_are_merged_into_copies() -> None:
     from peft import LoraConfig, get_peft_model
 
