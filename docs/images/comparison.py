@@ -45,6 +45,8 @@ def main() -> None:
     figure, axes = plt.subplots(rows, 2, figsize=(9, 3.3 * rows), layout="constrained")
     for one, pool in zip(axes.flat, pools, strict=False):
         draw(one, pool, methods)
+    for one in axes.flat[len(pools) :]:
+        one.axis("off")
     axes.flat[0].legend(fontsize=7)
     figure.savefig(Path(__file__).with_name("comparison.png"), dpi=110)
 
