@@ -33,8 +33,8 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "arc-held": ({"type": "arc", "rollouts_per_step": 64}, _HELD),
     "oracle": ({"type": "oracle", "rollouts_per_step": 64}, _HELD),
 }
-"""Name: (curriculum, changes of the training), on top of 32 prompts x 8 rollouts and GRPO at 5e-4, for all but two
-the best of half, once and twice that rate.
+"""Name: (curriculum, changes of the training), on top of 32 prompts x 8 rollouts and GRPO at 5e-4, which of
+half, once and twice that rate is best for nearly all (docs/benchmarks.md).
 
 `uniform` is the shape that is common in the field; `uniform-small` the best one for uniform prompts and plain GRPO;
 `uniform-held` everything that `cures` has but the sampling; `cures-grpo` the sampling alone, on plain GRPO;
