@@ -11,6 +11,7 @@ _HELD: dict[str, Any] = {"solved_advantage": 1.0}
 _NEYMAN: dict[str, Any] = {"type": "cures", "prompts_per_step": 16, "rollouts_per_step": 64}
 _GRPO: dict[str, Any] = {"learning_rate": 5e-4, "length_norm": 4.0}
 _FASTER: dict[str, Any] = {"learning_rate": 1e-3}
+_SLOWER: dict[str, Any] = {"learning_rate": 2.5e-4}
 
 METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "uniform": ({"type": "uniform"}, {}),
@@ -22,7 +23,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "cures-neyman": ({**_NEYMAN, "allocation": {"type": "neyman"}}, _HELD),
     "cures-gradient": ({**_NEYMAN, "allocation": {"type": "neyman", "sigma": "gradient"}}, _HELD),
     "paper": ({"type": "paper", "subsets": 1, "steps_per_subset": 1000}, {}),
-    "cures-official": ({"type": "cures-official"}, {}),
+    "cures-official": ({"type": "cures-official"}, _SLOWER),
     "dapo": ({"type": "dapo", "prompts_per_step": 16, "rollouts_per_step": 512}, _FASTER),
     "speed": ({"type": "speed"}, {}),
     "gvm": ({"type": "gvm"}, _FASTER),

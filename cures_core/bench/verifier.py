@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -52,7 +51,7 @@ def compare(items: Sequence[Item], workers: int) -> dict[str, Any]:
     """Figures of the `math` verifier and of math-verify in this process, on the same items; call it in a main thread.
 
     `ratio` is completions a second in one batch over those of math-verify; `isolation_ms` is what crossing to another
-    process adds to a comparison that no shortcut decides, in milliseconds.
+    process and back costs, in milliseconds.
     """
     cfg = MathConfig(workers=workers)
     with make_verifier(cfg) as alone, make_verifier(cfg) as batch:
@@ -79,27 +78,25 @@ def _in_process(items: Sequence[Item]) -> tuple[float, int]:
 
 
 def _isolation_s(cfg: MathConfig, rounds: int = 200) -> float:
-    """Seconds of the fastest comparison in a child minus those of the fastest here: other work on the machine disturbs
-    medians by more than a crossing costs."""
-    from cures_core.rewards.child import judge
+    """Seconds of the fastest round trip to a worker that has nothing to compute: the way there and back alone.
+
+    A difference of two comparisons, one there and one here, would also hold what tells the two processes apart: this
+    one has more for the garbage collector to walk through, which can outweigh a crossing.
+    """
     from cures_core.rewards.pool import Pool
 
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that nothing here limits its time
-    jobs = [{"gold": f"x+{i}", "answer": f"{i}+x"} for i in range(rounds)]
+    job = {"pattern": "x", "text": "x"}
     pool = Pool(1, cfg.timeout_s, cfg.memory_mb)
     try:
-        pool.run([{"gold": "x+y", "answer": "y+x"}])  # none of the jobs: what was judged once is remembered
-        inside, outside = [], []
-        for job in jobs:
+        pool.run([job])  # forks the worker
+        trips = []
+        for _ in range(rounds):
             start = time.perf_counter()
             pool.run([job])
-            outside.append(time.perf_counter() - start)
-            start = time.perf_counter()
-            judge(**job)
-            inside.append(time.perf_counter() - start)
+            trips.append(time.perf_counter() - start)
     finally:
         pool.close()
-    return min(outside) - min(inside)
+    return min(trips)
 
 
 def _short(value: Any) -> Any:
