@@ -53,8 +53,7 @@ def explain(error: ValidationError, origin: str) -> str:
         faults.setdefault(_strip_tags(fault["loc"]), []).append(fault)
     for key, (fault, *others) in faults.items():
         if fault["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(_without_indices(key), known, n=1, cutoff=0.4)
-            lines.append(f"{key}: no such key" + (f"; the nearest one is {near[0]}" if near else ""))
+            lines.append(f"{key}: {_unknown(key, fault['loc'], known)}")
         elif fault["type"] == "missing":
             lines.append(f"{key}: missing, and there is no default")
         else:
@@ -65,6 +64,20 @@ def explain(error: ValidationError, origin: str) -> str:
     return f"{origin}: {len(lines)} bad field{'s' if len(lines) > 1 else ''}\n" + "\n".join(
         f"  {line}" for line in lines
     )
+
+
+def _unknown(key: str, loc: Sequence[int | str], known: Sequence[str]) -> str:
+    """What is wrong with a key that its table does not take: misspelt, or a key of another `type` of that table."""
+    plain = _without_indices(key)
+    if plain in known:
+        for i in range(len(loc) - 2, 0, -1):
+            if (table := _strip_tags(loc[:i])) == _strip_tags(loc[: i + 1]):
+                return (
+                    f'{table}.type = "{loc[i]}" has no such key, another type has; leave it out, or replace the whole '
+                    f"table: --set '{table}={{type = \"{loc[i]}\"}}'"
+                )
+    near = difflib.get_close_matches(plain, known, n=1, cutoff=0.4)
+    return "no such key" + (f"; the nearest one is {near[0]}" if near else "")
 
 
 def dotted_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

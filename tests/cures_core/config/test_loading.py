@@ -26,3 +26,21 @@ def test_one_line_names_the_field_and_what_it_takes(override: str, said: str) ->
         load_config(PROFILE, [override])
     assert said in str(caught.value)
     assert "1 bad field\n" in str(caught.value)
+
+
+def test_keys_of_another_type_of_a_table_are_not_called_misspelt() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(PROFILE, ["prior.type=none"])
+    remedy = """--set 'prior={type = "none"}'"""
+    assert 'prior.budget: prior.type = "none" has no such key, another type has; leave it out, or ' in str(caught.value)
+    assert str(caught.value).count(remedy) == 2
+    assert load_config(PROFILE, [remedy.removeprefix("--set '").removesuffix("'")]).prior.type == "none"
+
+
+def test_the_type_that_lacks_a_key_is_the_innermost_one() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(PROFILE, ["curriculum.weighting.type=ess", "curriculum.weighting.temperature=1"])
+    assert 'curriculum.weighting.type = "ess" has no such key' in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        load_config(PROFILE, ["curriculum.type=uniform", "curriculum.weighting.type=ess"])
+    assert 'curriculum.weighting: curriculum.type = "uniform" has no such key' in str(caught.value)
