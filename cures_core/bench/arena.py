@@ -18,16 +18,17 @@ from pydantic import Field
 from cures_core.bench.exact import ExactRates
 from cures_core.bench.pools import PoolName, make_pool
 from cures_core.config.base import Strict
-from cures_core.config.curriculum import CurriculumConfig, StrategyConfig, wants_moments
+from cures_core.config.curriculum import CuresConfig, CurriculumConfig, wants_moments
 from cures_core.config.device import DeviceConfig
 from cures_core.config.rewards import ExactConfig
 from cures_core.config.rollout import HfRolloutConfig
 from cures_core.config.training import TorchTrainerConfig
 from cures_core.curriculum import Posterior, Strategy, make_curriculum
-from cures_core.curriculum.allocation import allocate_equally
 from cures_core.curriculum.base import Batch
+from cures_core.curriculum.beta import Floats
 from cures_core.curriculum.posterior import Ints
-from cures_core.curriculum.sampling import draw
+from cures_core.curriculum.strategies.base import spread_of
+from cures_core.curriculum.strategies.cures import CuresCurriculum
 from cures_core.epoch import Progress, run_epoch
 from cures_core.files import canonical_json, write_atomic
 from cures_core.policy.loading import load_policy, setup_torch
@@ -39,12 +40,10 @@ from cures_core.training.torch_trainer import TorchTrainer
 T = TypeVar("T")
 
 
-class OracleConfig(StrategyConfig):
+class OracleConfig(CuresConfig):
     """Draws by the true pass rates, measured on the side and not paid for: the ceiling of any sampling."""
 
-    type: Literal["oracle"] = "oracle"
-    power: float = Field(default=4.0, gt=0)
-    """Probability in proportion to sqrt(p(1-p))^power."""
+    type: Literal["oracle"] = "oracle"  # type: ignore[assignment]
 
 
 class Arm(Strict):
@@ -67,18 +66,23 @@ class Arm(Strict):
     """Of what an arm's result holds: finished arms of another version are run again."""
 
 
-class OracleCurriculum(Strategy):
+class OracleCurriculum(CuresCurriculum):
     """What `cures` does, with true pass rates, at most three steps old, for a posterior, and so without exploration."""
 
     cfg: OracleConfig
     rates: ExactRates
 
     def choose(self, budget: int, round_: int) -> tuple[Ints, Ints]:
-        if self.step % 4 == 1:
+        if round_ == 0 and self.step % 4 == 1:
             self._known, _ = self.rates.measure()
-        weight = np.maximum((self._known * (1 - self._known)) ** (self.cfg.power / 2), 1e-9)
-        rows = draw(weight / weight.sum(), self.cfg.prompts_per_step, self.rng)
-        return rows, allocate_equally(len(rows), budget, self.rng)
+        return super().choose(budget, round_)
+
+    def signal(self, rows: Ints | slice = slice(None)) -> Floats:
+        return np.maximum(spread_of(self._known[rows]), 3e-3)  # a floor, for pools that are solved through and through
+
+    def _to_continue(self, told: Sequence[Group]) -> Ints:
+        rows = super()._to_continue(told)
+        return rows[self._known[rows] > 1e-2]
 
 
 class _Timed:

@@ -9,6 +9,9 @@ from cures_core.config.training import TorchTrainerConfig
 _SHAPE: dict[str, Any] = {"prompts_per_step": 32, "rollouts_per_step": 256}
 _HELD: dict[str, Any] = {"solved_advantage": 1.0}
 _NEYMAN: dict[str, Any] = {"type": "cures", "prompts_per_step": 16, "rollouts_per_step": 64}
+_SCREENED: dict[str, Any] = {
+    "type": "cures", "prompts_per_step": 40, "rollouts_per_step": 64, "allocation": {"type": "screen"},
+}  # fmt: skip
 _GRPO: dict[str, Any] = {"learning_rate": 5e-4, "length_norm": 4.0}
 _FASTER: dict[str, Any] = {"learning_rate": 1e-3}
 _SLOWER: dict[str, Any] = {"learning_rate": 2.5e-4}
@@ -18,7 +21,9 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "uniform-small": ({"type": "uniform", "rollouts_per_step": 128}, {}),
     "uniform-held": ({"type": "uniform", "rollouts_per_step": 64}, _HELD),
     "reinforce++": ({"type": "uniform"}, {"advantage": "reinforce++", "loss_weight": "rollout"}),
-    "cures": ({"type": "cures", "rollouts_per_step": 64}, _HELD),
+    "cures": (_SCREENED, _HELD),
+    "uniform-screened": ({**_SCREENED, "explore": 1.0}, _HELD),
+    "cures-equal": ({"type": "cures", "rollouts_per_step": 64}, _HELD),
     "cures-grpo": ({"type": "cures", "rollouts_per_step": 128}, {}),
     "cures-neyman": ({**_NEYMAN, "allocation": {"type": "neyman"}}, _HELD),
     "cures-gradient": ({**_NEYMAN, "allocation": {"type": "neyman", "sigma": "gradient"}}, _HELD),
@@ -32,15 +37,16 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "gvm-held": ({"type": "gvm", "rollouts_per_step": 64}, _HELD),
     "mopps-held": ({"type": "mopps", "rollouts_per_step": 64}, _HELD),
     "arc-held": ({"type": "arc", "rollouts_per_step": 64}, _HELD),
-    "oracle": ({"type": "oracle", "rollouts_per_step": 64}, _HELD),
+    "oracle": ({**_SCREENED, "type": "oracle"}, _HELD),
 }
 """Name: (curriculum, changes of the training), on top of 32 prompts x 8 rollouts and GRPO at 5e-4, which of
 half, once and twice that rate is best for nearly all (docs/benchmarks.md).
 
 `uniform` is the shape that is common in the field; `uniform-small` the best one for uniform prompts and plain GRPO;
-`uniform-held` everything that `cures` has but the sampling; `cures-grpo` the sampling alone, on plain GRPO;
-`cures-neyman` and `cures-gradient` split the budget by spread and by measured gradients; `gvm-held`, `mopps-held`
-and `arc-held` are those rivals with the steps and the held solved groups of `cures`.
+`uniform-held` takes small steps and holds solved groups; `uniform-screened` is everything that `cures` has but the
+sampling; `cures-grpo` the sampling alone, on plain GRPO; `cures-equal` the sampling with two rollouts for every prompt,
+`cures-neyman` and `cures-gradient` with a budget split by spread and by measured gradients; `gvm-held`, `mopps-held`
+and `arc-held` are those rivals with small steps and held solved groups.
 """
 
 

@@ -59,6 +59,17 @@ class NeymanAllocation(Strict):
         return self
 
 
+class ScreenAllocation(Strict):
+    """One rollout for every drawn prompt, then what is left of the budget for those that failed it, in equal parts.
+
+    Meant for `training.solved_advantage` = 1: what passes at once is then a group of one with that advantage.
+    """
+
+    type: Literal["screen"] = "screen"
+    max_rollouts: int = Field(default=5, ge=2)
+    """Most rollouts of a prompt, the first one included."""
+
+
 class ProportionalWeighting(Strict):
     """Probability in proportion to signal^power."""
 
@@ -97,12 +108,18 @@ class StrategyConfig(Strict):
     posterior: PosteriorConfig = PosteriorConfig()
     """How evidence becomes a posterior."""
 
+    @property
+    def fewest_rollouts(self) -> int:
+        """Of a drawn prompt. Two: a group of one has no group baseline."""
+        return 2
+
     @model_validator(mode="after")
     def _budget_feeds_every_prompt(self) -> StrategyConfig:
-        if self.rollouts_per_step < 2 * self.prompts_per_step:
+        low = self.fewest_rollouts
+        if self.rollouts_per_step < low * self.prompts_per_step:
             raise ValueError(
-                f"rollouts_per_step {self.rollouts_per_step} is below 2 x prompts_per_step {self.prompts_per_step}: "
-                "a group of one has no group baseline"
+                f"rollouts_per_step {self.rollouts_per_step} is below {low} x prompts_per_step "
+                f"{self.prompts_per_step}: " + ("a group of one has no group baseline" if low > 1 else "one for each")
             )
         return self
 
@@ -134,8 +151,14 @@ class CuresConfig(StrategyConfig):
     """How the signal becomes a probability."""
     explore: float = Field(default=0.05, ge=0, le=1)
     """Share of uniform drawing mixed in, so that no prompt is given up for good."""
-    allocation: Annotated[EqualAllocation | NeymanAllocation, Field(discriminator="type")] = EqualAllocation()
+    allocation: Annotated[EqualAllocation | NeymanAllocation | ScreenAllocation, Field(discriminator="type")] = (
+        EqualAllocation()
+    )
     """How the budget is split over the drawn prompts."""
+
+    @property
+    def fewest_rollouts(self) -> int:
+        return 1 if isinstance(self.allocation, ScreenAllocation) else 2
 
     @model_validator(mode="after")
     def _bounds_hold_the_budget(self) -> CuresConfig:

@@ -33,12 +33,16 @@ def weights(axes: Any) -> None:
 
 
 def allocation(axes: Any) -> None:
-    """Rollouts of 32 prompts with expected pass rates from 0 to 1, 256 in all, under the two ways to split them."""
+    """Expected rollouts against the step's mean, of prompts with expected pass rates from 0 to 1, by way to split them.
+
+    Equal and Neyman: 256 rollouts of 32 prompts; screen: 64 of 40, of which half fail the first.
+    """
     rates = np.linspace(0.02, 0.98, 32)
     sigma = expected_spread(8 * rates, 8 * (1 - rates))
-    axes.step(rates, allocate(sigma, 256, 2, 32), where="mid", label='allocation "neyman"')
-    axes.axhline(8, color="0.6", label='allocation "equal"')
-    axes.set(xlabel="expected pass rate", ylabel="rollouts", ylim=(0, None), title="How many: 256 rollouts, 32 prompts")
+    axes.axhline(1, color="0.6", label='allocation "equal"')
+    axes.step(rates, allocate(sigma, 256, 2, 32) / 8, where="mid", label='allocation "neyman"')
+    axes.plot(rates, (1 + (1 - rates) * (64 - 40) / 20) / (64 / 40), color="C1", label='allocation "screen"')
+    axes.set(xlabel="expected pass rate", ylabel="rollouts / mean", ylim=(0, None), title="How many rollouts")
     axes.legend(fontsize=7)
 
 

@@ -28,7 +28,7 @@ def failed(outcome: Outcome, code: int) -> str:
         ("training.learnig_rate=1", ["training.learnig_rate", "no such key", "training.learning_rate"]),
         ("seed=-1", ["seed", "greater than or equal to 0", "-1"]),
         ("epochs=many", ["epochs", "integer", "many"]),
-        ("curriculum.rollouts_per_step=40", ["curriculum", "below 2 x prompts_per_step"]),
+        ("curriculum.rollouts_per_step=30", ["curriculum", "below 1 x prompts_per_step 40"]),
         ("curriculum.type=magic", ["curriculum", "magic", "uniform"]),
         ('promotion.suites=["other"]', ["promotion.suites", "other", "heldout"]),
         ('faults=["here"]', ["faults", "POINT=ACTION"]),

@@ -2,17 +2,17 @@
 
 Departures from the paper, each measured to help or needed to be exact: the posterior has a pooled prior, fades, and
 suspects dead prompts; the signal of a prompt is drawn from its posterior (Thompson) instead of being taken at the mean;
-the budget is split over the drawn prompts, and exactly.
+the budget is split over the drawn prompts, and exactly, or given to those that fail a first rollout (screening).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from cures_core.config.curriculum import CuresConfig, EqualAllocation, EssWeighting, wants_moments
+from cures_core.config.curriculum import CuresConfig, EqualAllocation, EssWeighting, ScreenAllocation, wants_moments
 from cures_core.curriculum import beta
 from cures_core.curriculum.allocation import allocate, allocate_equally
 from cures_core.curriculum.beta import Floats
@@ -27,14 +27,17 @@ from cures_core.curriculum.sampling import (
 )
 from cures_core.curriculum.strategies.base import Strategy, spread_of
 from cures_core.prompts import PromptSet
-from cures_core.terms import Moments
+from cures_core.terms import Group, Moments
 
 _NEWS = 0.3  # weight of a new measurement against the earlier ones
+_DEAD = 0.5  # a prompt that is more likely dead than not is not worth more rollouts in a step
 _FRESH_ROWS = 65_536  # a pool up to this size is looked at whole in every step
 
 
 class CuresCurriculum(Strategy):
-    """One round a step. Figures: effective sample size of the distribution (prompts), largest over smallest weight.
+    """One round a step, or two with screening.
+
+    Figures: effective sample size of the distribution (prompts), largest over smallest weight.
 
     In a pool of more than 65,536 prompts a step renews the weights of those it was told about and of an eighth of the
     others in turn; the rest keep theirs, at most eight steps old.
@@ -51,15 +54,35 @@ class CuresCurriculum(Strategy):
         self._due: Ints | slice = slice(None)
 
     def choose(self, budget: int, round_: int) -> tuple[Ints, Ints]:
-        num = min(self.cfg.prompts_per_step, len(self.prompts), budget // 2)
+        allocation = self.cfg.allocation
+        if round_ > 0 and isinstance(allocation, ScreenAllocation):
+            rows = self._to_continue(self.told_so_far)
+            counts = allocate_equally(len(rows), min(budget, len(rows) * (allocation.max_rollouts - 1)), self.rng)
+            return rows[counts > 0], counts[counts > 0]
+        num = min(self.cfg.prompts_per_step, len(self.prompts), budget // self.cfg.fewest_rollouts)
         p = self._distribution()
         rows = draw(p, num, self.rng)
         self.note(effective_sample_size=effective_sample_size(p), weight_ratio=weight_ratio(p))
         self._due = self._next_due(rows)
-        if isinstance(self.cfg.allocation, EqualAllocation):
+        if isinstance(allocation, ScreenAllocation):
+            return rows, np.ones(num, dtype=np.int64)
+        if isinstance(allocation, EqualAllocation):
             return rows, allocate_equally(num, budget, self.rng)
-        low, high = self.cfg.allocation.min_rollouts, self.cfg.allocation.max_rollouts
+        low, high = allocation.min_rollouts, allocation.max_rollouts
         return rows, allocate(self._sigma(rows), min(budget, high * num), low, high)
+
+    def finished(self, told: Sequence[Group]) -> str:
+        if not isinstance(self.cfg.allocation, ScreenAllocation):
+            return "complete"
+        spent = sum(g.request.n for g in told)
+        first_round = spent == len(told)
+        goes_on = first_round and spent < self.cfg.rollouts_per_step and len(self._to_continue(told)) > 0
+        return "" if goes_on else "complete"
+
+    def _to_continue(self, told: Sequence[Group]) -> Ints:
+        """Rows that failed their first rollout, without those taken for dead."""
+        rows = np.sort(self.posterior.rows([g.request.prompt.id for g in told if g.failures]))
+        return rows[self.posterior.dead(rows) < _DEAD]
 
     def learn(self, moments: Mapping[str, Moments]) -> None:
         if not self._measures or not moments:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cures_core.config.curriculum import CuresConfig, NeymanAllocation
+from cures_core.config.curriculum import CuresConfig, NeymanAllocation, ScreenAllocation
 from cures_core.curriculum import Posterior
 from cures_core.curriculum.explain import draw_probabilities, explain_prompt, hopeless
 from cures_core.errors import ConfigError
@@ -45,6 +45,8 @@ def test_words_and_numbers_agree(posterior: Posterior) -> None:
     assert half["rollouts"].startswith("8,")
     uneven = CFG.model_copy(update={"allocation": NeymanAllocation(min_rollouts=2, max_rollouts=9)})
     assert explain_prompt(uneven, POOL, posterior, POOL.ids[1])["rollouts"].startswith("2 to 9")
+    screened = CFG.model_copy(update={"allocation": ScreenAllocation(max_rollouts=4)})
+    assert explain_prompt(screened, POOL, posterior, POOL.ids[1])["rollouts"].startswith("1, and up to 3 more")
 
 
 def test_what_looks_hopeless_is_listed_with_its_evidence(posterior: Posterior) -> None:

@@ -12,6 +12,7 @@ from cures_core.config.curriculum import (
     NeymanAllocation,
     PosteriorConfig,
     ProportionalWeighting,
+    ScreenAllocation,
     SoftmaxWeighting,
     UniformConfig,
 )
@@ -19,7 +20,7 @@ from cures_core.curriculum import Posterior, Strategy, make_curriculum
 from cures_core.curriculum.base import Batch
 from cures_core.errors import ConfigError, CurriculumMisuse
 from cures_core.prompts import PromptSet, make_prompt
-from cures_core.terms import Outcome
+from cures_core.terms import Outcome, Request
 from cures_core.testing.curriculum import CurriculumExam, answered, prompt_set, step
 
 
@@ -47,6 +48,13 @@ class TestCuresWithAllocation(CurriculumExam):
             allocation=NeymanAllocation(min_rollouts=2, max_rollouts=9),
         )
         return fresh(cfg, prompts, seed)
+
+
+class TestCuresWithScreening(CurriculumExam):
+    def make(self, prompts: PromptSet, seed: int) -> Strategy:
+        return fresh(
+            CuresConfig(prompts_per_step=7, rollouts_per_step=12, allocation=ScreenAllocation()), prompts, seed
+        )
 
 
 def play(
@@ -117,6 +125,7 @@ CHANGES: list[dict[str, Any]] = [
     {"weighting": EssWeighting(share=0.2)},
     {"explore": 0.9},
     {"allocation": NeymanAllocation()},
+    {"allocation": ScreenAllocation()},
     {"prompts_per_step": 20},
     {"rollouts_per_step": 160},
     {"posterior": PosteriorConfig(fading=0.5)},
@@ -198,3 +207,56 @@ def test_in_a_large_pool_what_was_told_is_renewed_at_once_and_the_rest_in_turn(m
     for _ in range(8):
         step(curriculum, 1.0, rng)
     assert np.all(np.array(curriculum.state_dict()["weight"]) != before)
+
+
+def screened(prompts: int, rollouts: int, **posterior: float) -> tuple[Strategy, list[Request]]:
+    """A strategy that screens, and its first requests."""
+    cfg = CuresConfig(
+        prompts_per_step=prompts,
+        rollouts_per_step=rollouts,
+        allocation=ScreenAllocation(max_rollouts=4),
+        posterior=PosteriorConfig(**posterior),
+    )
+    curriculum = fresh(cfg, prompt_set(24))
+    return curriculum, curriculum.ask(rollouts)
+
+
+def told(curriculum: Strategy, requests: list[Request], outcomes: list[Outcome]) -> None:
+    curriculum.tell([answered(q, [o] * q.n) for q, o in zip(requests, outcomes, strict=True)])
+
+
+def test_screening_goes_on_with_what_failed_its_first_rollout() -> None:
+    curriculum, first = screened(prompts=6, rollouts=14)
+    assert [q.n for q in first] == [1] * 6
+    told(curriculum, first, [Outcome.WRONG, Outcome.CORRECT, Outcome.UNKNOWN, Outcome.WRONG, *[Outcome.CORRECT] * 2])
+    assert curriculum.ready() is None
+    second = curriculum.ask(8)
+    assert {q.prompt.id: q.n for q in second} == {first[0].prompt.id: 3, first[3].prompt.id: 3}  # 4 each, no more
+    told(curriculum, second, [Outcome.CORRECT, Outcome.WRONG])
+    batch = curriculum.ready()
+    assert batch is not None
+    assert batch.reason == "complete"
+    assert sorted(len(g.verdicts) for g in batch.groups) == [1, 1, 1, 1, 4, 4]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.CORRECT, Outcome.UNKNOWN])
+def test_screening_ends_where_nothing_failed(outcome: Outcome) -> None:
+    curriculum, first = screened(prompts=6, rollouts=14)
+    told(curriculum, first, [outcome] * 6)
+    batch = curriculum.ready()
+    assert batch is not None
+    assert batch.reason == "complete"
+
+
+def test_screening_ends_where_the_budget_is_spent() -> None:
+    curriculum, first = screened(prompts=6, rollouts=6)
+    told(curriculum, first, [Outcome.WRONG] * 6)
+    batch = curriculum.ready()
+    assert batch is not None
+    assert batch.reason == "complete"
+
+
+def test_screening_does_not_go_on_with_prompts_taken_for_dead() -> None:
+    curriculum, first = screened(prompts=6, rollouts=14, dead_prior=0.9)
+    told(curriculum, first, [Outcome.WRONG] * 5 + [Outcome.CORRECT])
+    assert curriculum.ready() is not None
