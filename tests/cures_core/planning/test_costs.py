@@ -19,13 +19,13 @@ def quickstart(*overrides: str) -> RunConfig:
 def test_the_quickstart() -> None:
     cfg = quickstart()
     counts = rollouts(cfg, 1600, SUITES)
-    assert counts == {"prior": 256, "training": 6 * 100 * 64, "evaluation": 7 * 800 * 5}
+    assert counts == {"prior": 256, "training": 4 * 100 * 64, "evaluation": 5 * 800 * 5}
     assert most_tokens(cfg, counts, SUITES) == {part: 6 * number for part, number in counts.items()}
     rates = Rates("a run", {"prior": 4.0, "training": 3.5, "evaluation": 3.0},
                   {"prior": 0.01, "training": 0.02, "evaluation": 0.03}, {"policy": 60.0})  # fmt: skip
-    assert expected_tokens(counts, rates) == {"prior": 1024, "training": 134_400, "evaluation": 84_000}
+    assert expected_tokens(counts, rates) == {"prior": 1024, "training": 89_600, "evaluation": 60_000}
     assert seconds(counts, rates) == pytest.approx(
-        {"policy": 60.0, "prior": 2.56, "training": 768.0, "evaluation": 840.0}
+        {"policy": 60.0, "prior": 2.56, "training": 512.0, "evaluation": 600.0}
     )
 
 
@@ -38,8 +38,8 @@ def test_the_quickstart() -> None:
         (["prior.budget=100000"], "prior", 3200),
         (["epochs=2"], "training", 12_800),
         (["evaluation.when=ends"], "evaluation", 2 * 800 * 5),
-        (["evaluation.suites.0.limit=10"], "evaluation", 7 * 410 * 5),
-        (["evaluation.suites.0.greedy=false"], "evaluation", 7 * (400 * 4 + 400 * 5)),
+        (["evaluation.suites.0.limit=10"], "evaluation", 5 * 410 * 5),
+        (["evaluation.suites.0.greedy=false"], "evaluation", 5 * (400 * 4 + 400 * 5)),
     ],
 )
 def test_every_setting_counts(overrides: list[str], part: str, number: int) -> None:
