@@ -48,7 +48,7 @@ def main() -> None:
     for one in axes.flat[len(pools) :]:
         one.axis("off")
     axes.flat[0].legend(fontsize=7)
-    figure.savefig(Path(__file__).with_name("comparison.png"), dpi=90)
+    figure.savefig(Path(__file__).with_name("comparison.png"), dpi=75)
 
 
 if __name__ == "__main__":
