@@ -37,7 +37,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "gvm-held": ({"type": "gvm", "rollouts_per_step": 64}, _HELD),
     "mopps-held": ({"type": "mopps", "rollouts_per_step": 64}, _HELD),
     "arc-held": ({"type": "arc", "rollouts_per_step": 64}, _HELD),
-    "oracle": ({**_SCREENED, "type": "oracle"}, _HELD),
+    "oracle": ({**_SCREENED, "type": "oracle", "explore": 0.0}, _HELD),
 }
 """Name: (curriculum, changes of the training), on top of 32 prompts x 8 rollouts and GRPO at 5e-4, which of
 half, once and twice that rate is best for nearly all (docs/benchmarks.md).

@@ -74,7 +74,7 @@ def _unknown(key: str, loc: Sequence[int | str], known: Sequence[str]) -> str:
             if (table := _strip_tags(loc[:i])) == _strip_tags(loc[: i + 1]):
                 return (
                     f'{table}.type = "{loc[i]}" has no such key, another type has; leave it out, or replace the whole '
-                    f"table: --set '{table}={{type = \"{loc[i]}\"}}'"
+                    f"table (and what else it needs): --set '{table}={{type = \"{loc[i]}\"}}'"
                 )
     near = difflib.get_close_matches(plain, known, n=1, cutoff=0.4)
     return "no such key" + (f"; the nearest one is {near[0]}" if near else "")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -44,3 +47,13 @@ def test_the_type_that_lacks_a_key_is_the_innermost_one() -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(PROFILE, ["curriculum.type=uniform", "curriculum.weighting.type=ess"])
     assert 'curriculum.weighting: curriculum.type = "uniform" has no such key' in str(caught.value)
+
+
+def test_the_baseline_of_the_docs_is_a_configuration() -> None:
+    text = Path("docs/curriculum.md").read_text().replace("\\\n", " ")
+    command = re.search(r"cures run (--config .*uniform.*)", text)
+    assert command is not None
+    words = shlex.split(command[1])
+    cfg = load_config(Path(words[1]), [after for word, after in itertools.pairwise(words) if word == "--set"])
+    assert cfg.curriculum.type == "uniform"
+    assert cfg.prior.type == "none"

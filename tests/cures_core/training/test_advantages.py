@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -84,3 +85,18 @@ def test_loss_weights_of_unequal_groups(weight: Any, expected: list[float]) -> N
 def test_groups_without_signal_stay_in_the_denominator() -> None:
     samples = batch_samples([group(C, W), group(W, W, name="b")], "grpo", "prompt")
     assert [s.weight for s in samples] == pytest.approx([1 / 4, 1 / 4])
+
+
+@pytest.mark.parametrize(("p", "stretch"), [(0.01, 2.6), (0.5, 1.9), (0.99, 1.4)])
+def test_screened_groups_point_along_the_gradient(p: float, stretch: float) -> None:
+    """docs/curriculum.md: one right rollout, or a failure and four more; scores of a Bernoulli policy in its logit."""
+
+    def update(*outcomes: Outcome) -> float:
+        samples = batch_samples([group(*outcomes)], "grpo", "prompt", solved=1.0)
+        return sum(s.weight * s.advantage * ((1 - p) if s.right else -p) for s in samples)
+
+    continued = sum(
+        p ** more.count(C) * (1 - p) ** more.count(W) * update(W, *more) for more in product((C, W), repeat=4)
+    )
+    gradient = p * (1 - p)
+    assert (p * update(C) + (1 - p) * continued) / gradient == pytest.approx(stretch, abs=0.05)
