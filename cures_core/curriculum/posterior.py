@@ -113,9 +113,7 @@ class Posterior:
         if self.cfg.drift:
             again = self.touched[rows] != NEVER
             mean = a[again] / (a[again] + b[again])
-            moved = common_shift(mean, right[again], wrong[again], self.cfg.drift)
-        if self.cfg.drift:
-            self.shifts[-1] += moved
+            self.shifts[-1] += common_shift(mean, right[again], wrong[again], self.cfg.drift)
         self.right[rows] = before[0] + right[:, None]
         self.wrong[rows] = before[1] + wrong[:, None]
         self.touched[rows] = step

@@ -44,11 +44,14 @@ budget = 32
 chunk_prompts = 4
 [curriculum]
 type = "cures"
-prompts_per_step = 8
+prompts_per_step = 20
 rollouts_per_step = 32
+[curriculum.allocation]
+type = "screen"
 [training]
 type = "torch"
 learning_rate = 1e-3
+solved_advantage = 1.0
 [evaluation]
 chunk_prompts = 8
 resamples = 200
