@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from pathlib import Path
 from typing import Any
 
 from cures_core.config.data import DataConfig
 from cures_core.prompts import PromptSet, load_prompts
+from cures_core.resident import peak_bytes
 
 _WRITTEN_AT_ONCE = 20_000
 
@@ -37,5 +37,5 @@ def measure(path: Path, num: int) -> tuple[PromptSet, dict[str, Any]]:
         "read_s": round(wall, 2),
         "rows_per_s": round(num / wall),
         "rows_per_processor_s": round(num / processor),
-        "memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "memory_mib": peak_bytes() >> 20,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from cures_core.bench.pretend import answered, pretend_prompts
 from cures_core.config.curriculum import CuresConfig
 from cures_core.curriculum import Posterior, make_curriculum
+from cures_core.resident import peak_bytes
 
 _ROLLOUTS = 8
 
@@ -42,5 +42,5 @@ def measure(num: int, num_drawn: int, rounds: int = 20) -> dict[str, Any]:
         "first_ask_ms": round(1000 * asks[0], 2),
         "tell_ms": round(1000 * float(np.median(tells[1:])), 2),
         "set_up_s": round(set_up, 2),
-        "memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "memory_mib": peak_bytes() >> 20,
     }

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import resource
 import sys
 import tempfile
 import time
@@ -30,6 +29,7 @@ from cures_core.epoch import roll_out
 from cures_core.errors import MissingExtra
 from cures_core.files import canonical_json, write_atomic
 from cures_core.policy.loading import load_policy, setup_torch
+from cures_core.resident import peak_bytes
 from cures_core.rollout import build_engine
 from cures_core.rollout.bench import mixed_requests
 from cures_core.terms import Outcome, Request, Verdict
@@ -235,7 +235,7 @@ def need_trl() -> None:
 
 
 def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_bytes() / 2**20
 
 
 ARMS: dict[str, Callable[[StepSpec], Figures]] = {"cures": run_cures, "trl": run_trl}

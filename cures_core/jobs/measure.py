@@ -3,7 +3,6 @@ kept."""
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from cures_core.jobs.assemble import assemble_engine, assemble_policy, assemble_
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.spec import Job
 from cures_core.prompts import PromptSet
+from cures_core.resident import peak_bytes
 from cures_core.rewards import make_verifier
 from cures_core.terms import Group, Outcome, Prompt, Request, Verdict
 from cures_core.training.torch_trainer import TorchTrainer
@@ -38,7 +38,7 @@ def run(job: Job, parent: Parent) -> None:
     import torch
     import transformers.modeling_utils  # noqa: F401  # what every job imports is no part of the figures
 
-    cfg, started, before = job.config, time.monotonic(), _peak_bytes()
+    cfg, started, before = job.config, time.monotonic(), peak_bytes()
     policy = assemble_policy(job, None)
     temperature = cfg.rollout.temperature or 1.0
     trainer = TorchTrainer(policy, _one_process(cfg.training), temperature, assemble_reference(job))
@@ -77,7 +77,7 @@ def run(job: Job, parent: Parent) -> None:
         "evaluation_s_per_rollout": scoring / sum(len(g.rollouts) for g in scored),
         "seconds": time.monotonic() - started,
         "process_before": before,
-        "process_peak": _peak_bytes(),
+        "process_peak": peak_bytes(),
         "gpu_peak": torch.cuda.max_memory_allocated() if policy.device.type == "cuda" else 0,
     }
     write_atomic(job.out / "figures.json", canonical_json(figures))
@@ -103,9 +103,3 @@ def _requests(prompts: Sequence[Prompt], each: int, seed: int) -> list[Request]:
 def _taught(group: Group) -> Group:
     outcomes = (Outcome.CORRECT, Outcome.WRONG)
     return replace(group, verdicts=[Verdict(outcomes[i % 2]) for i in range(len(group.rollouts))])
-
-
-def _peak_bytes() -> int:
-    """Largest resident size of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -25,11 +25,11 @@ GOOD = '{"problem": "How much is 2+2?", "answer": "4"}'
 def peak_mib(path: Path, **options: object) -> int:
     """Peak resident memory of a process that reads a set, in MiB."""
     script = (
-        "import resource\n"
         "from cures_core.config.data import DataConfig\n"
         "from cures_core.prompts import load_prompts\n"
+        "from cures_core.resident import peak_bytes\n"
         f"load_prompts(DataConfig(path={str(path)!r}, **{options!r}))\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+        "print(peak_bytes() >> 20)"
     )
     return int(subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout)
 
