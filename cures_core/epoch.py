@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cures_core.curriculum.base import Batch, Curriculum
-from cures_core.rewards.base import Verifier
-from cures_core.rollout.base import RolloutEngine
+from cures_core.curriculum.ask_tell import Batch, Curriculum
+from cures_core.rewards.verifier import Verifier
+from cures_core.rollout.engine import RolloutEngine
 from cures_core.terms import FinishReason, Group, Outcome, Request
-from cures_core.training.base import PolicyTrainer
+from cures_core.training.trainer import PolicyTrainer
 
 
 @dataclass(frozen=True)

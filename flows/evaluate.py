@@ -11,12 +11,12 @@ from cures_core.config.evaluation import EvaluationConfig
 from cures_core.config.run import RunConfig
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError
-from flows.logs import logging_progress
-from tasks.evaluate_checkpoint import evaluate_checkpoint
-from tasks.prepare_policy import prepare_policy
-from tasks.runs import open_run, run_names, stage_record
+from flows.ui.logs import logging_progress
+from tasks.runs.opening import open_run, run_names, stage_record
+from tasks.stages.evaluate_checkpoint import evaluate_checkpoint
+from tasks.stages.prepare_policy import prepare_policy
+from tasks.stages.validate_dataset import validate_dataset
 from tasks.storage import open_store
-from tasks.validate_dataset import validate_dataset
 
 
 @flow(name="evaluate", flow_run_name="evaluate {run} epoch {epoch}", validate_parameters=True)

@@ -8,7 +8,7 @@ from prefect import flow
 
 from cures_core.config.run import RunConfig
 from flows.train import run_stages
-from tasks.retraining import with_earlier_posterior
+from tasks.ci.retraining import with_earlier_posterior
 
 
 @flow(name="retrain", flow_run_name="retrain {config.name} {key}", validate_parameters=True)

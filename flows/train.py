@@ -7,20 +7,20 @@ from typing import Any
 from prefect import flow
 
 from cures_core.config.run import RunConfig
-from flows.artifacts import progress_artifacts, publish_outcome
-from flows.logs import logging_progress
-from tasks.estimate_prior import estimate_prior
-from tasks.evaluate_checkpoint import evaluate_checkpoint
-from tasks.evaluation_shards import check_runner
-from tasks.prepare_policy import prepare_policy
-from tasks.promote import promote
-from tasks.report import report
-from tasks.runs import open_run
-from tasks.snapshot_posterior import snapshot_posterior
-from tasks.summary import summarise
+from flows.ui.artifacts import progress_artifacts, publish_outcome
+from flows.ui.logs import logging_progress
+from tasks.runs.opening import open_run
+from tasks.runs.summary import summarise
+from tasks.stages.estimate_prior import estimate_prior
+from tasks.stages.evaluate_checkpoint import evaluate_checkpoint
+from tasks.stages.evaluation_shards import check_runner
+from tasks.stages.prepare_policy import prepare_policy
+from tasks.stages.promote import promote
+from tasks.stages.report import report
+from tasks.stages.snapshot_posterior import snapshot_posterior
+from tasks.stages.train_epoch import train_epoch
+from tasks.stages.validate_dataset import validate_dataset
 from tasks.tracking import tracking
-from tasks.train_epoch import train_epoch
-from tasks.validate_dataset import validate_dataset
 
 
 @flow(name="train", flow_run_name="train {config.name}", validate_parameters=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cures_core import chains
+from cures_core.builtin import chains
 from cures_core.config.data import PromptFile
 from cures_core.config.policy import PretrainedPolicy, WarmStartPolicy
 from cures_core.config.prior import NoPrior
@@ -32,14 +32,14 @@ from cures_core.planning.costs import (
     rollouts,
     seconds,
 )
-from cures_core.planning.memory import memory
+from cures_core.planning.device_memory import memory
 from cures_core.planning.shape import Shape, pretrained_shape, read_architecture, warm_start_shape
 from cures_core.prompts import PromptSet, load_prompts
-from tasks.inputs import Inputs
-from tasks.prepare_policy import pretrained_folder
-from tasks.process import run_job
-from tasks.records import Record
-from tasks.runs import run_names, run_status, stage_notes, stage_record, started_config
+from tasks.inputs.prompt_files import Inputs
+from tasks.runs.opening import run_names, run_status, stage_notes, stage_record, started_config
+from tasks.runs.records import Record
+from tasks.stages.job_process import run_job
+from tasks.stages.prepare_policy import pretrained_folder
 from tasks.storage import Store, open_store
 
 DATA = "data"

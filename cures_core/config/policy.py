@@ -10,7 +10,7 @@ from cures_core.config.base import Strict
 
 
 class WarmStartPolicy(Strict):
-    """A small character-level causal LM, taught from scratch by a fallible tutor (`cures_core.chains`)."""
+    """A small character-level causal LM, taught from scratch by a fallible tutor (`cures_core.builtin.chains`)."""
 
     type: Literal["warm-start"] = "warm-start"
     hidden_size: int = Field(default=96, ge=16, le=4096)

@@ -18,12 +18,11 @@ from cures_core.config.curriculum import (
     StrategyConfig,
     UniformConfig,
 )
-from cures_core.curriculum.base import Batch, Curriculum
+from cures_core.curriculum.ask_tell import Batch, Curriculum
 from cures_core.curriculum.migration import migrate
 from cures_core.curriculum.posterior import Posterior
 from cures_core.curriculum.posterior_file import load_posterior, save_posterior
 from cures_core.curriculum.strategies.arc import ArcCurriculum
-from cures_core.curriculum.strategies.base import Strategy
 from cures_core.curriculum.strategies.cures import CuresCurriculum
 from cures_core.curriculum.strategies.custom import load_strategy
 from cures_core.curriculum.strategies.dapo import DapoCurriculum
@@ -32,6 +31,7 @@ from cures_core.curriculum.strategies.mopps import MoppsCurriculum
 from cures_core.curriculum.strategies.official import OfficialCurriculum
 from cures_core.curriculum.strategies.paper import PaperCurriculum
 from cures_core.curriculum.strategies.speed import SpeedCurriculum
+from cures_core.curriculum.strategies.strategy import Strategy
 from cures_core.curriculum.strategies.uniform import UniformCurriculum
 from cures_core.prompts import PromptSet
 

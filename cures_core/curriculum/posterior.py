@@ -21,7 +21,7 @@ from scipy import special
 from cures_core.config.curriculum import PosteriorConfig
 from cures_core.curriculum.beta import Floats, fit_prior, log_all_wrong
 from cures_core.curriculum.drift import common_shift, shifted
-from cures_core.curriculum.memory import SCORED, Memory, ages
+from cures_core.curriculum.model_selection import SCORED, Memory, ages
 from cures_core.errors import ConfigError
 from cures_core.prompts import PromptSet
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cures_core.checkpoint import Checkpoint
+from cures_core.checkpoints.checkpoint import Checkpoint
 from cures_core.config.evaluation import EvaluatedSuite
 from cures_core.config.rollout import RolloutConfig
 from cures_core.config.run import RunConfig
 from cures_core.jobs.spec import Job
 from cures_core.policy.loading import Policy, load_policy, setup_torch
-from cures_core.rollout.base import RolloutEngine
+from cures_core.rollout.engine import RolloutEngine
 
 
 def assemble_policy(job: Job, checkpoint: Checkpoint | None) -> Policy:

@@ -9,10 +9,12 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from cures_core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from cures_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from cures_core.checkpoints.in_epoch import StepWriter, latest_step
 from cures_core.config.curriculum import wants_moments
 from cures_core.config.rollout import VllmServerRolloutConfig
 from cures_core.curriculum import Strategy, load_posterior, make_curriculum, save_posterior
+from cures_core.distributed import World, obey
 from cures_core.epoch import Progress, run_epoch
 from cures_core.errors import ConfigError
 from cures_core.faults import fault_point
@@ -23,13 +25,11 @@ from cures_core.jobs.spec import Job
 from cures_core.policy.loading import Policy
 from cures_core.prompts import PromptSet
 from cures_core.rewards import make_verifier
-from cures_core.rollout.base import RolloutEngine
+from cures_core.rollout.engine import RolloutEngine
 from cures_core.rollout.sharded import ShardedEngine
-from cures_core.steps import StepWriter, latest_step
 from cures_core.tally import Tally
 from cures_core.terms import Group
 from cures_core.training.torch_trainer import TorchTrainer
-from cures_core.world import World, obey
 
 
 def run(job: Job, parent: Parent, world: World | None = None) -> None:

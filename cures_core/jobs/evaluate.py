@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from cures_core.checkpoint import load_checkpoint
+from cures_core.checkpoints.checkpoint import load_checkpoint
 from cures_core.config.evaluation import EvaluatedSuite
 from cures_core.config.rewards import RewardConfig
 from cures_core.config.run import RunConfig
@@ -32,8 +32,8 @@ from cures_core.jobs.spec import Job
 from cures_core.policy.loading import Policy
 from cures_core.prompts import PromptSet
 from cures_core.rewards import make_verifier
-from cures_core.rewards.base import Verifier
-from cures_core.rollout.base import RolloutEngine
+from cures_core.rewards.verifier import Verifier
+from cures_core.rollout.engine import RolloutEngine
 from cures_core.tally import Tally
 from cures_core.terms import FinishReason, Group, Request
 

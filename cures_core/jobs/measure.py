@@ -17,8 +17,8 @@ from cures_core.files import canonical_json, write_atomic
 from cures_core.jobs.assemble import assemble_engine, assemble_policy, assemble_reference
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.spec import Job
+from cures_core.peak_memory import peak_bytes
 from cures_core.prompts import PromptSet
-from cures_core.resident import peak_bytes
 from cures_core.rewards import make_verifier
 from cures_core.terms import Group, Outcome, Prompt, Request, Verdict
 from cures_core.training.torch_trainer import TorchTrainer

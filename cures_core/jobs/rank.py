@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cures_core.distributed import World
 from cures_core.errors import ConfigError, CuresError, RankLost
 from cures_core.files import canonical_json, write_atomic
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.spec import Job
-from cures_core.world import World
 
 _log = logging.getLogger("cures")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cures_core.chains import MAX_STEPS, SYMBOLS
+from cures_core.builtin.chains import MAX_STEPS, SYMBOLS
 from cures_core.config.policy import WarmStartPolicy
 from cures_core.errors import ConfigError
 

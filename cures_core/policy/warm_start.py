@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from cures_core.chains import Chains, Tutor
-from cures_core.checkpoint import Checkpoint
+from cures_core.builtin.chains import Chains, Tutor
+from cures_core.checkpoints.checkpoint import Checkpoint
+from cures_core.checkpoints.in_epoch import latest_step, save_step
 from cures_core.config.device import DeviceConfig
 from cures_core.config.policy import WarmStartPolicy
-from cures_core.optimizer_state import load_optimizer, optimizer_tensors
 from cures_core.policy.characters import character_model, character_tokenizer
 from cures_core.policy.loading import Policy, save_policy, setup_torch
-from cures_core.steps import latest_step, save_step
+from cures_core.training.optimizer_state import load_optimizer, optimizer_tensors
 
 _WARMUP = 50
 

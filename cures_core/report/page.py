@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from cures_core.evaluation.scores import Estimate
 from cures_core.report.charts import Series, histograms, line_chart, reliability_plot, smooth
-from cures_core.report.data import ReportData
 from cures_core.report.lineage import lineage_graph
+from cures_core.report.run_data import ReportData
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cures_core.config.rewards import RewardConfig
-    from cures_core.rewards.base import ManagedVerifier
+    from cures_core.rewards.verifier import ManagedVerifier
 
 __all__ = ["make_verifier"]
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cures_core.config.rewards import WeightedConfig
-from cures_core.rewards.base import ManagedVerifier
 from cures_core.rewards.format import make_rule
 from cures_core.rewards.managed import Managed
+from cures_core.rewards.verifier import ManagedVerifier
 from cures_core.terms import Outcome, Verdict
 
 

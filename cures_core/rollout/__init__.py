@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from cures_core.config.rollout import RolloutConfig, VllmRolloutConfig, VllmServerRolloutConfig
-from cures_core.rollout.base import RolloutEngine
+from cures_core.rollout.engine import RolloutEngine
 
 
 def build_engine(cfg: RolloutConfig, model: Any, tokenizer: Any, device: Any = None) -> RolloutEngine:
     """The engine of `cfg.type`, generating with `model` (a `transformers` causal LM on `device`) or a copy of it."""
     if isinstance(cfg, VllmRolloutConfig):
-        from cures_core.rollout.vllm_engine import VllmEngine
+        from cures_core.rollout.vllm.engine import VllmEngine
 
         return VllmEngine(model, tokenizer, cfg)
     if isinstance(cfg, VllmServerRolloutConfig):
-        from cures_core.rollout.vllm_server import VllmServerEngine
+        from cures_core.rollout.vllm.server_engine import VllmServerEngine
 
         return VllmServerEngine(model, tokenizer, cfg)
-    from cures_core.rollout.hf import HfEngine
+    from cures_core.rollout.hf.engine import HfEngine
 
     return HfEngine(model, tokenizer, cfg, device)
 

@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from cures_core.config.rollout import RolloutConfig
-from cures_core.rollout.base import RolloutEngine
+from cures_core.distributed import World
+from cures_core.rollout.engine import RolloutEngine
 from cures_core.terms import FinishReason, Prompt, Request, Rollout
-from cures_core.world import World
 
 
 class ShardedEngine:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cures_core.curriculum.base import Batch, Curriculum
+from cures_core.curriculum.ask_tell import Batch, Curriculum
 from cures_core.errors import ConfigError, CurriculumMisuse
 from cures_core.prompts import PromptSet, make_prompt
 from cures_core.terms import FinishReason, Group, Outcome, Request, Rollout, Verdict

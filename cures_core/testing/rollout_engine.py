@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cures_core.rollout.base import RolloutEngine
+from cures_core.rollout.engine import RolloutEngine
 from cures_core.terms import FinishReason, Prompt, Request, Rollout
 
 PROBLEMS = ("1+1=", "12+34=", "7*8=", "2+3+4+5+6+7=", "90-45=", "3=")

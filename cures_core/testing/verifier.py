@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import ClassVar
 
-from cures_core.rewards.base import ManagedVerifier
+from cures_core.rewards.verifier import ManagedVerifier
 from cures_core.terms import Outcome, Verdict
 
 HOSTILE = (

@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 
 from cures_core.config.training import TrainingConfig
+from cures_core.distributed import World
 from cures_core.errors import ConfigError, OutOfMemory, TrainingDiverged
 from cures_core.faults import fault_point
-from cures_core.optimizer_state import empty_tensor, shapes_of
 from cures_core.policy.loading import Policy
 from cures_core.terms import FinishReason, Group, Moments, Rollout
 from cures_core.training.advantages import Sample, batch_samples
 from cures_core.training.forward import Observer, completion_logprobs, keeps_rollouts_apart
 from cures_core.training.losses import kl_penalty, surrogate
-from cures_core.training.memory import MAX_HALVINGS, is_out_of_memory, release
 from cures_core.training.moments import Sketcher, by_prompt
+from cures_core.training.optimizer_state import empty_tensor, shapes_of
+from cures_core.training.out_of_memory import MAX_HALVINGS, is_out_of_memory, release
 from cures_core.training.packing import MicroBatch, length, micro_batches, shard
 from cures_core.training.updaters import build_updater
-from cures_core.world import World
 
 _log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from cures_core.config.training import TorchrunTrainerConfig, TorchTrainerConfig
+from cures_core.distributed import World
 from cures_core.errors import ConfigError
-from cures_core.optimizer_state import load_optimizer, optimizer_tensors
 from cures_core.policy.loading import Policy
-from cures_core.world import World
+from cures_core.training.optimizer_state import load_optimizer, optimizer_tensors
 
 _BUCKET_ELEMENTS = 1 << 24  # summed over the ranks at once
 MASTER = "master"

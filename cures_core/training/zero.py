@@ -9,12 +9,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from cures_core.config.training import DeepSpeedTrainerConfig
+from cures_core.distributed import World
 from cures_core.errors import ConfigError
-from cures_core.optimizer_state import load_optimizer, optimizer_tensors
 from cures_core.policy.loading import Policy
 from cures_core.training.deepspeed_setup import prepare_deepspeed
+from cures_core.training.optimizer_state import load_optimizer, optimizer_tensors
 from cures_core.training.updaters import MASTER
-from cures_core.world import World
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 

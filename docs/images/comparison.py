@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
-from cures_core.bench.analysis import curve
+from benchmarks.curriculum.analysis import curve
 
 mpl.use("agg")
 from matplotlib import pyplot as plt

@@ -10,8 +10,8 @@ from cures_core.errors import ConfigError
 from cures_core.files import digest_file, digest_json
 from cures_core.prompts import load_prompts
 from cures_core.prompts.diff import difference
-from tasks.inputs import is_elsewhere
-from tasks.revisions import file_at
+from tasks.inputs.prompt_files import is_elsewhere
+from tasks.inputs.revisions import file_at
 
 
 def changes(config: RunConfig, base: str, head: str, folder: Path) -> dict[str, Any]:

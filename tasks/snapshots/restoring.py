@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from cures_core.config.snapshot import SnapshotConfig
 from cures_core.errors import CorruptArtifact, MissingInput
-from tasks.runs import stage_record
+from tasks.runs.opening import stage_record
 from tasks.snapshots.objects import digest_md5, open_objects
 from tasks.snapshots.reading import DATA, find_snapshot, read_snapshot
-from tasks.stage import files_of
+from tasks.stages.stage import files_of
 from tasks.storage import Store
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from tasks.progress import Event, listening
-from tasks.records import RunRef
+from tasks.runs.records import RunRef
 
 _log = logging.getLogger(__name__)
 

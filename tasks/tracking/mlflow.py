@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cures_core.errors import ConfigError
-from tasks.records import RunRef
+from tasks.runs.records import RunRef
 
 TAG = "cures.run"
 _LONGEST_PARAM = 500

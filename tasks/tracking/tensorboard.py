@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cures_core.errors import ConfigError
-from tasks.records import RunRef
+from tasks.runs.records import RunRef
 
 
 class TensorboardTracker:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cures_core.errors import ConfigError
-from tasks.records import RunRef
+from tasks.runs.records import RunRef
 
 _STEP = "step"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from cures_core.world import World
+from cures_core.distributed import World
 
 
 def in_ranks(size: int, work: Callable[[World], Any], timeout_s: float = 60.0) -> list[Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cures_core.files import digest_file, digest_folder
-from tasks.runs import stage_notes, stage_record
+from tasks.runs.opening import stage_notes, stage_record
 from tasks.storage import LocalStore, Store
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -84,7 +84,7 @@ class Outcome:
 def cures(*arguments: object, cwd: Path, env: dict[str, str] | None = None, timeout: float = 900) -> Outcome:
     """Run the `cures` command in `cwd`."""
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", *map(str, arguments)],
+        [sys.executable, "-m", "flows.cli.main", *map(str, arguments)],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT), *_FURTHER]), **(env or {})},
         capture_output=True,

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flows.stack import Stack, start, stop
+from flows.local.stack import Stack, start, stop
 from tests.browser import chromium
 from tests.end_to_end.pipeline import PROJECT
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cures_core.policy.characters import character_tokenizer
-from tests.cures_core.rollout.fake_vllm import fake_servers
 from tests.cures_core.rollout.tiny import tiny_llama
+from tests.cures_core.rollout.vllm.fake_vllm import fake_servers
 from tests.end_to_end.pipeline import Outcome, cures, write_profile
 
 pytestmark = pytest.mark.end_to_end

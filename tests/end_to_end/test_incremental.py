@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cures_core import chains
+from cures_core.builtin import chains
 from tests.end_to_end.pipeline import cures, write_profile
 
 pytestmark = pytest.mark.end_to_end

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from flows.deploying import HEARTBEAT_S
-from flows.processes import process_id, stop_process
-from flows.stack import Stack, start
+from flows.local.deploying import HEARTBEAT_S
+from flows.local.processes import process_id, stop_process
+from flows.local.stack import Stack, start
 from tests.end_to_end.pipeline import PROFILE, PROJECT, cures, results, write_profile
 from tests.end_to_end.processes import kill_tree, parent_of, wait_for_pause, wait_for_sigterm, wait_until_gone
 from tests.end_to_end.stack import (

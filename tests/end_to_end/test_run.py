@@ -238,7 +238,7 @@ def test_a_damaged_file_is_found_and_its_stage_done_again(done: tuple[Path, dict
 
 def test_sigterm_saves_the_step_and_a_second_run_goes_on(tmp_path: Path) -> None:
     profile = write_profile(tmp_path)
-    command = [sys.executable, "-m", "flows.cli", "run", "--config", str(profile), "--set", "steps_per_epoch=4000"]
+    command = [sys.executable, "-m", "flows.cli.main", "run", "--config", str(profile), "--set", "steps_per_epoch=4000"]
     env = {**os.environ, "PYTHONPATH": str(PROJECT)}
     with subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 300

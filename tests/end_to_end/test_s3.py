@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.runs import run_names, stage_record
+from tasks.runs.opening import run_names, stage_record
 from tasks.storage import S3Store
 from tasks.storage.s3_client import make_client
 from tests.end_to_end.pipeline import PROJECT, results, results_in, write_profile
@@ -46,7 +46,7 @@ def running(
     folder.mkdir()
     profile = write_profile(folder, faults)
     places = ("--store", URL, "--set", f"store.endpoint_url={endpoint}", "--set", f"snapshot.repository={snapshots}")
-    words = [sys.executable, "-m", "flows.cli", "run", "--config", str(profile), *SIZES, *places, "--json"]
+    words = [sys.executable, "-m", "flows.cli.main", "run", "--config", str(profile), *SIZES, *places, "--json"]
     env = {**os.environ, "PYTHONPATH": str(PROJECT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(words, cwd=folder, env=env, text=True, start_new_session=True, **pipes) as process:  # type: ignore[call-overload]

@@ -14,10 +14,10 @@ import pytest
 from prefect.settings import PREFECT_API_URL
 
 from cures_core.errors import ConfigError
-from flows import services
-from flows.deploying import IMAGE_FOLDER, POOL, QUEUE, ZOMBIES
-from flows.stack import Stack
-from flows.temporary_server import temporary_server
+from flows.local import services
+from flows.local.deploying import IMAGE_FOLDER, POOL, QUEUE, ZOMBIES
+from flows.local.stack import Stack
+from flows.local.temporary_server import temporary_server
 from tasks.prefect_api import call as post
 from tests.end_to_end.pipeline import PROJECT, cures
 from tests.end_to_end.stack import call

@@ -16,7 +16,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from flows.deploying import HEARTBEAT_S, IMAGE_FOLDER
+from flows.local.deploying import HEARTBEAT_S, IMAGE_FOLDER
 from tests.end_to_end.pipeline import PROJECT
 
 INFRA = PROJECT / "infra"

@@ -14,8 +14,8 @@ import pytest
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError
 from tasks.progress import emit
-from tasks.records import RunRef
-from tasks.runs import identify
+from tasks.runs.opening import identify
+from tasks.runs.records import RunRef
 from tasks.tracking import listener, tracking
 
 

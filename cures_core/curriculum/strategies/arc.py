@@ -20,7 +20,7 @@ from cures_core.curriculum.allocation import allocate_equally
 from cures_core.curriculum.beta import Floats
 from cures_core.curriculum.posterior import Ints, Posterior
 from cures_core.curriculum.sampling import draw, effective_sample_size
-from cures_core.curriculum.strategies.base import Strategy
+from cures_core.curriculum.strategies.strategy import Strategy
 from cures_core.prompts import PromptSet
 from cures_core.terms import Group
 

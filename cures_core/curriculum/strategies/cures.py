@@ -25,7 +25,7 @@ from cures_core.curriculum.sampling import (
     weight_ratio,
     weights,
 )
-from cures_core.curriculum.strategies.base import Strategy, spread_of
+from cures_core.curriculum.strategies.strategy import Strategy, spread_of
 from cures_core.prompts import PromptSet
 from cures_core.terms import Group, Moments
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 
 from cures_core.config.curriculum import CustomConfig
-from cures_core.curriculum.strategies.base import Strategy
+from cures_core.curriculum.strategies.strategy import Strategy
 from cures_core.errors import ConfigError
 
 

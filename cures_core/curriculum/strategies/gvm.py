@@ -13,7 +13,7 @@ import numpy as np
 from cures_core.config.curriculum import GvmConfig
 from cures_core.curriculum.allocation import allocate
 from cures_core.curriculum.posterior import Ints
-from cures_core.curriculum.strategies.base import Strategy
+from cures_core.curriculum.strategies.strategy import Strategy
 
 
 class GvmCurriculum(Strategy):

@@ -23,8 +23,8 @@ from cures_core.config.curriculum import OfficialConfig
 from cures_core.curriculum.beta import Floats, plugin_spread
 from cures_core.curriculum.posterior import Ints, Posterior
 from cures_core.curriculum.sampling import draw, effective_sample_size, weight_ratio
-from cures_core.curriculum.strategies.base import spread_of
 from cures_core.curriculum.strategies.paper import ProtocolCurriculum
+from cures_core.curriculum.strategies.strategy import spread_of
 from cures_core.prompts import PromptSet
 from cures_core.terms import Group
 

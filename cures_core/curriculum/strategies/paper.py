@@ -21,7 +21,7 @@ from cures_core.curriculum.allocation import allocate
 from cures_core.curriculum.beta import plugin_spread
 from cures_core.curriculum.posterior import Ints, Posterior
 from cures_core.curriculum.sampling import draw, effective_sample_size, probabilities, weight_ratio, weights
-from cures_core.curriculum.strategies.base import Strategy
+from cures_core.curriculum.strategies.strategy import Strategy
 from cures_core.prompts import PromptSet
 from cures_core.terms import Group
 

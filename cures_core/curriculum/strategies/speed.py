@@ -15,7 +15,7 @@ import numpy as np
 from cures_core.config.curriculum import SpeedConfig
 from cures_core.curriculum.allocation import allocate_equally
 from cures_core.curriculum.posterior import Ints
-from cures_core.curriculum.strategies.base import Strategy
+from cures_core.curriculum.strategies.strategy import Strategy
 from cures_core.terms import Group
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cures_core.curriculum.allocation import allocate_equally
 from cures_core.curriculum.posterior import Ints
-from cures_core.curriculum.strategies.base import Strategy
+from cures_core.curriculum.strategies.strategy import Strategy
 
 
 class UniformCurriculum(Strategy):

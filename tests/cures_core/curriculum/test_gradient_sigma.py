@@ -7,7 +7,7 @@ import pytest
 
 from cures_core.config.curriculum import CuresConfig, NeymanAllocation
 from cures_core.curriculum import Posterior, make_curriculum
-from cures_core.curriculum.base import Curriculum
+from cures_core.curriculum.ask_tell import Curriculum
 from cures_core.curriculum.beta import gradient_variance
 from cures_core.terms import Moments
 from cures_core.testing.curriculum import prompt_set

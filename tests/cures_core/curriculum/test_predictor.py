@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cures_core.chains import build_pool
+from cures_core.builtin.chains import build_pool
 from cures_core.config.curriculum import PosteriorConfig
 from cures_core.curriculum import Posterior, load_posterior, migrate, save_posterior
 from cures_core.curriculum.predictor import FEWEST, kind_of, predict

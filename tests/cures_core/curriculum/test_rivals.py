@@ -179,7 +179,7 @@ class TestFaultsOfThePublishedCode:
     """Each shows the fault in `cures-official`, where that has it, and its absence in `cures`.
 
     Those outside the curriculum: lost optimizer state (`test_resumed_training_equals_uninterrupted_training`), and
-    half-written results taken for whole ones (`tests/cures_core/test_checkpoint.py`).
+    half-written results taken for whole ones (`tests/cures_core/checkpoints/test_checkpoint.py`).
     """
 
     def test_fault_sampling_is_uniform_in_effect(self) -> None:

@@ -17,7 +17,7 @@ from cures_core.config.curriculum import (
     UniformConfig,
 )
 from cures_core.curriculum import Posterior, Strategy, make_curriculum
-from cures_core.curriculum.base import Batch
+from cures_core.curriculum.ask_tell import Batch
 from cures_core.errors import ConfigError, CurriculumMisuse
 from cures_core.prompts import PromptSet, make_prompt
 from cures_core.terms import Outcome, Request

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cures_core.checkpoint import Checkpoint, load_checkpoint
+from cures_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from cures_core.config.policy import WarmStartPolicy
 from cures_core.config.run import RunConfig
 from cures_core.curriculum import Posterior, save_posterior

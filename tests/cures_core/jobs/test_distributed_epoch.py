@@ -14,7 +14,7 @@ import torch
 
 from cures_core.errors import ChildFailed, Preempted
 from cures_core.jobs.spec import Job
-from tasks.process import run_job
+from tasks.stages.job_process import run_job
 from tests.cures_core.jobs.epochs import make_job, outcome
 
 pytestmark = pytest.mark.slow
@@ -128,7 +128,7 @@ def test_two_nodes_on_one_machine(one: Any, tmp_path: Path) -> None:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{s.getsockname()[1]}"
-    command = [sys.executable, "-m", "flows.cli", "join", address, "--node", "1", "--nodes", "2", "--idle", "20"]
+    command = [sys.executable, "-m", "flows.cli.main", "join", address, "--node", "1", "--nodes", "2", "--idle", "20"]
     with subprocess.Popen([*command, "--device", "cpu"], stdin=subprocess.DEVNULL) as other:
         job = make_job(tmp_path, {"type": "torchrun", "processes": 1, "nodes": 2, "address": address})
         run_job(job)

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from cures_core.checkpoint import Checkpoint, save_checkpoint
+from cures_core.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from cures_core.config.evaluation import EvaluatedSuite
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError, DataRejected, InjectedFault, MissingInput, Preempted

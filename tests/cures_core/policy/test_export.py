@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from cures_core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from cures_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cures_core.config.training import LoraConfig
 from cures_core.policy.loading import Policy, load_policy, save_policy
-from cures_core.rollout.probe import probe_ids, probe_logprobs
+from cures_core.rollout.vllm.probe import probe_ids, probe_logprobs
 from tests.cures_core.rollout.tiny import character_tokenizer, tiny_llama
 
 
@@ -55,7 +55,7 @@ def test_transformers_loads_it(exported: tuple[Path, Any]) -> None:
 def test_vllm_loads_it(exported: tuple[Path, Any]) -> None:
     pytest.importorskip("vllm")
     from cures_core.config.rollout import VllmRolloutConfig
-    from cures_core.rollout.vllm_core import VllmCore
+    from cures_core.rollout.vllm.core import VllmCore
 
     folder, wanted = exported
     core = VllmCore(VllmRolloutConfig(max_new_tokens=4), folder / "out", "float32", torch.cuda.is_available())

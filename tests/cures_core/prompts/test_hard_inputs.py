@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cures_core.bench.data import write_rows
+from benchmarks.data import write_rows
 from cures_core.config.data import DataConfig
 from cures_core.errors import DataRejected, TryAgain
 from cures_core.prompts import load_prompts, loading, require_acceptable
@@ -27,7 +27,7 @@ def peak_mib(path: Path, **options: object) -> int:
     script = (
         "from cures_core.config.data import DataConfig\n"
         "from cures_core.prompts import load_prompts\n"
-        "from cures_core.resident import peak_bytes\n"
+        "from cures_core.peak_memory import peak_bytes\n"
         f"load_prompts(DataConfig(path={str(path)!r}, **{options!r}))\n"
         "print(peak_bytes() >> 20)"
     )

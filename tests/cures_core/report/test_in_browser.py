@@ -12,7 +12,7 @@ import pytest
 from cures_core.prompts import PromptSet
 from cures_core.prompts.identity import make_prompt
 from cures_core.report import render
-from cures_core.report.comparison import ComparedRun, Comparison, render_comparison
+from cures_core.report.comparison_page import ComparedRun, Comparison, render_comparison
 from cures_core.report.prompts_page import prompts_page
 from tests.browser import chromium
 from tests.cures_core.report.test_report import full

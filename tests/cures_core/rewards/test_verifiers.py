@@ -18,7 +18,7 @@ from cures_core.config.rewards import (
 )
 from cures_core.errors import ConfigError
 from cures_core.rewards import make_verifier
-from cures_core.rewards.base import ManagedVerifier
+from cures_core.rewards.verifier import ManagedVerifier
 from cures_core.terms import Outcome
 from cures_core.testing.verifier import VerifierExam
 

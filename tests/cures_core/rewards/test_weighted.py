@@ -9,10 +9,10 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from cures_core.config.rewards import NumericConfig, RewardConfig, WeightedConfig
-from cures_core.curriculum.base import Batch
+from cures_core.curriculum.ask_tell import Batch
 from cures_core.epoch import Progress, step_metrics
 from cures_core.rewards import make_verifier
-from cures_core.rewards.base import ManagedVerifier
+from cures_core.rewards.verifier import ManagedVerifier
 from cures_core.terms import FinishReason, Group, Outcome, Prompt, Request, Rollout, Verdict
 from cures_core.testing.verifier import HOSTILE, VerifierExam
 from cures_core.training.advantages import batch_samples

@@ -11,8 +11,7 @@ from cures_core.config.rollout import PromptFormat
 from cures_core.errors import ConfigError, DataRejected
 from cures_core.rollout.prompting import encode_prompts, render
 from cures_core.terms import Prompt
-
-from .tiny import character_tokenizer
+from tests.cures_core.rollout.tiny import character_tokenizer
 
 CHAT = (
     "{{ bos_token }}{% for m in messages %}{{ m['role'] }}={{ m['content'] }}\n{% endfor %}"

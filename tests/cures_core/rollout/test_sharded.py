@@ -12,13 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cures_core.config.rollout import HfRolloutConfig
+from cures_core.distributed import END, World, obey
 from cures_core.rollout import RolloutEngine, build_engine
 from cures_core.rollout.sharded import ShardedEngine, deal
 from cures_core.testing.rollout_engine import RolloutEngineExam, requests_of, tokens_of
-from cures_core.world import END, World, obey
 from tests.cures_core.ranks import in_ranks
-
-from .tiny import character_tokenizer, tiny_llama
+from tests.cures_core.rollout.tiny import character_tokenizer, tiny_llama
 
 
 @cache

@@ -13,8 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from cures_core.rollout.stopping import StopRule, end_token_ids
-
-from .tiny import character_tokenizer
+from tests.cures_core.rollout.tiny import character_tokenizer
 
 
 def byte_tokenizer() -> Any:

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from cures_core.config.training import TorchrunTrainerConfig, TorchTrainerConfig
+from cures_core.distributed import World, obey
 from cures_core.errors import OutOfMemory, TrainingDiverged
 from cures_core.policy.loading import Policy
 from cures_core.terms import Group
 from cures_core.training.torch_trainer import TorchTrainer
-from cures_core.world import World, obey
 from tests.cures_core.ranks import in_ranks
 from tests.cures_core.training.test_torch_trainer import _Limited, groups, policy
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tasks.process import run_job
+from tasks.stages.job_process import run_job
 from tests.cures_core.jobs.epochs import make_job, outcome
 
 pytestmark = pytest.mark.gpu

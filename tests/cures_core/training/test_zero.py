@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from cures_core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from cures_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cures_core.config.training import DeepSpeedTrainerConfig
+from cures_core.distributed import World
 from cures_core.errors import ConfigError, MissingExtra, RankLost
 from cures_core.training.deepspeed_setup import alone_in, prepare_deepspeed
 from cures_core.training.updaters import build_updater
-from cures_core.world import World
 from tests.cures_core.training.test_data_parallel import assert_close, batches, train
 from tests.cures_core.training.test_torch_trainer import policy
 

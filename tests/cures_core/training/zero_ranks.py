@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from cures_core.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from cures_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cures_core.config.training import TrainingConfig
+from cures_core.distributed import obey
 from cures_core.jobs.rank import join
 from cures_core.policy.loading import Policy, load_policy
 from cures_core.training.torch_trainer import TorchTrainer
-from cures_core.world import obey
 from tests.cures_core.training.test_torch_trainer import groups, policy
 
 

@@ -141,7 +141,7 @@ def run_script(name: str, work: Path, **variables: str) -> subprocess.CompletedP
 
     folder = work.parent / "bin"
     folder.mkdir(exist_ok=True)
-    for command, module in (("cures", "flows.cli"), ("dvc", "dvc")):
+    for command, module in (("cures", "flows.cli.main"), ("dvc", "dvc")):
         path = folder / command
         path.write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n')
         path.chmod(0o755)

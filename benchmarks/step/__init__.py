@@ -1,0 +1,1 @@
+"""One training step here and in TRL's GRPOTrainer."""

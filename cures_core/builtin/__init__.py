@@ -1,0 +1,1 @@
+"""The built-in prompts: digit chains for the small policy, sums for a small pretrained one."""

@@ -1,0 +1,208 @@
+"""What all strategies share: the book-keeping of ask and tell, the posterior, its calibration, and the saved state.
+
+A strategy decides which prompts are asked for (`choose`) and when a step is over (`finished`).
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from cures_core.config.curriculum import StrategyConfig
+from cures_core.curriculum.ask_tell import Batch
+from cures_core.curriculum.beta import Floats
+from cures_core.curriculum.calibration import Calibration
+from cures_core.curriculum.posterior import Ints, Posterior
+from cures_core.errors import ConfigError, CurriculumMisuse
+from cures_core.prompts import PromptSet
+from cures_core.terms import Group, Moments, Request
+
+
+class Strategy(ABC):
+    """Base of the strategies. One request a prompt a round; a round is one call of `ask`."""
+
+    def __init__(self, cfg: StrategyConfig, prompts: PromptSet, posterior: Posterior, seed: int) -> None:
+        if not len(prompts):
+            raise ConfigError("the prompt set is empty: nothing to draw from")
+        if [x.decode() for x in posterior.ids.tolist()] != prompts.ids:
+            raise ConfigError("posterior and prompt set differ: migrate the posterior first")
+        self.cfg, self.prompts, self.posterior = cfg, prompts, posterior
+        self.calibration = Calibration()
+        self._seed = seed
+        self._rng = np.random.default_rng([seed, 0x43555252])
+        self._step, self._round = 1, 0  # of the step that is going on
+        self._spent = self._asked = 0  # rollouts told in this step; prompts asked for in the last round
+        self._open: dict[str, Request] = {}
+        self._predicted: dict[str, float] = {}
+        self._told: list[Group] = []
+        self._figures: dict[str, float] = {}
+
+    @property
+    def rollouts_per_step(self) -> int:
+        return self.cfg.rollouts_per_step
+
+    @abstractmethod
+    def choose(self, budget: int, round_: int) -> tuple[Ints, Ints]:
+        """(rows, rollouts of each) for the next round; at most `budget` rollouts in all. May be empty.
+
+        Earlier rounds of the step are in `told_so_far`.
+        """
+
+    def finished(self, told: Sequence[Group]) -> str:
+        """Why the step is over, or "" if another round is wanted. Default: after one round."""
+        return "complete"
+
+    @property
+    def told_so_far(self) -> list[Group]:
+        """This step's groups, one a prompt."""
+        return merged(self._told)
+
+    @property
+    def step(self) -> int:
+        """Number of the step that is going on, from 1."""
+        return self._step
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """The generator that is part of the state: the only source of randomness there is."""
+        return self._rng
+
+    def select(self, told: Sequence[Group]) -> Sequence[Group]:
+        """The groups that go into the loss. Default: all."""
+        return told
+
+    def learn(self, moments: Mapping[str, Moments]) -> None:
+        """Take what the update has measured of scores, by prompt id. Default: no use for it."""
+        return
+
+    def ask(self, budget: int) -> list[Request]:
+        if self._open:
+            raise CurriculumMisuse(f"{len(self._open)} requests are still to be told before the next ask")
+        rows, counts = self.choose(min(budget, self.cfg.rollouts_per_step - self._spent), self._round)
+        seed = int(np.random.SeedSequence([self._seed, self._step, self._round]).generate_state(1, np.uint64)[0] >> 1)
+        predicted = self.posterior.mean(rows)
+        for i, (prompt, n) in enumerate(zip(self.prompts.at(rows), counts.tolist(), strict=True)):
+            request = Request(f"{self._step}-{self._round}-{i}", prompt, n, seed)
+            self._open[request.id] = request
+            self._predicted[request.id] = float(predicted[i])
+        self._round += 1
+        self._asked = len(rows)
+        return list(self._open.values())
+
+    def tell(self, groups: Sequence[Group]) -> None:
+        self._check(groups)
+        successes = np.array([g.successes for g in groups], dtype=np.float64)
+        failures = np.array([g.failures for g in groups], dtype=np.float64)
+        predicted = np.array([self._predicted[g.request.id] for g in groups], dtype=np.float64)
+        told = {f"calibration_{k}": v for k, v in self.calibration.add(predicted, successes, failures).items()}
+        if self._round == 1:
+            self._figures |= told
+        self.posterior.update([g.request.prompt.id for g in groups], successes, failures, self._step)
+        for group in groups:
+            del self._open[group.request.id]
+        self._told += groups
+        self._spent += sum(len(g.verdicts) for g in groups)
+
+    def ready(self) -> Batch | None:
+        if self._open or not self._round:
+            return None
+        told = merged(self._told)
+        reason = self.finished(told)
+        can_go_on = self._asked > 0 and self._spent < self.cfg.rollouts_per_step
+        if not reason and can_go_on:
+            return None
+        informative = sum(g.informative for g in told)
+        batch = Batch(
+            sorted(self.select(told), key=lambda g: not g.informative),
+            reason or f"budget spent: {informative} of {self.cfg.prompts_per_step} informative groups",
+            self._step_figures(told),
+        )
+        self._step, self._round, self._spent = self._step + 1, 0, 0
+        self._told, self._predicted, self._figures = [], {}, {}
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Between steps only."""
+        if self._round or self._open:
+            raise CurriculumMisuse("a step is going on: the state can be saved between steps only")
+        return {
+            "type": self._kind,
+            "prompts": self.prompts.digest,
+            "seed": self._seed,
+            "step": self._step,
+            "rng": copy.deepcopy(self._rng.bit_generator.state),
+            "posterior": self.posterior.state_dict(),
+            "calibration": self.calibration.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if state["type"] != self._kind:
+            raise ConfigError(f"the saved state is of the strategy {state['type']}, this one is {self._kind}")
+        if state["prompts"] != self.prompts.digest:
+            raise ConfigError("the saved state is of another prompt set")
+        self._seed, self._step = int(state["seed"]), int(state["step"])
+        self._rng.bit_generator.state = copy.deepcopy(state["rng"])
+        self.posterior.load_state_dict(state["posterior"])
+        self.calibration.load_state_dict(state["calibration"])
+
+    def note(self, **figures: float) -> None:
+        """Add to the step's figures."""
+        self._figures |= figures
+
+    @property
+    def _kind(self) -> str:
+        return str(getattr(self.cfg, "type", type(self).__name__))
+
+    def _check(self, groups: Sequence[Group]) -> None:
+        seen: set[str] = set()
+        for group in groups:
+            name = group.request.id
+            if name not in self._open:
+                raise CurriculumMisuse(f"request {name} was not asked for, or was told before; nothing was counted")
+            if name in seen:
+                raise CurriculumMisuse(f"request {name} occurs twice in one tell; nothing was counted")
+            if len(group.verdicts) != self._open[name].n:
+                raise CurriculumMisuse(
+                    f"request {name} asked for {self._open[name].n} rollouts and was told {len(group.verdicts)}; "
+                    "nothing was counted"
+                )
+            seen.add(name)
+
+    def _step_figures(self, told: Sequence[Group]) -> dict[str, float]:
+        groups = max(1, len(told))
+        return {
+            "groups": float(len(told)),
+            "step_rollouts": float(self._spent),
+            "informative_share": sum(g.informative for g in told) / groups,
+            "all_right_share": sum(g.successes > 0 and not g.failures for g in told) / groups,
+            "all_wrong_share": sum(g.failures > 0 and not g.successes for g in told) / groups,
+            "unknown_share": sum(g.unknown for g in told) / max(1, self._spent),
+            **self._figures,
+        }
+
+
+def merged(groups: Sequence[Group]) -> list[Group]:
+    """One group a prompt: what several rounds of a step have brought of it, under the first request."""
+    by_prompt: dict[str, list[Group]] = {}
+    for group in groups:
+        by_prompt.setdefault(group.request.prompt.id, []).append(group)
+    return [
+        parts[0]
+        if len(parts) == 1
+        else Group(
+            replace(parts[0].request, n=sum(p.request.n for p in parts)),
+            [r for p in parts for r in p.rollouts],
+            [v for p in parts for v in p.verdicts],
+        )
+        for parts in by_prompt.values()
+    ]
+
+
+def spread_of(rates: Floats) -> Floats:
+    """sqrt(p (1 - p))."""
+    return np.asarray(np.sqrt(rates * (1 - rates)))

@@ -1,0 +1,1 @@
+"""The engines `vllm` (a child process) and `vllm_server` (HTTP), and what keeps their weights the policy's."""

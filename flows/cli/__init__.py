@@ -1,0 +1,1 @@
+"""The `cures` command, one module a group of commands; `main` joins them."""

@@ -1,0 +1,100 @@
+"""`cures ci`: what CI jobs run when prompts change. The templates that call it lie in infra/ci."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cures_core.config.loading import load_config
+from cures_core.errors import CuresError
+from flows.cli.runs import AsJson
+
+app = typer.Typer(help="Answer a CI job: have prompts changed, is a run due; tell the server.", no_args_is_help=True)
+
+DUE = 10
+Base = Annotated[str, typer.Option(help="Revision before the change.")]
+Head = Annotated[str, typer.Option(help="Revision after it.")]
+Config = Annotated[Path, typer.Option(help="Profile that names the prompt set, the suites and the rule.")]
+
+
+@app.command("changed")
+def changed_command(
+    base: Base, head: Head = "HEAD", config: Config = Path("configs/quickstart.toml"), as_json: AsJson = False
+) -> None:
+    """Has the prompt set changed, which ids, is retraining due ([retrain])? Exit code 0: not due, 10: due."""
+    found = _changes(config, base, head)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        print(", ".join(f"{number:,} {fate}" for fate, number in found["counts"].items()))
+        print(f"retraining is due: {'; '.join(found['reasons'])}" if found["due"] else "retraining is not due")
+    if found["due"]:
+        raise typer.Exit(DUE)
+
+
+@app.command("summary")
+def summary_command(
+    base: Base,
+    head: Head = "HEAD",
+    config: Config = Path("configs/quickstart.toml"),
+    out: Annotated[Path | None, typer.Option(help="Write the Markdown here. Default: to stdout.")] = None,
+) -> None:
+    """Validate the set as it lies here and describe the change in Markdown; exit code 3 if the set is not fit."""
+    from tasks.ci.markdown import summary
+    from tasks.inputs.prompt_files import Inputs
+    from tasks.stages.validate_dataset import token_counter
+    from tasks.validation.golds import gold_checks
+    from tasks.validation.validator import validate
+
+    cfg = load_config(config)
+    found = _changes(config, base, head)
+    with tempfile.TemporaryDirectory(prefix="cures-ci-") as folder, gold_checks(cfg) as (check, of_suites):
+        suites, locate = list(cfg.evaluation.suites), Inputs.of(cfg).local
+        checked = validate(cfg.data, suites, Path(folder), check, token_counter(cfg), of_suites, locate)
+    text = summary(found, checked, cfg)
+    if out is None:
+        print(text, end="")
+    else:
+        out.write_text(text, encoding="utf-8")
+
+
+@app.command("announce")
+def announce_command(
+    base: Base,
+    head: Head = "HEAD",
+    config: Config = Path("configs/quickstart.toml"),
+    start_from: Annotated[str, typer.Option(help="Snapshot's tag, `latest`, or `none`.")] = "latest",
+    data_path: Annotated[
+        str | None, typer.Option(help="Where workers find the prompt set. Default: the profile's data.path.")
+    ] = None,
+    wait_s: Annotated[float, typer.Option(help="Wait so long for the run to end; 0: do not wait.")] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """If retraining is due, emit `prompts.dataset.changed` to the server in PREFECT_API_URL; equal ones make one run.
+
+    With --wait-s: exit code 1 unless the run completes.
+    """
+    from tasks.ci.announce import announce, api_url, wait_for_run
+
+    url, cfg = api_url(), load_config(config)
+    found = _changes(config, base, head)
+    told: dict[str, Any] = {"key": found["key"], "due": found["due"], "reasons": found["reasons"]}
+    if found["due"]:
+        announce(url, found["key"], data_path or cfg.data.path, start_from)
+        if wait_s:
+            run = wait_for_run(url, found["key"], wait_s)
+            told |= {"flow_run": run["id"], "state": run["state_type"]}
+    print(json.dumps(told) if as_json else " ".join(f"{name}={value}" for name, value in told.items()))
+    if told.get("state", "COMPLETED") != "COMPLETED":
+        raise CuresError(f"run {told['flow_run']} ended {told['state']}; see its page in the UI")
+
+
+def _changes(config: Path, base: str, head: str) -> dict[str, Any]:
+    from tasks.ci.changes import changes
+
+    with tempfile.TemporaryDirectory(prefix="cures-ci-") as folder:
+        return changes(load_config(config), base, head, Path(folder))

@@ -1,0 +1,335 @@
+"""The `cures data` commands: validate, import, stats and diff of prompt sets."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from pydantic import ValidationError
+
+from cures_core.config.data import ColumnsConfig, DataConfig, SuiteConfig
+from cures_core.config.loading import load_config
+from cures_core.config.run import RunConfig
+from cures_core.config.storage import StoreConfig
+from cures_core.errors import ConfigError, DataRejected
+from cures_core.files import canonical_json, write_atomic
+from cures_core.prompts import Loaded, PromptSet, load_prompts, reasons_table, require_acceptable
+from cures_core.prompts.checks import Gold
+from cures_core.prompts.diff import Difference, difference
+from cures_core.report.prompts_page import answer_kinds, prompts_page
+from cures_core.rewards import make_verifier
+from flows.cli.flags import flag, flags, unflag
+from flows.cli.verify import reward_of
+from tasks.inputs.prompt_files import Inputs
+from tasks.validation.validator import describe, validate
+
+app = typer.Typer(
+    help="Check, convert, describe, compare and flag prompts. A set is a file, a folder that `datasets` saved, "
+    "path@revision of git or DVC, or s3://bucket/key.",
+    no_args_is_help=True,
+)
+app.command("flag")(flag)
+app.command("unflag")(unflag)
+app.command("flags")(flags)
+
+Format = Annotated[str, typer.Option("--format", help="auto, jsonl, json, csv, parquet or arrow.")]
+ProblemColumn = Annotated[
+    str | None, typer.Option("--problem", help="Column of the problem; a dot steps into objects.")
+]
+AnswerColumn = Annotated[str | None, typer.Option("--answer", help="Column of the gold answer.")]
+ProblemRule = Annotated[str, typer.Option(help="text, or chat: the last user message of a list of messages.")]
+AnswerRule = Annotated[str, typer.Option(help="field, gsm8k (after ####) or boxed (last \\boxed).")]
+Language = Annotated[str | None, typer.Option(help="Warn of problems in another language than this (en, de, ...).")]
+MaxRejectShare = Annotated[float, typer.Option(help="Largest share of rows that may be rejected.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+_SHOWN = 10
+
+
+@app.command("validate")
+def validate_command(
+    path: Annotated[str | None, typer.Argument(help="The prompt set (see `cures data --help`); or --config.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A run's profile: its data, suites and verifier are used.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE on top of the profile, as in data.language=en.")
+    ] = None,
+    suite: Annotated[list[str] | None, typer.Option(help="NAME=PATH of an evaluation suite to keep apart.")] = None,
+    verifier: Annotated[
+        str | None, typer.Option(help="exact, numeric, math or choice: check that it can use the gold answers.")
+    ] = None,
+    near_duplicates: Annotated[str, typer.Option(help="off, warn or drop rows that are almost another.")] = "off",
+    contamination: Annotated[str, typer.Option(help="drop, warn or reject prompts that a suite holds.")] = "drop",
+    out: Annotated[Path | None, typer.Option(help="Keep the clean set, the lists of rows and the pages here.")] = None,
+    flag_list: Annotated[str | None, typer.Option("--flags", help="List of flagged prompts to leave out.")] = None,
+    kind: Format = "auto",
+    problem: ProblemColumn = None,
+    answer: AnswerColumn = None,
+    problem_rule: ProblemRule = "text",
+    answer_rule: AnswerRule = "field",
+    language: Language = None,
+    max_reject_share: MaxRejectShare = 0.05,
+    as_json: AsJson = False,
+) -> None:
+    """Check every row, the suites and what they share; exit code 3 if the set is not fit for training."""
+    if (path is None) == (config is None):
+        raise ConfigError("name a prompt set, or a profile with --config, and not both")
+    suites = [_suite(text) for text in suite or []]
+    columns = ColumnsConfig(problem=problem, answer=answer)
+    data = _data(path or "", kind, columns, problem_rule, answer_rule, language, max_reject_share)
+    data = _changed(data, contamination=contamination, near_duplicates=near_duplicates, flags=flag_list)
+    with _kept_or_temporary(out) as folder, _refusal_as_json(as_json):
+        if config is None:
+            if overrides:
+                raise ConfigError("--set changes a profile: name one with --config")
+            with _gold_check(verifier) as check:
+                summary = validate(data, suites, folder, check, locate=_inputs().local)
+        elif data != DataConfig(path="") or verifier is not None:
+            raise ConfigError("with --config, change what the profile says with --set, as in --set data.language=en")
+        else:
+            summary = _validate_profile(load_config(config, overrides or []), suites, folder)
+    if as_json:
+        _print_json({"accepted": True, **summary})
+        return
+    _print_figures(summary["prompts"])
+    for name, figures in summary["suites"].items():
+        kinds = ", ".join(f"{n} {kind}" for kind, n in summary["contamination"]["by_suite"][name].items() if n)
+        typer.echo(f"suite {name}: {figures['kept']:,} of {figures['rows_read']:,} kept; overlap: {kinds or 'none'}")
+    typer.echo(f"written to {out}" if out else "nothing written; --out DIR keeps the clean set and the details")
+
+
+@app.command("import")
+def import_command(
+    source: Annotated[str, typer.Argument(help="Any readable file, or a folder saved by `datasets`.")],
+    target: Annotated[Path, typer.Argument(help="The clean set: a .parquet or .jsonl file.")],
+    quarantine: Annotated[Path | None, typer.Option(help="Write rejected and dropped rows here, as JSONL.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace TARGET if it exists.")] = False,
+    kind: Format = "auto",
+    problem: ProblemColumn = None,
+    answer: AnswerColumn = None,
+    problem_rule: ProblemRule = "text",
+    answer_rule: AnswerRule = "field",
+    language: Language = None,
+    max_reject_share: MaxRejectShare = 0.05,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a file into a clean prompt set."""
+    if target.suffix not in (".parquet", ".jsonl"):
+        raise ConfigError(f"{target}: write to a .parquet or a .jsonl file")
+    if target.exists() and not force:
+        raise ConfigError(f"{target}: exists; name another file, or replace it with --force")
+    columns = ColumnsConfig(problem=problem, answer=answer)
+    cfg = _data(source, kind, columns, problem_rule, answer_rule, language, max_reject_share)
+    loaded = _loaded(cfg)
+    if quarantine is not None:
+        write_atomic(quarantine, b"".join(canonical_json(d.as_dict()) + b"\n" for d in loaded.quarantine))
+    with _refusal_as_json(as_json):
+        require_acceptable(loaded, cfg)
+    _write_set(loaded.prompts, target)
+    if as_json:
+        _print_json({**describe(loaded), "written": str(target)})
+        return
+    _print_figures(describe(loaded))
+    for line in reasons_table(loaded):
+        typer.echo(line)
+    typer.echo(f"{len(loaded.prompts):,} prompts written to {target}")
+
+
+@app.command("stats")
+def stats_command(
+    path: Annotated[str, typer.Argument(help="The prompt set.")],
+    picture: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page here.")] = None,
+    kind: Format = "auto",
+    problem: ProblemColumn = None,
+    answer: AnswerColumn = None,
+    problem_rule: ProblemRule = "text",
+    answer_rule: AnswerRule = "field",
+    language: Language = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a prompt set holds: rows by fate, reasons, lengths and labels."""
+    columns = ColumnsConfig(problem=problem, answer=answer)
+    loaded = _loaded(_data(path, kind, columns, problem_rule, answer_rule, language))
+    kinds = answer_kinds(loaded.prompts.column("answer"))
+    figures = describe(loaded) | {"characters": _lengths(loaded.prompts), "answers": kinds}
+    if picture is not None:
+        tables = {**figures["labels"], "answers": kinds, "reasons": figures["reasons"]}
+        write_atomic(picture, prompts_page(Path(path).name, loaded.prompts, tables).encode())
+    if as_json:
+        _print_json(figures)
+        return
+    _print_figures(figures)
+    for name, quantiles in figures["characters"].items():
+        typer.echo(f"{name} characters: " + ", ".join(f"{q} {v:,}" for q, v in quantiles.items()))
+    for name, counts in {**figures["labels"], "answers": kinds}.items():
+        shown = ", ".join(f"{label or '(none)'} {number:,}" for label, number in list(counts.items())[:_SHOWN])
+        typer.echo(f"{name}: {shown}")
+
+
+@app.command("diff")
+def diff_command(
+    old: Annotated[str, typer.Argument(help="The earlier set.")],
+    new: Annotated[str, typer.Argument(help="The later set.")],
+    kind: Format = "auto",
+    problem: ProblemColumn = None,
+    answer: AnswerColumn = None,
+    problem_rule: ProblemRule = "text",
+    answer_rule: AnswerRule = "field",
+    as_json: AsJson = False,
+) -> None:
+    """What changed between two sets: same, relabelled, edited, new and removed prompts."""
+    columns = ColumnsConfig(problem=problem, answer=answer)
+    before, after = (_loaded(_data(path, kind, columns, problem_rule, answer_rule)).prompts for path in (old, new))
+    found = difference(before, after)
+    if as_json:
+        _print_json(_difference_json(found))
+        return
+    typer.echo(", ".join(f"{number:,} {fate}" for fate, number in found.counts().items()))
+    for edit in found.edited[:_SHOWN]:
+        typer.echo(f"  edited {edit.old.id[:12]} -> {edit.new.id[:12]} ({edit.what}): {_short(edit.new.problem)}")
+    for fate, prompts in (("new", found.new), ("removed", found.removed)):
+        for prompt in prompts[:_SHOWN]:
+            typer.echo(f"  {fate} {prompt.id[:12]}: {_short(prompt.problem)}")
+
+
+def _inputs() -> Inputs:
+    return Inputs(Path(StoreConfig().folder) / "inputs")
+
+
+def _loaded(cfg: DataConfig) -> Loaded:
+    return load_prompts(cfg, source=_inputs().local(cfg.path))
+
+
+def _data(
+    path: str,
+    kind: str,
+    columns: ColumnsConfig | None = None,
+    problem_rule: str = "text",
+    answer_rule: str = "field",
+    language: str | None = None,
+    max_reject_share: float = 0.05,
+) -> DataConfig:
+    return _changed(
+        DataConfig(path=path, columns=columns or ColumnsConfig()),
+        format=kind,
+        problem_rule=problem_rule,
+        answer_rule=answer_rule,
+        language=language,
+        max_reject_share=max_reject_share,
+    )
+
+
+def _changed(cfg: DataConfig, **values: Any) -> DataConfig:
+    try:
+        return DataConfig.model_validate({**cfg.model_dump(), **values})
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, f['loc']))}: {f['msg']} (got {f['input']!r})" for f in error.errors()]
+        raise ConfigError("; ".join(faults)) from error
+
+
+@contextmanager
+def _refusal_as_json(wanted: bool) -> Iterator[None]:
+    try:
+        yield
+    except DataRejected as error:
+        if wanted:
+            _print_json({"accepted": False, "error": str(error)})
+        raise
+
+
+@contextmanager
+def _gold_check(kind: str | None) -> Iterator[Gold | None]:
+    if kind is None:
+        yield None
+        return
+    with make_verifier(reward_of(kind)) as verifier:
+        yield verifier.check_gold
+
+
+def _suite(text: str) -> SuiteConfig:
+    name, equals, path = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--suite {text!r}: write NAME=PATH")
+    try:
+        return SuiteConfig(name=name, path=path)
+    except ValidationError as error:
+        raise ConfigError(f"--suite {text!r}: the name may hold a-z, 0-9, dot, dash and underscore") from error
+
+
+def _validate_profile(run: RunConfig, suites: list[SuiteConfig], folder: Path) -> dict[str, Any]:
+    """What a run's own validation would say: its data, its suites, and its verifier's word on the gold answers."""
+    from tasks.stages.validate_dataset import token_counter
+    from tasks.validation.golds import gold_checks
+
+    every, locate = [*suites, *run.evaluation.suites], Inputs.of(run).local
+    with gold_checks(run) as (check, of_suites):
+        return validate(run.data, every, folder, check, token_counter(run), of_suites, locate)
+
+
+@contextmanager
+def _kept_or_temporary(out: Path | None) -> Iterator[Path]:
+    if out is not None:
+        yield out
+        return
+    with tempfile.TemporaryDirectory(prefix="cures-validate-") as folder:
+        yield Path(folder)
+
+
+def _write_set(prompts: PromptSet, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.suffix == ".parquet":
+        scratch = target.with_name(f".{target.name}.tmp")
+        prompts.write_parquet(scratch)
+        scratch.replace(target)
+    else:
+        fields = ("id", "problem", "answer", "source", "level", "subject")
+        rows = ({name: getattr(p, name) for name in fields} for p in prompts)
+        write_atomic(target, b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows))
+
+
+def _lengths(prompts: PromptSet) -> dict[str, dict[str, int]]:
+    """Characters of problems and answers: smallest, quantiles, largest."""
+    points: dict[str, float] = {"min": 0.0, "10 %": 0.1, "median": 0.5, "90 %": 0.9, "99 %": 0.99, "max": 1.0}
+    if not len(prompts):
+        return {}
+    lengths = {name: np.array([len(t) for t in prompts.column(name)]) for name in ("problem", "answer")}
+    return {
+        name: {label: int(np.quantile(values, q, method="lower")) for label, q in points.items()}
+        for name, values in lengths.items()
+    }
+
+
+def _difference_json(found: Difference) -> dict[str, Any]:
+    return {
+        "counts": found.counts(),
+        "edited": [
+            {"old": e.old.id, "new": e.new.id, "what": e.what, "similarity": e.similarity} for e in found.edited
+        ],
+        "relabelled": [p.id for p, _ in found.relabelled],
+        "new": [p.id for p in found.new],
+        "removed": [p.id for p in found.removed],
+    }
+
+
+def _print_figures(figures: Mapping[str, Any]) -> None:
+    typer.echo(
+        f"{figures['file']}: {figures['rows_read']:,} rows, {figures['kept']:,} kept, "
+        f"{figures['rejected']:,} rejected, {figures['dropped']:,} dropped; content digest {figures['digest'][:12]}"
+    )
+    for reason, number in figures["reasons"].items():
+        typer.echo(f"  {number:>9,}  {reason}")
+
+
+def _print_json(value: Mapping[str, Any]) -> None:
+    typer.echo(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=True))
+
+
+def _short(text: str) -> str:
+    return ascii(text)[1:-1][:80]

@@ -1,0 +1,59 @@
+"""`cures posterior`: what is believed about the prompts of a run."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from cures_core.config.storage import StoreConfig
+from flows.cli.runs import AsJson, StoreUrl
+from flows.cli.snapshots import diff_command, export_command, restore_command
+
+app = typer.Typer(help="Show, compare, export and restore pass-rate posteriors.", no_args_is_help=True)
+app.command("diff")(diff_command)
+app.command("export")(export_command)
+app.command("restore")(restore_command)
+
+
+@app.command("show")
+def show_command(
+    run: Annotated[str, typer.Option("--run", help="Run name, as `cures runs list` prints it.")],
+    epoch: Annotated[int | None, typer.Option(help="After this epoch; 0 is the prior. Default: the latest.")] = None,
+    store: StoreUrl = ".cures",
+    as_json: AsJson = False,
+) -> None:
+    """Number of prompts, evidence, fitted prior, histogram of pass rates, and how good the predictions were."""
+    from tasks.runs.summary import posterior_summary
+
+    shown = posterior_summary(StoreConfig(url=store), run, epoch)
+    if as_json:
+        print(json.dumps(shown))
+        return
+    for line in _lines(shown):
+        print(line)
+
+
+def _lines(shown: dict[str, Any]) -> list[str]:
+    calibration, prior = shown["calibration"], shown["prior"]
+    widest = max(1, *shown["histogram"])
+    width = 1 / len(shown["histogram"])
+    lines = [
+        f"{shown['run']}, epoch {shown['epoch']}: {shown['prompts']:,} prompts, {shown['prompts_with_evidence']:,} "
+        f"with evidence, {shown['evidence']:,.0f} rollouts remembered",
+        f"fitted prior Beta({prior['a']:.2f}, {prior['b']:.2f}); {100 * shown['frontier_share']:.0f} % of the prompts "
+        f"have an expected pass rate in 0.1..0.9, {100 * shown['dead_share']:.0f} % are taken for dead",
+    ]
+    lines += [
+        f"  {i * width:.2f} {'#' * round(50 * count / widest):<50} {count:,}"
+        for i, count in enumerate(shown["histogram"])
+    ]
+    if calibration is None:
+        lines.append("no training step yet: nothing was predicted")
+    else:
+        lines.append(
+            f"calibration of the last epoch: mean absolute error {calibration['mae']:.3f}, "
+            f"Pearson r {calibration['pearson']:.3f}, Brier score {calibration['brier']:.3f}"
+        )
+    return lines

@@ -1,0 +1,116 @@
+"""`cures run`: the main flow from a terminal."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cures_core.config.loading import load_config
+from cures_core.config.run import RunConfig
+from cures_core.config.storage import StoreConfig
+from cures_core.errors import ConfigError, Preempted
+from flows.cli.console import showing_progress
+
+
+def run(
+    config: Annotated[Path | None, typer.Option(help="Profile (TOML); see configs/.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="KEY=VALUE on top of the profile, as in training.learning_rate=3e-4."),
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(help="Go on with this run, with the configuration it was started with.")
+    ] = None,
+    store: Annotated[str | None, typer.Option(help="Folder or s3://bucket/prefix of the store.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object on stdout.")] = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the resolved configuration and stop.")
+    ] = False,
+) -> None:
+    """Train a policy: the same command again, or --resume, goes on where a run ended."""
+    cfg = _configuration(config, overrides or [], resume, store)
+    if print_config:
+        print(json.dumps(cfg.model_dump(mode="json"), indent=2))
+        return
+    started = time.monotonic()
+    summary = _run_flow(cfg)
+    summary["seconds"] = round(time.monotonic() - started, 1)
+    if as_json:
+        print(json.dumps(summary))
+        return
+    for line in summary_lines(summary):
+        print(line)
+
+
+def summary_lines(summary: dict[str, Any]) -> list[str]:
+    """The outcome in words; the report's path is the last line."""
+    lines = []
+    if all(stage["cached"] for stage in summary["stages"]):
+        lines.append(
+            f"nothing to do: all {len(summary['stages'])} stages of run {summary['run']} were committed before"
+        )
+    for score in summary["scores"]:
+        gain = score["gain"]
+        lines.append(
+            f"{score['suite']} {score['measure']}: {score['before']['value']:.3f} -> {score['after']['value']:.3f}, "
+            f"gain {gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}] (n = {score['n']}, k = {score['k']})"
+        )
+    rollouts = summary["rollouts"]
+    lines.append(
+        f"rollouts: {rollouts['prior']:,} prior, {rollouts['train']:,} training, {rollouts['eval']:,} evaluation; "
+        f"{summary['seconds']:.0f} s"
+    )
+    prompts = summary["prompts"]
+    if prompts["kept"] or prompts["archived"]:
+        lines.append(
+            f"posterior: {prompts['kept']:,} prompts kept, {prompts['reset']:,} new or edited, "
+            f"{prompts['archived']:,} archived"
+        )
+    lines.append(f"posterior snapshot: {summary['snapshot']}")
+    decision = summary["promoted"]
+    if decision is not None:
+        lines.append(f"{'promoted' if decision['promoted'] else 'not promoted'}: {' '.join(decision['reasons'])}")
+    lines.append(summary["report"])
+    return lines
+
+
+def _configuration(config: Path | None, overrides: list[str], resume: str | None, store: str | None) -> RunConfig:
+    if resume is not None:
+        if config is not None or overrides:
+            raise ConfigError("--resume takes the run's own configuration: leave --config and --set away")
+        from tasks.runs.opening import resumed_config
+
+        return resumed_config(StoreConfig() if store is None else StoreConfig(url=store), resume)
+    if config is None:
+        raise ConfigError("name a profile: cures run --config configs/quickstart.toml")
+    return load_config(config, [*overrides, *([] if store is None else [f"store.url={store}"])])
+
+
+def _run_flow(cfg: RunConfig) -> dict[str, Any]:
+    """Run the flow in this process, against the server that PREFECT_API_URL names or a temporary one."""
+    debug = "--debug" in sys.argv[1:]
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    if not debug:
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+        os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
+    logging.captureWarnings(not debug)
+    signal.signal(signal.SIGTERM, _stop_asked)
+    from flows.local.temporary_server import temporary_server
+    from flows.train import train
+
+    with temporary_server(Path(cfg.store.folder) / "prefect"), showing_progress():
+        return train(cfg)
+
+
+def _stop_asked(*_: object) -> None:
+    """SIGTERM. While the flow runs, Prefect's handler stands before this one and calls it when the flow is over."""
+    raise Preempted("asked to stop; what was done is saved. Run the same command again to go on")

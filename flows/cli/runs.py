@@ -1,0 +1,180 @@
+"""`cures runs`: what ran, and how it ended."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cures_core.config.storage import StoreConfig
+from cures_core.errors import ConfigError
+from cures_core.report.comparison_page import ComparedRun, Comparison
+
+
+class Format(StrEnum):
+    """How scores are printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    LM_EVAL = "lm-eval"
+
+
+app = typer.Typer(help="List and show runs.", no_args_is_help=True)
+StoreUrl = Annotated[str, typer.Option("--store", help="Folder or s3://bucket/prefix of the store.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("list")
+def list_command(store: StoreUrl = ".cures", as_json: AsJson = False) -> None:
+    """All runs of a store, the latest first."""
+    from tasks.runs.opening import run_names, run_overview
+    from tasks.storage import open_store
+
+    opened = open_store(StoreConfig(url=store))
+    rows = sorted((run_overview(opened, name) for name in run_names(opened)), key=lambda r: r["at"], reverse=True)
+    if as_json:
+        print(json.dumps(rows))
+        return
+    for row in rows:
+        print(f"{row['run']}  {row['status']:<10} {row['at'][:19]}  {row['stages']} stages  {row['error']}".rstrip())
+    if not rows:
+        print(f"no runs in {store}; start one with: cures run --config configs/quickstart.toml")
+
+
+@app.command("compare")
+def compare_command(
+    runs: Annotated[list[str], typer.Argument(help="Run names; the others are compared with the first.")],
+    out: Annotated[Path | None, typer.Option(help="Write an HTML page with the curves over each other.")] = None,
+    store: StoreUrl = ".cures",
+    as_json: AsJson = False,
+) -> None:
+    """Last scores of runs beside each other, paired where both answered the same items with the same settings."""
+    from cures_core.report.comparison_page import render_comparison
+    from tasks.runs.compare import compare_runs
+    from tasks.storage import open_store
+
+    found = compare_runs(open_store(StoreConfig(url=store)), runs)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(render_comparison(found), encoding="utf-8")
+    if as_json:
+        print(found.model_dump_json())
+        return
+    for line in comparison_lines(found):
+        print(line)
+    if out is not None:
+        print(out)
+
+
+def comparison_lines(found: Comparison) -> list[str]:
+    """A table for each suite, then costs, then the settings that differ."""
+    width = max(len(run.run) for run in found.runs)
+    lines = []
+    for suite in found.suites:
+        lines.append(f"{suite}:")
+        for run in found.runs:
+            lines.append(f"  {run.run:<{width}}  {_compared(run, suite)}")
+    lines.append("cost:")
+    for run in found.runs:
+        spent = ", ".join(f"{cost.rollouts:,} {part}" for part, cost in run.cost.items())
+        lines.append(f"  {run.run:<{width}}  rollouts: {spent}; {run.seconds:.0f} s of training; {run.status}")
+    if found.settings:
+        lines.append("settings that differ:")
+        lines += [f"  {key}: {' | '.join(values)}" for key, values in found.settings.items()]
+    return lines
+
+
+def _compared(run: ComparedRun, suite: str) -> str:
+    score = run.last(suite)
+    if score is None:
+        return "not scored"
+    shown = f"avg@{score.k} {score.avg.value:.3f} [{score.avg.low:.3f}, {score.avg.high:.3f}] (n = {score.n})"
+    pair = run.pair(suite)
+    if pair is None:
+        return shown
+    if pair.gain is None:
+        return f"{shown}, not paired: {pair.why_not}"
+    return f"{shown}, difference {pair.gain.value:+.3f} [{pair.gain.low:+.3f}, {pair.gain.high:+.3f}]"
+
+
+@app.command("scores")
+def scores_command(
+    run: Annotated[str, typer.Argument(help="Run name, as `cures runs list` prints it.")],
+    epoch: Annotated[
+        int | None, typer.Option(help="The checkpoint after this epoch; 0: the base policy. Default: the last scored.")
+    ] = None,
+    output: Annotated[Format, typer.Option("--format", help="text, json, or lm-eval (lm-evaluation-harness).")] = (
+        Format.TEXT
+    ),
+    store: StoreUrl = ".cures",
+) -> None:
+    """Scores of one evaluation of a run; both JSON forms tell the settings too."""
+    from tasks.runs.compare import lm_eval_of, scores_of
+    from tasks.storage import open_store
+
+    opened = open_store(StoreConfig(url=store))
+    if output is Format.LM_EVAL:
+        print(json.dumps(lm_eval_of(opened, run, epoch), indent=2))
+        return
+    scores = scores_of(opened, run, epoch)
+    if output is Format.JSON:
+        print(json.dumps([score.model_dump(mode="json") for score in scores]))
+        return
+    for score in scores:
+        figures = {f"avg@{score.k}": score.avg, **{f"pass@{j}": e for j, e in score.pass_at.items() if j != "1"}}
+        figures |= {f"maj@{score.k}": score.majority} if score.majority else {}
+        figures |= {"greedy": score.greedy} if score.greedy else {}
+        shown = ", ".join(f"{name} {e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" for name, e in figures.items())
+        print(f"{score.suite}: {shown} (n = {score.n}, k = {score.k})")
+
+
+@app.command("prune")
+def prune_command(
+    run: Annotated[str, typer.Argument(help="Run name, as `cures runs list` prints it.")],
+    keep_last: Annotated[int, typer.Option(min=1, help="Epochs that keep their weights and optimizer states.")] = 1,
+    store: StoreUrl = ".cures",
+    as_json: AsJson = False,
+) -> None:
+    """Delete checkpoints of earlier epochs; metrics and posteriors stay, and what a model name has ever pointed to."""
+    from tasks.runs.prune import prune
+    from tasks.storage import open_store
+
+    epochs = prune(open_store(StoreConfig(url=store)), run, keep_last)
+    if as_json:
+        print(json.dumps({"run": run, "pruned": epochs}))
+        return
+    print(
+        f"{run}: checkpoints deleted of epochs {', '.join(map(str, epochs))}" if epochs else f"{run}: nothing to delete"
+    )
+
+
+@app.command("show")
+def show_command(
+    run: Annotated[str, typer.Argument(help="Run name, as `cures runs list` prints it.")],
+    store: StoreUrl = ".cures",
+    as_json: AsJson = False,
+) -> None:
+    """Stages of a run with their figures."""
+    from tasks.runs.opening import run_names, run_overview, stage_notes, stage_record
+    from tasks.storage import open_store
+
+    opened = open_store(StoreConfig(url=store))
+    if run not in run_names(opened):
+        raise ConfigError(f"no run {run} in {store}; `cures runs list --store {store}` names them")
+    stages: list[dict[str, Any]] = []
+    for note in stage_notes(opened, run):
+        record = stage_record(opened, run, note["stage"], note["label"])
+        figures = {} if record is None else record.figures
+        seconds = 0.0 if record is None else record.seconds
+        stages.append({**note, "seconds": seconds, "figures": figures})
+    shown = {**run_overview(opened, run), "stages": stages}
+    if as_json:
+        print(json.dumps(shown))
+        return
+    print(f"{run}: {shown['status']} {shown['error']}".rstrip())
+    for stage in stages:
+        how = "cached" if stage["cached"] else f"{stage['seconds']:.1f} s"
+        print(f"  {stage['stage']} {stage['label']}".rstrip() + f": {how} ({stage['key'][:12]})")

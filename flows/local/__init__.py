@@ -1,0 +1,1 @@
+"""Server, worker and services on this machine, and deploying to them or to others."""

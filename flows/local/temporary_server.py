@@ -1,0 +1,108 @@
+"""A Prefect server for one command: its history stays in the store's folder, and it ends with the command, however
+that ends. (Prefect's own temporary server outlives a killed parent.)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cures_core.errors import EngineFailed
+
+START_DEADLINE_S = 120.0
+_ENVIRONMENT = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+}
+
+
+@contextmanager
+def temporary_server(folder: Path) -> Iterator[None]:
+    """Have a Prefect API while the block runs: the one that is configured, else a server with its files in `folder`.
+
+    Raises `EngineFailed` if the server does not answer within two minutes.
+    """
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    if PREFECT_API_URL.value():
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "server.log").open("ab") as log, (folder / "server.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two first starts would both create the tables
+        server = _start(folder, log.fileno())
+        try:
+            url = _address(server, folder)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            with temporary_settings({PREFECT_API_URL: url}):
+                yield
+        finally:
+            server.kill()
+            server.communicate()
+
+
+def _start(folder: Path, log: int) -> subprocess.Popen[str]:
+    database = f"sqlite+aiosqlite:///{folder.absolute() / 'prefect.db'}"
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.local.temporary_server"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+        env={**os.environ, **_ENVIRONMENT, "PREFECT_SERVER_DATABASE_CONNECTION_URL": database},
+        start_new_session=True,  # Ctrl-C is for the command, which still has to report its end here
+    )
+
+
+def _address(server: subprocess.Popen[str], folder: Path) -> str:
+    """The API's address, as soon as it answers."""
+    port = server.stdout.readline().strip() if server.stdout else ""
+    url = f"http://127.0.0.1:{port}/api"
+    deadline = time.monotonic() + START_DEADLINE_S
+    while port and server.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=5):
+                return url
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    log = folder / "server.log"
+    said = log.read_text(errors="replace").strip().splitlines()[-1:]
+    raise EngineFailed(
+        f"the temporary Prefect server did not come up ({''.join(said) or 'it said nothing'}); log: {log}"
+    )
+
+
+def _serve() -> None:
+    """The server's process: tells its port on stdout, and ends when stdin does."""
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.bind(("127.0.0.1", 0))
+        print(listener.getsockname()[1], flush=True)
+        threading.Thread(target=_die_with_parent, daemon=True).start()
+        server = uvicorn.Server(uvicorn.Config(create_app(), log_level="error", lifespan="on"))
+        server.run(sockets=[listener])
+
+
+def _die_with_parent() -> None:
+    while os.read(0, 4096):
+        pass
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    _serve()

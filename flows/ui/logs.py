@@ -1,0 +1,40 @@
+"""Progress in the flow run's log, so that the Prefect UI tells what a terminal would."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from prefect.logging import get_run_logger
+
+from flows.cli.console import Eta, stage_line, step_line
+from tasks.progress import listening
+
+_EVERY_S = 15.0
+
+
+@contextmanager
+def logging_progress() -> Iterator[None]:
+    """Log the end of each stage, and a training step at most every 15 s, while the block runs in a flow.
+
+    Lines start with the name that the run has in the store: a log collector can find them by it.
+    """
+    logger, eta, next_at, run = get_run_logger(), Eta(), 0.0, ""
+
+    def listen(event: Mapping[str, Any]) -> None:
+        nonlocal next_at, run
+        if event["event"] == "run":
+            run = event["run"]
+            logger.info(f"{run}: started, or gone on with")
+        elif event["event"] == "stage" and event["status"] != "start":
+            logger.info(f"{run}: {stage_line(event)}")
+        elif event["event"] == "step":
+            left = eta.left(event)
+            if time.monotonic() >= next_at:
+                next_at = time.monotonic() + _EVERY_S
+                logger.info(f"{run}: {step_line(event, left)}")
+
+    with listening(listen):
+        yield

@@ -1,0 +1,76 @@
+"""A registered model as a normal Hugging Face folder, with a model card written from the records."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from cures_core.config.run import RunConfig
+from cures_core.errors import ConfigError, CorruptArtifact
+from tasks.registry.card import model_card
+from tasks.registry.history import Entry, existing_pointer
+from tasks.runs.opening import stage_record, started_config
+from tasks.runs.prune import checkpoint_of
+from tasks.runs.records import Record
+from tasks.runs.scores import read_scores
+from tasks.stages.prepare_policy import pretrained_folder
+from tasks.stages.stage import committed, files_of
+from tasks.storage import Store
+
+
+def export_model(store: Store, model: str, version: int | None, out: Path) -> None:
+    """Write `out`: weights (adapters merged), tokenizer, README.md. It is either absent or whole.
+
+    Raises `ConfigError` where `out` exists, and `CorruptArtifact` where the store has lost a record or file.
+    """
+    if out.exists():
+        raise ConfigError(f"{out}: is there already; name a new folder")
+    _, pointer = existing_pointer(store, model)
+    entry = pointer.current if version is None else pointer.entry(version)
+    config = started_config(store, entry.run)
+    state, evaluation = _record(store, entry.state), _record(store, entry.evaluation)
+    scratch = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        _write_weights(store, config, entry, state, scratch)
+        card = model_card(model, entry, config, _stages(store, entry, state), read_scores(store, evaluation))
+        (scratch / "README.md").write_text(card, encoding="utf-8")
+        scratch.rename(out)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _write_weights(store: Store, config: RunConfig, entry: Entry, state: Record, out: Path) -> None:
+    from cures_core.checkpoints.checkpoint import load_checkpoint
+    from cures_core.jobs.assemble import assemble_policy
+    from cures_core.jobs.spec import Job
+    from cures_core.policy.loading import save_policy
+
+    if config.policy.type == "pretrained":
+        base = pretrained_folder(config.policy)
+    else:
+        base = files_of(store, _record(store, entry.policy)) / "policy"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    job = Job(name="evaluate", config=config, scratch=out, out=out, policy=str(base))
+    save_policy(assemble_policy(job, load_checkpoint(checkpoint_of(state, files_of(store, state)))), out)
+
+
+def _stages(store: Store, entry: Entry, state: Record) -> dict[str, Any]:
+    """Figures of the stages that the card tells of."""
+    data = stage_record(store, entry.run, "validate_dataset")
+    prior = stage_record(store, entry.run, "estimate_prior")
+    return {
+        "data": {} if data is None else data.figures,
+        "prior": {} if prior is None else prior.figures,
+        "state": state.figures,
+        "versions": state.versions,
+    }
+
+
+def _record(store: Store, record_id: str) -> Record:
+    stage, _, key = record_id.partition("/")
+    found = committed(store, stage, key)
+    if found is None:
+        raise CorruptArtifact(f"{record_id}: is not in the store any more; resume the run to make it again")
+    return found

@@ -1,0 +1,1 @@
+"""A run and what is read of it: records, figures, comparison, live view, explanation, retention."""

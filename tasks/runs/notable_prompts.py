@@ -1,0 +1,172 @@
+"""Which prompts and items of suites a report names: those that moved most, the hardest, the suspicious; and where
+rollouts went."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from cures_core.curriculum import load_posterior
+from cures_core.curriculum.posterior import Posterior
+from cures_core.evaluation.items import ItemResult, read_items
+from cures_core.prompts import PromptSet
+from cures_core.tally import Heard, Tally
+from cures_core.terms import Prompt
+from tasks.runs.records import Record
+from tasks.stages.stage import files_of
+from tasks.storage import Store
+
+SHOWN = 8
+BINS = 20
+Row = dict[str, Any]
+MANY_TRIES = 4
+"""Rollouts from which on it says something that none succeeded, none got a verdict, or most agree."""
+
+
+def prompt_figures(store: Store, data: Record, first: Record, last: Record) -> dict[str, Any]:
+    """`moved` and `hardest` (rows of prompts), `suspicious` (rows by reason) and `allocation`.
+
+    From the prior `first`, the posterior `last`, and what the rollouts up to there have said.
+    """
+    prompts = PromptSet.read_parquet(files_of(store, data) / "prompts.parquet")
+    before = load_posterior(files_of(store, first) / "posterior.parquet")
+    after = load_posterior(files_of(store, last) / "posterior.parquet")
+    names = [name.decode() for name in after.ids.tolist()]
+    old, new = before.mean()[before.rows(names)], after.mean()
+    seen = (after.successes + after.failures) > 0
+    index = {name: i for i, name in enumerate(names)}
+    place = {name: i for i, name in enumerate(prompts.ids)}
+
+    def row(i: int, evidence: str = "") -> dict[str, Any]:
+        counts = after.successes[i], after.failures[i]
+        return _row(prompts[place[names[i]]], old[i], new[i], *counts, evidence)
+
+    def rows(chosen: Any, order: Any) -> list[dict[str, Any]]:
+        picked = np.flatnonzero(chosen)
+        return [row(i) for i in picked[np.argsort(order[picked], kind="stable")][:SHOWN].tolist()]
+
+    tally = [(index[name], heard) for name, heard in _tally(store, last).items() if name in index]
+    return {
+        "moved": rows(seen, -np.abs(new - old)),
+        "hardest": rows(seen & (after.successes > 0), new),
+        "suspicious": _suspicious(row, tally),
+        "allocation": _allocation(after, new),
+    }
+
+
+def suspicious_items(store: Store, data: Record, scores: Sequence[Record], suites: Sequence[str]) -> list[Row]:
+    """Items of suites that look wrong, by suite and reason, from the sampled completions of all evaluations."""
+    return [found for suite in suites for found in _suspicious_of(store, data, scores, suite)]
+
+
+def _suspicious_of(store: Store, data: Record, scores: Sequence[Record], suite: str) -> list[Row]:
+    prompts = PromptSet.read_parquet(files_of(store, data) / "suites" / f"{suite}.parquet")
+    rounds = [read_items(files_of(store, record) / f"items-{suite}.parquet") for record in scores]
+    index = {name: i for i, name in enumerate(prompts.ids)}
+    tries = [(index[items[0].id], items) for items in zip(*rounds, strict=True)]
+    heard = {i: _heard(items) for i, items in tries}
+    rates = {i: [item.correct / item.samples for item in items] for i, items in tries}
+
+    def row(i: int, evidence: str) -> Row:
+        counts = heard[i]
+        wrong = counts.rollouts - counts.correct - counts.unknown
+        return _row(prompts[i], rates[i][0], rates[i][-1], counts.correct, wrong, evidence)
+
+    return [{**found, "suite": suite} for found in _suspicious(row, heard.items())]
+
+
+def _heard(items: Iterable[ItemResult]) -> Heard:
+    """What the completions of one item have said in several evaluations."""
+    heard = Heard()
+    for item in items:
+        heard.rollouts += item.samples
+        heard.correct += item.correct
+        heard.unknown += item.unknown
+        if item.rival:
+            heard.vote(item.rival, item.rival_votes)
+    return heard
+
+
+def _row(prompt: Prompt, before: float, after: float, successes: float, failures: float, evidence: str) -> Row:
+    return {
+        "id": prompt.id,
+        "problem": prompt.problem[:300],
+        "answer": prompt.answer[:80],
+        "before": float(before),
+        "after": float(after),
+        "successes": float(successes),
+        "failures": float(failures),
+        "evidence": evidence,
+    }
+
+
+def _tally(store: Store, state: Record) -> dict[str, Heard]:
+    """Empty where nothing has been trained yet."""
+    path = files_of(store, state) / "tally.json"
+    return Tally(json.loads(path.read_bytes())).prompts if path.exists() else {}
+
+
+def _unjudged(heard: Heard) -> str:
+    if heard.rollouts >= MANY_TRIES and heard.unknown == heard.rollouts:
+        return f"no verdict in {heard.rollouts} rollouts"
+    return ""
+
+
+def _disputed(heard: Heard) -> str:
+    answer, votes = heard.rival()
+    if votes >= MANY_TRIES and 2 * votes > heard.rollouts:
+        return f"{votes} of {heard.rollouts} rollouts answer {answer}, {heard.correct} the gold answer"
+    return ""
+
+
+def _unsolved(heard: Heard) -> str:
+    known = heard.rollouts - heard.unknown
+    if known >= MANY_TRIES and not heard.correct and not _disputed(heard):
+        return f"{known} rollouts, none correct"
+    return ""
+
+
+_Kind = tuple[str, str, Callable[[Heard], str]]
+_KINDS: tuple[_Kind, ...] = (
+    (
+        "never a verdict",
+        "No rollout could be judged: the gold answer, or the verifier, does not fit the prompt.",
+        _unjudged,
+    ),
+    (
+        "answer disputed",
+        "Most rollouts agree on another answer than the gold one: either it is wrong, or the policy makes one mistake "
+        "again and again.",
+        _disputed,
+    ),
+    (
+        "never solved",
+        "Tried several times without a success, and no answer stands out: a wrong gold answer, or beyond this policy.",
+        _unsolved,
+    ),
+)
+
+
+def _suspicious(row: Callable[[int, str], Row], tally: Iterable[tuple[int, Heard]]) -> list[Row]:
+    """By reason; reasons without a prompt are left out."""
+    counts, suspects = list(tally), []
+    for reason, meaning, evidence in _KINDS:
+        found = [(-heard.rollouts, i, said) for i, heard in counts if (said := evidence(heard))]
+        shown = [row(i, said) for _, i, said in sorted(found)[:SHOWN]]
+        suspects.append({"reason": reason, "meaning": meaning, "total": len(found), "rows": shown})
+    return [one for one in suspects if one["total"]]
+
+
+def _allocation(after: Posterior, mean: Any) -> dict[str, list[float]]:
+    """Shares of the prompts and of the remembered rollouts by expected pass rate, in equal bins over 0..1."""
+    evidence = after.successes + after.failures
+    edges = np.linspace(0, 1, BINS + 1)
+    prompts, _ = np.histogram(mean, edges)
+    rollouts, _ = np.histogram(mean, edges, weights=evidence)
+    return {
+        "prompts": (prompts / max(1, prompts.sum())).tolist(),
+        "rollouts": (rollouts / max(1e-9, rollouts.sum())).tolist(),
+    }

@@ -1,0 +1,109 @@
+"""Which committed checkpoints stay. Weights and optimizer states go, posteriors, metrics and records never."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from cures_core.checkpoints.checkpoint import Checkpoint
+from cures_core.errors import ConfigError, CorruptArtifact, TryAgain
+from cures_core.files import canonical_json
+from tasks.registry.history import existing_pointer, model_names
+from tasks.runs.opening import run_names, stage_notes
+from tasks.runs.records import Record
+from tasks.stages.stage import committed
+from tasks.storage import Store
+from tasks.storage.lease import Lease
+
+_KEPT = ("posterior.parquet", "tally.json", "figures.json", "timings.jsonl", "checkpoint/metrics.jsonl")
+_TTL_S = 60.0
+
+
+def checkpoint_of(record: Record, files: Path) -> Path:
+    """The checkpoint among the files of an epoch's record. `ConfigError` where `prune` has deleted it."""
+    if record.figures.get("pruned"):
+        raise ConfigError(
+            f"{record.id}: its weights were deleted by `cures runs prune`; go on from a later epoch, or delete "
+            f"stages/{record.id}.json from the store and resume the run to train it again"
+        )
+    return files / "checkpoint"
+
+
+def prune(store: Store, run: str, keep: int) -> list[int]:
+    """Delete the weights and optimizer states of all but the newest `keep` epochs of a run; returns the epochs.
+
+    Stays: what any version of a model name points to, where any run stands, and the newest checkpoint that reads back
+    intact and healthy if none of the newest `keep` does. Raises `LeaseHeld` while the run goes on.
+    """
+    lease = Lease(store, run, _TTL_S)
+    try:
+        epochs = _epochs(store, run)
+        if not epochs:
+            raise ConfigError(f"run {run} has no epochs in this store")
+        newest_first = sorted(epochs, reverse=True)
+        kept = set(newest_first[:keep])
+        if not any(_is_healthy(store, epochs[k]) for k in kept):
+            kept |= set([k for k in newest_first[keep:] if _is_healthy(store, epochs[k])][:1])
+        wanted = _pointed_to(store) | _standing(store)
+        gone = [k for k in sorted(epochs) if k not in kept and epochs[k].id not in wanted]
+        return [k for k in gone if _lighten(store, lease, run, epochs[k])]
+    finally:
+        lease.close()
+
+
+def _epochs(store: Store, run: str) -> dict[int, Record]:
+    notes = [note for note in stage_notes(store, run) if note["stage"] == "train_epoch"]
+    records = {int(note["label"]): committed(store, "train_epoch", note["key"]) for note in notes}
+    return {epoch: record for epoch, record in records.items() if record is not None}
+
+
+def _pointed_to(store: Store) -> set[str]:
+    """Records of every version of every model name: each may be rolled back to or exported."""
+    return {entry.state for name in model_names(store) for entry in existing_pointer(store, name)[1].history}
+
+
+def _standing(store: Store) -> set[str]:
+    """The last epoch's record of every run: what it goes on from."""
+    last = set()
+    for run in run_names(store):
+        epochs = {int(n["label"]): n["key"] for n in stage_notes(store, run) if n["stage"] == "train_epoch"}
+        if epochs:
+            last.add(f"train_epoch/{epochs[max(epochs)]}")
+    return last
+
+
+def _is_healthy(store: Store, record: Record) -> bool:
+    if record.files is None or record.figures.get("pruned"):
+        return False
+    try:
+        store.verify_files(record.files, record.manifest)
+    except CorruptArtifact:
+        return False
+    state = json.loads((store.local_path(record.files) / "checkpoint" / "state.json").read_bytes())
+    return Checkpoint({}, {}, {}, state).healthy
+
+
+def _lighten(store: Store, lease: Lease, run: str, record: Record) -> bool:
+    """Put a record that points to the files without the heavy ones in its place, then delete the old files."""
+    key = f"stages/{record.id}.json"
+    raw = store.get(key)
+    if record.files is None or record.figures.get("pruned") or raw is None:
+        return False
+    before = store.local_path(record.files)
+    with tempfile.TemporaryDirectory(prefix="cures-prune-") as scratch:
+        folder = Path(scratch) / "files"
+        for name in _KEPT:
+            if (before / name).exists():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(before / name, folder / name)
+        prefix = f"artifacts/{record.id}/{run}-{lease.token}-pruned"
+        manifest = store.publish_files(prefix, folder)
+    figures = {**record.figures, "pruned": True}
+    light = record.model_copy(update={"files": prefix, "manifest": manifest, "figures": figures})
+    if not lease.commit(key, canonical_json(light.model_dump(mode="json")), expected=raw):
+        store.delete(prefix)
+        raise TryAgain(f"{record.id} was changed by another process just now; look at it, then try again")
+    store.delete(record.files)
+    return True

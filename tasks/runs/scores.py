@@ -1,0 +1,60 @@
+"""Two evaluations, read from their records and compared suite by suite."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from cures_core.config.evaluation import EvaluationConfig
+from cures_core.config.run import RunConfig
+from cures_core.evaluation.items import read_items
+from cures_core.evaluation.paired import Evaluated, Paired, compare
+from cures_core.evaluation.scores import Estimate, SuiteScore
+from tasks.runs.records import Record
+from tasks.stages.stage import files_of
+from tasks.storage import Store
+
+
+def read_scores(store: Store, record: Record) -> list[SuiteScore]:
+    """The scores of an evaluation, in the order of its configuration."""
+    folder = files_of(store, record)
+    return [SuiteScore.model_validate(row) for row in json.loads((folder / "scores.json").read_bytes())]
+
+
+def read_evaluation(store: Store, record: Record) -> dict[str, Evaluated]:
+    """Scores and items by suite."""
+    folder = files_of(store, record)
+    return {s.suite: Evaluated(s, read_items(folder / f"items-{s.suite}.parquet")) for s in read_scores(store, record)}
+
+
+def paired(
+    candidate: dict[str, Evaluated], incumbent: dict[str, Evaluated], cfg: EvaluationConfig
+) -> dict[str, Paired]:
+    """The candidate's gain on every suite both were scored on. Raises `ConfigError` for unlike settings."""
+    return {name: compare(candidate[name], incumbent[name], cfg) for name in candidate if name in incumbent}
+
+
+def gains(store: Store, cfg: RunConfig, before: Record, after: Record) -> list[dict[str, Any]]:
+    """One row for each suite and measure: before, after, the paired gain with its interval, n, k."""
+    first, last = read_evaluation(store, before), read_evaluation(store, after)
+    rows = []
+    for name, new in last.items():
+        old = first[name]
+        rows.append(_row(f"avg@{new.score.k}", old.score.avg, new.score.avg, compare(new, old, cfg.evaluation)))
+        if old.score.greedy is not None and new.score.greedy is not None:
+            pair = compare(_greedy(new), _greedy(old), cfg.evaluation)
+            rows.append(_row("greedy", old.score.greedy, new.score.greedy, pair))
+    return rows
+
+
+def _row(measure: str, before: Estimate, after: Estimate, pair: Paired) -> dict[str, Any]:
+    gain = {"value": pair.gain, "low": pair.low, "high": pair.high, "p_value": pair.p_value}
+    ends = {"before": before.model_dump(), "after": after.model_dump()}
+    return {"suite": pair.suite, "measure": measure, **ends, "gain": gain, "n": pair.n, "k": pair.k}
+
+
+def _greedy(evaluated: Evaluated) -> Evaluated:
+    """The same items judged by their greedy completion alone."""
+    items = [dataclasses.replace(item, correct=item.greedy or 0, samples=1) for item in evaluated.items]
+    return Evaluated(evaluated.score.model_copy(update={"k": 1}), items)

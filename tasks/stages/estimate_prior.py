@@ -1,0 +1,56 @@
+"""Stage: posterior 0, from a budgeted sample of rollouts of the base policy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from cures_core.files import digest_file, write_atomic
+from cures_core.jobs.spec import Job
+from tasks.runs.records import Record, RunRef
+from tasks.snapshots import find_snapshot, read_snapshot
+from tasks.stages.job_process import run_job
+from tasks.stages.prepare_policy import policy_folder
+from tasks.stages.stage import Workspace, as_stage, files_of, run_stage
+from tasks.storage import open_store
+
+
+@as_stage()
+def estimate_prior(run: RunRef, data: Record, policy: Record) -> Record:
+    """Files: posterior.parquet. Figures: posterior_digest, prompts, rollouts, tokens, unknown, and where
+    `prior.start_from` names a snapshot, how many prompts it brought: kept, restored, new, archived.
+    `prediction` is a sentence, "" without one."""
+    cfg = run.config
+    start_from = cfg.prior.start_from
+    places = cfg.snapshot.within(cfg.store.url, cfg.store.endpoint_url) if start_from else cfg.snapshot
+    inputs = {
+        "seed": cfg.seed,
+        "prior": cfg.prior.model_dump(mode="json", exclude={"chunk_prompts"}),
+        "posterior": cfg.curriculum.posterior.model_dump(mode="json"),
+        "rollout": cfg.rollout.decisive(),
+        "reward": cfg.reward.model_dump(mode="json"),
+        "device": cfg.device.model_dump(mode="json"),
+        "prompts": data.figures["digest"],
+        "policy": policy.figures["digest"],
+        "earlier": find_snapshot(start_from, places).md5 if start_from else "",
+    }
+
+    def work(space: Workspace) -> Mapping[str, Any]:
+        earlier = space.scratch / "earlier.parquet" if start_from else None
+        if start_from and earlier:
+            write_atomic(earlier, read_snapshot(start_from, places))
+        job = Job(
+            name="prior",
+            config=cfg,
+            scratch=space.scratch,
+            out=space.out,
+            policy=str(policy_folder(run, policy)),
+            prompts=files_of(open_store(cfg.store), data) / "prompts.parquet",
+            posterior=earlier,
+        )
+        run_job(job)
+        figures = json.loads((space.out / "figures.json").read_bytes())
+        return {"posterior_digest": digest_file(space.out / "posterior.parquet"), **figures}
+
+    return run_stage(run, "estimate_prior", 3, inputs, [data, policy], work)

@@ -1,0 +1,55 @@
+"""Stage: a posterior becomes a version under DVC and git, with its lineage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cures_core.errors import CorruptArtifact, MissingInput
+from cures_core.files import digest_json
+from tasks.runs.records import Record, RunRef
+from tasks.snapshots import publish_snapshot, read_snapshot
+from tasks.stages.stage import Workspace, as_stage, files_of, run_stage
+from tasks.storage import open_store
+
+
+@as_stage("snapshot_posterior {k}")
+def snapshot_posterior(
+    run: RunRef, k: int, data: Record, policy: Record, state: Record, parent: Record | None
+) -> Record:
+    """Publish the posterior of `state` as `posterior/<run>/<k>`. Figures: tag, commit, md5, size, remote, path."""
+    cfg = run.config
+    places = cfg.snapshot.within(cfg.store.url, cfg.store.endpoint_url)
+    tag = f"posterior/{run.name}/{k}"
+    lineage = {
+        "run": run.name,
+        "epoch": k,
+        "step": state.figures.get("step", 0),
+        "parent": None if parent is None else parent.figures["tag"],
+        "posterior": state.figures["posterior_digest"],
+        "policy": policy.figures["digest"],
+        "weights": state.figures.get("weights_digest"),
+        "prompts": data.figures["digest"],
+        "config": digest_json({name: value for name, value in cfg.decisive().items() if name != "snapshot"}),
+        "versions": state.versions,
+        "created_at": state.created_at,
+    }
+    inputs = {
+        "tag": tag,
+        "lineage": {name: value for name, value in lineage.items() if name not in ("versions", "created_at")},
+        "places": places.model_dump(mode="json"),
+    }
+
+    def work(space: Workspace) -> Mapping[str, Any]:
+        parquet = files_of(open_store(cfg.store), state) / "posterior.parquet"
+        return publish_snapshot(parquet, lineage, tag, places, space.scratch)
+
+    def still_there(record: Record) -> bool:
+        try:
+            read_snapshot(record.figures["tag"], places)
+        except (MissingInput, CorruptArtifact):
+            return False
+        return True
+
+    parents = [state] if parent is None else [state, parent]
+    return run_stage(run, "snapshot_posterior", 1, inputs, parents, work, label=str(k), still_there=still_there)

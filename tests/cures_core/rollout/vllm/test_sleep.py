@@ -1,0 +1,79 @@
+"""What the in-process engine asks of vLLM around a trainer's update: seen at the seam, without vLLM itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cures_core.config.rollout import VllmRolloutConfig
+from cures_core.rollout.vllm.core import VllmCore
+
+
+class RecordingLLM:
+    """Takes the calls and keeps them."""
+
+    def __init__(self, folder: str, **options: Any) -> None:
+        self.options = options
+        self.calls: list[tuple[str, Any]] = []
+        self.llm_engine = SimpleNamespace(engine_core=SimpleNamespace(shutdown=lambda: None))
+
+    def sleep(self, level: int, mode: str) -> None:
+        self.calls.append(("sleep", level))
+
+    def wake_up(self, tags: list[str]) -> None:
+        self.calls.append(("wake_up", tags))
+
+    def collective_rpc(self, method: str, kwargs: dict[str, str]) -> None:
+        self.calls.append((method, Path(kwargs["weights_path"]).name))
+
+    def reset_prefix_cache(self) -> None:
+        self.calls.append(("reset_prefix_cache", None))
+
+
+@pytest.fixture
+def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=RecordingLLM))
+    cores: list[VllmCore] = []
+
+    def start(on_gpu: bool, **options: Any) -> tuple[VllmCore, RecordingLLM]:
+        folder = tmp_path / "weights" / "000001"
+        folder.mkdir(parents=True, exist_ok=True)
+        cores.append(VllmCore(VllmRolloutConfig(**options), folder, "bfloat16", on_gpu))
+        return cores[-1], cores[-1]._llm
+
+    yield start
+    for core in cores:
+        core.stop()
+
+
+def test_sleep_needs_its_memory_pool_which_only_a_gpu_has(started: Any) -> None:
+    assert started(True, sleep_level=1)[1].options["enable_sleep_mode"] is True
+    assert started(True, sleep_level=0)[1].options["enable_sleep_mode"] is False
+    assert started(False, sleep_level=1)[1].options["enable_sleep_mode"] is False
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_a_sleeping_engine_wakes_weights_first_and_its_cache_last(level: int, started: Any, tmp_path: Path) -> None:
+    core, llm = started(True, sleep_level=level)
+    core.sleep(level)
+    assert core.asleep
+    core.reload(tmp_path / "000002")
+    assert llm.calls == [
+        ("sleep", level),
+        ("wake_up", ["weights"]),
+        ("reload_weights", "000002"),
+        ("wake_up", ["kv_cache"]),
+        ("reset_prefix_cache", None),
+    ]
+    assert not core.asleep
+
+
+def test_an_engine_that_is_awake_is_not_woken(started: Any, tmp_path: Path) -> None:
+    core, llm = started(True)
+    core.reload(tmp_path / "000002")
+    assert [name for name, _ in llm.calls] == ["reload_weights", "reset_prefix_cache"]

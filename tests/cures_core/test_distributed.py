@@ -1,0 +1,78 @@
+"""What ranks say to each other arrives whole; who is gone or late is told by name and in time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+import torch
+
+from cures_core.distributed import World, obey
+from cures_core.errors import Preempted, RankLost
+from tests.cures_core.ranks import in_ranks
+
+
+def test_calls_reach_all_followers_until_the_end() -> None:
+    def work(world: World) -> list[Any]:
+        heard: list[Any] = []
+        if world.rank == 0:
+            with world.leading():
+                world.call("add", {"text": "ä", "numbers": [0.1, 2**60]})
+                world.call("add", None)
+        else:
+            obey(world, {"add": heard.append})
+        return heard
+
+    assert in_ranks(3, work) == [[], *([[{"text": "ä", "numbers": [0.1, 2**60]}, None]] * 2)]
+
+
+def test_sums_largest_values_and_gathered_ones() -> None:
+    def work(world: World) -> Any:
+        mine = torch.tensor([1.0 + world.rank, -float(world.rank)])
+        total = world.sum_(mine.clone(), "a sum").tolist()
+        largest = world.max_(mine.clone(), "a maximum").tolist()
+        first = world.broadcast_(mine.clone(), "a tensor").tolist()
+        return total, largest, first, world.gather({"rank": world.rank, "x": "y" * world.rank}, "values")
+
+    results = in_ranks(3, work)
+    assert all(result[:3] == ([6.0, -3.0], [3.0, 0.0], [1.0, 0.0]) for result in results)
+    assert results[0][3] == [{"rank": r, "x": "y" * r} for r in range(3)]
+    assert results[1][3] == []
+
+
+def test_a_stop_between_two_calls_lets_the_others_end() -> None:
+    def work(world: World) -> str:
+        if world.rank:
+            obey(world, {})
+            return "ended"
+        with pytest.raises(Preempted), world.leading():
+            raise Preempted("asked to stop")
+        return "stopped"
+
+    assert in_ranks(2, work) == ["stopped", "ended"]
+
+
+def test_a_rank_that_does_not_come_is_told_within_the_deadline() -> None:
+    over = threading.Event()
+
+    def work(world: World) -> float:
+        if world.rank:
+            over.wait(30)
+            return 0.0
+        started = time.monotonic()
+        with pytest.raises(RankLost, match="rank 0 of 2 waited for the gradients"):
+            world.sum_(torch.zeros(3), "the gradients of the step")
+        over.set()
+        return time.monotonic() - started
+
+    assert in_ranks(2, work, timeout_s=1.0)[0] < 10
+
+
+def test_one_rank_alone_says_nothing() -> None:
+    world, tensor = World(), torch.ones(2)
+    world.call("anything")
+    with world.leading():
+        assert world.gather(5, "values") == [5]
+    assert world.sum_(tensor, "x") is tensor

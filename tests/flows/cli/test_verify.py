@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cures_core.errors import CuresError
+from flows.cli.console import stage_line, step_line
+from flows.cli.main import app
+from tests.cures_core.prompts.files import jsonl
+from tests.end_to_end.pipeline import PROFILE
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(app, ["verify", *(str(a) for a in arguments)])
+    if isinstance(result.exception, CuresError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_a_verdict_is_explained() -> None:
+    assert run("so \\boxed{1/2}", "0.5", "--type", "numeric") == "correct  1/2  (box)\n"
+    found = json.loads(run("7, no: 8", "7", "--type", "numeric", "--json"))
+    assert found["counts"] == {"wrong": 1}
+    assert found["verdicts"] == [{"outcome": "wrong", "extracted": "8", "rule": "last", "reason": "", "reward": None}]
+    assert "gold answer 'many' cannot be used: not a number" in run("7", "many", "--type", "numeric")
+
+
+def test_pairs_come_from_a_file_and_rewards_from_a_profile(tmp_path: Path) -> None:
+    reward = """
+[reward]
+type = "weighted"
+[reward.answer]
+type = "numeric"
+[[reward.format]]
+type = "box"
+weight = 0.25
+"""
+    (tmp_path / "tiny.toml").write_text(PROFILE + reward)
+    pairs = jsonl(tmp_path / "pairs.jsonl", [{"completion": t, "answer": "7"} for t in ("\\boxed{7}", "7", "8")])
+    found = json.loads(run("--from", pairs, "--config", tmp_path / "tiny.toml", "--json"))
+    assert [v["reward"] for v in found["verdicts"]] == [1.25, 1.0, 0.0]
+    text = run("--from", pairs, "--config", tmp_path / "tiny.toml")
+    assert text.splitlines()[0] == "correct  7  (box)  paid 1.25"
+    assert text.splitlines()[-1] == "2 correct, 1 wrong"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name a completion and a gold answer"),
+        (["7"], "name a completion and a gold answer"),
+        (["7", "7", "--from", "x"], "name a completion and a gold answer"),
+        (["7", "7", "--type", "oracle"], "use exact, numeric, math or choice"),
+        (["--from", "nowhere.jsonl"], "no such file"),
+    ],
+)
+def test_mistakes_are_named(arguments: list[str], message: str) -> None:
+    with pytest.raises(CuresError, match=message):
+        run(*arguments)
+
+
+@pytest.mark.parametrize("row", ["{", "[]", '{"completion": "7"}', '{"completion": 7, "answer": "7"}'])
+def test_a_bad_pair_is_named_by_its_line(row: str, tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "pairs.jsonl", [{"completion": "7", "answer": "7"}, row])
+    with pytest.raises(CuresError, match=r"pairs\.jsonl:2: "):
+        run("--from", path)
+
+
+def test_unknown_verdicts_above_one_per_cent_are_a_visible_warning() -> None:
+    def step(share: float) -> str:
+        metrics: dict[str, Any] = {"step": 1, "reward_mean": 0.5, "unknown_share": share}
+        return step_line({"metrics": metrics, "last_step": 2, "seconds": 1.0}, 10.0)
+
+    assert "WARNING" not in step(0.01)
+    assert step(0.02).endswith("; WARNING: 2.0 % of the verdicts unknown")
+    stage = {"stage": "estimate_prior", "status": "done", "figures": {"rollouts": 100, "unknown": 3}}
+    assert stage_line(stage).endswith("; WARNING: 3.0 % of the verdicts unknown")
+    stage["figures"] = {"rollouts": 0, "unknown": 0}
+    assert "WARNING" not in stage_line(stage)

@@ -1,0 +1,107 @@
+"""Pruned epochs keep what reports read; what a pointer refers to, where a run stands and the last healthy one stay."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cures_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from cures_core.config.loading import load_config
+from cures_core.errors import ConfigError, LeaseHeld
+from tasks.registry.history import move
+from tasks.runs.opening import open_run
+from tasks.runs.prune import checkpoint_of, prune
+from tasks.runs.records import Record, RunRef
+from tasks.stages.stage import committed, files_of, run_stage
+from tasks.storage import Store, open_store
+from tests.end_to_end.pipeline import write_profile
+
+
+def epoch(run: RunRef, k: int, *, bad: bool = False) -> Record:
+    def work(space: Any) -> dict[str, Any]:
+        state = {"step": k, "trainer": {"bad_steps": int(bad)}}
+        weights = {"w": torch.full((100,), float(k))}
+        save_checkpoint(Checkpoint(weights, weights, {}, state, [{"step": k}]), space.out / "checkpoint")
+        for name in ("posterior.parquet", "timings.jsonl"):
+            (space.out / name).write_text(name)
+        return {"step": k}
+
+    return run_stage(run, "train_epoch", 2, {"epoch": k}, [], work, label=str(k))
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Store, str, list[Record]]:
+    """Four epochs of a run that has ended; the last two after steps that were not finite."""
+    monkeypatch.chdir(tmp_path)
+    config = load_config(write_profile(tmp_path))
+    with open_run(config) as run:
+        records = [epoch(run, k, bad=k > 2) for k in (1, 2, 3, 4)]
+        with pytest.raises(LeaseHeld):
+            prune(open_store(config.store), run.name, 1)
+    return open_store(config.store), run.name, records
+
+
+def again(store: Store, record: Record) -> Record:
+    found = committed(store, record.stage, record.key)
+    assert found is not None
+    return found
+
+
+def whole(store: Store, record: Record) -> bool:
+    found = again(store, record)
+    files = files_of(store, found)
+    assert (files / "posterior.parquet").read_text() == "posterior.parquet"
+    assert json.loads((files / "checkpoint" / "metrics.jsonl").read_bytes()) == {"step": record.figures["step"]}
+    if found.figures.get("pruned"):
+        with pytest.raises(ConfigError, match="cures runs prune"):
+            checkpoint_of(found, files)
+        return False
+    assert load_checkpoint(checkpoint_of(found, files)).step == record.figures["step"]
+    return True
+
+
+def test_the_newest_and_the_last_healthy_one_stay(made: tuple[Store, str, list[Record]]) -> None:
+    store, run, records = made
+    assert prune(store, run, 1) == [1, 3]
+    assert [whole(store, record) for record in records] == [False, True, False, True]
+    assert not any(key for record in (records[0], records[2]) for key in store.list(str(record.files)))
+    assert prune(store, run, 1) == []
+
+
+def test_what_a_model_name_points_to_or_has_pointed_to_stays(made: tuple[Store, str, list[Record]]) -> None:
+    store, run, records = made
+    entry = {"run": run, "policy": "p/1", "evaluation": "e/1"}
+    assert move(store, "m", None, {**entry, "state": records[0].id}) is not None
+    assert move(store, "m", store.get("models/m.json"), {**entry, "state": records[2].id}) is not None
+    assert prune(store, run, 1) == []
+    assert all(whole(store, record) for record in records)
+
+
+def test_a_run_goes_on_after_pruning(made: tuple[Store, str, list[Record]], tmp_path: Path) -> None:
+    store, run, records = made
+    prune(store, run, 2)
+    with open_run(load_config(tmp_path / "tiny.toml")) as ref:
+        assert ref.name == run
+        assert [epoch(ref, k, bad=k > 2).id for k in (1, 2, 3, 4)] == [r.id for r in records]
+        assert again(store, records[0]).figures["pruned"]
+
+
+def test_the_command_says_what_it_has_deleted(made: tuple[Store, str, list[Record]]) -> None:
+    from typer.testing import CliRunner
+
+    from flows.cli.main import app
+
+    _, run, _ = made
+    outcome = CliRunner().invoke(app, ["runs", "prune", run, "--keep-last", "2", "--json"])
+    assert outcome.exit_code == 0, outcome.output
+    assert json.loads(outcome.output) == {"run": run, "pruned": [1]}
+    assert "nothing to delete" in CliRunner().invoke(app, ["runs", "prune", run, "--keep-last", "2"]).output
+
+
+def test_a_run_without_epochs_is_told(made: tuple[Store, str, list[Record]]) -> None:
+    with pytest.raises(ConfigError, match="no epochs"):
+        prune(made[0], "unknown", 1)

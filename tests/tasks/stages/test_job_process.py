@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cures_core.config.loading import load_config
+from cures_core.errors import ChildFailed, ConfigError, InjectedFault, Preempted
+from cures_core.faults import arm
+from cures_core.jobs.spec import Job
+from tasks.progress import listening
+from tasks.stages.job_process import allow_jobs, run_job, stop_jobs
+from tests.end_to_end.pipeline import write_profile
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    """A warm start of twelve steps."""
+    config = load_config(write_profile(tmp_path), ["policy.steps=12", "policy.checkpoint_every=3"])
+    return Job(name="warm_start", config=config, scratch=tmp_path / "scratch", out=tmp_path / "out")
+
+
+def test_events_arrive_and_results_are_there(job: Job) -> None:
+    events: list[Any] = []
+    with listening(events.append):
+        run_job(job)
+    assert {"event": "warm_start", "done": 10, "total": 12}.items() <= events[-1].items()
+    assert (job.out / "policy" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("action", "error", "words"),
+    [("raise", InjectedFault, "warm_start.step:5"), ("kill", ChildFailed, "SIGKILL; the kernel kills processes")],
+)
+def test_a_failed_job_is_the_error_it_was_and_can_go_on(
+    job: Job, action: str, error: type[Exception], words: str, tmp_path: Path
+) -> None:
+    arm([f"warm_start.step:5={action}"], tmp_path / "faults")
+    try:
+        with pytest.raises(error, match=words):
+            run_job(job)
+        run_job(job)
+    finally:
+        arm([], tmp_path)
+    assert (job.out / "policy" / "config.json").exists()
+
+
+def test_a_job_without_its_inputs_says_which(job: Job) -> None:
+    with pytest.raises(ConfigError, match="the folder of the suites"):
+        run_job(job.model_copy(update={"name": "evaluate"}))
+
+
+def test_jobs_of_other_threads_save_and_end_when_asked_and_none_begins_meanwhile(job: Job) -> None:
+    long = job.model_copy(update={"config": load_config(job.scratch.parent / "tiny.toml", ["policy.steps=100000"])})
+    asked = threading.Event()
+
+    def stop_once_at_work(_: Any) -> None:
+        if not asked.is_set():
+            asked.set()
+            stop_jobs()
+
+    try:
+        with ThreadPoolExecutor(1) as pool, pytest.raises(Preempted, match="saved"):
+            pool.submit(run_job, long, stop_once_at_work).result()
+        with pytest.raises(Preempted, match="before the job began"):
+            run_job(job)
+    finally:
+        allow_jobs()

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cures_core.config.loading import load_config
+from cures_core.errors import ConfigError, CorruptArtifact, InjectedFault, LeaseHeld, LeaseLost
+from cures_core.faults import arm
+from tasks.progress import listening
+from tasks.runs.opening import open_run, resumed_config, run_names, run_overview, stage_notes
+from tasks.runs.records import RunRef
+from tasks.stages.stage import Workspace, files_of, run_stage
+from tasks.storage import open_store
+from tasks.storage.local import LocalStore
+from tests.end_to_end.pipeline import write_profile
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunRef]:
+    monkeypatch.chdir(tmp_path)
+    with open_run(load_config(write_profile(tmp_path))) as ref:
+        yield ref
+
+
+class Work:
+    """Writes a file and counts how often it was called."""
+
+    def __init__(self, text: str = "hello") -> None:
+        self.calls, self._text = 0, text
+
+    def __call__(self, space: Workspace) -> Mapping[str, Any]:
+        self.calls += 1
+        (space.scratch / "kept").touch()
+        (space.out / "file.txt").write_text(self._text)
+        return {"length": len(self._text)}
+
+
+def test_the_same_inputs_are_worked_on_once(run: RunRef) -> None:
+    work, events = Work(), []
+    with listening(events.append):
+        first = run_stage(run, "demo", 1, {"a": 1}, [], work)
+        second = run_stage(run, "demo", 1, {"a": 1}, [], work)
+    assert work.calls == 1
+    assert first == second
+    assert first.figures == {"length": 5}
+    assert [e["status"] for e in events] == ["start", "done", "start", "cached"]
+    assert (files_of(open_store(run.config.store), first) / "file.txt").read_text() == "hello"
+    assert [(n["stage"], n["cached"]) for n in stage_notes(open_store(run.config.store), run.name)] == [("demo", True)]
+
+
+@pytest.mark.parametrize("change", [{"inputs": {"a": 2}}, {"schema": 2}, {"stage": "other"}])
+def test_anything_that_is_read_makes_another_key(run: RunRef, change: dict[str, Any]) -> None:
+    base: dict[str, Any] = {"stage": "demo", "schema": 1, "inputs": {"a": 1}, "parents": []}
+    keys = [run_stage(run, **arguments, work=Work()).key for arguments in (base, {**base, **change})]
+    assert keys[0] != keys[1]
+
+
+@pytest.mark.parametrize("point", ["stage.start", "stage.before_files", "stage.before_record", "stage.after_record"])
+def test_a_failure_anywhere_leaves_old_or_new(run: RunRef, point: str, tmp_path: Path) -> None:
+    store = open_store(run.config.store)
+    arm([f"{point}:demo=raise"], tmp_path / "faults")
+    work = Work()
+    try:
+        with pytest.raises(InjectedFault):
+            run_stage(run, "demo", 1, {}, [], work)
+        assert (sum(1 for _ in store.list("stages")) == 1) is (point == "stage.after_record")
+        record = run_stage(run, "demo", 1, {}, [], work)
+    finally:
+        arm([], tmp_path)
+    assert work.calls == {"stage.start": 1, "stage.after_record": 1}.get(point, 2)
+    assert (files_of(store, record) / "file.txt").read_text() == "hello"
+
+
+def test_a_missing_file_is_made_again(run: RunRef) -> None:
+    work = Work()
+    record = run_stage(run, "demo", 1, {}, [], work)
+    (Path(run.config.store.url) / str(record.files) / "file.txt").unlink()
+    again = run_stage(run, "demo", 1, {}, [], work)
+    assert work.calls == 2
+    assert (files_of(open_store(run.config.store), again) / "file.txt").exists()
+
+
+def test_changed_bytes_are_found_before_they_are_built_on(run: RunRef) -> None:
+    store, work = open_store(run.config.store), Work()
+    record = run_stage(run, "demo", 1, {}, [], work)
+    path = Path(run.config.store.url) / str(record.files) / "file.txt"
+    path.chmod(0o644)
+    path.write_text("jello")
+    with pytest.raises(CorruptArtifact, match="resume to do that stage again"):
+        files_of(store, record)
+    run_stage(run, "demo", 1, {}, [], work)
+    assert work.calls == 2
+
+
+def test_what_lies_outside_the_store_is_asked_for(run: RunRef) -> None:
+    work, there = Work(), iter([False, True])
+    first = run_stage(run, "demo", 1, {}, [], work, still_there=lambda _: next(there))
+    again = run_stage(run, "demo", 1, {}, [], work, still_there=lambda _: next(there))
+    assert work.calls == 2
+    assert first == again
+    run_stage(run, "demo", 1, {}, [], work, still_there=lambda _: next(there))
+    assert work.calls == 2
+
+
+def test_a_stale_holder_cannot_commit(run: RunRef) -> None:
+    store = LocalStore(run.config.store.url)
+    raw = store.get(f"leases/{run.name}.json")
+    assert raw is not None
+    taken = {**json.loads(raw), "token": run.token + 1}
+    assert store.compare_and_swap(f"leases/{run.name}.json", raw, json.dumps(taken).encode())
+    with pytest.raises(LeaseLost):
+        run_stage(run, "demo", 1, {}, [], Work())
+    assert list(store.list("stages")) == []
+
+
+def test_one_holder_a_run(run: RunRef) -> None:
+    with pytest.raises(LeaseHeld, match=run.name), open_run(run.config):
+        pass
+
+
+def test_a_run_remembers_how_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load_config(write_profile(tmp_path))
+    store = open_store(config.store)
+    with open_run(config) as ref:
+        assert run_overview(store, ref.name)["status"] == "running"
+    assert run_names(store) == [ref.name]
+    assert run_overview(store, ref.name)["status"] == "completed"
+    for error, status, told in (
+        (ConfigError("first line\nsecond line"), "failed", "first line"),
+        (ZeroDivisionError("secret"), "failed", "ZeroDivisionError"),
+        (KeyboardInterrupt(), "stopped", "KeyboardInterrupt"),
+    ):
+        with pytest.raises(type(error)), open_run(config):
+            raise error
+        shown = run_overview(store, ref.name)
+        assert (shown["status"], shown["error"]) == (status, told)
+    assert resumed_config(config.store, ref.name) == config
+
+
+def test_resuming_on_a_changed_prompt_set_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "set.jsonl").write_text('{"problem": "1+1", "answer": "2"}\n')
+    config = load_config(write_profile(tmp_path), ["data.path=set.jsonl"])
+    with open_run(config) as ref:
+        pass
+    (tmp_path / "set.jsonl").write_text('{"problem": "1+2", "answer": "3"}\n')
+    with pytest.raises(ConfigError, match=r"set\.jsonl has changed since run"):
+        resumed_config(config.store, ref.name)

@@ -1,0 +1,123 @@
+"""Checkpoints of an unfinished epoch, sent to S3 and fetched on a machine with an empty disk."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cures_core.checkpoints.checkpoint import Checkpoint
+from cures_core.checkpoints.in_epoch import latest_step, save_step
+from cures_core.errors import ChildFailed
+from tasks.stages import unfinished
+from tasks.stages.unfinished import checkpoints_in_store
+from tasks.storage import LocalStore, S3Store
+from tasks.storage import s3_client as client_module
+from tests.tasks.storage.servers import BUCKET, FaultyServer, moto_url
+
+__all__ = ["moto_url"]
+
+PLACE = "unfinished/train_epoch/key"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unfinished, "_POLL_S", 0.02)
+    monkeypatch.setattr(client_module, "_FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(client_module, "_LONGEST_PAUSE_S", 0.05)
+
+
+@pytest.fixture
+def url() -> str:
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"
+
+
+def save(scratch: Path, step: int) -> None:
+    save_step(Checkpoint({}, {}, {}, {"step": step}, [{"step": step}]), scratch)
+
+
+def steps_in(store: S3Store) -> list[str]:
+    return [key.split("/")[-2] for key in store.list(PLACE) if key.endswith("manifest.json")]
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_the_newest_one_is_sent_while_training_goes_on_and_fetched_elsewhere(
+    tmp_path: Path, moto_url: str, url: str
+) -> None:
+    store = S3Store(url, tmp_path / "a", moto_url)
+    scratch = tmp_path / "a" / "scratch"
+    scratch.mkdir(parents=True)
+
+    def train_and_die() -> None:
+        with checkpoints_in_store(store, PLACE, "run-1", scratch):
+            for step in (5, 10):
+                save(scratch, step)
+                wait_until(lambda step=step: steps_in(store) == [f"step-{step:06d}"])
+            save(scratch, 12)
+            raise ChildFailed("killed")
+
+    with pytest.raises(ChildFailed):
+        train_and_die()
+    assert steps_in(store) == ["step-000012"]  # the last words of a stopped epoch
+    assert latest_step(scratch) is not None  # sending has taken nothing away
+    assert not list((tmp_path / "a").glob(f"{BUCKET}/**/step-000005"))  # nor left anything behind
+
+    elsewhere = tmp_path / "b" / "scratch"
+    elsewhere.mkdir(parents=True)
+    with checkpoints_in_store(S3Store(url, tmp_path / "b", moto_url), PLACE, "run-2", elsewhere):
+        found = latest_step(elsewhere)
+    assert found is not None
+    assert (found.step, found.metrics) == (12, [{"step": 12}])
+
+
+def test_a_damaged_one_is_passed_over_and_what_is_newer_here_stays(tmp_path: Path, moto_url: str, url: str) -> None:
+    store = S3Store(url, tmp_path / "a", moto_url)
+    for writer, step in (("run-1", 5), ("run-2", 10)):
+        save(tmp_path / writer, step)
+        store.publish_files(f"{PLACE}/{writer}/step-{step:06d}", tmp_path / writer / f"step-{step:06d}")
+    store.put(f"{PLACE}/run-2/step-000010/state.json", b"?")
+    for here, expected in ((None, 5), (7, 7)):
+        scratch = tmp_path / f"scratch-{here}"
+        scratch.mkdir()
+        if here is not None:
+            save(scratch, here)
+        other = S3Store(url, tmp_path / f"cache-{here}", moto_url)
+        with checkpoints_in_store(other, PLACE, "run-3", scratch):
+            found = latest_step(scratch)
+        assert found is not None
+        assert found.step == expected
+
+
+def test_during_an_outage_training_goes_on_and_the_newest_one_is_sent_at_its_end(
+    tmp_path: Path, moto_url: str, url: str
+) -> None:
+    away = False
+    with FaultyServer(moto_url, lambda *_: (503, "ServiceUnavailable") if away else None) as server:
+        store = S3Store(url, tmp_path / "a", server.url, deadline_s=0.2)
+        scratch = tmp_path / "scratch"
+        scratch.mkdir()
+        with checkpoints_in_store(store, PLACE, "run-1", scratch):
+            away = True
+            for step in (1, 2, 3):
+                save(scratch, step)
+                time.sleep(0.3)  # longer than a server is waited for that has never answered
+            assert steps_in(S3Store(url, tmp_path / "b", moto_url)) == []  # nothing counts before it is whole
+            away = False
+            wait_until(lambda: steps_in(store) == ["step-000003"])
+
+
+def test_a_store_in_a_folder_needs_no_copies(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    with checkpoints_in_store(store, PLACE, "run-1", tmp_path / "scratch"):
+        save(tmp_path / "scratch", 1)
+        time.sleep(0.1)
+    assert list(store.list("unfinished")) == []
