@@ -20,9 +20,9 @@ test-all: .venv/.all
 
 # At most 10 minutes on 2 cores; the full table is in docs/benchmarks.md with its command.
 bench: .venv/.core
-	$(BIN)/cures bench curriculum --methods uniform,cures --seeds 2
-	$(BIN)/cures bench sampler
-	$(BIN)/cures bench simulate --steps 200
+	$(BIN)/python -m benchmarks curriculum --methods uniform,cures --seeds 2
+	$(BIN)/python -m benchmarks sampler
+	$(BIN)/python -m benchmarks simulate --steps 200
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .

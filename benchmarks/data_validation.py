@@ -1,4 +1,4 @@
-"""Runs the measurement of `cures bench data`: reading in the core, then the expectations that validation adds."""
+"""What reading a prompt set costs with validation: reading in the core, then the expectations that validation adds."""
 
 from __future__ import annotations
 

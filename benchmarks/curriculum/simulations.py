@@ -20,8 +20,8 @@ _CONFIG: TypeAdapter[Any] = TypeAdapter(CurriculumConfig)
 def run_simulations(
     world: World, methods: Sequence[str], seeds: int, steps: int, against: Path | None
 ) -> dict[str, Any]:
-    """Every method with every seed. With `against`, a folder of `cures bench curriculum`, the world is first fitted
-    to a real arm of the first method, and each method's misfit to its own real arm is reported.
+    """Every method with every seed. With `against`, a folder of `python -m benchmarks curriculum`, the world is first
+    fitted to a real arm of the first method, and each method's misfit to its own real arm is reported.
 
     Raises `ConfigError` for unknown methods, `MissingInput` where the folder has no arm of the first method.
     """
@@ -33,7 +33,9 @@ def run_simulations(
         base = methods[0]
         arm = _arm(against, world.pool, base)
         if arm is None:
-            raise MissingInput(f"{against}: no arm of {base} on pool {world.pool}; run `cures bench curriculum` first")
+            raise MissingInput(
+                f"{against}: no arm of {base} on pool {world.pool}; run `python -m benchmarks curriculum` first"
+            )
         small = world.model_copy(update={"prompts": 1600, "wrong_gold": 0.0, "drift": 0.0})
         found, _ = fitted(small, arm, strategies[base], 0)
         for name, strategy in strategies.items():
@@ -58,7 +60,7 @@ def run_simulations(
 
 
 def _arm(folder: Path, pool: str, method: str) -> dict[str, Any] | None:
-    """The first real arm of a method in a folder that `cures bench curriculum` has filled."""
+    """The first real arm of a method in a folder that `python -m benchmarks curriculum` has filled."""
     found = sorted(p for p in (folder / pool).glob(f"{method}-*.json") if not p.name.endswith(".arm.json"))
     return json.loads(found[0].read_bytes()) if found else None
 

@@ -1,4 +1,4 @@
-"""Runs the arms of `cures bench step` in turn, each in a process of its own, and compares them."""
+"""Runs the arms of `python -m benchmarks step` in turn, each in a process of its own, and compares them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One arm of `cures bench step`: the same training steps by this project or by TRL's GRPOTrainer, and what they cost.
+"""One arm of `python -m benchmarks step`: equal training steps by this project or by TRL, and what they cost.
 
 `python -m benchmarks.step.training_step ARM SPEC.json OUT.json`, each arm in a process of its own, so that peaks of
 memory are apart. Both load the same folder, see the same prompts in the same order, sample groups of the same size at

@@ -1,187 +1,19 @@
-"""`cures bench`: measurements that the claims rest on."""
+"""`cures bench`: what a machine can do, to size it by. The project's own claims are measured in benchmarks/."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
-from cures_core.errors import ConfigError
-
-app = typer.Typer(help="Measure.", no_args_is_help=True)
+app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
-@app.command("curriculum")
-def curriculum_command(
-    pool: Annotated[str, typer.Option(help="waste, unlabelled, hopeless, hard, mixed or easy.")] = "waste",
-    methods: Annotated[str, typer.Option(help="Comma-separated; the first is the baseline.")] = "uniform,cures",
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each method.")] = 2,
-    first_seed: Annotated[int, typer.Option(min=0, help="The first seed; tune on others than you report on.")] = 100,
-    budget: Annotated[int, typer.Option(min=256, help="Rollouts of an arm, of all kinds.")] = 25_600,
-    jobs: Annotated[int, typer.Option(min=1, help="Arms at once, each on one core.")] = 2,
-    out: Annotated[Path, typer.Option(help="Folder for curves, table and picture.")] = Path(".cures/bench"),
-    as_json: AsJson = False,
-) -> None:
-    """Train the quickstart's policy with several strategies at equal budgets, and compare what they need."""
-    from benchmarks.curriculum.arms import compare
-
-    result = compare(pool, methods.split(","), range(first_seed, first_seed + seeds), budget, jobs, out)
-    if as_json:
-        print(json.dumps(result))
-        return
-    for line in table(result):
-        print(line)
-    print(out / "curriculum.html")
-
-
-@app.command("sampler")
-def sampler_command(
-    prompts: Annotated[int, typer.Option(min=1, help="Prompts in the pool.")] = 860_000,
-    draw: Annotated[int, typer.Option(min=1, help="Prompts drawn for a step.")] = 1024,
-    as_json: AsJson = False,
-) -> None:
-    """Time of one ask and one tell of the default strategy, and memory."""
-    from benchmarks.sampler import measure
-
-    result = measure(prompts, draw)
-    if as_json:
-        print(json.dumps(result))
-        return
-    for name, value in result.items():
-        print(f"{name:<14} {value:,}")
-
-
-@app.command("gate")
-def gate_command(
-    items: Annotated[int, typer.Option(min=2, help="Items of the simulated suite.")] = 300,
-    samples: Annotated[int, typer.Option(min=1, help="Completions of each item.")] = 4,
-    comparisons: Annotated[int, typer.Option(min=10, help="Simulated comparisons for each figure.")] = 1000,
-    gains: Annotated[str, typer.Option(help="True gains of the power curve, comma-separated.")] = "0.01,0.02,0.04,0.08",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation.")] = 0,
-    as_json: AsJson = False,
-) -> None:
-    """How often the promotion gate is wrong (A/A), how often it sees a gain, and what its intervals cover."""
-    from benchmarks.gate import measure_gate
-
-    try:
-        asked = [float(gain) for gain in gains.split(",")]
-    except ValueError as error:
-        raise ConfigError(f"--gains {gains!r}: use numbers with commas between, as in 0.01,0.04") from error
-    result = measure_gate(items, samples, comparisons, asked, seed)
-    if as_json:
-        print(json.dumps(result))
-        return
-    print(f"{items} items x {samples} samples, {comparisons:,} comparisons, seed {seed}")
-    for row in result["power"]:
-        print(f"true gain {row['true_gain']:.4f}: promoted {100 * row['promoted']:.1f} %")
-    print(f"coverage of the 95 % interval: {100 * result['coverage']:.1f} %")
-
-
-@app.command("simulate")
-def simulate_command(
-    pool: Annotated[str, typer.Option(help="waste, unlabelled, hopeless, hard, mixed or easy.")] = "waste",
-    prompts: Annotated[int, typer.Option(min=10, help="Prompts in the training pool.")] = 100_000,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 1000,
-    methods: Annotated[str, typer.Option(help="Comma-separated.")] = "uniform,cures",
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each method.")] = 1,
-    wrong_gold: Annotated[float, typer.Option(help="Share of prompts with a wrong gold answer, anywhere.")] = 0.0,
-    drift: Annotated[float, typer.Option(help="What a step adds to the policy by chance.")] = 0.0,
-    against: Annotated[
-        Path | None, typer.Option(help="Folder of `cures bench curriculum`: fit to it, and say how far off this is.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Train a simulated policy on pools of any size. A test of robustness; no evidence for speed."""
-    from benchmarks.curriculum.simulations import run_simulations
-    from benchmarks.curriculum.simulator import World
-
-    try:
-        world = World.model_validate({"pool": pool, "prompts": prompts, "wrong_gold": wrong_gold, "drift": drift})
-    except ValidationError as error:
-        raise ConfigError(f"simulated world: {error}") from error
-    result = run_simulations(world, methods.split(","), seeds, steps, against)
-    if as_json:
-        print(json.dumps(result))
-        return
-    print("  ".join(f"{name:>17}" for name in result["rows"][0]))
-    for row in result["rows"]:
-        print("  ".join(f"{'-' if value is None else value:>17}" for value in row.values()))
-
-
-@app.command("data")
-def data_command(
-    rows: Annotated[int, typer.Option(min=1, help="Rows to make and read.")] = 1_000_000,
-    as_json: AsJson = False,
-) -> None:
-    """Rows a second of reading a prompt set (parsing, checks, hashing), and of Great Expectations apart."""
-    from benchmarks.data_validation import measure_data
-
-    _print(measure_data(rows), as_json)
-
-
-@app.command("verifier")
-def verifier_command(
-    files: Annotated[list[str], typer.Argument(help="Prompt sets whose gold answers are judged.")],
-    items: Annotated[int, typer.Option(min=1, help="Completions to judge.")] = 20_000,
-    workers: Annotated[int, typer.Option(min=1, help="Processes of the verifier.")] = 2,
-    as_json: AsJson = False,
-) -> None:
-    """Completions a second of the `math` verifier against math-verify in this process, and what isolation costs."""
-    from benchmarks.verifier import compare, items_of
-
-    _print(compare(items_of(files, items), workers), as_json)
-
-
-@app.command("agreement")
-def agreement_command(
-    files: Annotated[list[str], typer.Argument(help="Prompt sets whose gold answers are judged.")],
-    most: Annotated[int | None, typer.Option(min=2, help="Most gold answers. Default: all.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Judge the same completions with the `math` verifier and with math-verify, and list every difference."""
-    from benchmarks.agreement import compare
-
-    result = compare(files, most)
-    if as_json:
-        print(json.dumps(result))
-        return
-    differences = result.pop("differences")
-    _print(result, as_json)
-    for one in differences:
-        print(
-            f"{one['kind']}: gold {one['gold']!r}, answer {one['answer']!r}: {one['ours']} here, {one['theirs']} there"
-        )
-
-
-@app.command("step")
-def step_command(
-    peer: Annotated[str, typer.Option(help="What to run beside it: trl.")] = "trl",
-    model: Annotated[str, typer.Option(help="Folder of a model; empty: a small random Llama.")] = "",
-    prompts: Annotated[int, typer.Option(min=1, help="Prompts of a step, of mixed lengths.")] = 8,
-    n: Annotated[int, typer.Option(min=2, help="Rollouts of each.")] = 8,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a completion.")] = 128,
-    steps: Annotated[int, typer.Option(min=1, help="Counted steps; one more warms up.")] = 5,
-    threads: Annotated[int, typer.Option(min=1, help="Torch threads of each side.")] = 1,
-    repeats: Annotated[int, typer.Option(min=1, help="Runs of each side, in turn; medians are reported.")] = 3,
-    as_json: AsJson = False,
-) -> None:
-    """Seconds, tokens a second and memory of whole training steps on CPU, here and in TRL's GRPOTrainer."""
-    from benchmarks.step.arms import compare_steps
-
-    result = compare_steps(
-        peer, repeats, model=model, prompts=prompts, n=n, max_new_tokens=max_new_tokens, steps=steps, threads=threads
-    )
-    if as_json:
-        print(json.dumps(result))
-        return
-    print(f"{'':<24} {'cures':>10} {peer:>10}  ratio")
-    for name, ratio in result["ratio"].items():
-        ours, theirs = (f"{result[side][name]:,.1f}" if name in result[side] else "" for side in ("cures", peer))
-        print(f"{name:<24} {ours:>10} {theirs:>10} {ratio:>6.2f}")
+@app.callback()
+def _bench() -> None:
+    """Makes the name of the one measurement a command."""
 
 
 @app.command("throughput")
@@ -198,42 +30,9 @@ def throughput_command(
     """Tokens a second of a rollout engine, and of `model.generate` on the same requests."""
     from flows.cli.throughput import measure_throughput
 
-    _print(measure_throughput(engine, model, prompts, n, max_new_tokens, repeats, endpoint or []), as_json)
-
-
-def _print(result: dict[str, Any], as_json: bool) -> None:
+    result = measure_throughput(engine, model, prompts, n, max_new_tokens, repeats, endpoint or [])
     if as_json:
         print(json.dumps(result))
         return
     for name, value in result.items():
         print(f"{name:<22} {value:,}" if isinstance(value, int | float) else f"{name:<22} {value}")
-
-
-def table(result: dict[str, Any]) -> list[str]:
-    """The comparison as Markdown."""
-    lines = [
-        f"Pool `{result['pool']}`, {result['budget']:,} rollouts an arm, {result['seeds']} seeds, baseline "
-        f"`{result['baseline']}`; score: exact pass rate on held-out prompts.",
-        "",
-        "| method | final | to baseline's final: rollouts | to 90 % of its gain: rollouts | tokens | seconds "
-        "| frontier | informative | calibration mae, r | of the oracle's gain | curriculum, of the time |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in result["rows"]:
-        share = "-" if row["oracle_share"] is None else f"{100 * row['oracle_share']:.0f} %"
-        lines.append(
-            f"| {row['method']} | {row['final']:.3f} [{row['final_low']:.3f}, {row['final_high']:.3f}] "
-            f"| {_ratio(row['to_final']['rollouts'], row['seeds'])} | {_ratio(row['to_90']['rollouts'], row['seeds'])} "
-            f"| {row['to_90']['tokens']['value']:.2f}x | {row['to_90']['seconds']['value']:.2f}x "
-            f"| {row['frontier']:.3f} | {row['informative_share']:.2f} "
-            f"| {row['calibration']['mae']:.3f}, {row['calibration']['pearson']:.2f} "
-            f"| {share} | {100 * row['curriculum_share']:.1f} % |"
-        )
-    return lines
-
-
-def _ratio(ratio: dict[str, Any], seeds: int) -> str:
-    if ratio["reached"] < seeds:
-        return f"<= {ratio['value']:.2f}x ({ratio['reached']} of {seeds} arrived)"
-    interval = f"[{ratio['low']:.2f}, {ratio['high']:.2f}]"
-    return f"{ratio['value']:.2f}x {interval}, pairs {ratio['smallest']:.2f}-{ratio['largest']:.2f}"

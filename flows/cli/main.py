@@ -62,17 +62,22 @@ def _options(
 
 
 def main() -> None:
-    """Entry point: run a command, and end with the exit code of what went wrong."""
+    """Entry point of `cures`."""
+    run_command_line(app, "cures")
+
+
+def run_command_line(commands: typer.Typer, name: str) -> None:
+    """Run a command, and end with the exit code of what went wrong."""
     debug = "--debug" in sys.argv[1:]
     try:
-        app()
+        commands(prog_name=name)
     except (CuresError, OSError) as error:
         if debug:
             raise
-        print(f"cures: {_sentence(error)}", file=sys.stderr)
+        print(f"{name}: {_sentence(error)}", file=sys.stderr)
         sys.exit(error.exit_code if isinstance(error, CuresError) else 1)
     except KeyboardInterrupt:
-        print("cures: stopped; run the same command again to go on", file=sys.stderr)
+        print(f"{name}: stopped; run the same command again to go on", file=sys.stderr)
         sys.exit(130)
 
 

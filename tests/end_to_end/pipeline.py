@@ -83,8 +83,15 @@ class Outcome:
 
 def cures(*arguments: object, cwd: Path, env: dict[str, str] | None = None, timeout: float = 900) -> Outcome:
     """Run the `cures` command in `cwd`."""
+    return run_module("flows.cli.main", *arguments, cwd=cwd, env=env, timeout=timeout)
+
+
+def run_module(
+    module: str, *arguments: object, cwd: Path, env: dict[str, str] | None = None, timeout: float = 900
+) -> Outcome:
+    """Run `python -m module` in `cwd`, importing this checkout."""
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli.main", *map(str, arguments)],
+        [sys.executable, "-m", module, *map(str, arguments)],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT), *_FURTHER]), **(env or {})},
         capture_output=True,

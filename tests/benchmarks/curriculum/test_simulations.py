@@ -1,4 +1,4 @@
-"""`cures bench simulate`: rows, the fit to real arms, and what is refused."""
+"""`python -m benchmarks simulate`: rows, the fit to real arms, and what is refused."""
 
 from __future__ import annotations
 
@@ -40,5 +40,5 @@ def test_it_is_fitted_to_real_arms_and_says_how_far_off_it_is(tmp_path: Path) ->
 def test_what_is_missing_or_unknown_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="oracle"):
         run_simulations(World(), ["oracle"], 1, 1, None)
-    with pytest.raises(MissingInput, match="bench curriculum"):
+    with pytest.raises(MissingInput, match="benchmarks curriculum"):
         run_simulations(World(), ["uniform"], 1, 1, tmp_path)

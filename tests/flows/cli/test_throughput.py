@@ -1,4 +1,4 @@
-"""`cures bench throughput` and `cures bench step` print figures of the work they were asked for, or what is missing."""
+"""`cures bench throughput` prints figures of the work it was asked for, or what is missing."""
 
 from __future__ import annotations
 
@@ -45,20 +45,9 @@ def test_throughput_of_servers_that_run_already(tmp_path: Path) -> None:
         (["throughput", "--engine", "sglang"], ["--engine sglang", "'hf', 'vllm', 'vllm_server'"]),
         (["throughput", "--engine", "hf", "--endpoint", "http://localhost:1"], ["--endpoint", "vllm_server"]),
         (["throughput", "--engine", "vllm_server", "--endpoint", "localhost:1"], ["http://HOST:PORT"]),
-        (["step", "--peer", "verl"], ["--peer verl", "trl"]),
     ],
 )
 def test_what_cannot_be_measured_is_named(arguments: list[str], words: list[str], tmp_path: Path) -> None:
     outcome = cures("bench", *arguments, cwd=tmp_path)
     assert outcome.code == 2, outcome
     assert all(word in outcome.err for word in words), outcome.err
-
-
-@pytest.mark.slow
-def test_a_step_beside_trl(tmp_path: Path) -> None:
-    outcome = cures("bench", "step", "--steps", 1, "--repeats", 1, *SMALL, cwd=tmp_path, timeout=900)
-    assert outcome.code == 0, outcome.err
-    result = outcome.summary
-    assert result["cures"]["prompt_tokens"] == result["trl"]["prompt_tokens"] > 0
-    assert result["ratio"]["total_s"] == pytest.approx(result["cures"]["total_s"] / result["trl"]["total_s"], abs=0.01)
-    assert result["spec"]["model"] == "random Llama"
