@@ -210,10 +210,15 @@ def table(result: dict[str, Any]) -> list[str]:
             f"| {_ratio(row['to_final']['rollouts'], row['seeds'])} | {_ratio(row['to_90']['rollouts'], row['seeds'])} "
             f"| {row['to_90']['tokens']['value']:.2f}x | {row['to_90']['seconds']['value']:.2f}x "
             f"| {row['frontier']:.3f} | {row['informative_share']:.2f} "
-            f"| {row['calibration']['mae']:.3f}, {row['calibration']['pearson']:.2f} "
+            f"| {_figure(row['calibration'], 'mae', 3)}, {_figure(row['calibration'], 'pearson', 2)} "
             f"| {share} | {100 * row['curriculum_share']:.1f} % |"
         )
     return lines
+
+
+def _figure(figures: dict[str, float], name: str, digits: int) -> str:
+    """A figure that is not defined is not there."""
+    return f"{figures[name]:.{digits}f}" if name in figures else "-"
 
 
 def _ratio(ratio: dict[str, Any], seeds: int) -> str:

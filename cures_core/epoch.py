@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cures_core.curriculum.ask_tell import Batch, Curriculum
+from cures_core.means import ratio, valued
 from cures_core.rewards.verifier import Verifier
 from cures_core.rollout.engine import RolloutEngine
 from cures_core.terms import FinishReason, Group, Outcome, Request
@@ -80,7 +81,10 @@ def advance(progress: Progress, told: Sequence[Group]) -> Progress:
 def step_metrics(
     progress: Progress, batch: Batch, told: Sequence[Group], figures: Mapping[str, float]
 ) -> dict[str, float | str]:
-    """One line of metrics.jsonl: counters, rewards, stop reasons, the curriculum's and the trainer's figures."""
+    """One line of metrics.jsonl: counters, rewards, stop reasons, the curriculum's and the trainer's figures.
+
+    Rewards are means over the known verdicts, the other means are over all rollouts; a mean over nothing is left out.
+    """
     rollouts = [r for g in told for r in g.rollouts]
     known = [v for g in told for v in g.verdicts if v.outcome is not Outcome.UNKNOWN]
     right = sum(v.outcome is Outcome.CORRECT for v in known)
@@ -90,10 +94,12 @@ def step_metrics(
         "step": progress.step,
         "rollouts_total": progress.rollouts,
         "tokens_total": progress.tokens,
-        "reward_mean": sum(v.paid for v in known) / max(1, len(known)),
-        **({"correct_share": right / len(known)} if weighted else {}),
-        "truncated_share": sum(r.finish_reason is FinishReason.LENGTH for r in rollouts) / max(1, len(rollouts)),
-        "completion_tokens_mean": sum(len(r.token_ids) for r in rollouts) / max(1, len(rollouts)),
+        **valued(
+            reward_mean=ratio(sum(v.paid for v in known), len(known)),
+            correct_share=ratio(right, len(known)) if weighted else None,
+            truncated_share=ratio(sum(r.finish_reason is FinishReason.LENGTH for r in rollouts), len(rollouts)),
+            completion_tokens_mean=ratio(sum(len(r.token_ids) for r in rollouts), len(rollouts)),
+        ),
         "reason": batch.reason,
         **{k: float(v) for k, v in batch.figures.items()},
         **figures,

@@ -59,7 +59,7 @@ class MethodResult(Strict):
     curriculum_share: float
     """Share of the seconds of training that is spent in the curriculum."""
     calibration: dict[str, float]
-    """Mean calibration figures."""
+    """Mean calibration figures, those that every run has."""
     oracle_share: float | None
     """Share of the oracle's gain over the baseline that the method reaches in final score."""
 
@@ -77,7 +77,7 @@ def analyse(arms: Sequence[Mapping[str, Any]], baseline: str, score: str = "held
     rows = []
     for method, runs in by_method.items():
         ratios = {name: {c: _ratio(base, runs, target, c, score) for c in COUNTERS} for name, target in targets.items()}
-        kinds = next(iter(runs.values()))["calibration"]
+        kinds = [k for k in ("mae", "pearson", "brier") if all(k in a["calibration"] for a in runs.values())]
         rows.append(
             MethodResult(
                 method=method,

@@ -170,7 +170,7 @@ def run_arm(arm: Arm) -> dict[str, Any]:
         while progress.rollouts < arm.budget:
             one_more = progress.step + 1
             progress = run_epoch(progress, one_more, timed, engine, verifier, trainer, recorder.commit)
-    shares = [float(m["informative_share"]) for m in recorder.steps]
+    shares = [float(m.get("informative_share", 0.0)) for m in recorder.steps]
     return {
         "arm": arm.model_dump(mode="json"),
         "points": recorder.points,

@@ -98,7 +98,7 @@ def simulate(
             budget -= sum(q.n for q in requests)
             rollouts += sum(q.n for q in requests)
         theta = theta + adam.step(_gradient(batch.groups, train, theta)) + world.drift * rng.normal(size=len(theta))
-        shares.append(batch.figures["informative_share"])
+        shares.append(batch.figures.get("informative_share", 0.0))
         if step % every == 0 or step == steps:
             points.append(
                 {

@@ -94,7 +94,8 @@ class PromotionConfig(Strict):
     """Non-inferiority: suite -> the largest loss that is tolerated there, 0..1. The lower end of its paired gain's
     interval must lie above minus this. For suites that need not gain, but must not suffer."""
     max_unknown_share: float = Field(default=1.0, ge=0, le=1)
-    """Largest share of completions without a verdict, in each suite of the gate: above it the scores say too little."""
+    """Largest share of completions without a verdict, of either policy, in each suite of the gate: above it the scores
+    say too little. A suite without any verdict promotes nothing, whatever this says."""
     max_contaminated_share: float = Field(default=0.0, ge=0, le=1)
     """Largest share of a suite's items that the candidate was trained on. There are none, unless
     `data.contamination` is warn: then this says how many are too many."""

@@ -12,7 +12,9 @@ from cures_core.errors import ConfigError
 
 
 def allocate_equally(num: int, budget: int, rng: np.random.Generator) -> Ints:
-    """`budget` over `num` prompts; what does not divide goes to prompts at random, one each."""
+    """`budget` over `num` prompts; what does not divide goes to prompts at random, one each. Nothing for no prompt."""
+    if not num:
+        return np.zeros(0, dtype=np.int64)
     counts = np.full(num, budget // num, dtype=np.int64)
     counts[rng.permutation(num)[: budget - counts.sum()]] += 1
     return counts
@@ -30,6 +32,8 @@ def allocate(sigma: Floats, budget: int, low: int, high: int) -> Ints:
         raise ConfigError(
             f"{budget} rollouts do not fit {num} prompts of {low} to {high} each: use {num * low} to {num * high}"
         )
+    if not num:
+        return np.zeros(0, dtype=np.int64)
     weights = np.maximum(sigma, 1e-12)
     counts = _above_threshold(weights, budget, low, high)
     gains = [(-_gain(w, n), i) for i, (w, n) in enumerate(zip(weights, counts, strict=True)) if n < high]

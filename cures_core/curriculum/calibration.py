@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cures_core.curriculum.beta import Floats
+from cures_core.means import ratio, valued
 
 BINS = 10
 
@@ -40,15 +41,15 @@ class Calibration:
         return step.figures()
 
     def figures(self) -> dict[str, float]:
-        """mae and pearson over groups, brier over rollouts; pearson is 0 where it is not defined."""
+        """mae and pearson over groups, brier over rollouts; what is not defined is left out."""
         num, error, p, q, pp, qq, pq = self.sums.tolist()
         rollouts = float(self.bins[:, 0].sum())
         spread = max(0.0, num * pp - p * p) * max(0.0, num * qq - q * q)
-        return {
-            "mae": error / num if num else 0.0,
-            "pearson": (num * pq - p * q) / spread**0.5 if spread > 1e-12 else 0.0,
-            "brier": self.brier / rollouts if rollouts else 0.0,
-        }
+        return valued(
+            mae=ratio(error, num),
+            pearson=(num * pq - p * q) / spread**0.5 if spread > 1e-12 else None,
+            brier=ratio(self.brier, rollouts),
+        )
 
     def reliability(self) -> list[dict[str, float]]:
         """One row for each bin that has rollouts: mean prediction, observed share, rollouts."""

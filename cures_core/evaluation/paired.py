@@ -48,6 +48,8 @@ class Paired(Strict):
     """Items on which it has fewer."""
     p_value: float
     """Two-sided exact sign test of `better` against `worse`: do items gain as often as they lose? Ties are left out."""
+    unknown_share: float = 0.0
+    """Share of completions without a verdict, of the policy that has more of them."""
 
 
 def compare(candidate: Evaluated, incumbent: Evaluated, cfg: EvaluationConfig) -> Paired:
@@ -74,6 +76,7 @@ def compare(candidate: Evaluated, incumbent: Evaluated, cfg: EvaluationConfig) -
         better=better,
         worse=worse,
         p_value=float(binomtest(better, better + worse).pvalue) if better + worse else 1.0,
+        unknown_share=max(candidate.score.unknown_share, incumbent.score.unknown_share),
     )
 
 

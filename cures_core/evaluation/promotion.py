@@ -8,7 +8,6 @@ from cures_core.config.base import Strict
 from cures_core.config.evaluation import PromotionConfig
 from cures_core.errors import ConfigError
 from cures_core.evaluation.paired import Paired
-from cures_core.evaluation.scores import SuiteScore
 
 
 class Decision(Strict):
@@ -23,17 +22,16 @@ class Decision(Strict):
 def decide(
     cfg: PromotionConfig,
     pairs: Mapping[str, Paired],
-    scores: Mapping[str, SuiteScore] | None = None,
     trained_on: Mapping[str, float] | None = None,
 ) -> Decision:
-    """Promote if all conditions of `cfg` hold. By suite name: `pairs`, `scores` (the candidate's), and `trained_on`,
-    the share of the items that the candidate was trained on.
+    """Promote if all conditions of `cfg` hold. By suite name: `pairs`, and `trained_on`, the share of the items that
+    the candidate was trained on.
 
     In each of `cfg.suites` the lower end of the paired gain's interval must be above `min_effect`: with an interval of
     95 % and no true gain, one suite alone is passed by chance in 2.5 % of all comparisons. In each of `cfg.margins` it
-    must be above minus the margin. A suite fails whose share of unknown verdicts exceeds `max_unknown_share`, or whose
-    share of items that were trained on exceeds `max_contaminated_share`. Raises `ConfigError` where one of the suites
-    was not compared.
+    must be above minus the margin. A suite fails where the share of unknown verdicts of either policy exceeds
+    `max_unknown_share` or is all there is, or where the share of items that were trained on exceeds
+    `max_contaminated_share`. Raises `ConfigError` where one of the suites was not compared.
     """
     for name in cfg.compared:
         if name not in pairs:
@@ -42,10 +40,14 @@ def decide(
     answers = [_gained(pairs[name], cfg.min_effect) for name in cfg.suites]
     answers += [_not_worse(pairs[name], margin) for name, margin in cfg.margins.items()]
     for name in cfg.compared:
-        share = 0.0 if scores is None else scores[name].unknown_share
-        if share > cfg.max_unknown_share:
+        unknown = pairs[name].unknown_share
+        if unknown == 1:  # whatever the limit: neither a gain nor the absence of a loss can be read off nothing
+            answers.append((False, f"{name}: no completion of one of the policies got a verdict."))
+        elif unknown > cfg.max_unknown_share:
             limit = f"the limit is {100 * cfg.max_unknown_share:g} %"
-            answers.append((False, f"{name}: {100 * share:.2g} % of its completions got no verdict, {limit}."))
+            answers.append(
+                (False, f"{name}: {100 * unknown:.2g} % of one policy's completions got no verdict, {limit}.")
+            )
         seen = 0.0 if trained_on is None else trained_on.get(name, 0.0)
         if seen > cfg.max_contaminated_share:
             limit = f"the limit is {100 * cfg.max_contaminated_share:g} %"

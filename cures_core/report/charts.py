@@ -80,14 +80,14 @@ def line_chart(
 
 def histograms(title: str, names: Sequence[str], counts: Sequence[Sequence[float]], x_title: str, y_title: str) -> str:
     """Bars over 0..1, one histogram in front of the other: the last one filled, the others outlined."""
-    if not counts:
+    if not any(counts):
         return ""
-    top = max(max(c) for c in counts) or 1
+    top = max(value for row in counts for value in row) or 1
     frame = _Frame((0.0, 1.0), (0.0, float(top)))
     out = frame.axes(x_title, y_title)
     for i, row in enumerate(counts):
-        width = 1 / len(row)
         for j, count in enumerate(row):
+            width = 1 / len(row)
             x, y = frame.px(j * width), frame.py(count)
             size = f'width="{frame.px(width) - frame.px(0) - 1:.1f}" height="{max(0.0, frame.py(0) - y):.1f}"'
             out.append(f'<rect class="bar s{i}" x="{x:.1f}" y="{y:.1f}" {size}/>')
@@ -110,13 +110,13 @@ def bar_chart(title: str, counts: Sequence[int], x_range: tuple[float, float], x
 
 def reliability_plot(title: str, points: Sequence[tuple[float, float, float]]) -> str:
     """(predicted, observed, weight): dots on the diagonal are honest predictions; area grows with the weight."""
-    if not points:
+    heaviest = max((w for _, _, w in points), default=0.0)
+    if not heaviest:
         return ""
     frame = _Frame((0.0, 1.0), (0.0, 1.0))
     out = frame.axes("predicted pass rate", "observed pass rate")
     ends = f'x1="{frame.px(0):.1f}" y1="{frame.py(0):.1f}" x2="{frame.px(1):.1f}" y2="{frame.py(1):.1f}"'
     out.append(f'<line class="diagonal" {ends}/>')
-    heaviest = max(w for _, _, w in points)
     for x, y, w in points:
         radius = 3 + 9 * math.sqrt(w / heaviest)
         out.append(f'<circle class="dot s0" cx="{frame.px(x):.1f}" cy="{frame.py(y):.1f}" r="{radius:.1f}"/>')

@@ -135,18 +135,16 @@ def _charts(data: ReportData) -> dict[str, str]:
     steps = data.steps
     window = max(1, len(steps) // 30)
 
-    def column(name: str) -> list[float]:
-        return [float(row.get(name, 0.0)) for row in steps]
-
-    rollouts = column("rollouts_total")
-
     def over_rollouts(
         title: str, named: dict[str, str], y_title: str, y_range: tuple[float, float] | None = None
     ) -> str:
-        series = [
-            Series(name, rollouts, smooth(column(key), window)) for name, key in named.items() if _has(steps, key)
-        ]
-        return line_chart(title, series, "training rollouts", y_title, y_range)
+        """A figure that a step does not have (a mean over nothing) is no point of its line."""
+        series = []
+        for name, key in named.items():
+            rows = [row for row in steps if key in row]
+            x = [float(row.get("rollouts_total", 0.0)) for row in rows]
+            series.append(Series(name, x, smooth([float(row[key]) for row in rows], window)))
+        return line_chart(title, [one for one in series if one.x], "training rollouts", y_title, y_range)
 
     shown = [p for i, p in enumerate(data.posteriors) if i in (0, len(data.posteriors) - 1)]
     return {

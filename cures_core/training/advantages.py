@@ -1,8 +1,8 @@
 """Group advantages for groups of unequal size, and the explicit weight of every rollout in the loss. numpy only.
 
-A rollout with an unknown verdict has neither advantage nor weight. `sum of weights = 1` over the known rollouts of the
-batch, groups without signal included: their gradient is zero, and leaving them in the denominator keeps the meaning of
-the learning rate when the share of informative groups changes.
+A rollout with an unknown verdict has neither advantage nor weight, and a group of such rollouts alone is no group.
+`sum of weights = 1` over the known rollouts of the batch, groups without signal included: their gradient is zero, and
+leaving them in the denominator keeps the meaning of the learning rate when the share of informative groups changes.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def batch_samples(
     *,
     keep_all: bool = False,
 ) -> list[Sample]:
-    """Samples with non-zero advantage (all known ones with `keep_all`), in the order of the groups.
+    """Samples with non-zero advantage (all known ones with `keep_all`), in the order of the groups. None of a batch
+    without any known verdict. A rollout of no tokens counts in baselines and weights and is no sample itself.
 
     `solved` is the advantage of all-right groups. Where all of its rollouts are paid the same, one of them stands for
     such a group, with the weight of all: rollouts are exchangeable, so nothing is biased, and a batch full of solved
@@ -86,11 +87,12 @@ def batch_samples(
     ):
         if solved and right and all(right):
             if group_rewards.min() == group_rewards.max():
-                samples.append(Sample(group_rollouts[0], solved, sum(group_w), True))
+                spoken = [r for r in group_rollouts if r.token_ids]
+                samples += [Sample(rollout, solved, sum(group_w), True) for rollout in spoken[:1]]
                 continue
             group_a = group_a + solved
         rows = zip(group_rollouts, group_a, group_w, right, strict=True)
-        samples += [Sample(rollout, float(a), w, ok) for rollout, a, w, ok in rows if keep_all or a != 0.0]
+        samples += [Sample(r, float(a), w, ok) for r, a, w, ok in rows if r.token_ids and (keep_all or a != 0.0)]
     return samples
 
 
@@ -102,12 +104,15 @@ def _normalised(values: Sequence[Floats]) -> list[Floats]:
 
 
 def _weights(rollouts: Sequence[Sequence[Rollout]], name: WeightName) -> list[list[float]]:
-    """`prompt`: 1 / (groups * n_i). `rollout`: 1 / rollouts. `token`: tokens of the rollout / tokens of the batch."""
+    """`prompt`: 1 / (groups * n_i). `rollout`: 1 / rollouts. `token`: tokens of the rollout / tokens of the batch.
+
+    Of known rollouts; nothing is divided for a group without any.
+    """
     occupied = sum(1 for group in rollouts if group)
     total = sum(len(group) for group in rollouts)
     tokens = sum(len(r.token_ids) for group in rollouts for r in group)
     if name == "prompt":
-        return [[1.0 / (occupied * len(group))] * len(group) for group in rollouts]
+        return [[1.0 / (occupied * len(group)) for _ in group] for group in rollouts]
     if name == "rollout":
-        return [[1.0 / total] * len(group) for group in rollouts]
-    return [[len(r.token_ids) / tokens for r in group] for group in rollouts]
+        return [[1.0 / total for _ in group] for group in rollouts]
+    return [[len(r.token_ids) / max(1, tokens) for r in group] for group in rollouts]

@@ -43,8 +43,9 @@ def step_line(event: Mapping[str, Any], seconds_left: float) -> str:
     """One line about a training step."""
     m = event["metrics"]
     tokens = m.get("completion_tokens_mean", 0.0) * m.get("step_rollouts", 0.0) / max(event["seconds"], 1e-9)
+    reward = f"reward {m['reward_mean']:.3f}" if "reward_mean" in m else "no verdict"
     return (
-        f"step {m['step']}/{event['last_step']}: reward {m['reward_mean']:.3f}, "
+        f"step {m['step']}/{event['last_step']}: {reward}, "
         f"informative groups {100 * m.get('informative_share', 0.0):.0f} %, {tokens:,.0f} tokens/s, "
         f"{_clock(seconds_left)} left{_alarm(m.get('unknown_share', 0.0))}"
     )

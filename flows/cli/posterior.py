@@ -36,7 +36,7 @@ def show_command(
 
 
 def _lines(shown: dict[str, Any]) -> list[str]:
-    calibration, prior = shown["calibration"], shown["prior"]
+    prior = shown["prior"]
     widest = max(1, *shown["histogram"])
     width = 1 / len(shown["histogram"])
     lines = [
@@ -49,11 +49,10 @@ def _lines(shown: dict[str, Any]) -> list[str]:
         f"  {i * width:.2f} {'#' * round(50 * count / widest):<50} {count:,}"
         for i, count in enumerate(shown["histogram"])
     ]
-    if calibration is None:
-        lines.append("no training step yet: nothing was predicted")
-    else:
-        lines.append(
-            f"calibration of the last epoch: mean absolute error {calibration['mae']:.3f}, "
-            f"Pearson r {calibration['pearson']:.3f}, Brier score {calibration['brier']:.3f}"
-        )
+    names = {"mae": "mean absolute error", "pearson": "Pearson r", "brier": "Brier score"}
+    calibration = shown["calibration"] or {}  # a figure that is not defined is not there
+    told = [f"{name} {calibration[key]:.3f}" for key, name in names.items() if key in calibration]
+    lines.append(
+        f"calibration of the last epoch: {', '.join(told)}" if told else "no verdict yet: no prediction was checked"
+    )
     return lines

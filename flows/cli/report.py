@@ -54,9 +54,9 @@ def watch_text(data: ReportData) -> str:
     lines += [f"  {f'{s.name} {s.label}'.strip()}: {s.seconds:.1f} s" for s in data.stages]
     if data.steps:
         last = data.steps[-1]
+        reward = f"reward {float(last['reward_mean']):.3f}" if "reward_mean" in last else "no verdict"
         lines.append(
-            f"  step {int(float(last['step']))}: reward {float(last['reward_mean']):.3f}, "
-            f"{int(float(last['rollouts_total'])):,} rollouts paid"
+            f"  step {int(float(last['step']))}: {reward}, {int(float(last['rollouts_total'])):,} rollouts paid"
         )
     for scored in data.scores:
         shown = ", ".join(f"{s.suite} {s.avg.value:.3f} [{s.avg.low:.3f}, {s.avg.high:.3f}]" for s in scored.suites)

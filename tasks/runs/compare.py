@@ -100,6 +100,7 @@ def _about(store: Store, name: str, scored: dict[int, Record]) -> dict[str, Any]
         "rewards": [
             (row["rollouts_total"], row.get("correct_share", row["reward_mean"]))
             for row in _steps(store, trained.values())
+            if "reward_mean" in row  # not where no verdict is known
         ],
     }
 

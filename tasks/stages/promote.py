@@ -91,8 +91,7 @@ def _compare(
     try:
         candidate = read_evaluation(store, after)
         pairs = paired(candidate, read_evaluation(store, rival), cfg)
-        scores = {name: one.score for name, one in candidate.items()}
-        return decide(gate, pairs, scores, _trained_on(store, after))
+        return decide(gate, pairs, _trained_on(store, after))
     except ConfigError as error:
         return Decision(promoted=False, reasons=(str(error),))
 

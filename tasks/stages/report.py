@@ -205,9 +205,10 @@ def _moved(run: RunRef, prior: Record) -> list[str]:
 def _notices(steps: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a reader should know before believing the rest."""
     found = []
-    if steps and max(row.get("unknown_share", 0.0) for row in steps) > 0.01:
+    if max((row.get("unknown_share", 0.0) for row in steps), default=0.0) > 0.01:
         found.append("In some steps more than 1 % of the completions got no verdict; they were left out of training.")
-    if steps and sum(row.get("truncated_share", 0.0) for row in steps) / len(steps) > 0.2:
+    truncated = [row["truncated_share"] for row in steps if "truncated_share" in row]
+    if truncated and sum(truncated) / len(truncated) > 0.2:
         found.append("More than a fifth of the completions ran into the token limit: raise rollout.max_new_tokens.")
     if sum(row.get("non_finite", 0.0) for row in steps):
         found.append("Some steps had a non-finite loss or gradient and changed nothing.")

@@ -45,6 +45,8 @@ class ArcCurriculum(Strategy):
         num = min(self.cfg.prompts_per_step, len(self.prompts), budget // 2)
         psi = np.where(self._seen, self._psi, self._start())
         drawn = np.clip(self.rng.normal(psi, np.sqrt(self._variance)), 0.0, np.pi / 2)
+        if not num:  # the budget feeds no group
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
         n = budget / num
         yield_ = informative(drawn, n)
         target = self._target(yield_, drawn, n)

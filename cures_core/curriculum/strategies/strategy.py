@@ -19,6 +19,7 @@ from cures_core.curriculum.beta import Floats
 from cures_core.curriculum.calibration import Calibration
 from cures_core.curriculum.posterior import Ints, Posterior
 from cures_core.errors import ConfigError, CurriculumMisuse
+from cures_core.means import ratio, valued
 from cures_core.prompts import PromptSet
 from cures_core.terms import Group, Moments, Request
 
@@ -174,14 +175,15 @@ class Strategy(ABC):
             seen.add(name)
 
     def _step_figures(self, told: Sequence[Group]) -> dict[str, float]:
-        groups = max(1, len(told))
         return {
             "groups": float(len(told)),
             "step_rollouts": float(self._spent),
-            "informative_share": sum(g.informative for g in told) / groups,
-            "all_right_share": sum(g.successes > 0 and not g.failures for g in told) / groups,
-            "all_wrong_share": sum(g.failures > 0 and not g.successes for g in told) / groups,
-            "unknown_share": sum(g.unknown for g in told) / max(1, self._spent),
+            **valued(
+                informative_share=ratio(sum(g.informative for g in told), len(told)),
+                all_right_share=ratio(sum(g.successes > 0 and not g.failures for g in told), len(told)),
+                all_wrong_share=ratio(sum(g.failures > 0 and not g.successes for g in told), len(told)),
+                unknown_share=ratio(sum(g.unknown for g in told), self._spent),
+            ),
             **self._figures,
         }
 

@@ -146,4 +146,4 @@ def test_calibration_is_what_a_plain_computation_says() -> None:
     copy = Calibration()
     copy.load_state_dict(calibration.state_dict())
     assert copy.figures() == figures
-    assert Calibration().figures() == {"mae": 0.0, "pearson": 0.0, "brier": 0.0}
+    assert Calibration().figures() == {}

@@ -114,12 +114,28 @@ def test_a_suite_that_must_not_suffer_may_lose_less_than_its_margin():
 
 
 def test_scores_without_verdicts_promote_nothing():
-    score = evaluated([1] * 4, 2).score.model_copy(update={"unknown_share": 0.06})
     cfg = GATE.model_copy(update={"max_unknown_share": 0.05})
-    refused = decide(cfg, {"exam": pair()}, {"exam": score})
+    refused = decide(cfg, {"exam": pair(unknown_share=0.06)})
     assert not refused.promoted
-    assert refused.reasons[1] == "exam: 6 % of its completions got no verdict, the limit is 5 %."
-    assert decide(GATE, {"exam": pair()}, {"exam": score}).promoted
+    assert refused.reasons[1:] == ("exam: 6 % of one policy's completions got no verdict, the limit is 5 %.",)
+    assert decide(cfg, {"exam": pair(unknown_share=0.05)}).promoted
+    assert decide(GATE, {"exam": pair(unknown_share=0.06)}).promoted
+
+
+def test_a_suite_without_any_verdict_promotes_nothing_whatever_the_limit():
+    cfg = GATE.model_copy(update={"margins": {"guard": 0.02}})
+    broken = pair("guard", gain=0.0, low=0.0, high=0.0, unknown_share=1.0)
+    refused = decide(cfg, {"exam": pair(), "guard": broken})
+    assert not refused.promoted
+    assert refused.reasons[2:] == ("guard: no completion of one of the policies got a verdict.",)
+
+
+def test_a_gain_over_scores_without_verdicts_is_none():
+    able, broken = evaluated([2] * 40, 2), evaluated([0] * 40, 2)
+    blind = Evaluated(broken.score.model_copy(update={"unknown_share": 1.0}), broken.items)
+    assert decide(GATE, {"exam": compare(able, broken, CFG)}).promoted
+    for one, other in ((able, blind), (blind, broken), (blind, blind)):
+        assert not decide(GATE, {"exam": compare(one, other, CFG)}).promoted
 
 
 def test_a_suite_that_was_trained_on_promotes_nothing():

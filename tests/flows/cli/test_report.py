@@ -119,3 +119,4 @@ def test_lines_tell_stages_the_last_step_and_scores() -> None:
         "  train_epoch 1: 3.2 s",
         "  step 2: reward 0.200, 64 rollouts paid",
     ]
+    assert watch_text(data(steps=[{"step": 3, "rollouts_total": 96}])).endswith("step 3: no verdict, 96 rollouts paid")

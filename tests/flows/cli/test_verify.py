@@ -78,6 +78,8 @@ def test_unknown_verdicts_above_one_per_cent_are_a_visible_warning() -> None:
 
     assert "WARNING" not in step(0.01)
     assert step(0.02).endswith("; WARNING: 2.0 % of the verdicts unknown")
+    blind = {"metrics": {"step": 1, "unknown_share": 1.0}, "last_step": 2, "seconds": 1.0}
+    assert step_line(blind, 10.0).startswith("step 1/2: no verdict, ")
     stage = {"stage": "estimate_prior", "status": "done", "figures": {"rollouts": 100, "unknown": 3}}
     assert stage_line(stage).endswith("; WARNING: 3.0 % of the verdicts unknown")
     stage["figures"] = {"rollouts": 0, "unknown": 0}
