@@ -253,9 +253,9 @@ def test_suites_without_verdicts_are_scored_and_promote_nothing(pair: tuple[Eval
     compared = {"exam": compare(candidate, incumbent, CFG)}
     assert_finite(compared["exam"].model_dump())
     blind = 1.0 in (candidate.score.unknown_share, incumbent.score.unknown_share)
-    for gate in ({"suites": ("exam",)}, {"suites": (), "margins": {"exam": 0.99}}):
-        decision = decide(PromotionConfig.model_construct(**{"model": "m", "margins": {}, **gate}), compared)
-        assert not (decision.promoted and blind)
+    gains = PromotionConfig(model="m", suites=("exam",))
+    for gate in (gains, gains.model_copy(update={"suites": (), "margins": {"exam": 0.99}})):
+        assert not (decide(gate, compared).promoted and blind)
 
 
 @settings(max_examples=25)
@@ -273,7 +273,7 @@ def test_a_report_of_any_steps_can_be_rendered(
         gains["exam"] = {"value": 0.0, **compare(new, old, CFG).model_dump(include={"low", "high", "p_value"})}
     nothing = {"label": "prior", "histogram": [0, 0], "prompts": 0, "evidence": 0, "dead_share": 0, "frontier_share": 0}
     data = {"run": "r", "steps": rows, "scores": scores, "gains": gains, "posteriors": [nothing]}
-    named = {"allocation": {"prompts": [], "rollouts": []}}
+    named: dict[str, Any] = {"allocation": {"prompts": [], "rollouts": []}}
     silent = {"predicted": 0.5, "observed": 0.5, "rollouts": 0.0}
     html = render(ReportData.model_validate({**data, "named": named, "reliability": [silent]}))
     assert not {"nan", "inf"} & set(html.lower().replace("<", " ").replace(">", " ").replace('"', " ").split())
