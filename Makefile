@@ -7,7 +7,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: run test test-all check format bench install install-all lock clean
+.PHONY: run test test-all record check format bench install install-all lock clean
 
 run: .venv/.core
 	$(BIN)/cures run --config configs/quickstart.toml
@@ -17,6 +17,10 @@ test: .venv/.dev
 
 test-all: .venv/.all
 	$(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
+
+# After a change that alters results on purpose: the curve that tests/recorded compares with. CHANGELOG.md says so too.
+record: .venv/.dev
+	$(BIN)/python -m tests.recorded.run
 
 # At most 10 minutes on 2 cores; the full table is in docs/benchmarks.md with its command.
 bench: .venv/.core
