@@ -7,7 +7,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: run test test-all record check format bench install install-all lock clean
+.PHONY: run test test-all coverage mutants record check format bench install install-all lock clean
 
 run: .venv/.core
 	$(BIN)/cures run --config configs/quickstart.toml
@@ -17,6 +17,15 @@ test: .venv/.dev
 
 test-all: .venv/.all
 	$(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
+
+# A figure to look at, not a gate: lines and branches that the default tests reach, child processes counted.
+coverage: .venv/.dev
+	rm -rf .coverage && mkdir .coverage
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+
+# Small faults put into a package (the list is in tests/mutants.py): do its tests notice? Within the hour on 2 cores.
+mutants: .venv/.dev
+	$(BIN)/python -m tests.mutants $(PACKAGE)
 
 # After a change that alters results on purpose: the curve that tests/recorded compares with. CHANGELOG.md says so too.
 record: .venv/.dev
@@ -68,4 +77,4 @@ lock:
 	uv pip compile -q --no-annotate --no-header --python-version 3.11 --python-platform x86_64-manylinux_2_28 pyproject.toml --extra deepspeed --extra vllm --extra dev -o requirements/lock-gpu.txt
 
 clean:
-	rm -rf .cures .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .cures .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .mutants

@@ -62,10 +62,9 @@ def run_epoch(
 
 def roll_out(requests: Sequence[Request], engine: RolloutEngine, verifier: Verifier) -> list[Group]:
     """Generate and judge: one group for each request, in order."""
-    rollouts = engine.generate(requests)
-    pairs = [(r.text, request.prompt.answer) for request, rs in zip(requests, rollouts, strict=True) for r in rs]
-    verdicts = iter(verifier.judge(pairs))
-    return [Group(q, rs, [next(verdicts) for _ in rs]) for q, rs in zip(requests, rollouts, strict=True)]
+    made = list(zip(requests, engine.generate(requests), strict=True))
+    verdicts = iter(verifier.judge([(r.text, q.prompt.answer) for q, rs in made for r in rs]))
+    return [Group(q, rs, [next(verdicts) for _ in rs]) for q, rs in made]
 
 
 def advance(progress: Progress, told: Sequence[Group]) -> Progress:

@@ -249,11 +249,12 @@ def test_means_are_over_known_verdicts_and_over_all_rollouts() -> None:
 
 
 def test_weighted_rewards_are_told_beside_the_share_of_right_answers() -> None:
-    request = Request("r", Prompt("p", "", ""), 3, 0)
-    rollouts = [Rollout("r", i, (1,), (2,), (-1.0,), "", FinishReason.STOP) for i in range(3)]
-    told = [Group(request, rollouts, [Verdict(C, reward=0.75), Verdict(W, reward=0.25), Verdict(U, reward=9.0)])]
-    row = step_metrics(Progress(1, 3, 3), Batch(told, ""), told, {})
-    assert (row["reward_mean"], row["correct_share"]) == (0.5, 0.5)
+    request = Request("r", Prompt("p", "", ""), 4, 0)
+    rollouts = [Rollout("r", i, (1,), (2,), (-1.0,), "", FinishReason.STOP) for i in range(4)]
+    rewards = [(C, 1.0), (W, 0.25), (W, 0.25), (U, 9.0)]
+    told = [Group(request, rollouts, [Verdict(outcome, reward=reward) for outcome, reward in rewards])]
+    row = step_metrics(Progress(1, 4, 4), Batch(told, ""), told, {})
+    assert (row["reward_mean"], row["correct_share"]) == (0.5, 1 / 3)
 
 
 def test_a_step_with_nothing_to_ask_for_is_a_step() -> None:

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cures_core.config.training import TorchTrainerConfig
-from cures_core.training.advantages import batch_samples
+from cures_core.terms import FinishReason, Rollout
+from cures_core.training.advantages import Sample, batch_samples
 from cures_core.training.forward import completion_logprobs, keeps_rollouts_apart
 from cures_core.training.packing import length, micro_batches, pack, shard
 from cures_core.training.torch_trainer import TorchTrainer
@@ -89,3 +90,52 @@ def test_shards_are_even_and_disjoint() -> None:
 def test_an_empty_batch_has_empty_shards(world: int) -> None:
     assert shard([], 0, world) == []
     assert pack([], 10) == []
+
+
+def sample(prompt: tuple[int, ...], tokens: tuple[int, ...]) -> Sample:
+    """The i-th token has the log-probability -i / 4."""
+    logprobs = tuple(-i / 4 for i in range(len(tokens)))
+    return Sample(Rollout("r", 0, prompt, tokens, logprobs, "", FinishReason.STOP), 1.0, 1.0, True)
+
+
+LONG, SHORT, MIDDLE = sample((1, 2), (3, 4, 5)), sample((6,), (7,)), sample((8,), (9, 10))
+
+
+def test_rows_are_filled_with_the_longest_that_fits() -> None:
+    assert pack([5, 2, 3], 10) == [[[0], [2, 1]]]
+    assert pack([5, 2, 3], 9) == [[[0]], [[2], [1]]]
+    assert pack([5, 2, 3], 10, share_rows=False) == [[[0], [2]], [[1]]]
+    assert pack([7, 2, 4, 1], 7) == [[[0]], [[2]], [[1], [3]]]
+    assert pack([9, 2, 4, 3, 1], 18) == [[[0], [2, 3, 1]], [[4]]]
+    assert pack([4, 4, 4], 8) == [[[0], [1]], [[2]]]  # of equal ones the first comes first
+    assert pack([20, 1], 10) == [[[0]], [[1]]]  # longer than the budget: alone
+
+
+def test_the_arrays_of_a_micro_batch() -> None:
+    (batch,) = micro_batches([LONG, SHORT, MIDDLE], 10, pad=99)
+    assert batch.samples == [LONG, MIDDLE, SHORT]
+    assert batch.ids.tolist() == [[1, 2, 3, 4, 5], [8, 9, 10, 6, 7]]
+    assert batch.positions.tolist() == [[0, 1, 2, 3, 4], [0, 1, 2, 0, 1]]
+    assert batch.predictors.tolist() == [1, 2, 3, 5, 6, 8]
+    assert batch.targets.tolist() == [3, 4, 5, 9, 10, 7]
+    assert batch.sampler_logprobs.tolist() == [0, -0.25, -0.5, 0, -0.25, 0]
+    assert batch.rollout.tolist() == [0, 0, 0, 1, 1, 2]
+    assert batch.tokens == 10
+    dtypes = {name: getattr(batch, name).dtype for name in ("ids", "positions", "predictors", "targets", "rollout")}
+    assert set(dtypes.values()) == {np.dtype(np.int64)}
+    assert batch.sampler_logprobs.dtype == np.float32
+
+
+def test_rows_that_are_not_shared_are_padded_to_the_longest() -> None:
+    first, second = micro_batches([SHORT, LONG, MIDDLE], 10, pad=99, share_rows=False)
+    assert first.ids.tolist() == [[1, 2, 3, 4, 5], [8, 9, 10, 99, 99]]
+    assert first.positions.tolist() == [[0, 1, 2, 3, 4]] * 2
+    assert first.predictors.tolist() == [1, 2, 3, 5, 6]
+    assert first.tokens == 8
+    assert second.ids.tolist() == [[6, 7]]
+
+
+def test_a_shard_is_what_the_least_loaded_rank_takes_in_the_order_of_the_batch() -> None:
+    samples = [SHORT, LONG, MIDDLE, SHORT]
+    assert shard(samples, 0, 1) == samples
+    assert [shard(samples, r, 2) for r in range(2)] == [[LONG, SHORT], [SHORT, MIDDLE]]
