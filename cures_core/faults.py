@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cures_core.errors import ConfigError, InjectedFault
+from cures_core.names import inside
 
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGTERM, "pause": signal.SIGSTOP}
 _ACTIONS = ("raise", *_SIGNALS)
@@ -48,7 +49,7 @@ def fault_point(name: str, detail: str = "") -> None:
 def _first_time(point: str, action: str) -> bool:
     folder = Path(os.environ.get("CURES_FAULTS_DIR", "."))
     folder.mkdir(parents=True, exist_ok=True)
-    marker = folder / f"{point.replace('/', '_').replace(':', '_')}.{action}"
+    marker = inside(folder, f"{point.replace('/', '_').replace(':', '_')}.{action}", "faults")
     try:
         marker.touch(exist_ok=False)
     except FileExistsError:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cures_core.errors import ConfigError, DataRejected
+from cures_core.names import check_part
 from cures_core.prompts.defects import Flaw
 from cures_core.prompts.lines import unpacked
 
@@ -46,9 +47,9 @@ def dataset_files(folder: Path) -> list[Path]:
         names = [str(entry["filename"]) for entry in json.loads(state.read_bytes())["_data_files"]]
     except (ValueError, KeyError, TypeError) as error:
         raise DataRejected(f"{state}: not a state file of `datasets` ({error})") from error
-    files = [folder / name for name in names]
+    files = [folder / check_part(name, str(state), DataRejected) for name in names]
     for name, file in zip(names, files, strict=True):
-        if Path(name).name != name or not file.is_file():
+        if not file.is_file():
             raise DataRejected(f"{state}: names {name}, which is not in the folder")
     return files
 

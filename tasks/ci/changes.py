@@ -8,6 +8,7 @@ from typing import Any
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError
 from cures_core.files import digest_file, digest_json
+from cures_core.names import inside
 from cures_core.prompts import load_prompts
 from cures_core.prompts.diff import difference
 from tasks.inputs.prompt_files import is_elsewhere
@@ -24,7 +25,7 @@ def changes(config: RunConfig, base: str, head: str, folder: Path) -> dict[str, 
         raise ConfigError(f"{elsewhere[0]}: not a path of this repository, so its revisions cannot be compared")
     sets = {}
     for side, revision in (("base", base), ("head", head)):
-        path = file_at(revision, config.data.path, folder / side / Path(config.data.path).name)
+        path = file_at(revision, config.data.path, inside(folder / side, Path(config.data.path).name, "data.path"))
         sets[side] = load_prompts(config.data.model_copy(update={"path": str(path)})).prompts
     found = difference(sets["base"], sets["head"])
     suites = tuple(s.name for s in config.evaluation.suites if _differs(s.path, base, head, folder / "suites" / s.name))

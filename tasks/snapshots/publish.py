@@ -13,9 +13,10 @@ from typing import Any
 from cures_core.config.snapshot import SnapshotConfig
 from cures_core.errors import ConfigError, CorruptArtifact, CuresError, StoreUnavailable
 from cures_core.faults import fault_point
+from cures_core.names import check_tag
 from tasks.snapshots.commands import dvc
 from tasks.snapshots.objects import digest_md5, object_name, open_objects
-from tasks.snapshots.pointers import Pointers, check_tag
+from tasks.snapshots.pointers import Pointers
 from tasks.snapshots.reading import DATA, LINEAGE, POINTER, Snapshot, load_snapshot, place_of
 
 _PASSING = ("created_at", "versions")  # may differ when the same snapshot is published again

@@ -14,8 +14,9 @@ from typing import Any
 
 from cures_core.config.snapshot import SnapshotConfig
 from cures_core.errors import ConfigError, CorruptArtifact, MissingInput
+from cures_core.names import check_tag
 from tasks.snapshots.objects import digest_md5, object_name, open_objects
-from tasks.snapshots.pointers import Pointers, check_tag
+from tasks.snapshots.pointers import Pointers
 
 DATA = "posterior.parquet"
 POINTER = f"{DATA}.dvc"

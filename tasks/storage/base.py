@@ -2,33 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, runtime_checkable
-
-from cures_core.errors import ConfigError
-
-_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*)*")
-_FILE = re.compile(
-    r"(?!\.\.?(/|$))[A-Za-z0-9_.][A-Za-z0-9_.+=@ \-]*(/(?!\.\.?(/|$))[A-Za-z0-9_.][A-Za-z0-9_.+=@ \-]*)*"
-)
-
-
-def check_key(key: str) -> str:
-    """Keys are relative, portable paths. Raises `ConfigError`: a name from outside must not leave the store."""
-    if not _KEY.fullmatch(key) or len(key) > 512:
-        raise ConfigError(f"store key {key[:80]!r}: use letters, digits, '.', '_', '-' and single '/' between them")
-    return key
-
-
-def check_file_name(name: str) -> str:
-    """Names inside a published folder: as keys, but hidden files and a few more characters may occur."""
-    if not _FILE.fullmatch(name) or len(name) > 512:
-        raise ConfigError(
-            f"file name {name[:80]!r}: use letters, digits, space and ._-+=@, with single '/' between them"
-        )
-    return name
 
 
 @runtime_checkable

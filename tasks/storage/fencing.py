@@ -16,7 +16,8 @@ from typing import Any
 from cures_core.errors import CorruptArtifact, LeaseLost
 from cures_core.faults import fault_point
 from cures_core.files import canonical_json
-from tasks.storage.base import Store, check_key
+from cures_core.names import check_key
+from tasks.storage.base import Store
 
 _FIELDS = {"token", "holder", "machine", "pid", "started", "clock", "beat", "pending"}
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from cures_core.errors import ConfigError, CorruptArtifact, StoreUnavailable
 from cures_core.files import sync_folder
 from cures_core.manifest import MANIFEST, verify_manifest, write_manifest
-from tasks.storage.base import check_key
+from cures_core.names import check_key
 from tasks.storage.published import check_folder, check_sizes, parse_manifest, sizes_below
 
 _STALE_S = 3600.0

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cures_core.errors import ConfigError, CorruptArtifact
-from tasks.storage.base import check_file_name
+from cures_core.names import check_file_name
 
 Listed = dict[str, tuple[int, str]]
 

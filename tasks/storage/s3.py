@@ -9,7 +9,7 @@ from pathlib import Path
 from cures_core.errors import ConfigError, CorruptArtifact
 from cures_core.files import digest_file
 from cures_core.manifest import MANIFEST, write_manifest
-from tasks.storage.base import check_key
+from cures_core.names import check_key, inside
 from tasks.storage.local import LocalStore
 from tasks.storage.published import Listed, check_folder, check_sizes, parse_manifest
 from tasks.storage.s3_client import S3, AnswerError
@@ -23,7 +23,8 @@ class S3Store:
 
     def __init__(self, url: str, cache: str | Path, endpoint_url: str | None = None, deadline_s: float = 60.0) -> None:
         self._s3 = S3(url, endpoint_url, deadline_s)
-        self._cache = LocalStore(Path(cache) / self._s3.bucket / self._s3.prefix)
+        place = f"{self._s3.bucket}/{self._s3.prefix}".rstrip("/")
+        self._cache = LocalStore(inside(Path(cache), place, "store.url"))
 
     def get(self, key: str) -> bytes | None:
         found = self._find(check_key(key))
@@ -139,7 +140,7 @@ class S3Store:
     def _fetch(self, prefix: str, listed: Listed) -> None:
         with self._cache.scratch_folder(sum(size for size, _ in listed.values())) as folder:
             for name, (_, sha256) in sorted(listed.items()):
-                path = folder / name
+                path = inside(folder, name, self._s3.url(prefix), CorruptArtifact)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 try:
                     self._s3.download(f"{prefix}/{name}", path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 
 from cures_core.config.data import DataConfig
 from cures_core.config.loading import load_config
-from cures_core.errors import ConfigError, MissingInput, TryAgain
-from cures_core.files import digest_file
+from cures_core.errors import ConfigError, DataRejected, MissingInput, TryAgain
+from cures_core.files import digest_file, digest_json
 from cures_core.prompts import load_prompts
 from tasks.ci.changes import changes
 from tasks.inputs.prompt_files import Inputs, is_elsewhere
@@ -178,6 +179,26 @@ def test_damaged_copies_are_fetched_again(bucket: Bucket, inputs: Inputs) -> Non
     assert (number(inputs, name), bucket.fetched) == (20, 2)
 
 
+@pytest.mark.parametrize("note", ["", "[]", "{}", '{"sha256": ""}', '{"sha256": "../../.."}'])
+def test_a_damaged_note_of_a_version_removes_nothing_and_is_written_again(
+    note: str, bucket: Bucket, inputs: Inputs, tmp_path: Path
+) -> None:
+    name = bucket.put("sets/noted.jsonl", range(20))
+    inputs.local(name)
+    (beside,) = (tmp_path / "inputs" / "versions").iterdir()
+    good = beside.read_bytes()
+    beside.write_text(note)
+    assert number(inputs, name) == 20
+    assert beside.read_bytes() == good
+
+
+def test_a_damaged_copy_is_replaced_where_its_note_is_gone(bucket: Bucket, inputs: Inputs, tmp_path: Path) -> None:
+    name = bucket.put("sets/unnoted.jsonl", range(20))
+    inputs.local(name).write_bytes(b"{}")
+    shutil.rmtree(tmp_path / "inputs" / "versions")
+    assert number(inputs, name) == 20
+
+
 def test_pinned_content_is_read_though_the_object_is_another_or_gone(bucket: Bucket, tmp_path: Path) -> None:
     name = bucket.put("sets/pinned.jsonl", range(20))
     digest = digest_file(Inputs(tmp_path).local(name))
@@ -195,6 +216,33 @@ def test_a_saved_dataset_on_s3_is_read(bucket: Bucket, inputs: Inputs, tmp_path:
         bucket.client.upload_file(str(file), BUCKET, f"sets/saved/{file.name}")
     name = f"s3://{BUCKET}/sets/saved"
     assert (number(inputs, name), number(inputs, f"{name}/"), bucket.fetched) == (7, 7, 4)
+
+
+@pytest.mark.parametrize(
+    "rest", ["/etc/x", "/{outside}", "a/../../../x", "..", "a\0b", "a\\b", "a//b", "x" * 300, "state.json/x"]
+)
+def test_objects_with_hostile_names_are_refused_before_anything_is_fetched(
+    rest: str, bucket: Bucket, inputs: Inputs, tmp_path: Path
+) -> None:
+    saved(tmp_path / "saved", 7)
+    place = f"planted/{digest_json(rest)[:8]}"
+    for file in (tmp_path / "saved").iterdir():
+        bucket.client.upload_file(str(file), BUCKET, f"{place}/{file.name}")
+    outside = tmp_path / "outside"
+    bucket.client.put_object(Bucket=BUCKET, Key=f"{place}/{rest.format(outside=outside)}", Body=b"planted")
+    with pytest.raises(DataRejected, match=rf"s3://{BUCKET}/{place}: .*rename"):
+        inputs.local(f"s3://{BUCKET}/{place}")
+    assert bucket.fetched == 0
+    assert not outside.exists()
+    assert b"planted" not in [p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()]
+
+
+@pytest.mark.parametrize(
+    "name", ["s3://{bucket}/..", "s3://{bucket}/a/..", "s3://{bucket}/{long}", "..@main", "a/..@main"]
+)
+def test_names_without_a_last_part_that_could_be_a_file_are_refused(name: str, work: Path, inputs: Inputs) -> None:
+    with pytest.raises(ConfigError):
+        inputs.local(name.format(bucket=BUCKET, long="x" * 300))
 
 
 def test_an_object_that_is_replaced_meanwhile_is_not_mixed(

