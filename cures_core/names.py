@@ -11,6 +11,7 @@ import unicodedata
 from pathlib import Path
 
 from cures_core.errors import ConfigError, CuresError
+from cures_core.secrets import masked
 
 MAX_PART_BYTES = 255
 """Longest part of a path that common file systems take, in bytes of UTF-8."""
@@ -69,7 +70,7 @@ def check_tag(tag: str) -> str:
 
 def check_revision(revision: str) -> str:
     """Names one commit for git, and is no option, range, path or pattern. Raises `ConfigError`."""
-    odd = _NOT_IN_REVISIONS.search(revision) or _unprintable(revision)
+    odd = _NOT_IN_REVISIONS.search(revision) or unprintable(revision)
     if not revision or revision.startswith("-") or ".." in revision or odd or len(revision) > MAX_PART_BYTES:
         raise ConfigError(f"{_shown(revision)}: name a branch, tag or commit")
     return revision
@@ -79,7 +80,7 @@ def _path_fault(name: str) -> str | None:
     """Why `name` is no relative path; None where it is one."""
     if not name:
         return "is empty"
-    if _unprintable(name):
+    if unprintable(name):
         return "holds a character that cannot be printed"
     if "\\" in name:
         return "holds a backslash"
@@ -95,10 +96,10 @@ def _path_fault(name: str) -> str | None:
     return None
 
 
-def _unprintable(name: str) -> bool:
+def unprintable(name: str) -> bool:
     """Control characters (NUL among them), line ends of all kinds, and lone surrogates."""
     return any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name)
 
 
 def _shown(name: str) -> str:
-    return ascii(name[:80])
+    return ascii(masked(name)[:80])

@@ -16,6 +16,7 @@ from typing import Literal
 from cures_core.config.base import Strict
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import CuresError
+from tasks.prefect_api import check_api_url
 from tasks.storage import open_store
 
 _LEAST_FREE_GIB = 2.0
@@ -113,7 +114,7 @@ def _prefect() -> Finding:
         )
 
     def probe() -> str:
-        with urllib.request.urlopen(f"{url}/health", timeout=5):
+        with urllib.request.urlopen(f"{check_api_url(url)}/health", timeout=5):
             return str(url)
 
     return _tried("prefect", probe, "start the server, or unset PREFECT_API_URL")

@@ -9,8 +9,18 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from cures_core.errors import CuresError, StoreUnavailable
-from tasks.storage.masking import masked
+from cures_core.errors import ConfigError, CuresError, StoreUnavailable
+from cures_core.secrets import masked, secret_in_url
+
+
+def check_api_url(url: str) -> str:
+    """`ConfigError` where the address holds a password: Prefect, its clients and ours would show it."""
+    if found := secret_in_url(url):
+        raise ConfigError(
+            f"the address of the Prefect server (PREFECT_API_URL) holds {found}: leave it out, and set "
+            "PREFECT_API_AUTH_STRING or PREFECT_API_KEY"
+        )
+    return url
 
 
 def call(api_url: str, path: str, body: Any, method: str = "POST") -> Any:
@@ -19,6 +29,7 @@ def call(api_url: str, path: str, body: Any, method: str = "POST") -> Any:
     Raises `CuresError` with what the server refuses, `StoreUnavailable` if it does not answer.
     """
     headers = {"Content-Type": "application/json"}
+    check_api_url(api_url)
     if token := os.environ.get("PREFECT_API_KEY"):
         headers["Authorization"] = f"Bearer {token}"
     elif login := os.environ.get("PREFECT_API_AUTH_STRING"):

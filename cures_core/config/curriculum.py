@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from cures_core.config.base import Strict
+from cures_core.config.urls import LocalName
 
 
 class PosteriorConfig(Strict):
@@ -298,7 +299,7 @@ class CustomConfig(StrategyConfig):
     type: Literal["custom"] = "custom"
     strategy: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     """`package.module:Class`, a subclass of `cures_core.curriculum.Strategy`."""
-    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    options: dict[LocalName, bool | int | float | LocalName] = Field(default_factory=dict)
     """Read by the class from its `cfg.options`."""
 
 

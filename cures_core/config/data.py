@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from cures_core.config.base import Strict
+from cures_core.config.urls import LocalName, S3Url
 
 
 class ColumnsConfig(Strict):
@@ -32,7 +33,7 @@ class ColumnsConfig(Strict):
 class PromptFile(Strict):
     """A file of problems with answers, and how to read it."""
 
-    path: str
+    path: S3Url
     """A file, or a folder written by `datasets.save_to_disk` or of Parquet files; `path@revision` for one as it was at
     a revision of git or DVC, `s3://bucket/key` for an object (at store.endpoint_url, with credentials from the
     environment). What is packed with gzip or zstd is unpacked on the fly."""
@@ -72,7 +73,7 @@ class DataConfig(PromptFile):
     near_duplicates: Literal["off", "warn", "drop"] = "off"
     """What happens to prompts that repeat an earlier one in slightly other words (same numbers and signs): nothing, a
     warning, or those with the same answer are left out. Takes about 0.2 ms a prompt."""
-    flags: str | None = None
+    flags: LocalName | None = None
     """List of prompts that people have taken out (`cures data flag`), here and in the suites. None: no list."""
 
 

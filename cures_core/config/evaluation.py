@@ -10,6 +10,7 @@ from cures_core.config.base import Strict
 from cures_core.config.data import SuiteConfig
 from cures_core.config.rewards import RewardConfig
 from cures_core.config.rollout import PromptFormat
+from cures_core.config.urls import ClusterUrl
 
 
 class EvaluatedSuite(SuiteConfig):
@@ -38,7 +39,7 @@ class Sharding(Strict):
     """Parts that the items are divided into. Each loads the policy in a process of its own."""
     runner: Literal["threads", "ray"] = "threads"
     """`threads`: all shards at once on this machine; `ray`: on a Ray cluster (extra `ray`)."""
-    ray_address: str | None = None
+    ray_address: ClusterUrl | None = None
     """Cluster, as in ray://head:10001. None: a Ray of its own on this machine, for the time of the evaluation."""
     ray_gpus: float = Field(default=0.0, ge=0)
     """GPUs that Ray keeps free for each shard."""

@@ -15,7 +15,9 @@ from pydantic import BaseModel, ValidationError
 
 from cures_core.config.includes import include_suites
 from cures_core.config.run import RunConfig
+from cures_core.config.urls import REFUSED
 from cures_core.errors import ConfigError, MissingInput
+from cures_core.secrets import masked
 
 _TYPE_OF_A_UNION = re.compile(r"constrained-\w+|literal\[.*\]|float|int|str|bool")
 
@@ -59,11 +61,18 @@ def explain(error: ValidationError, origin: str) -> str:
         else:
             # More than one where a value may be of several types: each says what it would have been.
             message = ", or ".join(f["msg"].removeprefix("Value error, ") for f in (fault, *others))
-            shown = repr(fault["input"]) if not isinstance(fault["input"], dict | list) else "this table"
-            lines.append(f"{key or 'the configuration'}: {message} (got {shown[:80]})")
-    return f"{origin}: {len(lines)} bad field{'s' if len(lines) > 1 else ''}\n" + "\n".join(
-        f"  {line}" for line in lines
-    )
+            lines.append(f"{key or 'the configuration'}: {message}{_got(fault, *others)}")
+    head = f"{origin}: {len(lines)} bad field{'s' if len(lines) > 1 else ''}"
+    return "\n".join([head, *(f"  {masked(line)}" for line in lines)])
+
+
+def _got(*faults: Any) -> str:
+    """The bad value, unless it was refused for the secret in it."""
+    if any(fault["type"] == REFUSED for fault in faults):
+        return ""
+    value = faults[0]["input"]
+    shown = "this table" if isinstance(value, dict | list) else masked(repr(value))[:80]
+    return f" (got {shown})"
 
 
 def _unknown(key: str, loc: Sequence[int | str], known: Sequence[str]) -> str:
@@ -125,7 +134,7 @@ def _without_indices(key: str) -> str:
 def _apply(values: dict[str, Any], text: str) -> None:
     key, equals, raw = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set {text!r}: write KEY=VALUE, for example training.learning_rate=3e-4")
+        raise ConfigError(f"--set {masked(text)!r}: write KEY=VALUE, for example training.learning_rate=3e-4")
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
@@ -143,11 +152,11 @@ def _apply(values: dict[str, Any], text: str) -> None:
 def _step_into(place: Any, name: str, text: str) -> Any:
     inner = place[_index(place, name, text)] if isinstance(place, list) else place.setdefault(name, {})
     if not isinstance(inner, dict | list):
-        raise ConfigError(f"--set {text!r}: {name} is a value, not a table")
+        raise ConfigError(f"--set {masked(text)!r}: {name} is a value, not a table")
     return inner
 
 
 def _index(place: list[Any], name: str, text: str) -> int:
     if not name.isdigit() or int(name) >= len(place):
-        raise ConfigError(f"--set {text!r}: {name} is not an index of a list of {len(place)}")
+        raise ConfigError(f"--set {masked(text)!r}: {name} is not an index of a list of {len(place)}")
     return int(name)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from cures_core.config.base import Strict
+from cures_core.config.urls import HubPath
+from cures_core.names import check_revision
 
 
 class WarmStartPolicy(Strict):
@@ -35,9 +37,9 @@ class PretrainedPolicy(Strict):
     """A `transformers` causal LM with its tokenizer."""
 
     type: Literal["pretrained"] = "pretrained"
-    path: str
+    path: HubPath
     """A local folder in Hugging Face format, or a hub id (then `revision` should be a commit)."""
-    revision: str | None = None
+    revision: Annotated[str, AfterValidator(check_revision)] | None = None
     """Hub revision; None means the hub's default branch and is only right for local folders."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the weights during training and generation."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from cures_core.config.base import Strict
+from cures_core.config.urls import EngineUrl, LocalPath
 
 PLACEHOLDER = "{problem}"
 
@@ -109,7 +109,7 @@ class AnyVllmConfig(Sampling):
     """What the engine gives back while the trainer updates, so that both fit on one GPU. 0: nothing; 1: cache and
     weights, which wait in host memory; 2: cache and weights, which are loaded again. Without effect on CPU."""
 
-    weights_folder: Path | None = None
+    weights_folder: LocalPath | None = None
     """Folder in which new weights are handed to the engine. None: in the machine's shared memory, where there is one,
     else among its temporary files."""
 
@@ -157,7 +157,7 @@ class VllmServerRolloutConfig(AnyVllmConfig):
     type: Literal["vllm_server"] = "vllm_server"
     """Engine name."""
 
-    endpoints: tuple[str, ...] = ()
+    endpoints: tuple[EngineUrl, ...] = ()
     """Addresses such as `http://10.0.0.7:8000` of servers that run already and serve this policy's architecture. Empty:
     one server is started on this machine's loopback interface, and ends with the job."""
 

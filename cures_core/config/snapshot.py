@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
+from pathlib import Path
 
 from pydantic import Field, field_validator
 
 from cures_core.config.base import Strict
+from cures_core.config.urls import GitUrl, S3Url
 from cures_core.errors import ConfigError
+from cures_core.names import inside
 
 _BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*")
 
@@ -16,22 +18,20 @@ _BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*"
 class SnapshotConfig(Strict):
     """Git and DVC places of the snapshots. Secrets come from the environment (git's credential helper, AWS_*)."""
 
-    repository: str | None = None
+    repository: GitUrl | None = None
     """Git repository that gets the tags: a path (a bare repository is made there on first use) or a URL that git can
     push to. None: `snapshots.git` in the store's folder."""
-    remote: str | None = None
+    remote: S3Url | None = None
     """DVC remote that gets the Parquet files: a folder or `s3://bucket/prefix`. None: `dvc` in the store."""
     branch: str = Field(default="snapshots", max_length=100)
     """Branch that lists all snapshots."""
-    endpoint_url: str | None = None
+    endpoint_url: S3Url | None = None
     """S3 endpoint, for servers other than Amazon's. None: the store's, else AWS_ENDPOINT_URL."""
 
     @field_validator("repository", "endpoint_url")
     @classmethod
-    def _holds_no_password(cls, url: str | None) -> str | None:
-        if url is not None and urlsplit(url).password is not None:
-            raise ValueError("holds a password: the configuration is kept with the run. Use git's credential helper")
-        if url is not None and (not url or url.startswith("-")):
+    def _is_a_place(cls, url: str | None) -> str | None:
+        if url is not None and (not url or url.startswith("-") or "::" in url.split("/")[0]):  # EXT::COMMAND runs it
             raise ValueError("is not a path or URL")
         return url
 
@@ -44,6 +44,8 @@ class SnapshotConfig(Strict):
             and not re.fullmatch(r"s3://[^/@:]+(/[^:]*)?", remote)
         ):
             raise ValueError("must be a folder or s3://bucket/prefix: what is pushed is read back and compared")
+        if remote is not None and "://" in remote:
+            inside(Path(), remote.removeprefix("s3://").rstrip("/"), "snapshot.remote")
         return remote
 
     @field_validator("branch")

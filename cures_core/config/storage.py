@@ -7,16 +7,18 @@ import re
 from pydantic import Field, field_validator
 
 from cures_core.config.base import Strict
+from cures_core.config.urls import LocalName, S3Url
+from cures_core.names import check_key
 
 
 class StoreConfig(Strict):
     """The store of stage records and their files. S3 credentials come from the environment (AWS_*)."""
 
-    url: str = ".cures"
+    url: S3Url = ".cures"
     """A folder (relative to the working directory), or `s3://bucket/prefix`."""
-    endpoint_url: str | None = None
+    endpoint_url: S3Url | None = None
     """S3 endpoint, for servers other than Amazon's. None: AWS_ENDPOINT_URL, else Amazon's."""
-    scratch: str = ".cures"
+    scratch: LocalName = ".cures"
     """Folder for unfinished work and fetched files where the store is on S3; a store in a folder keeps them itself."""
     lease_ttl_s: float = Field(default=60.0, gt=1)
     """Seconds without a heartbeat after which another process may take over a run."""
@@ -28,6 +30,8 @@ class StoreConfig(Strict):
             "://" in url and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_./-]*)?", url)
         ):
             raise ValueError("must be a folder or s3://bucket/prefix")
+        if "://" in url:
+            check_key(url.removeprefix("s3://").rstrip("/"))
         return url
 
     @property

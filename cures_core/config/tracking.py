@@ -5,16 +5,17 @@ from __future__ import annotations
 from pydantic import Field
 
 from cures_core.config.base import Strict
+from cures_core.config.urls import LocalName, TrackingUrl
 
 
 class TrackingConfig(Strict):
     """Trackers; a run computes the same with and without them, and resumes into the same tracked run."""
 
-    mlflow: str | None = None
+    mlflow: TrackingUrl | None = None
     """MLflow tracking URI, such as http://127.0.0.1:5000 (extra `mlflow`). None: not tracked."""
-    mlflow_experiment: str = Field(default="cures", min_length=1)
+    mlflow_experiment: LocalName = Field(default="cures", min_length=1)
     """Name of the MLflow experiment; it is made where it does not exist."""
-    tensorboard: str | None = None
+    tensorboard: LocalName | None = None
     """Folder under which each run gets a folder of TensorBoard events (extra `tensorboard`). None: not tracked."""
-    wandb: str | None = Field(default=None, min_length=1)
+    wandb: LocalName | None = Field(default=None, min_length=1)
     """Project of Weights & Biases (extra `wandb`); key and mode are W&B's own variables. None: not tracked."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from cures_core.config.base import Strict
+from cures_core.config.urls import ClusterUrl
 
 RECIPES: dict[str, dict[str, Any]] = {
     "grpo": {},
@@ -121,7 +122,7 @@ class RanksConfig(Strict):
     """Ranks on each node: as a rule its number of GPUs."""
     nodes: int = Field(default=1, ge=1)
     """Machines. Each but the first runs `cures join` (docs/scaling.md)."""
-    address: str = ""
+    address: ClusterUrl = ""
     """`host:port` of the first node, which the others reach it by. Empty on one node: a free port of the loopback."""
     start_timeout_s: float = Field(default=600.0, gt=0)
     """Longest wait for all ranks to be there."""

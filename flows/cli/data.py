@@ -14,7 +14,7 @@ import typer
 from pydantic import ValidationError
 
 from cures_core.config.data import ColumnsConfig, DataConfig, SuiteConfig
-from cures_core.config.loading import load_config
+from cures_core.config.loading import explain, load_config
 from cures_core.config.run import RunConfig
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError, DataRejected
@@ -24,6 +24,7 @@ from cures_core.prompts.checks import Gold
 from cures_core.prompts.diff import Difference, difference
 from cures_core.report.prompts_page import answer_kinds, prompts_page
 from cures_core.rewards import make_verifier
+from cures_core.secrets import masked
 from flows.cli.flags import flag, flags, unflag
 from flows.cli.verify import reward_of
 from tasks.inputs.prompt_files import Inputs
@@ -230,8 +231,7 @@ def _changed(cfg: DataConfig, **values: Any) -> DataConfig:
     try:
         return DataConfig.model_validate({**cfg.model_dump(), **values})
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, f['loc']))}: {f['msg']} (got {f['input']!r})" for f in error.errors()]
-        raise ConfigError("; ".join(faults)) from error
+        raise ConfigError(explain(error, "the command line")) from error
 
 
 @contextmanager
@@ -256,11 +256,11 @@ def _gold_check(kind: str | None) -> Iterator[Gold | None]:
 def _suite(text: str) -> SuiteConfig:
     name, equals, path = text.partition("=")
     if not equals:
-        raise ConfigError(f"--suite {text!r}: write NAME=PATH")
+        raise ConfigError(f"--suite {masked(text)!r}: write NAME=PATH")
     try:
         return SuiteConfig(name=name, path=path)
     except ValidationError as error:
-        raise ConfigError(f"--suite {text!r}: the name may hold a-z, 0-9, dot, dash and underscore") from error
+        raise ConfigError(explain(error, "--suite (a name may hold a-z, 0-9, dot, dash and underscore)")) from error
 
 
 def _validate_profile(run: RunConfig, suites: list[SuiteConfig], folder: Path) -> dict[str, Any]:

@@ -6,8 +6,11 @@ import sys
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
-from cures_core.errors import CuresError
+from cures_core.config.loading import explain
+from cures_core.errors import ConfigError, CuresError
+from cures_core.secrets import masked
 from flows.cli.bench import app as bench_commands
 from flows.cli.ci import app as ci_commands
 from flows.cli.curriculum import app as curriculum_commands
@@ -74,8 +77,11 @@ def run_command_line(commands: typer.Typer, name: str) -> None:
     except (CuresError, OSError) as error:
         if debug:
             raise
-        print(f"{name}: {_sentence(error)}", file=sys.stderr)
+        print(f"{name}: {masked(_sentence(error))}", file=sys.stderr)
         sys.exit(error.exit_code if isinstance(error, CuresError) else 1)
+    except ValidationError as error:  # of an option that is part of a configuration, such as --store
+        print(f"{name}: {explain(error, 'the command line')}", file=sys.stderr)
+        sys.exit(ConfigError.exit_code)
     except KeyboardInterrupt:
         print(f"{name}: stopped; run the same command again to go on", file=sys.stderr)
         sys.exit(130)

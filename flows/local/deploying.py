@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from cures_core.errors import ConfigError, EngineFailed
-from tasks.prefect_api import call
+from tasks.prefect_api import call, check_api_url
 
 POOL = "cures"
 QUEUE = "training"
@@ -35,7 +35,7 @@ def deploy(
     """
     if not (project / "prefect.yaml").is_file():
         raise ConfigError(f"{project}: no prefect.yaml there; run this in a checkout of the project")
-    if not answers(api_url):
+    if not answers(check_api_url(api_url)):
         raise EngineFailed(f"no Prefect server answers at {api_url}; start it, or name another with --api-url")
     env = {**os.environ, **environment, "PREFECT_API_URL": api_url}
     template = project / "infra" / "work-pools" / f"{pool_type}.json"

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cures_core.errors import EngineFailed
+from tasks.prefect_api import check_api_url
 
 START_DEADLINE_S = 120.0
 _ENVIRONMENT = {
@@ -37,7 +38,8 @@ def temporary_server(folder: Path) -> Iterator[None]:
     """
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    if PREFECT_API_URL.value():
+    if configured := PREFECT_API_URL.value():
+        check_api_url(configured)
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)

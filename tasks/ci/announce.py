@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cures_core.errors import ConfigError, CuresError
-from tasks.prefect_api import call
+from tasks.prefect_api import call, check_api_url
 
 EVENT = "prompts.dataset.changed"
 DEPLOYMENT = "retrain-on-data-change"
@@ -56,7 +56,7 @@ def runs_of(api_url: str, key: str) -> list[dict[str, Any]]:
 
 def api_url() -> str:
     """PREFECT_API_URL. Raises `ConfigError` where it is not set."""
-    url = os.environ.get("PREFECT_API_URL", "")
+    url = check_api_url(os.environ.get("PREFECT_API_URL", ""))
     if not url:
         raise ConfigError("PREFECT_API_URL is not set: name the server, as in http://127.0.0.1:4200/api")
     return url.rstrip("/")

@@ -17,6 +17,7 @@ from cures_core.faults import arm
 from cures_core.files import canonical_json, digest_json
 from cures_core.prompts.flags import flags_digest, read_flags
 from cures_core.prompts.lines import Snapshot
+from cures_core.secrets import masked
 from tasks.inputs.prompt_files import Inputs, is_elsewhere
 from tasks.progress import emit
 from tasks.runs.records import Record, RunRef
@@ -44,7 +45,7 @@ def open_run(config: RunConfig) -> Iterator[RunRef]:
         _note_status(store, name, "completed")
     except BaseException as error:
         kind = "stopped" if isinstance(error, KeyboardInterrupt) or not isinstance(error, Exception) else "failed"
-        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+        message = masked(str(error).splitlines()[0]) if str(error) else type(error).__name__
         _note_status(store, name, kind, message if isinstance(error, CuresError) else type(error).__name__)
         raise
     finally:

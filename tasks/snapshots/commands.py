@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cures_core.errors import MissingExtra, StoreUnavailable
+from cures_core.secrets import masked
 from tasks.snapshots import dvc_session
-from tasks.storage.masking import masked
 
 _QUIET = {
     "GIT_TERMINAL_PROMPT": "0",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cures_core.errors import ConfigError, CuresError, StoreUnavailable
-from tasks.storage.masking import masked
+from cures_core.secrets import masked, secret_in_url
 
 T = TypeVar("T")
 
@@ -227,6 +227,9 @@ def _client(endpoint_url: str | None, attempts: int, _variables: tuple[tuple[str
     import boto3
     from botocore.config import Config
 
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        if found := secret_in_url(os.environ.get(name, "")):
+            raise ConfigError(f"{name} holds {found}, which would be logged: name the address alone")
     own_server = endpoint_url or os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL_S3")
     config = Config(
         connect_timeout=CONNECT_S,

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cures_core.errors import ConfigError
+from cures_core.secrets import masked
 from tasks.runs.records import RunRef
 
 TAG = "cures.run"
@@ -39,7 +40,7 @@ class MlflowTracker:
                 self._client.log_batch(self.run_id, params=params[start : start + _PARAMS_AT_ONCE])
         except MlflowException as error:
             raise ConfigError(
-                f"tracking.mlflow: {uri} does not work: {error}. Start it, or leave the key away"
+                f"tracking.mlflow: {uri} does not work: {masked(str(error))}. Start it, or leave the key away"
             ) from error
 
     def log(self, figures: Mapping[str, float], step: int) -> None:

@@ -6,6 +6,7 @@ import base64
 import json
 import subprocess
 import tomllib
+import urllib.error
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,13 @@ CANARIES = {
     name: f"canary-{name.lower().replace('_', '-')}-4f9c1e/+7"
     for name in ("HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "WANDB_API_KEY", "PREFECT_API_KEY")
 }
+IN_A_URL = "canary-in-a-url-4f9c1e"
+REFUSED = (
+    ("store", "endpoint_url", f"http://user:{IN_A_URL}@127.0.0.1:9000"),
+    ("tracking", "mlflow", f"https://{IN_A_URL}@mlflow.example.org"),
+    ("snapshot", "repository", f"https://user:{IN_A_URL}@git.example.org/x.git"),
+    ("data", "path", f"s3://KEY:{IN_A_URL}@bucket/set.jsonl"),
+)
 KEPT_FOR_THE_STACK = {"s3-access.json", "s3-identities.json"}
 
 
@@ -38,6 +46,10 @@ def test_a_secret_of_the_environment_is_found_nowhere(tmp_path: Path, monkeypatc
             "snapshot": {"repository": str(tmp_path / "snapshots.git")},
             "faults": ["stage.before_record:train_epoch-1=raise"],
         }
+        for key, name, url in REFUSED:
+            table = {**dict(config.get(key) or {}), name: url}
+            with pytest.raises(urllib.error.HTTPError):  # by the server: its database must not hold it
+                trigger(stack, "train", {**config, key: table})
         run = trigger(stack, "train", config)
         assert wait_for(stack, run, ended)["state_type"] == "FAILED"
         wait_until_reported(stack)
@@ -46,7 +58,7 @@ def test_a_secret_of_the_environment_is_found_nowhere(tmp_path: Path, monkeypatc
         done = wait_for(stack, run, lambda r: r["run_count"] > 1 and ended(r))
         assert done["state_type"] == "COMPLETED", done["state"]
 
-        secrets = {**CANARIES, "AWS_SECRET_ACCESS_KEY": env["AWS_SECRET_ACCESS_KEY"]}
+        secrets = {**CANARIES, "URL": IN_A_URL, "AWS_SECRET_ACCESS_KEY": env["AWS_SECRET_ACCESS_KEY"]}
         for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
             monkeypatch.setenv(name, env[name])
         looked_at = 0

@@ -102,3 +102,24 @@ def test_too_many_bad_rows_end_with_exit_code_3_and_a_table(tmp_path: Path) -> N
     message = failed(cures("run", "--config", profile, "--set", "data.path=set.jsonl", cwd=tmp_path), 3)
     assert "5 of 35 rows rejected" in message
     assert "empty_problem" in message
+
+
+CANARY = "canary-4f9c1e"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "--config", QUICKSTART, "--set", f"store.endpoint_url=http://user:{CANARY}@host:9000"],
+        ["runs", "list", "--store", f"s3://KEY:{CANARY}@bucket/prefix"],
+        ["data", "validate", f"https://{CANARY}@host/set.jsonl"],
+        ["data", "validate", "set.jsonl", "--suite", f"s=https://user:{CANARY}@host/set.jsonl"],
+        ["deploy", "--api-url", f"http://user:{CANARY}@127.0.0.1:4200/api"],
+    ],
+)
+def test_a_password_in_an_address_is_refused_and_written_nowhere(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "prefect.yaml").touch()
+    outcome = cures(*command, cwd=tmp_path)
+    assert "holds a user or a password" in failed(outcome, 2)
+    assert CANARY not in outcome.out + outcome.err
+    assert [p for p in tmp_path.rglob("*") if p.is_file() and CANARY.encode() in p.read_bytes()] == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.storage.masking import masked
+from cures_core.secrets import masked
 
 
 @pytest.mark.parametrize(
