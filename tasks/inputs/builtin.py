@@ -1,33 +1,111 @@
-"""The built-in prompt sets under data/: made again where they are missing, and checked against data.dvc."""
+"""The built-in prompt sets under data/: checked at every use, made where they are missing, made again where damaged."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import logging
+import re
+import tempfile
 from pathlib import Path
 
 from cures_core.builtin import chains, sums
-from cures_core.errors import CorruptArtifact
+from cures_core.errors import MissingInput
+from cures_core.faults import fault_point
+from cures_core.files import write_atomic
 
+_log = logging.getLogger(__name__)
+
+DATA, TRACKER, ASIDE = Path("data"), Path("data.dvc"), Path("data.damaged")
 _SETS = {"chains": chains.write_builtin, "sums": sums.write_builtin}
+FILES = {
+    "chains/frontier.jsonl": (37_144, "41dbf835c015b26e2059bd3c0c4d85d9"),
+    "chains/heldout.jsonl": (36_506, "b25b709f8a0f2c5fc80f7df4759bafdc"),
+    "chains/train.jsonl": (146_913, "ffd186cab8e0c5a01790e7046b864a52"),
+    "sums/heldout.jsonl": (7_167, "63e36e63d363ecb6c6b93034ac38f5ea"),
+    "sums/train.jsonl": (14_322, "71c6b7a3793ff0687600d16cfb1f3e1f"),
+}
+"""Bytes and MD5 of what the generators write; a test holds them against these and against data.dvc."""
 
 
 def ensure_builtin(path: Path) -> None:
-    """Make data/ if `path` is one of its files and is missing; `CorruptArtifact` if it is not what data.dvc names."""
-    if path.exists() or path.parent.parent != Path("data") or path.parent.name not in _SETS:
+    """See that `path`, if it is a built-in set, is there and whole.
+
+    Where data.dvc tracks the built-in sets, a file with other bytes is set aside in data.damaged/ and made again.
+    Where there is no data.dvc, such a file is somebody's own, unless it is a beginning of ours. Where data.dvc tracks
+    other data, nothing is made: `MissingInput` if the file is not there.
+    """
+    name = next((name for name in FILES if path == DATA / name), None)
+    if name is None:
         return
-    for name, write in _SETS.items():
-        if not Path("data", name).exists():
-            write(Path("data", name))
-    if Path("data.dvc").exists() and Path(".dvc").is_dir() and not _as_tracked("data.dvc"):
-        raise CorruptArtifact(
-            "data/: the sets there are not those that data.dvc names. Restore them with `dvc pull`, remove data/ to "
-            "have them made again, or track what is there with `dvc add data`"
-        )
+    tracked = _tracked_digest()
+    if tracked not in (None, folder_digest()):
+        if not path.exists():
+            raise MissingInput(f"{path}: is not there, and data.dvc tracks other data; get it with `dvc pull`")
+    elif not _is_whole(name) and (tracked is not None or _is_cut(name)):
+        _make_whole(own_files=tracked is None)
 
 
-def _as_tracked(tracker: str) -> bool:
-    """Do the digests agree? (`dvc status` would only say that a fresh clone's cache is empty.)"""
-    from dvc.repo import Repo
+def folder_digest() -> str:
+    """What DVC says of a folder with the built-in sets: the MD5 of its list of files."""
+    rows = [{"md5": md5, "relpath": name} for name, (_, md5) in sorted(FILES.items())]
+    return hashlib.md5(json.dumps(rows, sort_keys=True).encode(), usedforsecurity=False).hexdigest()
 
-    with Repo() as repo:
-        (stage,) = repo.stage.collect(tracker)
-        return not any(out.changed_checksum() for out in stage.outs)
+
+def _tracked_digest() -> str | None:
+    """The digest in data.dvc; None where there is no such file, or it names no folder."""
+    with contextlib.suppress(FileNotFoundError):
+        found = re.search(r"\bmd5: ([0-9a-f]{32})\.dir\b", TRACKER.read_text(encoding="utf-8", errors="replace"))
+        return found and found[1]
+    return None
+
+
+def _is_whole(name: str) -> bool:
+    size, md5 = FILES[name]
+    with contextlib.suppress(FileNotFoundError):
+        data = (DATA / name).read_bytes()
+        return len(data) == size and hashlib.md5(data, usedforsecurity=False).hexdigest() == md5
+    return False
+
+
+def _is_cut(name: str) -> bool:
+    """Is the file missing, or what a writer that was killed has left of it?"""
+    with contextlib.suppress(FileNotFoundError):
+        data = (DATA / name).read_bytes()
+        return len(data) < FILES[name][0] and _made()[name].startswith(data)
+    return True
+
+
+def _make_whole(*, own_files: bool) -> None:
+    """Put every file that is not whole in its place, at once and for good, so that several processes may do so."""
+    _sweep()
+    for name, data in _made().items():
+        if _is_whole(name) or (own_files and not _is_cut(name)):
+            continue
+        _set_aside(name)
+        fault_point("builtin.before_file", name)
+        write_atomic(DATA / name, data)
+
+
+def _made() -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory(prefix="cures-data-") as folder:
+        for name, write in _SETS.items():
+            write(Path(folder, name))
+        return {name: Path(folder, name).read_bytes() for name in FILES}
+
+
+def _set_aside(name: str) -> None:
+    """Keep a copy of bytes that are not ours; the file stays until it is replaced, for those who read it now."""
+    with contextlib.suppress(FileNotFoundError):
+        data = (DATA / name).read_bytes()
+        copy = ASIDE / f"{name}.{hashlib.sha256(data).hexdigest()[:8]}"
+        write_atomic(copy, data)
+        _log.warning("%s: not the built-in set; it was made again, what was there is kept as %s", DATA / name, copy)
+
+
+def _sweep() -> None:
+    """Remove what killed writers have left: DVC would count it."""
+    for left in DATA.glob("*/.*.jsonl.*.tmp"):
+        if not Path("/proc", left.name.split(".")[-2]).exists():
+            left.unlink(missing_ok=True)

