@@ -169,7 +169,7 @@ def test_validate_needs_one_source_of_truth(train: Path) -> None:
         run("validate", train, "--config", "x.toml")
     with pytest.raises(ConfigError, match="write NAME=PATH"):
         run("validate", train, "--suite", "exam.jsonl")
-    with pytest.raises(ConfigError, match="the name may hold"):
+    with pytest.raises(ConfigError, match="a name may hold"):
         run("validate", train, "--suite", f"Big Exam={train}")
     with pytest.raises(MissingInput, match="no such file"):
         run("validate", "nowhere.jsonl")
