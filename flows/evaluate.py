@@ -11,6 +11,7 @@ from cures_core.config.evaluation import EvaluationConfig
 from cures_core.config.run import RunConfig
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError
+from cures_core.plugins import require_plugins_allowed
 from flows.ui.logs import logging_progress
 from tasks.runs.opening import open_run, run_names, stage_record
 from tasks.stages.evaluate_checkpoint import evaluate_checkpoint
@@ -41,6 +42,7 @@ def evaluate(
     state = stage_record(opened, run, "train_epoch", str(epoch)) if epoch else None
     if epoch and state is None:
         raise ConfigError(f"run {run} has no checkpoint of epoch {epoch}; `cures runs show {run}` lists its stages")
+    require_plugins_allowed(config)
     if not config.evaluation.suites:
         raise ConfigError(f"run {run} has no suites; give the flow some as evaluation.suites")
     with logging_progress(), open_run(config) as ref:

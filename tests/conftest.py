@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from hypothesis import HealthCheck, settings
 
 # Time limits of single examples say more about the machine's other work than about the code.
 settings.register_profile("shared-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared-machine")
+
+os.environ["CURES_PLUGINS"] = "tests.*"  # verifiers and strategies of tests, here and in the processes they start

@@ -298,7 +298,8 @@ class CustomConfig(StrategyConfig):
 
     type: Literal["custom"] = "custom"
     strategy: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
-    """`package.module:Class`, a subclass of `cures_core.curriculum.Strategy`."""
+    """`package.module:Class`, a subclass of `cures_core.curriculum.Strategy`. CURES_PLUGINS must name it where the run
+    runs."""
     options: dict[LocalName, bool | int | float | LocalName] = Field(default_factory=dict)
     """Read by the class from its `cfg.options`."""
 

@@ -101,7 +101,7 @@ class CustomConfig(Strict):
     type: Literal["custom"] = "custom"
     """Verifier name."""
     function: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
-    """Dotted path of the function: `package.module:function`."""
+    """Dotted path of the function: `package.module:function`. CURES_PLUGINS must name it where the run runs."""
 
 
 AnswerConfig = Annotated[

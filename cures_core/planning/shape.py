@@ -56,10 +56,10 @@ def pretrained_shape(values: dict[str, Any], adapters: tuple[int, Sequence[str]]
     from transformers import AutoConfig, AutoModelForCausalLM
 
     rest = {key: value for key, value in values.items() if key != "model_type"}
-    build: Any = AutoModelForCausalLM.from_config
     try:
         with torch.device("meta"):
-            model = build(AutoConfig.for_model(values["model_type"], **rest))
+            config = AutoConfig.for_model(values["model_type"], **rest)
+            model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
     except (ValueError, KeyError) as error:
         raise ConfigError(f"model_type {values['model_type']!r}: transformers cannot build it: {error}") from error
     return _measured(model, adapters)

@@ -61,7 +61,7 @@ def load_tokenizer(folder: str | Path, revision: str | None = None) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder, revision=revision, padding_side="left")
+        return AutoTokenizer.from_pretrained(folder, revision=revision, padding_side="left", trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _no_model(folder, error) from error
 
@@ -90,7 +90,9 @@ def load_policy(
 
     tokenizer = load_tokenizer(folder, revision)
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, revision=revision, dtype=getattr(torch, dtype))
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, revision=revision, dtype=getattr(torch, dtype), trust_remote_code=False, use_safetensors=True
+        )
     except (OSError, ValueError) as error:
         raise _no_model(folder, error) from error
     if tokenizer.pad_token_id is None:

@@ -1,16 +1,22 @@
 """Knows which language a problem's words are in; formulas, code of figures and single letters are no words.
 
-py3langid is used: it needs numpy only, its model is 0.7 MB in the package (a pickle that ships with it, nothing is
-fetched), and it is sure of a sentence of five words. Larger ones (lingua, fastText) weigh over 100 MB or fetch a model.
+py3langid is used: it needs numpy only, its model is 0.7 MB in the package (nothing is fetched), and it is sure of a
+sentence of five words. Larger ones (lingua, fastText) weigh over 100 MB or fetch a model. Its model is a pickle, of
+which only data is read here: not what could run.
 """
 
 from __future__ import annotations
 
 import functools
+import lzma
+import pickle  # noqa: TID251 (read by `_DataOnly`, which finds no code)
 import re
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
-from cures_core.errors import ConfigError, MissingExtra
+import numpy as np
+
+from cures_core.errors import ConfigError, CorruptArtifact, MissingExtra
 from cures_core.prompts.defects import Flaw
 
 MIN_BYTES = 20
@@ -22,6 +28,7 @@ _FORMULA = re.compile(
     r"\[asy\].*?\[/asy\]|\$\$.*?\$\$|\$[^$]*\$|\\\(.*?\\\)|\\\[.*?\\\]|\\begin\{.*?\\end\{[a-z*]+\}|\\[A-Za-z]+",
     re.DOTALL,
 )
+_ARRAYS = {("array", "array"), ("array", "_array_reconstructor")}
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -47,7 +54,27 @@ def other_language(problem: str, wanted: str) -> Flaw | None:
 @functools.cache
 def _identifier() -> Any:
     try:
-        from py3langid.langid import MODEL_FILE, LanguageIdentifier
+        from py3langid import langid
     except ImportError as error:
         raise MissingExtra("a language check needs py3langid: pip install py3langid") from error
-    return LanguageIdentifier.from_pickled_model(MODEL_FILE, norm_probs=True)
+    with lzma.open(Path(langid.__file__).parent / langid.MODEL_FILE) as packed:
+        features, classes, labels, moves, outputs = read_data(packed)
+    table = np.array(features).reshape(-1, len(classes))
+    return langid.LanguageIdentifier(table, np.array(classes), len(table), labels, moves, outputs, norm_probs=True)
+
+
+def read_data(stream: IO[bytes]) -> Any:
+    """What a pickle holds, if that is numbers and texts in lists, dictionaries and arrays; `CorruptArtifact` if not."""
+    try:
+        return _DataOnly(stream).load()
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise CorruptArtifact(f"the model of py3langid is not one of data alone ({error}); install it again") from error
+
+
+class _DataOnly(pickle.Unpickler):
+    """Finds no classes or functions, and so runs none, but for those that make an array of numbers."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ARRAYS:
+            raise pickle.UnpicklingError(f"it names {module}.{name}")
+        return super().find_class(module, name)

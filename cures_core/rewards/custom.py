@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 
 from cures_core.config.rewards import CustomConfig
 from cures_core.errors import ConfigError
+from cures_core.plugins import load_plugin
 from cures_core.rewards.managed import Managed
 from cures_core.terms import Outcome, Verdict
 
@@ -37,11 +37,7 @@ class CustomVerifier(Managed):
 
 
 def _load(path: str) -> Callable[[str, str], object]:
-    module, _, name = path.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"reward.function {path!r}: {error}. Write an importable package.module:function") from error
+    function = load_plugin(path, "reward.function")
     if not callable(function):
         raise ConfigError(f"reward.function {path!r} is a {type(function).__name__}, not a function")
-    return function  # type: ignore[no-any-return]
+    return function

@@ -95,9 +95,13 @@ def _convert(weights: Path, out: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     place, name = str(weights.parent), weights.name
-    tokenizer: Any = AutoTokenizer.from_pretrained(place, gguf_file=name)
+    tokenizer: Any = AutoTokenizer.from_pretrained(place, gguf_file=name, trust_remote_code=False)
     model: Any = AutoModelForCausalLM.from_pretrained(
-        place, gguf_file=name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+        place,
+        gguf_file=name,
+        dtype=torch.float32,
+        quantization_config=GgufConfig(dequantize=True),
+        trust_remote_code=False,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = out.with_name(f".{out.name}.{os.getpid()}.tmp")

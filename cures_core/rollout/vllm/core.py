@@ -55,6 +55,7 @@ class VllmCore:
             with self._guard.watching_new_children():
                 self._llm = LLM(
                     str(folder),
+                    trust_remote_code=False,
                     dtype=self._dtype,
                     enforce_eager=not self._on_gpu,
                     max_model_len=self._cfg.max_model_len,

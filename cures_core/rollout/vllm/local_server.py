@@ -114,7 +114,11 @@ def server_command(cfg: AnyVllmConfig, folder: Path, dtype: str, port: int, on_g
         "kv-cache-memory-bytes": cfg.kv_cache_gib << 30 if on_gpu else None,
     }
     # On CPU a prompt that is prefilled in parts kills vLLM 0.32, and compiling takes longer than all that it saves.
-    flags = ["enable-prefix-caching", *([] if on_gpu else ["enforce-eager", "no-enable-chunked-prefill"])]
+    flags = [
+        "no-trust-remote-code",
+        "enable-prefix-caching",
+        *([] if on_gpu else ["enforce-eager", "no-enable-chunked-prefill"]),
+    ]
     if cfg.sleep_level and on_gpu:
         flags.append("enable-sleep-mode")
     named = [part for name, value in options.items() if value is not None for part in (f"--{name}", str(value))]

@@ -288,6 +288,7 @@ class TestFaultsOfThePublishedCode:
     ("path", "message"),
     [("no.such.module:X", "cannot be imported"), ("json:nothing", "cannot be imported"), ("json:loads", "no subclass")],
 )
-def test_a_bad_dotted_path_is_named(path: str, message: str) -> None:
+def test_a_bad_dotted_path_is_named(path: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CURES_PLUGINS", path)
     with pytest.raises(ConfigError, match=message):
         fresh(CustomConfig(**SMALL, strategy=path), prompt_set(8))

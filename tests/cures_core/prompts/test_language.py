@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from cures_core.config.data import DataConfig
-from cures_core.errors import ConfigError
+from cures_core.errors import ConfigError, CorruptArtifact
 from cures_core.prompts import load_prompts
-from cures_core.prompts.language import other_language
+from cures_core.prompts.language import other_language, read_data
 from tests.cures_core.prompts.files import loaded, reasons
 from tests.shared_data import shared_file
 
@@ -75,3 +75,17 @@ def test_of_all_public_english_problems_four_are_warned_of() -> None:
     names = ("gsm8k_train", "math_train", "math500_test", "olympiadbench", "minerva_math", "svamp")
     found = [load_prompts(DataConfig(path=str(shared_file(f"{n}.jsonl")), language="en")).counts for n in names]
     assert sum(counts.get("other_language", 0) for counts in found) == 4
+
+
+def test_the_model_is_read_as_data_and_a_pickle_that_would_run_something_is_refused(tmp_path: Path) -> None:
+    import io
+    import pickle  # noqa: TID251 (what an attacker would write)
+
+    class Evil:
+        def __reduce__(self) -> object:
+            return (Path.touch, (tmp_path / "ran",))
+
+    with pytest.raises(CorruptArtifact, match="not one of data alone"):
+        read_data(io.BytesIO(pickle.dumps([1, Evil()])))
+    assert not (tmp_path / "ran").exists()
+    assert read_data(io.BytesIO(pickle.dumps([1, "a", {"b": (2.0, b"c")}]))) == [1, "a", {"b": (2.0, b"c")}]

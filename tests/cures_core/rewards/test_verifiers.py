@@ -128,7 +128,8 @@ def test_custom_function_that_raises_or_answers_nonsense_is_unknown() -> None:
 @pytest.mark.parametrize(
     "path", ["no_such_module_here:f", f"{__name__}:nothing", f"{__name__}:Outcome.x", f"{__name__}:__doc__"]
 )
-def test_custom_path_that_cannot_be_used_is_a_configuration_error(path: str) -> None:
+def test_custom_path_that_cannot_be_used_is_a_configuration_error(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CURES_PLUGINS", path)
     with pytest.raises((ConfigError, ValidationError)):
         make_verifier(CustomConfig(function=path))
 
