@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""A seed that numpy, torch, vLLM and JSON's readers all take."""
 
 
 class Strict(BaseModel):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from cures_core.config.base import Strict
+from cures_core.config.base import Seed, Strict
 from cures_core.config.data import SuiteConfig
 from cures_core.config.rewards import RewardConfig
 from cures_core.config.rollout import PromptFormat
@@ -58,7 +58,7 @@ class EvaluationConfig(Strict):
     """Evaluation suites."""
     when: Literal["ends", "every-epoch"] = "ends"
     """`ends`: before training and after the last epoch; `every-epoch`: after each epoch too."""
-    seed: int = Field(default=20_000, ge=0)
+    seed: Seed = 20_000
     """Seed of the completions: common to all checkpoints, so that comparisons are paired."""
     resamples: int = Field(default=2000, ge=100)
     """Bootstrap resamples of an interval."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from cures_core.config.base import Strict
+from cures_core.config.base import Seed, Strict
 from cures_core.config.urls import HubPath
 from cures_core.names import check_revision
 
@@ -27,7 +27,7 @@ class WarmStartPolicy(Strict):
     """Demonstrations per step."""
     learning_rate: float = Field(default=3e-3, gt=0)
     """Peak AdamW learning rate; linear warm-up over the first 50 steps, then linear decay to a tenth."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of the initial weights and of the demonstrations."""
     checkpoint_every: int = Field(default=200, ge=1)
     """Steps between in-stage checkpoints: what a killed warm start loses at most."""

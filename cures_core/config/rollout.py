@@ -89,7 +89,8 @@ class HfRolloutConfig(Sampling):
     """Engine name."""
 
     batch_rows: int = Field(default=256, ge=1)
-    """Rollouts decoded at once; bounds the memory of the key-value cache."""
+    """Rollouts decoded at once; bounds the memory of the key-value cache. Another number moves log-probabilities by
+    float noise, and a token only where its random number lies within that noise of a boundary."""
 
 
 class AnyVllmConfig(Sampling):

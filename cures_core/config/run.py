@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from cures_core.config.base import Strict
+from cures_core.config.base import Seed, Strict
 from cures_core.config.checkpoint import CheckpointConfig
 from cures_core.config.curriculum import CuresConfig, CurriculumConfig
 from cures_core.config.data import DataConfig
@@ -29,7 +29,7 @@ class RunConfig(Strict):
 
     name: str = Field(default="run", pattern=r"^[a-z0-9][a-z0-9.-]{0,39}$")
     """Short name; run names start with it."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of every random number of the run (the warm start has its own)."""
     epochs: int = Field(default=1, ge=1)
     """Training epochs: each is one retryable task with a snapshot of the posterior behind it."""

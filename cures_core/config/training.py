@@ -75,8 +75,9 @@ class TrainerOptions(Strict):
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     """Estimator of the divergence; `k3` is GRPO's. `k1` in a loss has a gradient of mean zero."""
     micro_batch_tokens: int = Field(default=16384, ge=64)
-    """Tokens, padding included, per forward and backward pass; changes memory and speed, not the result. Halved up to
-    three times in a step where memory runs out."""
+    """Tokens, padding included, per forward and backward pass: less takes less memory. The gradient is the same sum in
+    another order, so results agree to float tolerance, not in every byte. Halved, for the rest of the run, up to three
+    times in a step where memory runs out."""
     gradient_checkpointing: bool = False
     """Keep no activations inside a layer and compute them again for the backward pass: less memory, a third more
     time, the same result."""

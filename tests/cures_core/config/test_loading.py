@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cures_core.config.loading import load_config
+from cures_core.config.loading import dotted_keys, load_config
+from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError
 
 PROFILE = Path("configs/quickstart.toml")
@@ -57,3 +58,28 @@ def test_the_baseline_of_the_docs_is_a_configuration() -> None:
     cfg = load_config(Path(words[1]), [after for word, after in itertools.pairwise(words) if word == "--set"])
     assert cfg.curriculum.type == "uniform"
     assert cfg.prior.type == "none"
+
+
+def test_every_seed_is_one_that_all_generators_take() -> None:
+    """A larger one failed in the prior's process, three times."""
+    seeds = [key for key in dotted_keys(RunConfig) if key.rsplit(".", 1)[-1] == "seed"]
+    assert {"seed", "policy.seed", "evaluation.seed"} <= set(seeds)
+    for key in seeds:
+        for value in (2**63, 2**64, 2**100, -1):
+            with pytest.raises(ConfigError, match=rf"{key}: Input should be (less|greater) than or equal to"):
+                load_config(PROFILE, [f"{key}={value}"])
+    assert load_config(PROFILE, [f"{key}={2**63 - 1}" for key in seeds]).seed == 2**63 - 1
+
+
+def test_the_largest_seed_serves_all_generators() -> None:
+    import numpy as np
+    import torch
+
+    from cures_core.config.device import DeviceConfig
+    from cures_core.policy.loading import setup_torch
+    from cures_core.rollout.hf.sampling import uniforms
+
+    setup_torch(DeviceConfig(type="cpu"), 2**63 - 1)
+    assert torch.initial_seed() == 2**63 - 1
+    np.random.default_rng([2**63 - 1, 4])
+    assert uniforms([(2**63 - 1, "p", 0)], 3).shape == (1, 3)

@@ -103,6 +103,16 @@ def test_micro_batching_changes_no_result_beyond_float_tolerance() -> None:
         assert torch.allclose(value, split[name], atol=2e-4), name
 
 
+def test_micro_batches_sum_the_same_gradient_in_another_order() -> None:
+    """What the docstring of `micro_batch_tokens` says: float tolerance, not bytes."""
+    whole, _ = step(TorchTrainerConfig(learning_rate=1e-3))
+    again, _ = step(TorchTrainerConfig(learning_rate=1e-3))
+    split, _ = step(TorchTrainerConfig(learning_rate=1e-3, micro_batch_tokens=64))
+    assert all(torch.equal(value, again[name]) for name, value in whole.items())
+    assert not all(torch.equal(value, split[name]) for name, value in whole.items())
+    assert max(float((value - split[name]).abs().max()) for name, value in whole.items()) < 1e-5
+
+
 @pytest.mark.parametrize(
     "change",
     [
