@@ -29,7 +29,7 @@ mutants: .venv/.dev
 
 # After a change that alters results on purpose: the curve that tests/recorded compares with. CHANGELOG.md says so too.
 record: .venv/.dev
-	$(BIN)/python -m tests.recorded.run
+	$(BIN)/python -m tests.recorded
 
 # At most 10 minutes on 2 cores; the full table is in docs/benchmarks.md with its command.
 bench: .venv/.core

@@ -39,7 +39,11 @@ PACKAGES = {
     "promotion": Package(("cures_core/evaluation/promotion.py",), (f"{_CORE}/evaluation/test_promotion.py",)),
     "strategies": Package(
         ("cures_core/curriculum/strategies/*.py",),
-        (f"{_CORE}/curriculum/test_strategies.py", f"{_CORE}/curriculum/test_rivals.py"),
+        (
+            f"{_CORE}/curriculum/test_strategies.py",
+            f"{_CORE}/curriculum/test_rivals.py",
+            "tests/recorded/test_strategies.py",
+        ),
     ),
     "stage": Package(("tasks/stages/stage.py",), (f"{_TASKS}/stages/test_stage.py",)),
     "storage": Package(("tasks/storage/*.py",), (f"{_TASKS}/storage",)),

@@ -1,15 +1,8 @@
-"""A recorded run: a prior and two short epochs of a small random policy, and the curve they gave when last recorded.
-
-    python -m tests.recorded.run        # or: make record
-
-writes the curve anew. What it says of each step is compared by `test_run.py`, within a tolerance that holds over
-processors: a change that alters results is seen there, renews the file and says so in CHANGELOG.md.
-"""
+"""A prior and two short epochs of a small random policy, through the jobs of a real run."""
 
 from __future__ import annotations
 
 import json
-import math
 import tempfile
 import threading
 from pathlib import Path
@@ -27,15 +20,6 @@ from cures_core.policy.characters import character_model, character_tokenizer
 from cures_core.policy.loading import Policy, save_policy
 from cures_core.prompts import PromptSet
 from cures_core.terms import Prompt
-
-RECORDED = Path(__file__).with_name("run.json")
-
-RELATIVE, ABSOLUTE = 1e-4, 5e-6
-"""How far a figure may be from the recorded one. Processors add up in different orders. What that does was measured
-with kernels that torch and MKL have for other ones (ATEN_CPU_CAPABILITY=default, avx2, avx512; MKL_CBWR=COMPATIBLE,
-AVX2; two threads): no drawn token and no count differed, figures by 1e-6 of themselves or by 5e-7 (gaps between the
-log-probabilities of sampler and trainer, which are nothing but rounding). This leaves room for more, and is far below
-what one per cent of the learning rate does."""
 
 CONFIG: dict[str, Any] = {
     "name": "recorded",
@@ -125,21 +109,3 @@ def _posterior(folder: Path) -> dict[str, Any]:
 
 def _json(path: Path) -> Any:
     return json.loads(path.read_bytes())
-
-
-def differences(now: Any, recorded: Any, place: str = "") -> list[str]:
-    """Where two curves differ, in words: "steps.3.loss: 0.25, recorded 0.5". Whole numbers and texts must be equal."""
-    if isinstance(now, dict) and isinstance(recorded, dict):
-        keys = sorted({*now, *recorded})
-        return [d for k in keys for d in differences(now.get(k), recorded.get(k), f"{place}.{k}".lstrip("."))]
-    if isinstance(now, list) and isinstance(recorded, list) and len(now) == len(recorded):
-        return [d for i, pair in enumerate(zip(now, recorded, strict=True)) for d in differences(*pair, f"{place}.{i}")]
-    fraction = isinstance(recorded, float) and not recorded.is_integer()
-    if fraction and isinstance(now, float) and math.isclose(now, recorded, rel_tol=RELATIVE, abs_tol=ABSOLUTE):
-        return []
-    return [] if now == recorded else [f"{place}: {json.dumps(now)}, recorded {json.dumps(recorded)}"]
-
-
-if __name__ == "__main__":
-    RECORDED.write_text(json.dumps(curve(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    print(RECORDED)

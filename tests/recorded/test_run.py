@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 
-from tests.recorded.run import CONFIG, RECORDED, curve, differences
-
-RENEW = """
-Results are not those that were recorded. Where that is not intended, it is a fault. Where it is: `make record` writes
-the curve anew, and CHANGELOG.md says what users will see, since a run that is repeated no longer gives its numbers.
-"""
-
-
-def recorded() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(RECORDED.read_bytes())
-    return found
+from tests.recorded.recording import assert_as_recorded, differences, recorded
+from tests.recorded.run import CONFIG, curve
 
 
 def test_results_are_those_that_were_recorded() -> None:
-    found = differences(curve(), recorded())
-    assert not found, "\n".join([RENEW, *found[:20], f"{len(found)} figures differ"])
+    assert_as_recorded("run", curve())
 
 
 def test_one_per_cent_of_the_learning_rate_is_seen() -> None:
     """What does not change what is drawn and counted: the tolerance is no blindness."""
     training = {**CONFIG["training"], "learning_rate": 1.01 * CONFIG["training"]["learning_rate"]}
-    places = [line.partition(":")[0] for line in differences(curve({**CONFIG, "training": training}), recorded())]
+    places = [line.partition(":")[0] for line in differences(curve({**CONFIG, "training": training}), recorded("run"))]
     assert {"steps.7.entropy", "steps.7.grad_norm"} <= set(places)
 
 
 def test_the_recorded_run_learns_and_meets_what_runs_meet() -> None:
-    steps = recorded()["steps"]
+    steps = recorded("run")["steps"]
     assert sum(row["reward_mean"] for row in steps[4:]) > sum(row["reward_mean"] for row in steps[:4])
     assert all(row["updated"] for row in steps)
     assert any(row["unknown_share"] for row in steps)

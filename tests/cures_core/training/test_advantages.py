@@ -65,6 +65,67 @@ def test_reinforce_pp_normalises_over_the_batch() -> None:
     assert [s.advantage for s in samples] == pytest.approx([1, 1, -1, -1], abs=1e-4)
 
 
+def test_the_guard_against_division_by_nothing_is_part_of_the_value() -> None:
+    """(1 - 1/4) / (sqrt(3)/4 + 1e-6), to more digits than the guard."""
+    expected = 0.75 / (np.sqrt(3) / 4 + 1e-6)
+    assert group_advantages(np.array([1.0, 0, 0, 0]), "grpo")[0] == pytest.approx(expected, rel=1e-12)
+    samples = batch_samples([group(C, W, W, W)], "reinforce++", "rollout")
+    assert samples[0].advantage == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["grpo", "dr-grpo", "loo"])
+def test_no_rewards_have_no_advantages_and_low_precision_is_not_kept(name: Any) -> None:
+    assert group_advantages(np.zeros(0), name).shape == (0,)
+    assert group_advantages(np.array([0, 1], dtype=np.float32), name).dtype == np.float64
+
+
+def test_reinforce_pp_with_a_baseline_centres_by_group_and_scales_by_batch() -> None:
+    """Centred: 3/4, -1/4 (3 times), 1/2, -1/2; their mean is 0, their mean square (3/4 + 1/2) / 6."""
+    samples = batch_samples([group(C, W, W, W, name="a"), group(C, W, name="b")], "reinforce++-baseline", "rollout")
+    spread = np.sqrt((0.75 + 0.5) / 6)
+    assert [s.advantage for s in samples] == pytest.approx(np.array([3, -1, -1, -1, 2, -2]) / 4 / spread, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["reinforce++", "reinforce++-baseline"])
+def test_a_batch_that_agrees_has_no_advantage_to_normalise(name: Any) -> None:
+    assert batch_samples([], name, "rollout") == batch_samples([group(U), group(U, U)], name, "rollout") == []
+    held = batch_samples([group(C, C), group(C)], name, "rollout", keep_all=True)
+    assert [s.advantage for s in held] == [0.0] * 3
+
+
+def test_samples_stand_for_their_rollouts_in_the_order_of_the_groups() -> None:
+    groups = [group(C, W, name="a"), group(C, C, name="b"), group(W, C, name="c")]
+    samples = batch_samples(groups, "grpo", "prompt", solved=1.0)
+    expected = [*groups[0].rollouts, groups[1].rollouts[0], *groups[2].rollouts]
+    assert [s.rollout for s in samples] == expected
+    assert [s.right for s in samples] == [True, False, True, False, True]
+    kept = batch_samples(groups, "grpo", "prompt", keep_all=True)
+    assert [s.rollout for s in kept] == [r for g in groups for r in g.rollouts]
+
+
+def test_where_format_pays_among_the_right_what_is_solved_is_held_beside_it() -> None:
+    solved = group(C, C)
+    paid = Group(solved.request, solved.rollouts, [Verdict(C, reward=1.0), Verdict(C, reward=0.5)])
+    samples = batch_samples([paid], "dr-grpo", "prompt", solved=1.0)
+    assert [s.advantage for s in samples] == [1.25, 0.75]
+
+
+def test_a_rollout_without_a_token_counts_and_is_no_sample() -> None:
+    mixed = batch_samples([group(C, W, W, lengths=(2, 0, 2))], "dr-grpo", "rollout")
+    assert [(s.advantage, s.weight) for s in mixed] == [(pytest.approx(2 / 3), 1 / 3), (pytest.approx(-1 / 3), 1 / 3)]
+    (held,) = batch_samples([group(C, C, lengths=(0, 2))], "grpo", "prompt", solved=1.0)
+    assert (len(held.rollout.token_ids), held.weight) == (2, 1.0)
+    assert batch_samples([group(C, W, lengths=(0, 0))], "grpo", "token", keep_all=True) == []
+    (one,) = batch_samples([group(C, U, lengths=(1, 5))], "grpo", "token", keep_all=True)
+    assert one.weight == 1.0
+
+
+def test_a_group_with_a_verdict_too_few_is_refused() -> None:
+    whole = group(C, W)
+    with pytest.raises(ValueError, match="zip"):
+        batch_samples([Group(whole.request, whole.rollouts, whole.verdicts[:1])], "grpo", "prompt")
+
+
 def test_unknown_verdicts_enter_neither_advantage_nor_weight() -> None:
     with_unknown = batch_samples([group(C, U, W), group(C, W, name="b")], "grpo", "prompt")
     without = batch_samples([group(C, W), group(C, W, name="b")], "grpo", "prompt")

@@ -1,0 +1,17 @@
+"""What strategies ask for is pinned: a change that draws other prompts is seen, and has to say so."""
+
+from __future__ import annotations
+
+from tests.recorded.recording import assert_as_recorded, recorded
+from tests.recorded.strategies import traces
+
+
+def test_strategies_ask_for_what_was_recorded() -> None:
+    assert_as_recorded("strategies", traces())
+
+
+def test_the_traces_meet_second_rounds_and_missing_verdicts() -> None:
+    for name, steps in recorded("strategies").items():
+        assert any(step.get("unknown_share") for step in steps), name
+    rounds = {name: max(len(step["asked"]) for step in steps) for name, steps in recorded("strategies").items()}
+    assert min(rounds[name] for name in ("cures, screening", "dapo", "speed")) > 1
