@@ -57,7 +57,9 @@ def test_a_suite_that_was_not_compared_is_an_error():
 
 def test_a_suite_that_must_not_suffer_may_lose_less_than_its_margin():
     cfg = GATE.model_copy(update={"margins": {"guard": 0.02}})
-    assert decide(cfg, {"exam": pair(), "guard": pair("guard", gain=-0.01, low=-0.019)}).promoted
+    accepted = decide(cfg, {"exam": pair(), "guard": pair("guard", gain=-0.01, low=-0.019)})
+    assert accepted.promoted
+    assert "is above the largest loss that is tolerated, -0.02" in accepted.reasons[1]
     refused = decide(cfg, {"exam": pair(), "guard": pair("guard", gain=-0.01, low=-0.02)})
     assert not refused.promoted
     assert "is not above the largest loss that is tolerated, -0.02" in refused.reasons[1]
@@ -94,6 +96,9 @@ def test_a_suite_that_was_trained_on_promotes_nothing():
     refused = decide(GATE, {"exam": pair()}, trained_on={"exam": 0.03})
     assert not refused.promoted
     assert refused.reasons[1] == "exam: 3 % of its items are in the training set, the limit is 0 %."
+    some = GATE.model_copy(update={"max_contaminated_share": 0.25})
+    refused = decide(some, {"exam": pair()}, trained_on={"exam": 0.375})
+    assert refused.reasons[1] == "exam: 38 % of its items are in the training set, the limit is 25 %."
     lenient = GATE.model_copy(update={"max_contaminated_share": 0.03})
     assert decide(lenient, {"exam": pair()}, trained_on={"exam": 0.03}).promoted
     assert decide(GATE, {"exam": pair()}, trained_on={"other": 1.0}).promoted

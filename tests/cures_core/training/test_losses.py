@@ -15,11 +15,31 @@ from cures_core.training.advantages import batch_samples, group_advantages
 from cures_core.training.losses import kl_penalty, surrogate, token_logprobs
 
 
+@pytest.fixture(autouse=True)
+def made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The autograd function is made once in a process: here in every test that uses it."""
+    monkeypatch.setattr("cures_core.training.losses._FUNCTION", None)
+
+
 def test_surrogate_by_hand_and_asymmetric_clip() -> None:
     logp = torch.log(torch.tensor([1.5, 0.5, 1.5, 0.5]))
     loss, clipped, _ = surrogate(logp, torch.zeros(4), torch.tensor([1.0, 1.0, -1.0, -1.0]), 0.2, 0.3)
     assert torch.allclose(loss, torch.tensor([-1.3, -0.5, 1.5, 0.8]))
     assert clipped.tolist() == [True, False, False, True]
+
+
+def test_the_ratio_is_to_the_probability_at_sampling_time() -> None:
+    logp, old = torch.log(torch.tensor([0.6, 0.1])), torch.log(torch.tensor([0.5, 0.2]))
+    loss, _, _ = surrogate(logp, old, torch.tensor([1.0, 1.0]), 0.9, 0.9)
+    assert torch.allclose(loss, torch.tensor([-1.2, -0.5]))
+    loss, clipped, _ = surrogate(logp, old, torch.tensor([1.0, 1.0]), 0.2, 0.3, "sequence", torch.tensor([0, 0]))
+    assert torch.allclose(loss, torch.tensor([-0.3, -0.3]))  # 1.2 x 0.5, over two tokens
+    assert clipped.tolist() == [False, False]
+
+
+def test_a_ratio_at_the_bound_is_not_truncated() -> None:
+    loss, clipped, truncated = surrogate(torch.zeros(1), torch.zeros(1), torch.tensor([-1.0]), 0.2, 0.3, bound=1.0)
+    assert (loss.tolist(), clipped.tolist(), truncated.tolist()) == ([1.0], [False], [False])
 
 
 def test_sequence_ratio_by_hand() -> None:
@@ -72,6 +92,35 @@ def test_logprobs_and_entropy_are_those_of_the_softmax(monkeypatch: pytest.Monke
     every = torch.log_softmax(logits / 0.7, -1)
     assert torch.allclose(logp, every.gather(-1, ids[:, None])[:, 0], atol=1e-6)
     assert torch.allclose(entropy, -(every.exp() * every).sum(-1), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_logprobs_are_at_least_of_single_precision(dtype: Any) -> None:
+    torch.manual_seed(0)
+    logits, ids = torch.randn(2, 3, 5).to(dtype), torch.tensor([[0, 1, 4], [2, 3, 3]])
+    logp, entropy = token_logprobs(logits, ids, 1.0)
+    every = torch.log_softmax(logits.double(), -1)
+    assert logp.dtype == entropy.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert logp.shape == ids.shape
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-6
+    assert torch.allclose(logp.double(), every.gather(-1, ids[..., None])[..., 0], atol=tolerance)
+    assert torch.allclose(entropy.double(), -(every.exp() * every).sum(-1), atol=tolerance)
+    assert not entropy.requires_grad
+
+
+def test_every_row_is_looked_at_once_in_pieces_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    whole = torch.logsumexp
+
+    def counted(z: Any, dim: int) -> Any:
+        seen.append(len(z))
+        return whole(z, dim)
+
+    monkeypatch.setattr("cures_core.training.losses._CHUNK_ELEMENTS", 15)
+    monkeypatch.setattr(torch, "logsumexp", counted)
+    token_logprobs(torch.randn(7, 5), torch.zeros(7, dtype=torch.long), 1.0)
+    token_logprobs(torch.randn(2, 20), torch.zeros(2, dtype=torch.long), 1.0)  # a row is never cut
+    assert seen == [3, 3, 1, 1, 1]
 
 
 def test_a_token_that_cannot_occur_leaves_the_entropy_finite() -> None:
