@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cures_core.errors import RankLost, TryAgain
+from cures_core.failures import is_out_of_memory
 
 END = "end"
 
@@ -68,9 +69,9 @@ class World:
     def broadcast_(self, tensor: Any, what: str) -> Any:
         """Replace a tensor by that of rank 0."""
         if self.size > 1:
-            import torch
+            from torch.distributed import BroadcastOptions
 
-            options = torch._C._distributed_c10d.BroadcastOptions()
+            options = BroadcastOptions()
             options.rootRank, options.rootTensor = 0, 0
             with self._named(what):
                 self._group.broadcast([tensor], options).wait()
@@ -78,10 +79,10 @@ class World:
 
     def _reduce(self, tensor: Any, operation: str, what: str) -> Any:
         if self.size > 1:
-            import torch
+            from torch.distributed import AllreduceOptions, ReduceOp
 
-            options = torch._C._distributed_c10d.AllreduceOptions()
-            options.reduceOp = getattr(torch.distributed.ReduceOp, operation)
+            options = AllreduceOptions()
+            options.reduceOp = getattr(ReduceOp, operation)
             with self._named(what):
                 self._group.allreduce([tensor], options).wait()
         return tensor
@@ -118,6 +119,8 @@ class World:
         try:
             yield
         except RuntimeError as error:  # gloo and NCCL raise nothing more exact
+            if is_out_of_memory(error):
+                raise
             reason = str(error).splitlines()[0]
             raise RankLost(
                 f"rank {self.rank} of {self.size} waited for {what}, but another rank is gone or late: {reason}"

@@ -54,7 +54,16 @@ class TrainingDiverged(CuresError, ArithmeticError):
 
 
 class OutOfMemory(CuresError, MemoryError):
-    """A training step did not fit into memory, not even with micro-batches of an eighth of the configured size."""
+    """Memory ran out, on whatever device and at whatever work. The same again needs as much, so it is not retried."""
+
+
+class KilledForMemory(OutOfMemory):
+    """The kernel killed a process because memory ran out around it.
+
+    Retried: it kills the largest process, while the memory may have been filled by others, who may be gone.
+    """
+
+    retryable = True
 
 
 class EngineFailed(CuresError, RuntimeError):
@@ -84,6 +93,21 @@ class StoreUnavailable(CuresError, OSError):
         return str(self.args[0]) if self.args else ""
 
 
+class ServerUnavailable(CuresError, ConnectionError):
+    """A server over the network (Prefect, a model hub) did not answer."""
+
+    retryable = True
+
+
+class SystemRefused(CuresError):
+    """The operating system refuses: rights, a read-only file system, a limit of the process.
+
+    Something has to be changed first, as with a wrong configuration.
+    """
+
+    exit_code = 2
+
+
 class TryAgain(CuresError):
     """Nothing is wrong, but not now: the run's lease is held elsewhere, or the process was asked to stop."""
 
@@ -104,8 +128,12 @@ class LeaseLost(TryAgain):
 
 
 class Preempted(TryAgain):
-    """The process was asked to stop (SIGTERM) and stopped at a step boundary, with its checkpoint saved."""
+    """The process was asked to stop (SIGTERM, Ctrl-C); what it had saved is kept."""
 
 
 class InjectedFault(CuresError, RuntimeError):
     """Raised by `cures_core.faults` where the configuration asks for it (drills and tests)."""
+
+
+class UnexpectedError(CuresError, RuntimeError):
+    """An exception that nobody foresaw: a fault of this program or of a plug-in, so the same again would fail again."""

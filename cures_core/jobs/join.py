@@ -23,10 +23,10 @@ def join_epochs(cfg: RanksConfig, node: int, idle_s: float, *, on_gpu: bool, tol
         with tempfile.TemporaryDirectory(prefix="cures-ranks-") as folder:
             ranks = Ranks(cfg, node, Path(folder) / "reports", on_gpu=on_gpu, rank_0=None)
             try:
-                code, error = ranks.wait(lambda: False)
+                error = ranks.wait(lambda: False)
             finally:
                 ranks.kill()
-        told("epoch done" if error is None else f"epoch failed ({code}): {error['class']}: {error['message']}")
+        told("epoch done" if error is None else f"epoch failed ({type(error).__name__}): {error}")
         _wait(lambda: not _listens(cfg.address), cfg.wait_timeout_s)  # the same epoch, which is about to end
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -15,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from cures_core.config.training import RanksConfig
-from cures_core.errors import ChildFailed, RankLost
+from cures_core.errors import ChildFailed, CuresError, RankLost, UnexpectedError
+from cures_core.failures import Ended, Scene, failure_of, read_report
+from cures_core.jobs.scene import GO_ON
+from cures_core.oom_kills import oom_kills
 
 _RANK = ("-m", "cures_core.jobs.rank")
 _LOOK_S = 0.1
@@ -34,7 +36,7 @@ class Ranks:
         """`rank_0`: the job's file and where its standard output goes; None on all nodes but the first."""
         shutil.rmtree(reports, ignore_errors=True)
         reports.mkdir(parents=True)
-        self._reports = reports
+        self._reports, self._oom_kills = reports, oom_kills()
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         for local in range(cfg.processes):
             rank = node * cfg.processes + local
@@ -49,8 +51,8 @@ class Ranks:
                 start_new_session=True,
             )
 
-    def wait(self, stop_requested: Callable[[], bool]) -> tuple[int, dict[str, str] | None]:
-        """Until all have ended: (exit code, error as in error.json or None). A stop request is passed on to rank 0.
+    def wait(self, stop_requested: Callable[[], bool]) -> CuresError | None:
+        """Until all have ended: the error of the one that is the cause, or None. A stop request is passed on to rank 0.
 
         After the first one that fails the others are killed; those who only lost another rank are not the cause.
         """
@@ -79,27 +81,33 @@ class Ranks:
             if process.stdin is not None:
                 process.stdin.close()
 
-    def _verdict(self, codes: dict[int, int]) -> tuple[int, dict[str, str] | None]:
+    def _verdict(self, codes: dict[int, int]) -> CuresError | None:
         """`codes` are those of ranks that ended by themselves, in the order of their end."""
         bad = {rank: code for rank, code in codes.items() if code != 0}
         if not bad or codes.get(0) == 0:  # without the others rank 0 could not have come to its end
-            return 0, None
-        paths = {rank: self._reports / f"{rank}.json" for rank in bad}
-        told = {rank: json.loads(path.read_bytes()) for rank, path in paths.items() if path.exists()}
-        for rank, error in told.items():
-            if error["class"] != RankLost.__name__:
-                where = f"rank {rank} of {len(self._processes)}: " if rank else ""
-                return bad[rank], {**error, "message": where + error["message"]}
-        silent = sorted((rank for rank in bad if rank not in told), key=lambda rank: bad[rank] >= 0)  # signals first
-        if silent:
-            return 1, {"class": ChildFailed.__name__, "message": self._of_silent(silent[0], bad[silent[0]])}
-        rank, error = next(iter(told.items()))
-        return bad[rank], error
+            return None
+        reports = {rank: read_report(self._reports / f"{rank}.json") for rank in bad}
+        causes = {rank: self._error(rank, code, reports[rank]) for rank, code in bad.items()}
+        first = min(causes, key=lambda rank: _consequence(causes[rank], bad[rank]))  # of equal ones the first to end
+        return causes[first]
 
-    def _of_silent(self, rank: int, code: int) -> str:
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        hint = "; the kernel kills processes when memory runs out" if code == -signal.SIGKILL else ""
-        return f"rank {rank} of {len(self._processes)} {how}{hint}. Resume to go on from the last checkpoint"
+    def _error(self, rank: int, code: int, told: CuresError | None) -> CuresError:
+        if told is None:
+            ended = Ended(code, for_memory=oom_kills() > self._oom_kills)
+            return failure_of(ended, Scene(self._name(rank), str(self._reports), GO_ON))
+        return type(told)(f"{self._name(rank)}: {told}") if rank and not isinstance(told, RankLost) else told
+
+    def _name(self, rank: int) -> str:
+        return f"rank {rank} of {len(self._processes)}"
+
+
+def _consequence(error: CuresError, code: int) -> int:
+    """How likely a rank failed only because another one did: 0 not at all."""
+    if isinstance(error, RankLost):
+        return 3
+    if isinstance(error, ChildFailed) and code > 0:  # it left without a word
+        return 2
+    return 1 if isinstance(error, UnexpectedError) else 0  # such as a library's when a connection is cut
 
 
 def _environment(rank: int, local: int, cfg: RanksConfig, *, on_gpu: bool) -> dict[str, str]:

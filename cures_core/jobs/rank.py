@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from cures_core.distributed import World
-from cures_core.errors import ConfigError, CuresError, RankLost
-from cures_core.files import canonical_json, write_atomic
+from cures_core.errors import ConfigError, RankLost
+from cures_core.failures import Scene, explaining, run_reporting
 from cures_core.jobs.parent import Parent
+from cures_core.jobs.scene import scene_of
 from cures_core.jobs.spec import Job
-
-_log = logging.getLogger("cures")
 
 
 def main() -> int:
@@ -28,25 +27,20 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s [{rank}] %(name)s: %(message)s")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     parent = Parent()
-    kind, message, code = "", "", 0
-    try:
-        world = join(reports, start_timeout_s)
-        told = Job.model_validate_json(Path(sys.argv[3]).read_bytes()).model_dump(mode="json") if rank == 0 else None
-        job = Job.model_validate(world.share(told, "the job"))
+    report = reports / f"{rank}.json"
+    return run_reporting(lambda: _work(reports, rank, start_timeout_s, parent), report, Scene("the ranks' meeting"))
+
+
+def _work(reports: Path, rank: int, start_timeout_s: float, parent: Parent) -> None:
+    world = join(reports, start_timeout_s)
+    told = Job.model_validate_json(Path(sys.argv[3]).read_bytes()).model_dump(mode="json") if rank == 0 else None
+    job = Job.model_validate(world.share(told, "the job"))
+    with explaining(scene_of(job)):
         module = importlib.import_module(f"cures_core.jobs.{job.name}")
         if rank == 0:
             module.run(job, parent, world)
         else:
             module.follow(job, world)
-    except CuresError as error:
-        _log.exception("job failed")
-        kind, message, code = type(error).__name__, str(error), error.exit_code
-    except OSError as error:
-        _log.exception("job failed")
-        kind, message, code = "StoreUnavailable", f"{error}; make room or fix the path, then resume", 1
-    if code:
-        write_atomic(reports / f"{rank}.json", canonical_json({"class": kind, "message": message}))
-    return code
 
 
 def join(reports: Path, start_timeout_s: float) -> World:
@@ -75,7 +69,7 @@ def join(reports: Path, start_timeout_s: float) -> World:
 
 def _store(reports: Path, rank: int, size: int, start: dt.timedelta) -> Any:
     """Where ranks find each other: a file on one machine, so that nothing listens; a port of the first of several."""
-    from torch._C._distributed_c10d import FileStore, TCPStore
+    from torch.distributed import FileStore, TCPStore  # type: ignore[attr-defined]
 
     host = os.environ.get("MASTER_ADDR")
     if not host:

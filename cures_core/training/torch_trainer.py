@@ -14,6 +14,7 @@ import numpy as np
 from cures_core.config.training import TrainingConfig
 from cures_core.distributed import World
 from cures_core.errors import ConfigError, OutOfMemory, TrainingDiverged
+from cures_core.failures import is_out_of_memory
 from cures_core.faults import fault_point
 from cures_core.policy.loading import Policy
 from cures_core.terms import FinishReason, Group, Moments, Rollout
@@ -22,7 +23,7 @@ from cures_core.training.forward import Observer, completion_logprobs, keeps_rol
 from cures_core.training.losses import kl_penalty, surrogate
 from cures_core.training.moments import Sketcher, by_prompt
 from cures_core.training.optimizer_state import empty_tensor, shapes_of
-from cures_core.training.out_of_memory import MAX_HALVINGS, is_out_of_memory, release
+from cures_core.training.out_of_memory import MAX_HALVINGS, release
 from cures_core.training.packing import MicroBatch, length, micro_batches, shard
 from cures_core.training.updaters import build_updater
 
@@ -145,11 +146,11 @@ class TorchTrainer:
             if (sums := self._attempt(samples)) is not None:
                 return sums
         self._updater.reset()
-        smaller = "lower training.micro_batch_tokens, " if self._updater.lockstep else ""
+        smaller = max(64, self._micro_batch_tokens // 2)
         raise OutOfMemory(
             f"step {self._step} does not fit into memory, not even with micro-batches of {self._micro_batch_tokens} "
-            f"tokens: {smaller}set training.gradient_checkpointing = true, lower rollout.max_new_tokens, or train "
-            "adapters"
+            f"tokens; the last checkpoint is kept. Go on from it with: cures run --resume RUN --set "
+            f"training.micro_batch_tokens={smaller} or --set training.gradient_checkpointing=true"
         )
 
     def _attempt(self, samples: Sequence[Sample]) -> _Sums | None:
@@ -294,8 +295,9 @@ class TorchTrainer:
         _log.warning("step %d: loss %s, gradient norm %s; no update", self._step, loss, norm)
         if self._bad_steps >= self._cfg.max_bad_steps:
             raise TrainingDiverged(
-                f"{self._bad_steps} steps in a row had a non-finite loss or gradient; the last checkpoint is healthy: "
-                "lower training.learning_rate and resume"
+                f"{self._bad_steps} steps in a row had a non-finite loss or gradient; the last checkpoint is healthy. "
+                "Go on from it with a lower rate: cures run --resume RUN --set "
+                f"training.learning_rate={self._cfg.learning_rate / 2:g}"
             )
 
     def state_dict(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

@@ -24,8 +24,10 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from cures_core.config.evaluation import Sharding
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import MissingExtra, StoreUnavailable
+from cures_core.failures import Scene, explaining
 from cures_core.files import canonical_json, digest_json, write_atomic
 from cures_core.jobs.evaluate import joined, rows_file
+from cures_core.jobs.scene import GO_ON
 from cures_core.jobs.spec import Job
 from tasks.progress import Event, emit
 from tasks.runs.opening import scratch_root
@@ -34,7 +36,7 @@ from tasks.runs.records import Record, RunRef
 from tasks.stages.evaluation_cache import part_key, recall, remember
 from tasks.stages.job_process import allow_jobs, jobs_stopping, run_job, stop_jobs
 from tasks.stages.prepare_policy import policy_folder
-from tasks.stages.stage import Workspace, files_of, retryable
+from tasks.stages.stage import RETRIES, RETRY_DELAYS_S, Workspace, files_of, retryable
 from tasks.storage import open_store
 
 
@@ -111,12 +113,13 @@ def _again(its_task: Any, task_run: Any, state: Any) -> bool:
 @task(
     name="evaluate_shard",
     task_run_name="evaluate_shard {i} of {n}, epoch {k}",
-    retries=2,
-    retry_delay_seconds=[2, 15],
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAYS_S,
     retry_condition_fn=_again,
     cache_policy=NO_CACHE,
     persist_result=False,
 )
+@explaining(Scene("evaluate_shard", go_on=GO_ON))
 def evaluate_shard(
     run: RunRef,
     k: int,

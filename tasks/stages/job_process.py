@@ -12,25 +12,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cures_core import errors
-from cures_core.errors import ChildFailed, CuresError, Preempted
+from cures_core.errors import Preempted
+from cures_core.failures import Ended, failure_of, read_report
 from cures_core.files import write_atomic
+from cures_core.jobs.scene import scene_of
 from cures_core.jobs.spec import Job
+from cures_core.oom_kills import oom_kills
 from tasks.progress import emit
 
 STOP_GRACE_S = 30.0
+_TAIL_LINES = 4
 
 
 def run_job(job: Job, heard: Callable[[Mapping[str, Any]], None] = emit) -> None:
     """Run `python -m cures_core.jobs` to its end, passing its events to `heard`.
 
-    Raises the error the job reported, or `ChildFailed` (retryable) if a signal ended it. Whatever stops this function
-    (Ctrl-C, cancellation, SIGTERM) first lets the job save its checkpoint: SIGTERM, 30 s, then SIGKILL.
+    Raises the error the job reported, or what its end amounts to (`cures_core.failures`). Whatever stops this function
+    (Ctrl-C, cancellation, SIGTERM) first lets the job save its checkpoint: SIGTERM, 30 s, then SIGKILL; what it says
+    of it is emitted as an event `stopped`.
     """
     job.scratch.mkdir(parents=True, exist_ok=True)
-    spec, log, error = job.scratch / "job.json", job.scratch / "job.log", job.scratch / "error.json"
+    spec, log, report = job.scratch / "job.json", job.scratch / "job.log", job.scratch / "error.json"
     write_atomic(spec, job.model_dump_json().encode())
-    error.unlink(missing_ok=True)
+    report.unlink(missing_ok=True)
+    oom_kills_before = oom_kills()
     with log.open("ab") as log_file:
         child = _jobs.start(
             [sys.executable, "-m", "cures_core.jobs", str(spec)],
@@ -41,10 +46,13 @@ def run_job(job: Job, heard: Callable[[Mapping[str, Any]], None] = emit) -> None
         )
     try:
         for line in child.stdout or ():
-            heard(json.loads(line))
+            if line.endswith(b"\n"):  # else the job was killed in the middle of it
+                heard(json.loads(line))
         code = child.wait()
     except BaseException:
         _stop(child)
+        if (last_words := read_report(report)) is not None:
+            heard({"event": "stopped", "job": job.name, "message": str(last_words)})
         raise
     finally:
         _jobs.ended(child)
@@ -52,7 +60,8 @@ def run_job(job: Job, heard: Callable[[Mapping[str, Any]], None] = emit) -> None
             if pipe is not None:
                 pipe.close()
     if code != 0:
-        raise _failure(job, code, error, log)
+        ended = Ended(code, _tail(log), for_memory=oom_kills() > oom_kills_before)
+        raise read_report(report) or failure_of(ended, scene_of(job))
 
 
 class _Jobs:
@@ -104,7 +113,7 @@ def allow_jobs() -> None:
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
-    with _deaf_to_sigterm():
+    with _deaf():
         child.terminate()
         try:
             child.wait(STOP_GRACE_S)
@@ -114,28 +123,19 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def _deaf_to_sigterm() -> Iterator[None]:
+def _deaf() -> Iterator[None]:
     """Whoever stops a run may ask twice; the second time must not cut off the saving that the first one began."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _failure(job: Job, code: int, error: Path, log: Path) -> CuresError:
-    if error.exists():
-        told = json.loads(error.read_bytes())
-        kind = getattr(errors, told["class"], CuresError)
-        return kind(told["message"]) if issubclass(kind, CuresError) else CuresError(told["message"])
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
-    if code < 0:
-        name = signal.Signals(-code).name
-        hint = "; the kernel kills processes when memory runs out" if name == "SIGKILL" else ""
-        return ChildFailed(
-            f"{job.name} was ended by {name}{hint}. Resume to go on from its last checkpoint; log: {log}"
-        )
-    return ChildFailed(f"{job.name} ended with exit code {code}; log: {log}\n{tail}")
+def _tail(log: Path) -> str:
+    """What a process said last."""
+    return " | ".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])

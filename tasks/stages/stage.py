@@ -21,10 +21,12 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from cures_core.errors import CorruptArtifact, CuresError, StoreUnavailable
+from cures_core.errors import CorruptArtifact, StoreUnavailable
+from cures_core.failures import Scene, explaining, failure_of
 from cures_core.faults import fault_point
 from cures_core.files import canonical_json, digest_json
 from cures_core.jobs.assemble import versions
+from cures_core.jobs.scene import GO_ON
 from tasks.progress import emit
 from tasks.runs.opening import note_stage, scratch_root
 from tasks.runs.records import Record, RunRef
@@ -32,6 +34,10 @@ from tasks.storage import Store, open_store
 from tasks.storage.fencing import check_token, commit
 
 _log = logging.getLogger(__name__)
+
+
+RETRIES, RETRY_DELAYS_S = 2, [2.0, 15.0]
+"""How often, and after how many seconds, Prefect starts again what ended with a retryable error."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +58,11 @@ StillThere = Callable[[Record], bool]
 
 
 def retryable(_task: Any, _task_run: Any, state: Any) -> bool:
-    """Prefect's retry condition: the error's class decides."""
+    """Prefect's retry condition: what `cures_core.failures` says of the error."""
     try:
         state.result()
-    except CuresError as error:
-        return error.retryable
-    except Exception:  # whatever else went wrong is not known to pass
-        return False
+    except Exception as error:
+        return failure_of(error).retryable
     return False
 
 
@@ -72,11 +76,11 @@ def as_stage(run_name: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         make: Any = task
         prefect_task = make(
-            function,
+            explaining(Scene(function.__name__, go_on=GO_ON))(function),
             name=function.__name__,
             task_run_name=run_name or function.__name__,
-            retries=2,
-            retry_delay_seconds=[2, 15],
+            retries=RETRIES,
+            retry_delay_seconds=RETRY_DELAYS_S,
             retry_condition_fn=retryable,
             cache_policy=NO_CACHE,
             persist_result=False,

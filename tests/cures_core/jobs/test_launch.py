@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from cures_core.config.training import RanksConfig
+from cures_core.errors import ChildFailed, OutOfMemory, Preempted, RankLost, StoreUnavailable
+from cures_core.failures import UNREPORTED
 from cures_core.jobs import launch
 from cures_core.jobs.launch import Ranks
 
@@ -43,7 +45,7 @@ def ended(made: Ranks) -> bool:
 
 
 def test_all_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ranks(tmp_path, "", monkeypatch).wait(lambda: False) == (0, None)
+    assert ranks(tmp_path, "", monkeypatch).wait(lambda: False) is None
 
 
 def test_the_rank_with_a_cause_is_named_not_the_ones_that_lost_it(
@@ -55,19 +57,17 @@ if rank == "1":
     fail("OutOfMemory", "too large")
 fail("RankLost", "the others are gone")
 """
-    code, error = ranks(tmp_path, body, monkeypatch).wait(lambda: False)
-    assert (code, error) == (1, {"class": "OutOfMemory", "message": "rank 1 of 3: too large"})
+    error = ranks(tmp_path, body, monkeypatch).wait(lambda: False)
+    assert (type(error), str(error)) == (OutOfMemory, "rank 1 of 3: too large")
 
 
 def test_a_killed_rank_is_named_and_the_others_do_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "_GRACE_S", 0.5)
     body = "if rank == '2': os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(600)"
     made = ranks(tmp_path, body, monkeypatch)
-    code, error = made.wait(lambda: False)
-    assert code == 1
-    assert error is not None
-    assert error["class"] == "ChildFailed"
-    assert "rank 2 of 3 was ended by SIGKILL" in error["message"]
+    error = made.wait(lambda: False)
+    assert type(error) is ChildFailed
+    assert "rank 2 of 3: was ended by SIGKILL" in str(error)
     assert ended(made)
 
 
@@ -77,18 +77,16 @@ def test_a_rank_that_only_hangs_is_killed_when_the_others_have_waited_long_enoug
     monkeypatch.setattr(launch, "_GRACE_S", 0.5)
     body = "if rank == '1': time.sleep(600)\nfail('RankLost', f'rank {rank} waited for the gradients')"
     made = ranks(tmp_path, body, monkeypatch)
-    code, error = made.wait(lambda: False)
-    assert code == 1
-    assert error is not None
-    assert error["class"] == "RankLost"
-    assert "waited for the gradients" in error["message"]
+    error = made.wait(lambda: False)
+    assert type(error) is RankLost
+    assert "waited for the gradients" in str(error)
     assert ended(made)
 
 
 def test_a_rank_that_hangs_after_rank_0_has_ended_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "_LEAVE_S", 0.5)
     made = ranks(tmp_path, "if rank != '0': time.sleep(600)", monkeypatch)
-    assert made.wait(lambda: False) == (0, None)
+    assert made.wait(lambda: False) is None
     assert ended(made)
 
 
@@ -96,17 +94,37 @@ def test_a_stop_request_goes_to_rank_0(tmp_path: Path, monkeypatch: pytest.Monke
     made = ranks(tmp_path, "if rank == '0': time.sleep(600)", monkeypatch)
     while not (tmp_path / "reports" / "0.env").exists():
         time.sleep(0.05)
-    code, error = made.wait(lambda: True)
-    assert (code, error) == (75, {"class": "Preempted", "message": "asked to stop"})
+    error = made.wait(lambda: True)
+    assert (type(error), str(error)) == (Preempted, "asked to stop")
 
 
 def test_a_rank_that_breaks_off_because_another_was_killed_is_not_blamed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    body = "if rank == '2': os.kill(os.getpid(), signal.SIGKILL)\nif rank == '0': sys.exit(1)"
-    _, error = ranks(tmp_path, body, monkeypatch).wait(lambda: False)
-    assert error is not None
-    assert "rank 2 of 3 was ended by SIGKILL" in error["message"]
+    for end in ("sys.exit(1)", "fail('UnexpectedError', 'RuntimeError: connection cut')"):
+        body = f"if rank == '2': os.kill(os.getpid(), signal.SIGKILL)\nif rank == '0': {end}"
+        error = ranks(tmp_path, body, monkeypatch).wait(lambda: False)
+        assert type(error) is ChildFailed
+        assert "rank 2 of 3: was ended by SIGKILL" in str(error)
+
+
+def test_a_rank_that_leaves_with_an_unknown_code_is_named_and_can_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "_GRACE_S", 0.5)
+    error = ranks(tmp_path, "sys.exit(7) if rank == '1' else time.sleep(600)", monkeypatch).wait(lambda: False)
+    assert type(error) is ChildFailed
+    assert "rank 1 of 3: ended with exit code 7" in str(error)
+    assert error.retryable
+
+
+def test_a_rank_that_could_not_write_its_error_down_ran_out_of_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "_GRACE_S", 0.5)
+    body = f"sys.exit({UNREPORTED}) if rank == '1' else time.sleep(600)"
+    error = ranks(tmp_path, body, monkeypatch).wait(lambda: False)
+    assert type(error) is StoreUnavailable
 
 
 def test_an_outer_launcher_s_meeting_place_is_not_used_on_one_machine(
@@ -139,6 +157,8 @@ time.sleep(600)
 LAUNCHER = """
 import pathlib, sys
 from cures_core.config.training import RanksConfig
+from cures_core.errors import ChildFailed, OutOfMemory, Preempted, RankLost, StoreUnavailable
+from cures_core.failures import UNREPORTED
 from cures_core.jobs import launch
 folder = pathlib.Path(sys.argv[1])
 launch._RANK = (str(folder / "rank.py"),)

@@ -33,7 +33,7 @@ def test_events_arrive_and_results_are_there(job: Job) -> None:
 
 @pytest.mark.parametrize(
     ("action", "error", "words"),
-    [("raise", InjectedFault, "warm_start.step:5"), ("kill", ChildFailed, "SIGKILL; the kernel kills processes")],
+    [("raise", InjectedFault, "warm_start.step:5"), ("kill", ChildFailed, "was ended by SIGKILL")],
 )
 def test_a_failed_job_is_the_error_it_was_and_can_go_on(
     job: Job, action: str, error: type[Exception], words: str, tmp_path: Path

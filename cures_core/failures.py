@@ -1,0 +1,383 @@
+"""The one table of failures: cause, error class, retried or not, exit code, what Prefect shows.
+
+`failure_of` is the only place where a foreign exception, or a process that ended without a word, becomes an error of
+this project. Jobs, ranks, stages, flows and the command all go through it, so one cause ends in one way everywhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cures_core import errors
+from cures_core.errors import (
+    ChildFailed,
+    ConfigError,
+    CorruptArtifact,
+    CuresError,
+    CurriculumMisuse,
+    DataRejected,
+    EngineFailed,
+    InjectedFault,
+    KilledForMemory,
+    LeaseHeld,
+    LeaseLost,
+    MissingExtra,
+    MissingInput,
+    OutOfMemory,
+    Preempted,
+    RankLost,
+    ServerUnavailable,
+    StoreUnavailable,
+    SystemRefused,
+    TrainingDiverged,
+    TryAgain,
+    UnexpectedError,
+)
+from cures_core.files import canonical_json, write_atomic
+
+_log = logging.getLogger("cures")
+
+UNREPORTED = 74
+"""Exit code of a job or rank that could not even write its error down (EX_IOERR of sysexits.h)."""
+
+
+class Ended(Exception):
+    """A process of ours that ended badly and left no report."""
+
+    def __init__(self, code: int, said: str = "", *, for_memory: bool = False) -> None:
+        """`code` as `subprocess` gives it, `said` the end of its log, `for_memory`: the kernel killed for memory."""
+        super().__init__(code, said)
+        self.code, self.for_memory = code, for_memory
+        number = -code if code < 0 else code - 128  # launchers and shells turn signals into 128 + number
+        self.signal = signal.Signals(number) if number in signal.valid_signals() else None
+        self._said = said
+
+    def __str__(self) -> str:
+        how = f"ended with exit code {self.code}" if self.signal is None else f"was ended by {self.signal.name}"
+        return how + (f" ({self._said})" if self._said else "")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a message can say of the place where something failed."""
+
+    what: str = ""
+    """What was being done; the message begins with it."""
+    place: str = "that place"
+    """The folder that was written to, where the system does not name the file."""
+    go_on: str = "run the same command again"
+    """How to go on when the cause is gone."""
+    less_memory: str = "lower training.micro_batch_tokens (updates) or rollout.batch_rows (rollouts, evaluation)"
+    """What would need less memory."""
+    log: Path | None = None
+    """Where the process's own log is."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table. What is retried, and the exit code, are the class's own."""
+
+    cause: str
+    error: type[CuresError]
+    applies: Callable[[BaseException], bool]
+    remedy: str = ""
+    """May hold the names of `Scene`'s fields in braces."""
+    crashed: bool = False
+    """The flow's own process is stopped: Prefect shows Crashed, and nothing is left that could retry."""
+
+    @property
+    def retried(self) -> bool:
+        return self.error.retryable and not self.crashed
+
+    @property
+    def state(self) -> str:
+        """What Prefect shows of the task (of the flow, where it was stopped itself)."""
+        if self.crashed:
+            return "Crashed"
+        return "AwaitingRetry, in the end Failed" if self.retried else "Failed"
+
+
+def _is(*kinds: type[BaseException]) -> Callable[[BaseException], bool]:
+    return lambda error: isinstance(error, kinds)
+
+
+def _system(*numbers: int) -> Callable[[BaseException], bool]:
+    return lambda error: isinstance(error, OSError) and error.errno in numbers
+
+
+def _ended_by(*signals: signal.Signals) -> Callable[[BaseException], bool]:
+    return lambda error: isinstance(error, Ended) and error.signal in signals
+
+
+_MEMORY_WORDS = (
+    "can't allocate memory",  # torch on a CPU
+    "out of memory",  # CUDA, NCCL, HIP
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "cudaErrorMemoryAllocation",
+    "std::bad_alloc",
+    "Cannot allocate memory",  # torch mapping a file
+    "No available memory for the cache blocks",  # vLLM at its start, and the next
+    "less than desired GPU memory utilization",
+)
+_NO_ANSWER = (
+    "httpx.TransportError",
+    "requests.exceptions.ConnectionError",
+    "requests.exceptions.Timeout",
+)  # by name: what is not imported cannot have been raised
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Python's error, Arrow's, the system's, and whatever torch, CUDA's libraries and vLLM say in their own words."""
+    if isinstance(error, MemoryError) or _system(errno.ENOMEM)(error):
+        return True
+    return isinstance(error, RuntimeError | ValueError) and any(words in str(error) for words in _MEMORY_WORDS)
+
+
+def _no_answer(error: BaseException) -> bool:
+    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
+    return isinstance(error, ConnectionError | TimeoutError | socket.gaierror) or not names.isdisjoint(_NO_ANSWER)
+
+
+def _collective_broke_off(error: BaseException) -> bool:
+    named = any(kind.__name__ == "DistError" for kind in type(error).__mro__)
+    return named or (isinstance(error, RuntimeError) and "gloo/transport" in str(error))
+
+
+def _no_room_for_processes(error: BaseException) -> bool:
+    refused = _system(errno.EAGAIN, errno.ENFILE, errno.EBUSY)(error)
+    return refused or (isinstance(error, RuntimeError) and "can't start new thread" in str(error))
+
+
+_FROM_CHECKPOINT = "What was saved is kept: {go_on}"
+
+TABLE: tuple[Row, ...] = (
+    # Raised on purpose, where the message can say most.
+    Row("configuration or command line is wrong", ConfigError, _is(ConfigError)),
+    Row("prompts or a suite are rejected", DataRejected, _is(DataRejected)),
+    Row("a file, folder or model that was named is missing", MissingInput, _is(MissingInput)),
+    Row("an optional package is not installed", MissingExtra, _is(MissingExtra)),
+    Row("stored bytes are damaged or gone", CorruptArtifact, _is(CorruptArtifact)),
+    Row("a curriculum is told what it did not ask for", CurriculumMisuse, _is(CurriculumMisuse)),
+    Row("loss or gradient stay non-finite", TrainingDiverged, _is(TrainingDiverged)),
+    Row("a rollout engine dies or does not answer", EngineFailed, _is(EngineFailed)),
+    Row("the store does not answer", StoreUnavailable, _is(StoreUnavailable)),
+    Row("another rank of a distributed epoch is gone or late", RankLost, _is(RankLost)),
+    Row("the run is held by another process", LeaseHeld, _is(LeaseHeld)),
+    Row("the run was taken over by another process", LeaseLost, _is(LeaseLost)),
+    Row("a job is asked to stop (SIGTERM), and its step is saved", Preempted, _is(Preempted)),
+    Row("not now: a prompt file changes while it is read", TryAgain, _is(TryAgain)),
+    Row("a drill (`faults`)", InjectedFault, _is(InjectedFault)),
+    # Told by the command itself, since the flow is stopped from outside.
+    Row("Ctrl-C, or SIGTERM to the command", Preempted, _is(KeyboardInterrupt), crashed=True),
+    # Memory, whoever finds out.
+    Row(
+        "the kernel kills a process for lack of memory",
+        KilledForMemory,
+        lambda error: isinstance(error, Ended) and error.signal == signal.SIGKILL and error.for_memory,
+        "The kernel had no memory left. Leave it more, or {less_memory}. " + _FROM_CHECKPOINT,
+    ),
+    Row(
+        "memory runs out: Python, Arrow, torch, CUDA; update, rollout, evaluation, loading",
+        OutOfMemory,
+        is_out_of_memory,
+        "Not enough memory, and the same again needs as much: {less_memory}",
+    ),
+    # What the operating system refuses.
+    Row(
+        "the disk is full, or a quota is used up",
+        StoreUnavailable,
+        _system(errno.ENOSPC, errno.EDQUOT),
+        "Make room in {place}, then {go_on}; nothing committed is lost",
+    ),
+    Row(
+        "no permission, or a read-only file system",
+        SystemRefused,
+        _system(errno.EACCES, errno.EPERM, errno.EROFS, errno.EOPNOTSUPP),
+        "Change the rights of {place}, or store.url and store.scratch, then {go_on}",
+    ),
+    Row(
+        "a limit of the process: open files, file size",
+        SystemRefused,
+        _system(errno.EMFILE, errno.EFBIG),
+        "Raise the limit (`ulimit -n 65536` for open files, `ulimit -f unlimited` for sizes), then {go_on}",
+    ),
+    Row(
+        "a limit of the machine: processes, threads, open files",
+        TryAgain,
+        _no_room_for_processes,
+        "The machine has no room for more processes now; when others have ended, {go_on}",
+    ),
+    Row(
+        "a file vanished, or a path is no file or folder",
+        MissingInput,
+        _system(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
+        "Put it back or correct the path that names it, then {go_on}",
+    ),
+    Row(
+        "the disk or a mount fails",
+        StoreUnavailable,
+        _system(errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.EREMOTEIO),
+        "Check the disk and the mount of {place}, then {go_on}",
+    ),
+    Row(
+        "a server does not answer: connection refused, reset, timed out, unknown host",
+        ServerUnavailable,
+        _no_answer,
+        "When the server answers again, {go_on}",
+    ),
+    Row(
+        "a collective of torch breaks off (gloo, NCCL)",
+        RankLost,
+        _collective_broke_off,
+        "Another rank is gone or late. " + _FROM_CHECKPOINT,
+    ),
+    # Processes that left no report.
+    Row(
+        "a process is ended by SIGKILL",
+        ChildFailed,
+        _ended_by(signal.SIGKILL),
+        "Somebody killed it, or the kernel when memory ran out. " + _FROM_CHECKPOINT,
+    ),
+    Row(
+        "native code crashes: SIGSEGV, SIGBUS, SIGABRT",
+        ChildFailed,
+        _ended_by(signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT),
+        "Drivers and worn memory crash so now and then, which a retry outlives. " + _FROM_CHECKPOINT,
+    ),
+    Row(
+        "native code cannot run here: SIGILL, SIGFPE, SIGSYS, SIGTRAP",
+        UnexpectedError,
+        _ended_by(signal.SIGILL, signal.SIGFPE, signal.SIGSYS, signal.SIGTRAP),
+        "A library does what this processor or system does not allow: install one that is built for it",
+    ),
+    Row(
+        "a process is asked to stop before it can save: SIGTERM, SIGINT, SIGHUP",
+        Preempted,
+        _ended_by(signal.SIGTERM, signal.SIGINT, signal.SIGHUP),
+        _FROM_CHECKPOINT,
+    ),
+    Row(
+        f"a process cannot write its error down (exit code {UNREPORTED})",
+        StoreUnavailable,
+        lambda error: isinstance(error, Ended) and error.code == UNREPORTED,
+        "It could not even write its error down: make {place} writable and have room there, then {go_on}",
+    ),
+    Row(
+        "a process ends with an unknown exit code or signal",
+        ChildFailed,
+        _is(Ended),
+        "What fails in Python is reported, so this came from a library. " + _FROM_CHECKPOINT,
+    ),
+    # Last, for all that is left.
+    Row(
+        "any other exception, in a job or a plug-in",
+        UnexpectedError,
+        _is(Exception),
+        "Nobody foresaw this: it is a fault of the program or of a plug-in, and is not retried",
+    ),
+)
+
+_OF_THE_MACHINE = (OutOfMemory, StoreUnavailable, SystemRefused, TryAgain)
+
+
+def failure_of(error: BaseException, scene: Scene | None = None) -> CuresError:
+    """The error of this project that `error` amounts to; its own errors are returned as they are."""
+    if isinstance(error, CuresError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        return failure_of(error.exceptions[0], scene)
+    return _told(error, _row_of(error), scene or Scene())
+
+
+def blamed(error: Exception, path: Path, otherwise: CuresError) -> CuresError:
+    """What to raise where a file could not be read: the machine's failure (memory, handles, rights, a failing disk) if
+    it was one, `otherwise` if the content was to blame."""
+    row = _row_of(error)
+    if not issubclass(row.error, _OF_THE_MACHINE):
+        return otherwise
+    return _told(error, row, Scene(what=f"{path} could not be read", place=str(path)))
+
+
+@contextmanager
+def explaining(scene: Scene | None = None) -> Iterator[None]:
+    """Let only errors of this project out. Also a decorator."""
+    try:
+        yield
+    except CuresError:
+        raise
+    except Exception as error:
+        raise failure_of(error, scene) from error
+
+
+def run_reporting(work: Callable[[], object], report: Path, scene: Scene) -> int:
+    """The exit code of a process that does `work`. An error is left in the file `report` for whoever waits."""
+    try:
+        work()
+    except Exception as error:
+        _log.exception("failed")
+        return write_report(report, failure_of(error, scene))
+    return 0
+
+
+def write_report(path: Path, failure: CuresError) -> int:
+    """Leave an error for the parent; returns the exit code to end with. A class of a plug-in counts as the nearest one
+    of ours."""
+    kind = next(kind.__name__ for kind in type(failure).__mro__ if kind.__module__ == errors.__name__)
+    message = str(failure).encode(errors="backslashreplace").decode()  # file names need not be UTF-8
+    try:
+        write_atomic(path, canonical_json({"class": kind, "message": message}))
+    except OSError:
+        _log.exception("the error could not be written down")
+        return UNREPORTED
+    return failure.exit_code
+
+
+def read_report(path: Path) -> CuresError | None:
+    """What `write_report` left; None where there is nothing that can be read."""
+    try:
+        told = json.loads(path.read_bytes())
+        kind = getattr(errors, told["class"])
+        return kind(str(told["message"])) if issubclass(kind, CuresError) else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def markdown_table() -> str:
+    """The table as docs/operations.md shows it; a test compares the two."""
+    lines = ["| cause | error | retried | exit code | Prefect shows |", "|---|---|---|---|---|"]
+    for row in TABLE:
+        cells = (row.cause, row.error.__name__, "yes" if row.retried else "no", str(row.error.exit_code), row.state)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _row_of(error: BaseException) -> Row:
+    return next(row for row in TABLE if row.applies(error))
+
+
+def _told(error: BaseException, row: Row, scene: Scene) -> CuresError:
+    remedy = row.remedy.format(place=scene.place, go_on=scene.go_on, less_memory=scene.less_memory)
+    log = "" if scene.log is None else f"; log: {scene.log}"
+    parts = [scene.what, f"{_said(error, row)}. {remedy}{log}"]
+    return row.error(": ".join(part for part in parts if part))
+
+
+def _said(error: BaseException, row: Row) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    text = str(error).strip()
+    if issubclass(row.error, OutOfMemory):
+        text = text.partition("\n")[0]  # CUDA's goes on with a lecture about fragmentation
+    name = type(error).__name__
+    if issubclass(row.error, UnexpectedError) and not isinstance(error, Ended):
+        return f"{name}: {text}" if text else name
+    return text.rstrip(".") or name
