@@ -10,9 +10,9 @@ import typer
 from pydantic import ValidationError
 
 from cures_core.errors import ConfigError
-from flows.cli.main import run_command_line
+from flows.cli.main import Commands, run_command_line
 
-app = typer.Typer(help="Measure.", no_args_is_help=True)
+app = typer.Typer(cls=Commands, help="Measure.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 

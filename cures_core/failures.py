@@ -367,8 +367,8 @@ def _row_of(error: BaseException) -> Row:
 def _told(error: BaseException, row: Row, scene: Scene) -> CuresError:
     remedy = row.remedy.format(place=scene.place, go_on=scene.go_on, less_memory=scene.less_memory)
     log = "" if scene.log is None else f"; log: {scene.log}"
-    parts = [scene.what, f"{_said(error, row)}. {remedy}{log}"]
-    return row.error(": ".join(part for part in parts if part))
+    link = " " if isinstance(error, Ended) else ": "
+    return row.error(f"{scene.what}{link if scene.what else ''}{_said(error, row)}. {remedy}{log}")
 
 
 def _said(error: BaseException, row: Row) -> str:

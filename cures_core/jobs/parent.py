@@ -36,7 +36,7 @@ class Parent:
     def stop_if_asked(self, done: str) -> None:
         """Raise `Preempted` after a stop request; call it where everything done so far is saved."""
         if self.stop_requested:
-            raise Preempted(f"asked to stop; saved {done}. Resume to go on from there")
+            raise Preempted(f"asked to stop; saved {done}")
 
     def _die_with_parent(self) -> None:
         # Not sys.stdin: its lock would be held when the interpreter ends. Empty when the parent closes its end or dies.

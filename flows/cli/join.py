@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cures_core.errors import ConfigError
+from cures_core.errors import ConfigError, Preempted
 
 
 def join(
@@ -31,5 +31,11 @@ def join(
     cfg = RanksConfig(
         processes=processes, nodes=nodes, address=address, start_timeout_s=start_timeout, wait_timeout_s=wait_timeout
     )
-    join_epochs(cfg, node, idle, on_gpu=device != "cpu", told=lambda text: print(text, flush=True))
+    try:
+        join_epochs(cfg, node, idle, on_gpu=device != "cpu", told=lambda text: print(text, flush=True))
+    except KeyboardInterrupt:
+        raise Preempted(
+            "stopped by Ctrl-C. An epoch that was going on fails on the first node, which tries it again from its last "
+            "checkpoint: run the same command again to take part"
+        ) from None
     print(f"no epoch at {address} for {idle:g} s")

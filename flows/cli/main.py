@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+import traceback
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
+from typer.core import TyperGroup
 
 from cures_core.config.loading import explain
-from cures_core.errors import ConfigError, CuresError
+from cures_core.errors import ConfigError, CuresError, Preempted, UnexpectedError
+from cures_core.failures import failure_of
 from cures_core.secrets import masked
 from flows.cli.bench import app as bench_commands
 from flows.cli.ci import app as ci_commands
@@ -28,7 +31,21 @@ from flows.cli.runs import app as runs_commands
 from flows.cli.stack import deploy, down, status, up
 from flows.cli.verify import verify
 
+
+class Commands(TyperGroup):
+    """A group in which Ctrl-C is an error like others; typer itself would end with 130 and say nothing."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Preempted(
+                "stopped by Ctrl-C. Run the same command again: it goes on with what was complete, or begins anew"
+            ) from None
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Curriculum RL for reasoning LLMs: validate prompts, train, evaluate, snapshot, promote, report.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -74,23 +91,21 @@ def run_command_line(commands: typer.Typer, name: str) -> None:
     debug = "--debug" in sys.argv[1:]
     try:
         commands(prog_name=name)
-    except (CuresError, OSError) as error:
-        if debug:
-            raise
-        print(f"{name}: {masked(_sentence(error))}", file=sys.stderr)
-        sys.exit(error.exit_code if isinstance(error, CuresError) else 1)
     except ValidationError as error:  # of an option that is part of a configuration, such as --store
         print(f"{name}: {explain(error, 'the command line')}", file=sys.stderr)
         sys.exit(ConfigError.exit_code)
-    except KeyboardInterrupt:
-        print(f"{name}: stopped; run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+    except Exception as error:
+        failure = failure_of(error)
+        if debug or _is_a_fault_here(failure, error):
+            print(masked("".join(traceback.format_exception(error))), file=sys.stderr)
+        for sentence in (str(failure), *getattr(error, "__notes__", ())):
+            print(f"{name}: {masked(sentence)}", file=sys.stderr)
+        sys.exit(failure.exit_code)
 
 
-def _sentence(error: Exception) -> str:
-    if isinstance(error, CuresError):
-        return str(error)
-    return f"{error}. Free the disk or fix the path, then run the same command again (--debug shows where)"
+def _is_a_fault_here(failure: CuresError, error: Exception) -> bool:
+    """Something unexpected in this process. What a child did not expect is in the child's log."""
+    return isinstance(failure, UnexpectedError) and (failure is not error or error.__cause__ is not None)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Annotated
@@ -38,7 +39,7 @@ def watch(
     shown = live_report(opened, run)
     ttl_s = started_config(opened, run).store.lease_ttl_s
     pulse = Pulse(opened, run, ttl_s)
-    with Live(watch_text(shown), console=console, auto_refresh=False) as view:
+    with suppress(KeyboardInterrupt), Live(watch_text(shown), console=console, auto_refresh=False) as view:
         while shown.status not in _OVER:
             time.sleep(every)
             shown = live_report(opened, run)
@@ -85,7 +86,7 @@ def report(
         path.write_text(render(shown), encoding="utf-8")
         print(path)
     if serve:
-        with page_server(lambda: live_report(opened, run), port) as server:
+        with suppress(KeyboardInterrupt), page_server(lambda: live_report(opened, run), port) as server:
             print(f"http://127.0.0.1:{server.server_port}  (Ctrl-C ends it)", flush=True)
             server.serve_forever()
 

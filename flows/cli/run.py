@@ -9,15 +9,16 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from cures_core.config.loading import load_config
 from cures_core.config.run import RunConfig
 from cures_core.config.storage import StoreConfig
-from cures_core.errors import ConfigError, Preempted
+from cures_core.errors import ConfigError, DataRejected, Preempted
 from flows.cli.console import showing_progress
+from tasks.progress import Event, listening
 
 
 def run(
@@ -103,14 +104,41 @@ def _run_flow(cfg: RunConfig) -> dict[str, Any]:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
         os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
     logging.captureWarnings(not debug)
-    signal.signal(signal.SIGTERM, _stop_asked)
+    told = _Told()
+    signal.signal(signal.SIGTERM, lambda *_: told.stop("asked to stop"))  # Prefect calls it when the flow is over
     from flows.local.temporary_server import temporary_server
     from flows.train import train
 
-    with temporary_server(Path(cfg.store.folder) / "prefect"), showing_progress():
-        return train(cfg)
+    try:
+        with listening(told), temporary_server(Path(cfg.store.folder) / "prefect"), showing_progress():
+            return train(cfg)
+    except KeyboardInterrupt:
+        told.stop("stopped by Ctrl-C")
+    except Exception as error:
+        told.add_note(error)
+        raise
 
 
-def _stop_asked(*_: object) -> None:
-    """SIGTERM. While the flow runs, Prefect's handler stands before this one and calls it when the flow is over."""
-    raise Preempted("asked to stop; what was done is saved. Run the same command again to go on")
+class _Told:
+    """What a run has said of itself, for the sentence that it ends with."""
+
+    def __init__(self) -> None:
+        self._run = ""
+        self._saved = ""
+
+    def __call__(self, event: Event) -> None:
+        if event["event"] == "run":
+            self._run = event["run"]
+        elif event["event"] == "stopped":
+            self._saved = f"{event['job']}: {event['message']}. "
+
+    def stop(self, why: str) -> NoReturn:
+        """Raise `Preempted`: what was saved, and how to go on."""
+        if not self._run:
+            raise Preempted(f"{why} before the run began. Run the same command again")
+        raise Preempted(f"{why}. {self._saved}What was done is saved; go on with: cures run --resume {self._run}")
+
+    def add_note(self, error: Exception) -> None:
+        """Messages speak of RUN; where it is known, and going on is what helps, say its name."""
+        if self._run and not isinstance(error, ConfigError | DataRejected | Preempted):
+            error.add_note(f"RUN is {self._run}: cures run --resume {self._run}")

@@ -67,7 +67,7 @@ def test_a_killed_rank_is_named_and_the_others_do_not_stay(tmp_path: Path, monke
     made = ranks(tmp_path, body, monkeypatch)
     error = made.wait(lambda: False)
     assert type(error) is ChildFailed
-    assert "rank 2 of 3: was ended by SIGKILL" in str(error)
+    assert "rank 2 of 3 was ended by SIGKILL" in str(error)
     assert ended(made)
 
 
@@ -105,7 +105,7 @@ def test_a_rank_that_breaks_off_because_another_was_killed_is_not_blamed(
         body = f"if rank == '2': os.kill(os.getpid(), signal.SIGKILL)\nif rank == '0': {end}"
         error = ranks(tmp_path, body, monkeypatch).wait(lambda: False)
         assert type(error) is ChildFailed
-        assert "rank 2 of 3: was ended by SIGKILL" in str(error)
+        assert "rank 2 of 3 was ended by SIGKILL" in str(error)
 
 
 def test_a_rank_that_leaves_with_an_unknown_code_is_named_and_can_be_tried_again(
@@ -114,7 +114,7 @@ def test_a_rank_that_leaves_with_an_unknown_code_is_named_and_can_be_tried_again
     monkeypatch.setattr(launch, "_GRACE_S", 0.5)
     error = ranks(tmp_path, "sys.exit(7) if rank == '1' else time.sleep(600)", monkeypatch).wait(lambda: False)
     assert type(error) is ChildFailed
-    assert "rank 1 of 3: ended with exit code 7" in str(error)
+    assert "rank 1 of 3 ended with exit code 7" in str(error)
     assert error.retryable
 
 
