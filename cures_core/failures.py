@@ -298,13 +298,13 @@ def failure_of(error: BaseException, scene: Scene | None = None) -> CuresError:
     return _told(error, _row_of(error), scene or Scene())
 
 
-def blamed(error: Exception, path: Path, otherwise: CuresError) -> CuresError:
-    """What to raise where a file could not be read: the machine's failure (memory, handles, rights, a failing disk) if
-    it was one, `otherwise` if the content was to blame."""
+def machine_failure(error: BaseException, path: Path) -> CuresError | None:
+    """What to raise where a file could not be used and the machine is to blame: memory, handles, rights, a full or
+    failing disk. None where it was the content: `raise machine_failure(error, path) or CorruptArtifact(...)`."""
+    if isinstance(error, CuresError):
+        return error
     row = _row_of(error)
-    if not issubclass(row.error, _OF_THE_MACHINE):
-        return otherwise
-    return _told(error, row, Scene(what=f"{path} could not be read", place=str(path)))
+    return _told(error, row, Scene(str(path), str(path))) if issubclass(row.error, _OF_THE_MACHINE) else None
 
 
 @contextmanager
@@ -368,12 +368,13 @@ def _told(error: BaseException, row: Row, scene: Scene) -> CuresError:
     remedy = row.remedy.format(place=scene.place, go_on=scene.go_on, less_memory=scene.less_memory)
     log = "" if scene.log is None else f"; log: {scene.log}"
     link = " " if isinstance(error, Ended) else ": "
-    return row.error(f"{scene.what}{link if scene.what else ''}{_said(error, row)}. {remedy}{log}")
+    return row.error(f"{scene.what}{link if scene.what else ''}{_said(error, row, scene.what)}. {remedy}{log}")
 
 
-def _said(error: BaseException, row: Row) -> str:
+def _said(error: BaseException, row: Row, what: str) -> str:
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        named = error.filename and str(error.filename) != what
+        return f"{error.filename}: {error.strerror}" if named else error.strerror
     text = str(error).strip()
     if issubclass(row.error, OutOfMemory):
         text = text.partition("\n")[0]  # CUDA's goes on with a lecture about fragmentation

@@ -35,11 +35,14 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Replace `path` by `data` so that a reader, or a crash at any moment, finds the old bytes or the new ones."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with scratch.open("wb") as f:
-        f.write(data)
-        f.flush()
-        os.fsync(f.fileno())
-    scratch.replace(path)
+    try:
+        with scratch.open("wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)  # half a file would take the room that the disk lacks
     sync_folder(path.parent)
 
 

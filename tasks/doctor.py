@@ -7,16 +7,15 @@ import importlib.util
 import os
 import platform
 import shutil
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
 from cures_core.config.base import Strict
 from cures_core.config.storage import StoreConfig
-from cures_core.errors import CuresError
-from tasks.prefect_api import check_api_url
+from cures_core.errors import CuresError, ServerUnavailable
+from cures_core.failures import failure_of
+from tasks.prefect_api import answers
 from tasks.storage import open_store
 
 _LEAST_FREE_GIB = 2.0
@@ -114,8 +113,9 @@ def _prefect() -> Finding:
         )
 
     def probe() -> str:
-        with urllib.request.urlopen(f"{check_api_url(url)}/health", timeout=5):
-            return str(url)
+        if not answers(url):
+            raise ServerUnavailable(f"{url}: no healthy server answers")
+        return str(url)
 
     return _tried("prefect", probe, "start the server, or unset PREFECT_API_URL")
 
@@ -140,5 +140,5 @@ def _version(module: str) -> str:
 def _tried(name: str, probe: Callable[[], str], remedy: str) -> Finding:
     try:
         return Finding(name=name, status="ok", found=probe())
-    except (CuresError, OSError, urllib.error.URLError) as error:
-        return Finding(name=name, status="missing", found=str(error), remedy=remedy)
+    except (CuresError, OSError) as error:
+        return Finding(name=name, status="missing", found=str(failure_of(error)), remedy=remedy)

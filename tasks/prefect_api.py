@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
-import urllib.error
-import urllib.request
 from typing import Any
 
-from cures_core.errors import ConfigError, CuresError, StoreUnavailable
+import httpx
+
+from cures_core.errors import ConfigError, CuresError, ServerUnavailable
 from cures_core.secrets import masked, secret_in_url
+
+_PASSING = (429, 502, 503, 504)
 
 
 def check_api_url(url: str) -> str:
@@ -26,21 +26,36 @@ def check_api_url(url: str) -> str:
 def call(api_url: str, path: str, body: Any, method: str = "POST") -> Any:
     """The server's JSON answer, None where it is empty. PREFECT_API_KEY or PREFECT_API_AUTH_STRING is sent if set.
 
-    Raises `CuresError` with what the server refuses, `StoreUnavailable` if it does not answer.
+    Raises `CuresError` with what the server refuses, `ServerUnavailable` if it does not answer.
     """
-    headers = {"Content-Type": "application/json"}
+    headers, auth = {}, None
     check_api_url(api_url)
     if token := os.environ.get("PREFECT_API_KEY"):
         headers["Authorization"] = f"Bearer {token}"
     elif login := os.environ.get("PREFECT_API_AUTH_STRING"):
-        headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
-    request = urllib.request.Request(f"{api_url}{path}", json.dumps(body).encode(), headers, method=method)
+        user, _, password = login.partition(":")
+        auth = httpx.BasicAuth(user, password)
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            data = answer.read()
-    except urllib.error.HTTPError as error:
-        said = masked(error.read()[:300].decode(errors="replace"))
-        raise CuresError(f"{api_url}{path}: answered {error.code}: {said}") from error
-    except OSError as error:
-        raise StoreUnavailable(f"{api_url}: does not answer ({error}). Try again when the server is up") from error
-    return json.loads(data) if data else None
+        answer = httpx.request(
+            method, f"{api_url}{path}", json=body, headers=headers, auth=auth, timeout=30, follow_redirects=True
+        )
+    except httpx.TransportError as error:
+        raise ServerUnavailable(f"{api_url}: does not answer ({error}). Try again when the server is up") from error
+    if answer.is_error:
+        kind = ServerUnavailable if answer.status_code in _PASSING else CuresError
+        raise kind(masked(f"{api_url}{path}: answered {answer.status_code}: {answer.text[:300]}"))
+    return answer.json() if answer.content else None
+
+
+def answers(api_url: str) -> bool:
+    """Whether a healthy server is there."""
+    return health(api_url) == 200
+
+
+def health(api_url: str) -> int | None:
+    """The status that a server gives of itself; None where nothing answers. `ConfigError` as `check_api_url`."""
+    check_api_url(api_url)
+    try:
+        return httpx.get(f"{api_url}/health", timeout=5, follow_redirects=True).status_code
+    except (httpx.HTTPError, httpx.InvalidURL):
+        return None

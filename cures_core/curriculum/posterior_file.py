@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from cures_core.config.curriculum import PosteriorConfig
 from cures_core.curriculum.posterior import Posterior
 from cures_core.errors import CorruptArtifact, MissingInput
+from cures_core.failures import machine_failure
 from cures_core.files import canonical_json
 
 SCHEMA_VERSION = 2
@@ -74,9 +75,9 @@ def load_posterior(path: Path) -> Posterior:
             raise CorruptArtifact(f"{path}: posterior schema {version}, this version reads 1 and {SCHEMA_VERSION}")
         return _from_table(table.cast(_COLUMNS), json.loads(metadata[b"cures.posterior.about"]))
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        if isinstance(error, CorruptArtifact):
-            raise
-        raise CorruptArtifact(f"{path}: not a readable posterior ({error}); take an earlier snapshot") from error
+        raise machine_failure(error, path) or CorruptArtifact(
+            f"{path}: not a readable posterior ({error}); take an earlier snapshot"
+        ) from error
 
 
 def active_rows(posterior: Posterior) -> pa.Table:

@@ -17,6 +17,7 @@ from cures_core.errors import ConfigError, CorruptArtifact, DataRejected, Missin
 from cures_core.evaluation.intervals import Interval, bootstrap, wilson
 from cures_core.evaluation.metrics import Ints, pass_at, pass_ladder
 from cures_core.evaluation.scores import Estimate, LabelScore, SuiteScore
+from cures_core.failures import machine_failure
 
 SCHEMA_VERSION = 3
 
@@ -85,7 +86,9 @@ def read_items(path: Path) -> list[ItemResult]:
     try:
         table = pq.read_table(path, partitioning=None)
     except (pa.ArrowException, OSError) as error:
-        raise CorruptArtifact(f"{path}: not a readable Parquet file ({error}); run the evaluation again") from error
+        raise machine_failure(error, path) or CorruptArtifact(
+            f"{path}: not a readable Parquet file ({error}); run the evaluation again"
+        ) from error
     version = (table.schema.metadata or {}).get(_VERSION_KEY, b"none").decode()
     if version not in _SCHEMAS or not table.schema.equals(_SCHEMAS[version]):
         raise CorruptArtifact(

@@ -10,6 +10,7 @@ from typing import Any
 from cures_core.config.device import DeviceConfig
 from cures_core.config.training import LoraConfig
 from cures_core.errors import ConfigError, MissingInput
+from cures_core.failures import machine_failure
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def load_tokenizer(folder: str | Path, revision: str | None = None) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder, revision=revision, padding_side="left", trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise _no_model(folder, error) from error
+        raise machine_failure(error, Path(folder)) or _no_model(folder, error) from error
 
 
 def _no_model(folder: str | Path, error: Exception) -> MissingInput:
@@ -94,7 +95,7 @@ def load_policy(
             folder, revision=revision, dtype=getattr(torch, dtype), trust_remote_code=False, use_safetensors=True
         )
     except (OSError, ValueError) as error:
-        raise _no_model(folder, error) from error
+        raise machine_failure(error, Path(folder)) or _no_model(folder, error) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if lora is not None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cures_core.errors import ConfigError, DataRejected
+from cures_core.failures import machine_failure
 from cures_core.names import check_part
 from cures_core.prompts.defects import Flaw
 from cures_core.prompts.lines import unpacked
@@ -71,7 +72,9 @@ def parquet_rows(files: Sequence[Path], names: Sequence[str]) -> Iterator[Column
                     yield from _rows(batch, number, unit)
                     number += batch.num_rows
             except (pa.ArrowException, OSError) as error:
-                raise DataRejected(f"{path}: row group {group} is damaged ({error}); fetch the file again") from error
+                raise machine_failure(error, path) or DataRejected(
+                    f"{path}: row group {group} is damaged ({error}); fetch the file again"
+                ) from error
 
 
 def arrow_names(files: Sequence[Path]) -> list[str]:
@@ -94,7 +97,9 @@ def arrow_rows(files: Sequence[Path], names: Sequence[str]) -> Iterator[Columnar
                     yield from _rows(batch, number, "row ")
                     number += batch.num_rows
         except (pa.ArrowException, OSError) as error:
-            raise DataRejected(f"{path}: damaged after row {number} ({error}); fetch the file again") from error
+            raise machine_failure(error, path) or DataRejected(
+                f"{path}: damaged after row {number} ({error}); fetch the file again"
+            ) from error
 
 
 def _rows(batch: pa.RecordBatch, before: int, unit: str) -> Iterator[ColumnarRow]:
@@ -123,7 +128,7 @@ def _parquet(path: Path) -> Any:
     try:
         return pq.ParquetFile(unpacked(path) or path)
     except (pa.ArrowException, OSError) as error:
-        raise DataRejected(f"{path}: not a readable Parquet file ({error})") from error
+        raise machine_failure(error, path) or DataRejected(f"{path}: not a readable Parquet file ({error})") from error
 
 
 def _arrow(path: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
@@ -138,4 +143,4 @@ def _arrow(path: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         stream = pa.ipc.open_stream(source)
         return stream.schema, iter(stream)
     except (pa.ArrowException, OSError) as error:
-        raise DataRejected(f"{path}: not a readable Arrow file ({error})") from error
+        raise machine_failure(error, path) or DataRejected(f"{path}: not a readable Arrow file ({error})") from error

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cures_core.errors import ConfigError, DataRejected, MissingInput
+from cures_core.failures import machine_failure
 from cures_core.files import canonical_json, digest_json, write_atomic
 from cures_core.prompts.defects import Flaw
 from cures_core.prompts.identity import ID_HEX
@@ -32,7 +33,7 @@ def read_flags(path: Path) -> dict[str, str]:
     except FileNotFoundError as error:
         raise MissingInput(f"{path}: no list of flags; `cures data flag` makes one, or make an empty file") from error
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        raise machine_failure(error, path) or ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     active: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         if line.strip():

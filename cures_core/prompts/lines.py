@@ -15,6 +15,7 @@ from typing import IO, Any, Protocol
 import pyarrow as pa
 
 from cures_core.errors import ConfigError, DataRejected, MissingInput, TryAgain
+from cures_core.failures import machine_failure
 from cures_core.files import digest_file, digest_folder
 
 CHUNK = 1 << 20
@@ -58,7 +59,7 @@ def check_readable(path: Path) -> None:
         why = (
             "a symbolic link that leads back to itself" if error.errno == errno.ELOOP else os.strerror(error.errno or 0)
         )
-        raise ConfigError(f"{path}: cannot be read: {why}") from error
+        raise machine_failure(error, path) or ConfigError(f"{path}: cannot be read: {why}") from error
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise ConfigError(f"{path}: neither a file nor a folder; write the rows to a file first")
     if not os.access(path, os.R_OK):
@@ -101,7 +102,9 @@ class _Unpacked:
         try:
             return self._stream.read(size)  # type: ignore[no-any-return]
         except (OSError, pa.ArrowException) as error:
-            raise DataRejected(f"{self._path}: damaged or cut archive ({error}); fetch it again") from error
+            raise machine_failure(error, self._path) or DataRejected(
+                f"{self._path}: damaged or cut archive ({error}); fetch it again"
+            ) from error
 
 
 def capped_lines(stream: ByteStream, cap: int) -> Iterator[tuple[bytes, bool]]:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cures_core.errors import CorruptArtifact, DataRejected, MissingInput
+from cures_core.failures import machine_failure
 from cures_core.terms import Prompt
 
 COLUMNS = ("id", "problem", "answer", "source", "level", "subject")
@@ -115,7 +116,9 @@ class PromptSet(Sequence[Prompt]):
         try:
             table = pq.read_table(path, partitioning=None)
         except (pa.ArrowException, OSError) as error:
-            raise CorruptArtifact(f"{path}: not a readable Parquet file ({error}); make it again") from error
+            raise machine_failure(error, path) or CorruptArtifact(
+                f"{path}: not a readable Parquet file ({error}); make it again"
+            ) from error
         metadata = table.schema.metadata or {}
         version = metadata.get(b"cures.promptset.schema", b"none").decode()
         if version != str(SCHEMA_VERSION):
@@ -127,8 +130,10 @@ class PromptSet(Sequence[Prompt]):
             raise CorruptArtifact(f"{path}: column {missing[0]} is missing; make the file again")
         try:
             prompts = cls(table)
-        except (pa.ArrowException, DataRejected) as error:
+        except DataRejected as error:
             raise CorruptArtifact(f"{path}: {error}") from error
+        except pa.ArrowException as error:
+            raise machine_failure(error, path) or CorruptArtifact(f"{path}: {error}") from error
         recorded = metadata.get(b"cures.promptset.digest", b"").decode()
         if prompts.digest != recorded:
             raise CorruptArtifact(

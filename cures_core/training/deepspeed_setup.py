@@ -62,7 +62,7 @@ def alone_in(folder: Path, limit_s: float) -> Iterator[None]:
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError as error:
+            except BlockingIOError as error:
                 if time.monotonic() > deadline:
                     raise RankLost(f"waited {limit_s:g} s for another process to compile in {folder}") from error
                 time.sleep(_LOOK_S)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from cures_core.errors import ConfigError, EngineFailed
-from tasks.prefect_api import call, check_api_url
+from cures_core.errors import ConfigError, ServerUnavailable
+from tasks.prefect_api import answers, call
 
 POOL = "cures"
 QUEUE = "training"
@@ -30,13 +29,13 @@ def deploy(
 ) -> None:
     """Create or update pool, deployments and automation; doing it again changes nothing.
 
-    Raises `ConfigError` where there is no prefect.yaml or Prefect refuses it, `EngineFailed` where no server answers,
-    `CuresError` with what the server refuses.
+    Raises `ConfigError` where there is no prefect.yaml or Prefect refuses it, `ServerUnavailable` where no server
+    answers, `CuresError` with what the server refuses.
     """
     if not (project / "prefect.yaml").is_file():
         raise ConfigError(f"{project}: no prefect.yaml there; run this in a checkout of the project")
-    if not answers(check_api_url(api_url)):
-        raise EngineFailed(f"no Prefect server answers at {api_url}; start it, or name another with --api-url")
+    if not answers(api_url):
+        raise ServerUnavailable(f"no Prefect server answers at {api_url}; start it, or name another with --api-url")
     env = {**os.environ, **environment, "PREFECT_API_URL": api_url}
     template = project / "infra" / "work-pools" / f"{pool_type}.json"
     of_type = ["--type", pool_type, "--base-job-template", str(template)]
@@ -85,15 +84,6 @@ def watch_for_zombies(api_url: str) -> None:
         "message": "no heartbeat: its process or machine is gone. Press Retry to go on from its last checkpoint",
     }
     call(api_url, "/automations/", {"name": ZOMBIES, "enabled": True, "trigger": trigger, "actions": [action]})
-
-
-def answers(api_url: str) -> bool:
-    """Whether a healthy server is there."""
-    try:
-        with urllib.request.urlopen(f"{api_url}/health", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (ValueError, OSError):
-        return False
 
 
 def _prefect(project: Path, environment: Mapping[str, str], *arguments: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cures_core.errors import EngineFailed
+from cures_core.errors import ServerUnavailable
 from cures_core.files import canonical_json, write_atomic
 from tasks.storage.lease import process_start
 
@@ -71,12 +71,12 @@ def stop_process(folder: Path, name: str, how: signal.Signals = signal.SIGTERM) 
 
 
 def wait_until(true: Callable[[], bool], folder: Path, name: str) -> None:
-    """Raises `EngineFailed` with the end of the log if the process ends first or 90 s have passed."""
+    """Raises `ServerUnavailable` with the end of the log if the process ends first or 90 s have passed."""
     deadline = time.monotonic() + START_DEADLINE_S
     while not true():
         if time.monotonic() > deadline or process_id(folder, name) is None:
             tail = "\n".join((folder / f"{name}.log").read_text(errors="replace").splitlines()[-8:])
-            raise EngineFailed(f"the {name} did not come up; the end of {folder / name}.log:\n{tail}")
+            raise ServerUnavailable(f"the {name} did not come up; the end of {folder / name}.log:\n{tail}")
         time.sleep(0.3)
 
 

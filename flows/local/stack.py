@@ -10,9 +10,10 @@ from pathlib import Path
 
 from cures_core.config.base import Strict
 from cures_core.errors import ConfigError
-from flows.local.deploying import HEARTBEAT_S, POOL, answers, deploy
+from flows.local.deploying import HEARTBEAT_S, POOL, deploy
 from flows.local.processes import process_id, spawn, stop_process, wait_until
 from flows.local.services import service_environment, start_postgres, start_s3
+from tasks.prefect_api import answers
 
 STOP_ORDER = ("worker", "server", "s3", "postgres")
 
@@ -65,7 +66,8 @@ def start(stack: Stack, project: Path, say: Callable[[str], None], *, s3: bool =
     """Start what does not run yet and deploy everything in `project`/prefect.yaml.
 
     A stack that was started with S3 or Postgres once keeps them. Raises `ConfigError` where there is no such file, a
-    program is missing or the port is taken by something else, `EngineFailed` where a process does not come up in 90 s.
+    program is missing or the port is taken by something else, `ServerUnavailable` where a process does not come up in
+    90 s.
     """
     if not (project / "prefect.yaml").is_file():
         raise ConfigError(f"{project}: no prefect.yaml there; run this in a checkout of the project")

@@ -11,16 +11,18 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cures_core.errors import EngineFailed
-from tasks.prefect_api import check_api_url
+from cures_core.errors import ServerUnavailable
+from cures_core.failures import Scene, explaining
+from cures_core.files import write_atomic
+from tasks.prefect_api import answers, health
 
 START_DEADLINE_S = 120.0
+_PROBE_BYTES = 16 << 20
+"""About what the server's database needs at first."""
 _ENVIRONMENT = {
     "PREFECT_UI_ENABLED": "0",
     "PREFECT__SERVER_EPHEMERAL": "1",
@@ -34,12 +36,17 @@ _ENVIRONMENT = {
 def temporary_server(folder: Path) -> Iterator[None]:
     """Have a Prefect API while the block runs: the one that is configured, else a server with its files in `folder`.
 
-    Raises `EngineFailed` if the server does not answer within two minutes.
+    Raises `ServerUnavailable` if the configured server does not answer, or the temporary one not within two minutes;
+    what the machine refuses it (a full disk, rights) is told as such.
     """
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     if configured := PREFECT_API_URL.value():
-        check_api_url(configured)
+        if health(configured) is None:
+            raise ServerUnavailable(
+                f"no Prefect server answers at {configured}, which PREFECT_API_URL names: start it, or unset the variable "
+                "to run with a temporary one"
+            )
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,16 +82,22 @@ def _address(server: subprocess.Popen[str], folder: Path) -> str:
     url = f"http://127.0.0.1:{port}/api"
     deadline = time.monotonic() + START_DEADLINE_S
     while port and server.poll() is None and time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=5):
-                return url
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
+        if answers(url):
+            return url
+        time.sleep(0.1)
+    _try_to_write(folder)
     log = folder / "server.log"
     said = log.read_text(errors="replace").strip().splitlines()[-1:]
-    raise EngineFailed(
+    raise ServerUnavailable(
         f"the temporary Prefect server did not come up ({''.join(said) or 'it said nothing'}); log: {log}"
     )
+
+
+def _try_to_write(folder: Path) -> None:
+    """The server has to write, and says little where it cannot; on a full disk its log is empty."""
+    with explaining(Scene("the temporary Prefect server did not come up", str(folder))):
+        write_atomic(folder / "probe", bytes(_PROBE_BYTES))
+        (folder / "probe").unlink()
 
 
 def _serve() -> None:

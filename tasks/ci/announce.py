@@ -21,7 +21,7 @@ _POLL_S = 2.0
 def announce(api_url: str, key: str, data_path: str, start_from: str) -> None:
     """Emit the event. The trigger is bucketed by `key`: a day long, equal ones start one run however often they come.
 
-    Raises `StoreUnavailable` if the server does not take it.
+    Raises `ServerUnavailable` if the server does not take it.
     """
     now = dt.datetime.now(dt.UTC).isoformat()
     event = {

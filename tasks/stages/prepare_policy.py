@@ -9,6 +9,7 @@ from typing import Any
 
 from cures_core.config.policy import PretrainedPolicy
 from cures_core.errors import MissingInput
+from cures_core.failures import machine_failure
 from cures_core.files import digest_folder
 from cures_core.jobs.spec import Job
 from tasks.runs.records import Record, RunRef
@@ -62,7 +63,7 @@ def pretrained_folder(cfg: PretrainedPolicy) -> Path:
             )
         )
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        raise MissingInput(
+        raise machine_failure(error, folder) or MissingInput(
             f"{cfg.path}: no folder of that name, and no model of that name on the hub within reach. Set policy.path "
             "to a folder in Hugging Face format (`cures model fetch smollm2` makes one)"
         ) from error

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cures_core.errors import LeaseHeld, LeaseLost, StoreUnavailable
+from cures_core.errors import CuresError, LeaseHeld, LeaseLost
 from tasks.storage.base import Store
 from tasks.storage.fencing import check_token, commit, encode, lease_key, parse, settle, swap
 
@@ -65,7 +65,7 @@ class Lease:
         self._thread.join()
         try:
             release(self._store, self._name, self.token)
-        except StoreUnavailable as error:
+        except CuresError as error:
             _log.warning(
                 "the lease of run %s was not given back (%s); it ends %.0f s from now", self._name, error, self._ttl
             )
@@ -77,7 +77,7 @@ class Lease:
             except LeaseLost as error:
                 _log.error("%s", error)  # the next commit is refused
                 return
-            except StoreUnavailable as error:
+            except CuresError as error:  # the store is away or refuses for now
                 _log.warning("no sign of life could be written for run %s: %s", self._name, error)
 
 

@@ -13,7 +13,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from cures_core.errors import ConfigError, CorruptArtifact, StoreUnavailable
+from cures_core.errors import ConfigError, CorruptArtifact, CuresError, StoreUnavailable
+from cures_core.failures import machine_failure
 from cures_core.files import sync_folder
 from cures_core.manifest import MANIFEST, verify_manifest, write_manifest
 from cures_core.names import check_key
@@ -244,10 +245,10 @@ def _remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def _explaining(path: Path, needed: int = 0) -> Iterator[None]:
-    """Turn the operating system's refusals into `StoreUnavailable` with a remedy."""
+    """Turn the operating system's refusals into errors with a remedy."""
     try:
         yield
-    except StoreUnavailable:
+    except CuresError:
         raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -255,13 +256,9 @@ def _explaining(path: Path, needed: int = 0) -> Iterator[None]:
                 f"{path}: the disk is full, {needed:,} bytes are needed and {_free(path):,} are free. Make room there, "
                 f"then resume the run; nothing half-written is left and nothing committed is lost"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EOPNOTSUPP):
-            raise StoreUnavailable(f"{path}: {error.strerror}. Change store.url or the folder's rights") from error
         if error.errno in (errno.ENOTDIR, errno.EISDIR):
             raise ConfigError(f"{path}: one name for a value and for a folder of values. Use another key") from error
-        if error.errno in (errno.EIO, errno.ESTALE, errno.ETIMEDOUT):
-            raise StoreUnavailable(f"{path}: {error.strerror}. Check the disk or the mount, then retry") from error
-        raise
+        raise machine_failure(error, path) or error from error
 
 
 def _free(path: Path) -> int:

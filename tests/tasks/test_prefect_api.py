@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cures_core.errors import CuresError, StoreUnavailable
+from cures_core.errors import CuresError, ServerUnavailable
 from tasks.prefect_api import call
 
 
@@ -55,5 +55,5 @@ def test_the_login_is_sent_and_not_told(
 
 
 def test_nobody_there_can_be_tried_again() -> None:
-    with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:9.*Try again"):
+    with pytest.raises(ServerUnavailable, match=r"127\.0\.0\.1:9.*Try again"):
         call("http://127.0.0.1:9/api", "/events", [])
