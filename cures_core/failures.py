@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -119,15 +120,16 @@ def _ended_by(*signals: signal.Signals) -> Callable[[BaseException], bool]:
 
 _MEMORY_WORDS = (
     "can't allocate memory",  # torch on a CPU
-    "out of memory",  # CUDA, NCCL, HIP
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "cudaErrorMemoryAllocation",
     "std::bad_alloc",
-    "Cannot allocate memory",  # torch mapping a file
     "No available memory for the cache blocks",  # vLLM at its start, and the next
     "less than desired GPU memory utilization",
 )
+_MEMORY_WORDS_OF_RUNTIMES = ("out of memory", "Cannot allocate memory")
+"""Of CUDA, NCCL and a file that is mapped; in other errors than RuntimeError they may be a prompt's."""
+_NO_THREAD = ("can't start new thread", "Failed to launch worker thread")
 _NO_ANSWER = (
     "httpx.TransportError",
     "requests.exceptions.ConnectionError",
@@ -139,7 +141,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Python's error, Arrow's, the system's, and whatever torch, CUDA's libraries and vLLM say in their own words."""
     if isinstance(error, MemoryError) or _system(errno.ENOMEM)(error):
         return True
-    return isinstance(error, RuntimeError | ValueError) and any(words in str(error) for words in _MEMORY_WORDS)
+    words = _MEMORY_WORDS + (_MEMORY_WORDS_OF_RUNTIMES if isinstance(error, RuntimeError) else ())
+    return any(phrase in str(error) for phrase in words)
 
 
 def _no_answer(error: BaseException) -> bool:
@@ -154,7 +157,7 @@ def _collective_broke_off(error: BaseException) -> bool:
 
 def _no_room_for_processes(error: BaseException) -> bool:
     refused = _system(errno.EAGAIN, errno.ENFILE, errno.EBUSY)(error)
-    return refused or (isinstance(error, RuntimeError) and "can't start new thread" in str(error))
+    return refused or any(phrase in str(error) for phrase in _NO_THREAD)
 
 
 _FROM_CHECKPOINT = "What was saved is kept: {go_on}"
@@ -303,8 +306,11 @@ def machine_failure(error: BaseException, path: Path) -> CuresError | None:
     failing disk. None where it was the content: `raise machine_failure(error, path) or CorruptArtifact(...)`."""
     if isinstance(error, CuresError):
         return error
-    row = _row_of(error)
-    return _told(error, row, Scene(str(path), str(path))) if issubclass(row.error, _OF_THE_MACHINE) else None
+    row, scene = (
+        _row_of(error),
+        Scene(str(path), str(path), less_memory="leave the process more, or use a smaller file"),
+    )
+    return _told(error, row, scene) if issubclass(row.error, _OF_THE_MACHINE) else None
 
 
 @contextmanager
@@ -323,6 +329,9 @@ def run_reporting(work: Callable[[], object], report: Path, scene: Scene) -> int
     try:
         work()
     except Exception as error:
+        if _system(errno.EMFILE)(error):  # the files that are open too many are held by this error's frames
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
         _log.exception("failed")
         return write_report(report, failure_of(error, scene))
     return 0

@@ -1,0 +1,335 @@
+"""One drill a row of the table of failures: the cause happens in a job's process; class, retry, exit code and message.
+
+Drills are in `site/drill.py`. They run through the real `python -m cures_core.jobs` and its real parent.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+from prefect.states import Failed
+
+from cures_core import errors, failures
+from cures_core.config.loading import load_config
+from cures_core.errors import (
+    ChildFailed,
+    ConfigError,
+    CorruptArtifact,
+    CuresError,
+    CurriculumMisuse,
+    DataRejected,
+    EngineFailed,
+    InjectedFault,
+    KilledForMemory,
+    LeaseHeld,
+    LeaseLost,
+    MissingExtra,
+    MissingInput,
+    OutOfMemory,
+    Preempted,
+    RankLost,
+    ServerUnavailable,
+    StoreUnavailable,
+    SystemRefused,
+    TrainingDiverged,
+    TryAgain,
+    UnexpectedError,
+)
+from cures_core.failures import TABLE, Scene, failure_of, machine_failure, read_report, write_report
+from cures_core.jobs.spec import Job
+from cures_core.oom_kills import oom_kills
+from tasks.stages import job_process
+from tasks.stages.job_process import run_job
+from tasks.stages.stage import retryable
+from tests.end_to_end.pipeline import PROJECT, cures, write_profile
+
+SITE = Path(__file__).with_name("site")
+RUN = r"cures run --resume RUN"
+
+
+@dataclass(frozen=True)
+class Drill:
+    """What must become of a cause. `code` is the exit code of the command; `child` of the job's process, if another."""
+
+    name: str
+    error: type[CuresError]
+    retried: bool
+    code: int
+    says: str
+    child: int | None = None
+
+
+DRILLS = (
+    Drill("bad_setting", ConfigError, False, 2, "seed.*greater than or equal to 0"),
+    Drill("garbage_prompts", DataRejected, False, 3, "not a readable Parquet file"),
+    Drill("no_prompts", MissingInput, False, 2, "none.parquet: no such prompt set"),
+    Drill("no_package", MissingExtra, False, 2, "pip install py3langid"),
+    Drill("damaged_bytes", CorruptArtifact, False, 1, "not a readable Parquet file .*make it again"),
+    Drill("told_twice", CurriculumMisuse, False, 1, "still to be told"),
+    Drill("diverged", TrainingDiverged, False, 1, f"healthy.*{RUN} --set training.learning_rate=0.0005"),
+    Drill("silent_engine", EngineFailed, True, 1, "waited 0.3 s for the next decoding step"),
+    Drill("silent_store", StoreUnavailable, True, 1, "no success in .*nothing committed is lost"),
+    Drill("lonely_rank", RankLost, True, 1, r"waited 0.5 s for ranks \[1\] of 2"),
+    Drill("broken_collective", RankLost, True, 1, f"Connection closed by peer.*Another rank is gone.*{RUN}"),
+    Drill("held_run", LeaseHeld, False, 75, "run tiny-1 is held by"),
+    Drill("taken_run", LeaseLost, False, 75, "tiny-1"),
+    Drill("asked_to_stop", Preempted, True, 75, "asked to stop; saved step 5"),
+    Drill("changing_prompts", TryAgain, True, 75, "changed while it was read"),
+    Drill("injected", InjectedFault, False, 1, "fault injected at here"),
+    Drill("python_memory", OutOfMemory, False, 1, "warm_start: MemoryError. Not enough memory.*policy.batch=16"),
+    Drill("torch_memory", OutOfMemory, False, 1, "can't allocate memory.*policy.batch=16"),
+    Drill("mapped_memory", OutOfMemory, False, 1, "Cannot allocate memory.*policy.batch=16"),
+    Drill("arrow_memory", OutOfMemory, False, 1, "set.parquet: malloc of size .*Not enough memory"),
+    Drill("real_warm_start", OutOfMemory, False, 1, "Not enough memory.*policy.batch=16"),
+    Drill("kernel_killed", KilledForMemory, True, 1, f"ended by SIGKILL. The kernel had no memory left.*{RUN}", -9),
+    Drill("full_disk", StoreUnavailable, True, 1, f"No space left on device. Make room in .*/scratch, then.*{RUN}"),
+    Drill("no_permission", SystemRefused, False, 2, "/scratch/locked/file: Permission denied. Change the rights"),
+    Drill("read_only", SystemRefused, False, 2, "/scratch/file: Read-only file system. Change the rights"),
+    Drill("too_many_files", SystemRefused, False, 2, "/dev/null: Too many open files. .*ulimit -n"),
+    Drill("too_large_a_file", SystemRefused, False, 2, "File too large. .*ulimit -f"),
+    Drill("no_room_for_threads", TryAgain, True, 75, "can't start new thread. .*no room for more processes"),
+    Drill("vanished_file", MissingInput, False, 2, "/scratch/gone: No such file or directory. Put it back"),
+    Drill("unspeakable", MissingInput, False, 2, r"/tmp/\\udcff: No such file"),
+    Drill("failing_disk", StoreUnavailable, True, 1, "Input/output error. Check the disk and the mount"),
+    Drill("refused_connection", ServerUnavailable, True, 1, f"Connection refused. When the server answers.*{RUN}"),
+    Drill("unknown_host", ServerUnavailable, True, 1, "When the server answers again"),
+    Drill("killed", ChildFailed, True, 1, f"warm_start was ended by SIGKILL.*Somebody killed it.*{RUN}.*job.log", -9),
+    Drill("crashed", ChildFailed, True, 1, f"was ended by SIGSEGV.*{RUN}", -11),
+    Drill("aborted", ChildFailed, True, 1, f"was ended by SIGABRT.*{RUN}", -6),
+    Drill("bus_error", ChildFailed, True, 1, f"was ended by SIGBUS.*{RUN}", -7),
+    Drill("wrong_processor", UnexpectedError, False, 1, "was ended by SIGILL.*built for it", -4),
+    Drill("stopped_unheard", Preempted, True, 75, f"was ended by SIGTERM.*What was saved is kept.*{RUN}", -15),
+    Drill("hung_up", Preempted, True, 75, f"was ended by SIGHUP.*{RUN}", -1),
+    Drill("unwritten", StoreUnavailable, True, 1, "exit code 74.*could not even write.*/scratch writable", 74),
+    Drill("unknown_code", ChildFailed, True, 1, f"ended with exit code 7.*from a library.*{RUN}", 7),
+    Drill("shell_code", ChildFailed, True, 1, "was ended by SIGKILL.*Somebody killed it", 137),
+    Drill("unknown_signal", ChildFailed, True, 1, "was ended by SIGUSR1.*from a library", -10),
+    Drill("type_error", UnexpectedError, False, 1, "warm_start: TypeError: unsupp.*not retried; log: .*job.log"),
+    Drill("group", UnexpectedError, False, 1, "KeyError: 'name'.*not retried"),
+)  # fmt: skip
+
+NOT_IN_A_JOB = {
+    "Ctrl-C, or SIGTERM to the command",  # test_interrupts.py
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `run_job` raised, and how the job's process ended."""
+
+    error: BaseException
+    code: int | None
+
+
+class Recorder:
+    """Notes the processes that jobs run in, by the folder of the drill."""
+
+    def __init__(self) -> None:
+        self.start, self.children = job_process._jobs.start, dict[str, subprocess.Popen[bytes]]()
+
+    def __call__(self, command: list[str], **how: Any) -> subprocess.Popen[bytes]:
+        child = self.start(command, **how)
+        self.children[Path(command[-1]).parents[1].name] = child
+        return child
+
+    def drill(self, folder: Path) -> Outcome:
+        """The drill that `folder` is named after, in a job of its own, as a stage would run it."""
+        folder.mkdir(exist_ok=True)
+        config = load_config(write_profile(folder))
+        job = Job(name="warm_start", config=config, scratch=folder / "scratch", out=folder / "out")
+        try:
+            run_job(job)
+        except BaseException as error:
+            return Outcome(error, self.children[folder.name].returncode)
+        return Outcome(AssertionError("nothing went wrong"), self.children[folder.name].returncode)
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    root = tmp_path_factory.mktemp("drills")
+    names = [drill.name for drill in DRILLS if drill.name != "kernel_killed"]
+    recorder = Recorder()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(SITE), str(PROJECT)]))
+        patch.setenv("CURES_DRILLS", "1")
+        patch.setattr(job_process._jobs, "start", recorder)
+        with ThreadPoolExecutor(2) as pool:
+            found = dict(zip(names, pool.map(lambda name: recorder.drill(root / name), names), strict=True))
+        machine = root / "kernel_killed"
+        (machine / "sys/fs/cgroup").mkdir(parents=True)
+        (machine / "sys/fs/cgroup/memory.events").write_text("low 0\noom_kill 3\n")
+        patch.setattr(job_process, "oom_kills", lambda: oom_kills(machine))
+        return {**found, "kernel_killed": recorder.drill(machine)}
+
+
+@pytest.mark.parametrize("drill", DRILLS, ids=lambda drill: drill.name)
+def test_a_cause_ends_as_the_table_says(drill: Drill, outcomes: dict[str, Outcome]) -> None:
+    outcome = outcomes[drill.name]
+    error = outcome.error
+    assert type(error) is drill.error, error
+    assert re.search(drill.says, str(error), re.DOTALL), str(error)
+    assert "Traceback" not in str(error)
+    assert outcome.code == (drill.code if drill.child is None else drill.child)
+    assert error.exit_code == drill.code
+    assert retryable(None, None, Failed(data=error)) is drill.retried
+
+
+def test_every_row_has_a_drill_and_says_what_the_drills_found(outcomes: dict[str, Outcome]) -> None:
+    told = {row.cause: (row.error, row.retried, row.error.exit_code) for row in TABLE if row.cause not in NOT_IN_A_JOB}
+    seen = {(drill.error, drill.retried, drill.code) for drill in DRILLS}
+    assert set(told.values()) == seen
+    assert {kind for kind, *_ in told.values()} >= CLASSES - {CuresError}
+
+
+CLASSES = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, CuresError)}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "error"),
+    [
+        ((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE), StoreUnavailable),
+        ((errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.EFBIG), SystemRefused),
+        ((errno.ENOMEM,), OutOfMemory),
+        ((errno.EAGAIN, errno.ENFILE, errno.EBUSY), TryAgain),
+        ((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP), MissingInput),
+        ((errno.ECONNREFUSED, errno.ECONNRESET, errno.ETIMEDOUT, errno.EPIPE), ServerUnavailable),
+        ((errno.EDOM,), UnexpectedError),
+    ],
+)
+def test_each_refusal_of_the_system_has_its_class_and_names_the_file(
+    numbers: tuple[int, ...], error: type[CuresError]
+) -> None:
+    for number in numbers:
+        told = failure_of(OSError(number, os.strerror(number), "/store/k"), Scene("epoch 2", go_on="resume"))
+        assert type(told) is error, errno.errorcode[number]
+        assert str(told).startswith(f"epoch 2: /store/k: {os.strerror(number)}. ")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nA lecture about fragments"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("unable to mmap 128 bytes from file </model>: Cannot allocate memory (12)"),
+        ValueError("No available memory for the cache blocks. Try increasing `gpu_memory_utilization`"),
+        pa.ArrowMemoryError("malloc of size 64 failed"),
+        ExceptionGroup("tasks", [MemoryError()]),
+    ],
+    ids=lambda error: str(error)[:30],
+)
+def test_memory_that_runs_out_is_one_error_whoever_says_so(error: Exception) -> None:
+    told = failure_of(error, Scene(less_memory="lower the batch"))
+    assert type(told) is OutOfMemory
+    assert "lower the batch" in str(told)
+    assert "lecture" not in str(told)
+    assert not told.retryable
+
+
+def test_a_text_that_speaks_of_memory_is_not_a_lack_of_it() -> None:
+    error = pa.ArrowInvalid("CSV parse error: Expected 2 columns, got 3: the robot ran out of memory, and")
+    assert type(failure_of(error)) is UnexpectedError
+
+
+def test_the_machine_is_not_mistaken_for_the_content_nor_the_other_way_round(tmp_path: Path) -> None:
+    path = tmp_path / "set.parquet"
+    assert machine_failure(OSError("Couldn't deserialize thrift"), path) is None
+    assert machine_failure(ValueError("no such column"), path) is None
+    assert machine_failure(FileNotFoundError(errno.ENOENT, "gone"), path) is None
+    assert type(machine_failure(MemoryError(), path)) is OutOfMemory
+    assert type(machine_failure(OSError(errno.EIO, "bad block"), path)) is StoreUnavailable
+    ours = DataRejected("row 3")
+    assert machine_failure(ours, path) is ours
+
+
+class Own(EngineFailed):
+    """An error class of a plug-in."""
+
+
+def test_a_report_is_read_as_it_was_written_and_what_is_none_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "error.json"
+    assert read_report(path) is None
+    assert write_report(path, Own("gone: \udcff")) == 1
+    told = read_report(path)
+    assert type(told) is EngineFailed
+    assert told.retryable
+    assert str(told) == "gone: \\udcff"
+    for damaged in (b"", b"{", b"[]", b'{"class": "dataclass", "message": ""}', b'{"class": "Path", "message": ""}'):
+        path.write_bytes(damaged)
+        assert read_report(path) is None
+    assert write_report(tmp_path, Own("gone")) == failures.UNREPORTED
+
+
+@pytest.mark.parametrize(
+    ("files", "count"),
+    [
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/memory.events": "oom 9\noom_kill 2\n"}, 2),
+        ({"proc/self/cgroup": "4:memory:/a\n0::/\n", "sys/fs/cgroup/memory/a/memory.oom_control": "oom_kill 5"}, 5),
+        ({"proc/self/cgroup": "0::/elsewhere\n", "sys/fs/cgroup/memory.events": "oom_kill 3\n"}, 3),
+        ({"proc/vmstat": "nr_free_pages 9\noom_kill 7\n"}, 7),
+        ({"proc/self/cgroup": "damaged", "proc/vmstat": "nothing counts\n"}, 0),
+        ({}, 0),
+    ],
+)
+def test_the_kernel_s_kills_are_counted_where_it_counts_them(tmp_path: Path, files: dict[str, str], count: int) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert oom_kills(tmp_path) == count
+
+
+def test_this_machine_s_own_counter_is_read() -> None:
+    assert oom_kills() >= 0
+
+
+ON_A_FULL_DISK = """
+import sys
+from pathlib import Path
+from cures_core.errors import StoreUnavailable
+from flows.local.temporary_server import temporary_server
+folder = Path(sys.argv[1]) / "full"
+try:
+    with temporary_server(folder / "prefect"):
+        raise SystemExit("the server came up")
+except StoreUnavailable as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_named_where_the_temporary_server_cannot_start(tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    script = f'mount -t tmpfs -o size=256k none "$0/full" && exec "{sys.executable}" -c "$1" "$0"'
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, str(tmp_path), ON_A_FULL_DISK]
+    env = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    done = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True, timeout=300, check=False)
+    if "mount:" in done.stderr or "unshare:" in done.stderr:
+        pytest.skip("no right to mount a small file system here")
+    assert done.returncode == 0, done.stderr
+    assert "the temporary Prefect server did not come up: " in done.stdout
+    assert "No space left on device. Make room in" in done.stdout
+    assert "full/prefect" in done.stdout
+
+
+def test_prefect_away_at_the_start_is_one_sentence(tmp_path: Path) -> None:
+    env = {"PREFECT_API_URL": "http://user:secret@127.0.0.1:9/api"}
+    outcome = cures("run", "--config", write_profile(tmp_path), cwd=tmp_path, env=env)
+    assert outcome.code == 1
+    assert outcome.err.startswith(
+        "cures: no Prefect server answers at http://***@127.0.0.1:9/api, which PREFECT_API_URL"
+    )
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_the_documented_table_is_this_one() -> None:
+    assert failures.markdown_table() in (PROJECT / "docs/operations.md").read_text()
