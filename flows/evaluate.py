@@ -11,6 +11,7 @@ from cures_core.config.evaluation import EvaluationConfig
 from cures_core.config.run import RunConfig
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError
+from cures_core.failures import explaining
 from cures_core.plugins import require_plugins_allowed
 from flows.ui.logs import logging_progress
 from tasks.runs.opening import open_run, run_names, stage_record
@@ -45,7 +46,7 @@ def evaluate(
     require_plugins_allowed(config)
     if not config.evaluation.suites:
         raise ConfigError(f"run {run} has no suites; give the flow some as evaluation.suites")
-    with logging_progress(), open_run(config) as ref:
+    with explaining(), logging_progress(), open_run(config) as ref:
         data = validate_dataset(ref)
         policy = prepare_policy(ref)
         return evaluate_checkpoint(ref, epoch, data, policy, state).figures

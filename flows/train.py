@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow
 
 from cures_core.config.run import RunConfig
+from cures_core.failures import explaining
 from cures_core.plugins import require_plugins_allowed
 from flows.ui.artifacts import progress_artifacts, publish_outcome
 from flows.ui.logs import logging_progress
@@ -34,7 +35,13 @@ def run_stages(config: RunConfig) -> dict[str, Any]:
     """The stages in their order, for this flow and those that prepare a configuration for it."""
     require_plugins_allowed(config)
     check_runner(config.evaluation.sharding)
-    with logging_progress(), progress_artifacts(config.steps_per_epoch), open_run(config) as run, tracking(run):
+    with (
+        explaining(),
+        logging_progress(),
+        progress_artifacts(config.steps_per_epoch),
+        open_run(config) as run,
+        tracking(run),
+    ):
         data = validate_dataset(run)
         policy = prepare_policy(run)
         prior = estimate_prior(run, data, policy)

@@ -20,7 +20,7 @@ def _less_memory(job: Job) -> str:
     cfg = job.config
     if job.name == "warm_start":
         batch = cfg.policy.batch if isinstance(cfg.policy, WarmStartPolicy) else 1
-        return f"start a run with --set policy.batch={max(1, batch // 2)} (now {batch})"
+        return f"start a run with --set policy.batch={max(1, batch // 2)} (now {batch}) or a smaller policy.hidden_size"
     wanted = [_smaller_engine(cfg)]
     if job.name in ("epoch", "measure"):
         now = cfg.training.micro_batch_tokens

@@ -44,8 +44,8 @@ def temporary_server(folder: Path) -> Iterator[None]:
     if configured := PREFECT_API_URL.value():
         if health(configured) is None:
             raise ServerUnavailable(
-                f"no Prefect server answers at {configured}, which PREFECT_API_URL names: start it, or unset the variable "
-                "to run with a temporary one"
+                f"no Prefect server answers at {configured}, which PREFECT_API_URL names: start it, or unset the "
+                "variable to run with a temporary one"
             )
         yield
         return

@@ -67,6 +67,8 @@ def _run(
             check=False,
         )
     except FileNotFoundError as error:
+        if not folder.is_dir():
+            raise StoreUnavailable(f"{what}: its folder {folder} is gone. Retry to have it made anew") from error
         raise MissingExtra(f"{what}: {tool} is not installed. With Debian: apt-get install {tool}") from error
     except subprocess.TimeoutExpired as error:
         raise StoreUnavailable(

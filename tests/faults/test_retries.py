@@ -1,4 +1,4 @@
-"""Prefect itself starts again what the table calls retryable, and nothing else; the flow gets the error of the table."""
+"""Prefect itself starts again what the table calls retryable, and nothing else; the flow gets the table's error."""
 
 from __future__ import annotations
 

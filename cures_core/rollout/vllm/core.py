@@ -13,6 +13,7 @@ import numpy as np
 
 from cures_core.config.rollout import VllmRolloutConfig
 from cures_core.errors import EngineFailed, MissingExtra
+from cures_core.failures import is_out_of_memory
 from cures_core.rollout.vllm.calls import Call, Sampled
 from cures_core.rollout.vllm.guard import Guard
 from cures_core.rollout.vllm.probe import Floats
@@ -73,6 +74,8 @@ class VllmCore:
                 )
         except (RuntimeError, TimeoutError, ValueError) as error:
             self.stop()
+            if is_out_of_memory(error):
+                raise
             raise EngineFailed(
                 f"vLLM did not start within {self._cfg.start_timeout_s} s: {str(error)[:300]}. Its own message is in "
                 "the log above"

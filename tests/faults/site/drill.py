@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def run(job: Job, parent: Parent) -> None:
+def run(job: Job, parent: Parent, _: object = None) -> None:
     globals()[job.scratch.parent.name](job, parent)
 
 
@@ -205,7 +205,7 @@ def arrow_memory(job: Job, _: Parent) -> None:
 
 
 def real_warm_start(job: Job, parent: Parent) -> None:
-    """The job that this file stands in for, as it is, with too little memory for its batch."""
+    """The job that this file stands in for, as it is, with too little memory for a policy of this width."""
     import importlib.util
 
     import cures_core.jobs
@@ -220,8 +220,10 @@ def real_warm_start(job: Job, parent: Parent) -> None:
     import transformers  # noqa: F401  (their libraries take room of their own)
 
     torch.ones(2, 2).matmul(torch.ones(2, 2))
-    with _little_memory(400):
-        module.run(job, parent)
+    wide = job.config.policy.model_copy(update={"hidden_size": 4096})
+    config = job.config.model_copy(update={"policy": wide})
+    with _little_memory(700):
+        module.run(job.model_copy(update={"config": config}), parent)
 
 
 def kernel_killed(job: Job, _: Parent) -> None:
@@ -236,12 +238,6 @@ def kernel_killed(job: Job, _: Parent) -> None:
 def full_disk(_: Job, __: Parent) -> None:
     with Path("/dev/full").open("wb", buffering=0) as device:
         device.write(b"x")
-
-
-def full_scratch(job: Job, _: Parent) -> None:
-    while True:
-        with (job.scratch / "filling").open("ab") as f:
-            f.write(bytes(1 << 16))
 
 
 def no_permission(job: Job, _: Parent) -> None:
@@ -314,6 +310,12 @@ def _die(number: signal.Signals) -> None:
 
 
 def killed(_: Job, __: Parent) -> None:
+    _die(signal.SIGKILL)
+
+
+def killed_in_a_word(_: Job, parent: Parent) -> None:
+    parent.events.write('{"event": "st')
+    parent.events.flush()
     _die(signal.SIGKILL)
 
 
