@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cures_core.curriculum.ask_tell import Batch, Curriculum
+from cures_core.curriculum.ask_tell import AskTell, Batch
 from cures_core.means import ratio, valued
 from cures_core.rewards.verifier import Verifier
 from cures_core.rollout.engine import RolloutEngine
@@ -35,7 +35,7 @@ Commit = Callable[[Progress, Sequence[Group], Mapping[str, float | str], float],
 def run_epoch(
     progress: Progress,
     last_step: int,
-    curriculum: Curriculum,
+    curriculum: AskTell,
     engine: RolloutEngine,
     verifier: Verifier,
     trainer: PolicyTrainer,

@@ -19,8 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from cures_core.arrays import put_arrays, take_arrays
 from cures_core.errors import CorruptArtifact
 from cures_core.faults import fault_point
 from cures_core.files import canonical_json, digest_file, digest_json, sync_folder
@@ -72,8 +71,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, shard_bytes: int = SHA
     _save_tensors(checkpoint.weights, scratch, "weights", shard_bytes)
     _save_tensors(checkpoint.optimizer, scratch, "optimizer", shard_bytes)
     fault_point("checkpoint.half_written", str(checkpoint.step))
-    arrays: dict[str, np.ndarray] = {}
-    plain = _take_arrays(checkpoint.curriculum, "", arrays)
+    plain, arrays = take_arrays(checkpoint.curriculum)
     save_arrays(arrays, scratch / "curriculum.safetensors")
     (scratch / "state.json").write_bytes(canonical_json({"format": FORMAT, "curriculum": plain, **checkpoint.state}))
     (scratch / "metrics.jsonl").write_bytes(b"".join(canonical_json(row) + b"\n" for row in checkpoint.metrics))
@@ -99,7 +97,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(
         weights=_load_tensors(folder, "weights"),
         optimizer=_load_tensors(folder, "optimizer"),
-        curriculum=_put_arrays(state.pop("curriculum"), arrays),
+        curriculum=put_arrays(state.pop("curriculum"), arrays),
         state=state,
         metrics=[json.loads(line) for line in (folder / "metrics.jsonl").read_bytes().splitlines()],
     )
@@ -143,21 +141,3 @@ def _shards(folder: Path, name: str) -> list[Path]:
     if not found:
         raise CorruptArtifact(f"{whole}: is gone")
     return found
-
-
-def _take_arrays(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
-    """Replace arrays in a nested dict by {"__array__": name} and collect them."""
-    if isinstance(value, np.ndarray):
-        arrays[path] = np.ascontiguousarray(value)
-        return {"__array__": path}
-    if isinstance(value, Mapping):
-        return {str(k): _take_arrays(v, f"{path}.{k}" if path else str(k), arrays) for k, v in value.items()}
-    return value
-
-
-def _put_arrays(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    if isinstance(value, dict):
-        if set(value) == {"__array__"}:
-            return arrays[value["__array__"]]
-        return {k: _put_arrays(v, arrays) for k, v in value.items()}
-    return value

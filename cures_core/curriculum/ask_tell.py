@@ -24,7 +24,7 @@ class Batch:
 
 
 @runtime_checkable
-class Curriculum(Protocol):
+class AskTell(Protocol):
     """Order of calls in one step, repeated for ever:
 
     `ready()` is None -> `ask(budget)` -> `tell(groups)` -> `ready()` ... until `ready()` returns the step's batch,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special
+
+from cures_core.curriculum import special
 
 Floats = npt.NDArray[np.float64]
 
@@ -76,5 +77,5 @@ def fit_prior(successes: Floats, failures: Floats) -> tuple[float, float]:
         return -float(np.dot(weights, value)), -np.array(slope)
 
     bounds = [(np.log(0.02), np.log(500.0))] * 2
-    found = optimize.minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=bounds)
-    return float(np.exp(found.x[0])), float(np.exp(found.x[1]))
+    a, b = np.exp(special.smallest(loss, np.zeros(2), bounds))
+    return float(a), float(b)

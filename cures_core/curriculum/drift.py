@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import optimize, special
 
+from cures_core.curriculum import special
 from cures_core.curriculum.beta import Floats
 
 _FARTHEST = 5.0  # nats; a shift of one update beyond it would be a different policy
@@ -23,7 +23,7 @@ def common_shift(predicted: Floats, successes: Floats, failures: Floats, deviati
     def slope(d: float) -> float:
         return float(np.sum(successes - n * special.expit(logits + d)) - d / deviation**2)
 
-    return float(optimize.brentq(slope, -_FARTHEST, _FARTHEST)) if slope(-_FARTHEST) > 0 > slope(_FARTHEST) else 0.0
+    return special.zero(slope, -_FARTHEST, _FARTHEST) if slope(-_FARTHEST) > 0 > slope(_FARTHEST) else 0.0
 
 
 def shifted(successes: Floats, failures: Floats, shift: Floats) -> tuple[Floats, Floats]:

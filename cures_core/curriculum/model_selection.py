@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from cures_core.config.curriculum import PosteriorConfig
+from cures_core.curriculum import special
 from cures_core.curriculum.beta import Floats
 
 FADINGS = (0.9, 0.95, 0.97, 0.99, 0.997, 1.0)

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cures_core.config.curriculum import PosteriorConfig
-from cures_core.curriculum.posterior import Posterior
+from cures_core.curriculum.posterior import Posterior, encoded
 from cures_core.errors import CorruptArtifact, MissingInput
 from cures_core.failures import machine_failure
 from cures_core.files import canonical_json
@@ -114,7 +114,7 @@ def _from_table(table: pa.Table, about: dict[str, Any]) -> Posterior:
     index = {name: i for i, name in enumerate(names)}
     pairs = zip(active.column("source").to_pylist(), active.column("level").to_pylist(), strict=True)
     groups = np.array([index[pair] for pair in pairs], dtype=np.int64)
-    ids = np.array(active.column("id").to_pylist(), dtype=np.bytes_)
+    ids = encoded(active.column("id").to_pylist())
     if len(ids) > 1 and not np.all(ids[1:] > ids[:-1]):
         raise CorruptArtifact("ids are not ascending")
     posterior = Posterior(ids, groups, names, PosteriorConfig.model_validate(about["settings"]))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import optimize
 
 from cures_core.config.curriculum import EssWeighting, ProportionalWeighting, SoftmaxWeighting
 from cures_core.curriculum.beta import Floats
 from cures_core.curriculum.posterior import Ints
+from cures_core.curriculum.special import zero
 
 _LEAST_SIGNAL = 1e-6  # so that a signal of zero is a small weight, not an impossible one
 
@@ -49,7 +49,7 @@ def temperature(signal: Floats, weighting: EssWeighting, explore: float) -> floa
         return 1e-4
     if excess(high) <= 0:
         return 1e4
-    return float(np.exp(optimize.brentq(excess, low, high, xtol=1e-4, rtol=1e-6)))
+    return float(np.exp(zero(excess, low, high, xtol=1e-4, rtol=1e-6)))
 
 
 def _tempered(signal: Floats, tau: float, top: float) -> Floats:

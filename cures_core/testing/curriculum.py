@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cures_core.curriculum.ask_tell import Batch, Curriculum
+from cures_core.curriculum.ask_tell import AskTell, Batch
 from cures_core.errors import ConfigError, CurriculumMisuse
 from cures_core.prompts import PromptSet, make_prompt
 from cures_core.terms import FinishReason, Group, Outcome, Request, Rollout, Verdict
@@ -35,7 +35,7 @@ def answer(requests: Sequence[Request], rate: float, rng: np.random.Generator) -
     return [answered(q, [pair[int(rng.random() < rate)] for _ in range(q.n)]) for q in requests]
 
 
-def step(curriculum: Curriculum, rate: float, rng: np.random.Generator) -> tuple[list[Request], Batch]:
+def step(curriculum: AskTell, rate: float, rng: np.random.Generator) -> tuple[list[Request], Batch]:
     """Play one step; returns what was asked for and the batch. Fails if the step does not end."""
     asked: list[Request] = []
     budget = curriculum.rollouts_per_step
@@ -50,9 +50,9 @@ def step(curriculum: Curriculum, rate: float, rng: np.random.Generator) -> tuple
 
 
 class CurriculumExam:
-    """The promises of `Curriculum`, as tests. A subclass (named `Test...`) defines `make`."""
+    """The promises of `AskTell`, as tests. A subclass (named `Test...`) defines `make`."""
 
-    def make(self, prompts: PromptSet, seed: int) -> Curriculum:
+    def make(self, prompts: PromptSet, seed: int) -> AskTell:
         """A fresh curriculum over at least 8 prompts."""
         raise NotImplementedError
 
@@ -131,7 +131,7 @@ class CurriculumExam:
         with pytest.raises(ConfigError):
             curriculum.load_state_dict({**state, "type": "something else"})
 
-    def _finish(self, curriculum: Curriculum) -> None:
+    def _finish(self, curriculum: AskTell) -> None:
         rng = np.random.default_rng(8)
         while curriculum.ready() is None:
             curriculum.tell(answer(curriculum.ask(curriculum.rollouts_per_step), 0.5, rng))

@@ -1,1 +1,1 @@
-"""The strategies: implementations of `Curriculum`."""
+"""The strategies: implementations of `AskTell`."""

@@ -39,6 +39,7 @@ class Strategy(ABC):
         self._step, self._round = 1, 0  # of the step that is going on
         self._spent = self._asked = 0  # rollouts told in this step; prompts asked for in the last round
         self._open: dict[str, Request] = {}
+        self._late: dict[str, Request] = {}  # deferred ones, which outlive their step
         self._predicted: dict[str, float] = {}
         self._told: list[Group] = []
         self._figures: dict[str, float] = {}
@@ -105,9 +106,12 @@ class Strategy(ABC):
             self._figures |= told
         self.posterior.update([g.request.prompt.id for g in groups], successes, failures, self._step)
         for group in groups:
-            del self._open[group.request.id]
-        self._told += groups
-        self._spent += sum(len(g.verdicts) for g in groups)
+            name = group.request.id
+            del self._predicted[name]
+            if self._late.pop(name, None) is None:
+                del self._open[name]
+                self._told.append(group)
+                self._spent += len(group.verdicts)
 
     def ready(self) -> Batch | None:
         if self._open or not self._round:
@@ -118,19 +122,39 @@ class Strategy(ABC):
         if not reason and can_go_on:
             return None
         informative = sum(g.informative for g in told)
-        batch = Batch(
-            sorted(self.select(told), key=lambda g: not g.informative),
-            reason or f"budget spent: {informative} of {self.cfg.prompts_per_step} informative groups",
-            self._step_figures(told),
+        return self._close(
+            told, reason or f"budget spent: {informative} of {self.cfg.prompts_per_step} informative groups"
         )
+
+    def defer(self) -> Batch:
+        """Close the step now. What is still open may be told in any later step, and counts when it arrives.
+
+        For trainers whose rollouts of several steps overlap; a strategy with several rounds a step gets one.
+        """
+        if not self._round:
+            raise CurriculumMisuse("no step is going on: there is nothing to defer")
+        num = len(self._open)
+        self._late |= self._open
+        self._open = {}
+        return self._close(merged(self._told), f"{num} requests deferred")
+
+    @property
+    def deferred(self) -> list[Request]:
+        """Requests of earlier steps that are still to be told, in the order in which they were asked."""
+        return list(self._late.values())
+
+    def _close(self, told: list[Group], reason: str) -> Batch:
+        chosen = sorted(self.select(told), key=lambda g: not g.informative)
+        batch = Batch(chosen, reason, self._step_figures(told))
         self._step, self._round, self._spent = self._step + 1, 0, 0
-        self._told, self._predicted, self._figures = [], {}, {}
+        self._told, self._figures = [], {}
         return batch
 
     def state_dict(self) -> dict[str, Any]:
         """Between steps only."""
         if self._round or self._open:
             raise CurriculumMisuse("a step is going on: the state can be saved between steps only")
+        late = [[q.id, q.prompt.id, q.n, q.seed, self._predicted[q.id]] for q in self._late.values()]
         return {
             "type": self._kind,
             "prompts": self.prompts.digest,
@@ -139,6 +163,7 @@ class Strategy(ABC):
             "rng": copy.deepcopy(self._rng.bit_generator.state),
             "posterior": self.posterior.state_dict(),
             "calibration": self.calibration.state_dict(),
+            **({"late": late} if late else {}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -146,10 +171,16 @@ class Strategy(ABC):
             raise ConfigError(f"the saved state is of the strategy {state['type']}, this one is {self._kind}")
         if state["prompts"] != self.prompts.digest:
             raise ConfigError("the saved state is of another prompt set")
+        self.posterior.load_state_dict(state["posterior"])  # refuses, before anything is changed, what is not its own
         self._seed, self._step = int(state["seed"]), int(state["step"])
         self._rng.bit_generator.state = copy.deepcopy(state["rng"])
-        self.posterior.load_state_dict(state["posterior"])
         self.calibration.load_state_dict(state["calibration"])
+        late = state.get("late", [])
+        prompts = self.prompts.at(self.posterior.rows([row[1] for row in late]))
+        self._late = {
+            row[0]: Request(row[0], prompt, row[2], row[3]) for row, prompt in zip(late, prompts, strict=True)
+        }
+        self._predicted = {row[0]: row[4] for row in late}
 
     def note(self, **figures: float) -> None:
         """Add to the step's figures."""
@@ -163,13 +194,14 @@ class Strategy(ABC):
         seen: set[str] = set()
         for group in groups:
             name = group.request.id
-            if name not in self._open:
+            request = self._open.get(name) or self._late.get(name)
+            if request is None:
                 raise CurriculumMisuse(f"request {name} was not asked for, or was told before; nothing was counted")
             if name in seen:
                 raise CurriculumMisuse(f"request {name} occurs twice in one tell; nothing was counted")
-            if len(group.verdicts) != self._open[name].n:
+            if len(group.verdicts) != request.n:
                 raise CurriculumMisuse(
-                    f"request {name} asked for {self._open[name].n} rollouts and was told {len(group.verdicts)}; "
+                    f"request {name} asked for {request.n} rollouts and was told {len(group.verdicts)}; "
                     "nothing was counted"
                 )
             seen.add(name)

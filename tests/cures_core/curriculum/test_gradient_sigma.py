@@ -7,7 +7,7 @@ import pytest
 
 from cures_core.config.curriculum import CuresConfig, NeymanAllocation
 from cures_core.curriculum import Posterior, make_curriculum
-from cures_core.curriculum.ask_tell import Curriculum
+from cures_core.curriculum.ask_tell import AskTell
 from cures_core.curriculum.beta import gradient_variance
 from cures_core.terms import Moments
 from cures_core.testing.curriculum import prompt_set
@@ -18,11 +18,11 @@ CFG = CuresConfig(
 )
 
 
-def made() -> Curriculum:
+def made() -> AskTell:
     return make_curriculum(CFG, POOL, Posterior.fresh(POOL, CFG.posterior), 0)
 
 
-def asked(curriculum: Curriculum) -> dict[str, int]:
+def asked(curriculum: AskTell) -> dict[str, int]:
     return {q.prompt.id: q.n for q in curriculum.ask(64)}
 
 

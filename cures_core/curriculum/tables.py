@@ -1,0 +1,126 @@
+"""Other people's tables as a prompt set: ids and labels from lists, arrays, `datasets`, pandas, Arrow or Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from cures_core.errors import ConfigError
+from cures_core.prompts import PromptSet, content_id
+from cures_core.prompts.columns import last_user_message
+from cures_core.prompts.promptset import COLUMNS
+
+LONGEST_ID = 200
+"""Bytes of an id at most: ids are kept in one array of equal widths."""
+
+Rows = npt.NDArray[np.int64]
+
+
+def from_ids(
+    ids: Iterable[Any], sources: Iterable[Any] | None = None, levels: Iterable[Any] | None = None
+) -> tuple[PromptSet, Rows]:
+    """A set without texts, and the place among `ids` of each of its prompts.
+
+    Ids become text (`str`). Raises `ConfigError` for ids that are empty, too long, or there twice, and for labels that
+    are not as many.
+    """
+    names = _checked([x if type(x) is str else _text(x) for x in _values(ids)])
+    labels = {"source": _labels("sources", sources, len(names)), "level": _labels("levels", levels, len(names))}
+    return _prompt_set({"id": names, **labels}, len(names))
+
+
+def from_table(
+    table: Any, *, id: str | None, problem: str, answer: str | None, source: str, level: str
+) -> tuple[PromptSet, Rows]:
+    """A set from the columns of a `datasets` table, a data frame, an Arrow table, or a mapping of columns.
+
+    With `id`, that column names the prompts. Without, they are named by the content of problem and answer, as the
+    pipeline names them; a list of chat messages stands for its last user message, and without `answer` for itself.
+    Labels are taken where their columns are there. Raises `ConfigError` naming the columns that there are.
+    """
+    known = _names(table)
+    wanted = [id] if id is not None else [problem] if answer is None else [problem, answer]
+    if missing := [name for name in wanted if name not in known]:
+        raise ConfigError(f"the table has no column {missing[0]!r}; its columns are {', '.join(known) or 'none'}")
+    problems = [] if problem not in known else [_problem(x) for x in _values(table[problem])]
+    answers = [] if answer is None or answer not in known else [_text(x) for x in _values(table[answer])]
+    if id is not None:
+        ids = [x if type(x) is str else _text(x) for x in _values(table[id])]
+    else:
+        empty = [i for i, text in enumerate(problems) if not text]
+        if empty:
+            raise ConfigError(f"row {empty[0]}: column {problem!r} holds no problem; drop the row")
+        ids = [content_id(p, a) for p, a in zip(problems, answers or [""] * len(problems), strict=True)]
+    _checked(ids)
+    columns = {"id": ids, "problem": problems, "answer": answers}
+    for name, column in (("source", source), ("level", level)):
+        columns[name] = [_text(x) for x in _values(table[column])] if column in known else []
+    return _prompt_set(columns, len(ids))
+
+
+def _prompt_set(columns: Mapping[str, Sequence[str]], num: int) -> tuple[PromptSet, Rows]:
+    arrays = [pa.array(columns.get(name) or [""] * num, pa.large_string()) for name in COLUMNS]
+    prompts = PromptSet(pa.table(dict(zip(COLUMNS, arrays, strict=True))))
+    place = {x: i for i, x in enumerate(columns["id"])}
+    return prompts, np.fromiter((place[x] for x in prompts.ids), dtype=np.int64, count=num)
+
+
+def _checked(ids: list[str]) -> list[str]:
+    place: dict[str, int] = {}
+    for i, name in enumerate(ids):
+        if place.setdefault(name, i) != i:
+            raise ConfigError(f"rows {place[name]} and {i} have the same id {name[:80]!r}: drop one of the two")
+        if not name or "\0" in name:
+            raise ConfigError(f"row {i}: {name[:80]!r} is no id; an id is text that is not empty")
+        try:
+            size = len(name) if name.isascii() else len(name.encode())
+        except UnicodeEncodeError as error:
+            raise ConfigError(
+                f"row {i}: the id {ascii(name)[:80]} holds a lone surrogate, which is not text"
+            ) from error
+        if size > LONGEST_ID:
+            raise ConfigError(
+                f"row {i}: the id {name[:40]!r}... has {size} bytes, {LONGEST_ID} at most; take a hash, as "
+                "cures_core.prompts.content_id(problem, answer)"
+            )
+    return ids
+
+
+def _labels(what: str, labels: Iterable[Any] | None, num: int) -> list[str]:
+    texts = [] if labels is None else [_text(x) for x in _values(labels)]
+    if labels is not None and len(texts) != num:
+        raise ConfigError(f"{len(texts)} {what} for {num} ids: give one for each, in the same order")
+    return texts
+
+
+def _names(table: Any) -> list[str]:
+    if isinstance(table, Mapping):
+        return [str(name) for name in table]
+    names = getattr(table, "column_names", None)
+    names = getattr(table, "columns", None) if names is None else names
+    if names is None:
+        raise ConfigError(
+            f"{type(table).__name__} is no table: give a datasets table, a data frame, an Arrow table or a mapping of "
+            "columns, or use Curriculum.from_ids"
+        )
+    return [str(name) for name in names]
+
+
+def _values(column: Any) -> list[Any]:
+    for name in ("to_pylist", "tolist"):
+        if hasattr(column, name):
+            return list(getattr(column, name)())
+    return list(column)
+
+
+def _text(value: Any) -> str:
+    """A label or an id as text; what is missing (None, NaN) is empty."""
+    return "" if value is None or value != value else str(value)
+
+
+def _problem(value: Any) -> str:
+    return value if isinstance(value, str) else last_user_message(value) or ""
