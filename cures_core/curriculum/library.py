@@ -26,7 +26,7 @@ from cures_core.prompts import PromptSet
 from cures_core.terms import Group, Outcome, Request, Verdict
 
 _FORMAT = 1
-_CORRECT, _WRONG, _UNKNOWN = (Verdict(outcome) for outcome in Outcome)
+_VERDICTS = [Verdict(outcome) for outcome in Outcome]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,18 @@ class Step:
     reason: str
     figures: Mapping[str, float] = field(default_factory=dict)
     """What the strategy has measured: effective sample size, informative share, calibration ..."""
+
+
+class _Told(Group):
+    """A group of which only the counts are known, and known at once."""
+
+    __slots__ = ("failures", "successes", "unknown")
+
+    def __init__(self, request: Request, correct: int, wrong: int, unknown: int) -> None:
+        counts = (correct, wrong, unknown)
+        super().__init__(request, (), [v for v, n in zip(_VERDICTS, counts, strict=True) for _ in range(n)])
+        for name, count in zip(("successes", "failures", "unknown"), counts, strict=True):
+            object.__setattr__(self, name, count)
 
 
 class Curriculum:
@@ -88,7 +100,7 @@ class Curriculum:
         self._strategy = make_curriculum(config, prompts, _start(posterior, prompts, config), seed)
         self._round: dict[str, Request] = {}  # asked last, in order
         self._late: dict[str, Request] = {}  # deferred
-        self._heard: dict[str, list[Verdict]] = {}  # told, and not yet handed to the strategy
+        self._heard: dict[str, tuple[int, int, int]] = {}  # correct, wrong, unknown; not yet handed to the strategy
         self._counts = {"asked": 0, **{outcome.value: 0 for outcome in Outcome}}
 
     @classmethod
@@ -191,18 +203,17 @@ class Curriculum:
             raise CurriculumMisuse(f"request {request_id}: told both by rewards and by counts; nothing was counted")
         if min(correct, wrong, unknown) < 0:
             raise CurriculumMisuse(f"request {request_id}: told negative counts; nothing was counted")
-        if rewards is None:
-            verdicts = [_CORRECT] * correct + [_WRONG] * wrong + [_UNKNOWN] * unknown
-        else:
-            verdicts = self._judged(request_id, rewards)
-        if len(verdicts) > request.n:
+        if rewards is not None:
+            correct, wrong, unknown = self._judged(request_id, rewards)
+        told = correct + wrong + unknown
+        if told > request.n:
             raise CurriculumMisuse(
-                f"request {request_id} asked for {request.n} rollouts and was told {len(verdicts)}; nothing was counted"
+                f"request {request_id} asked for {request.n} rollouts and was told {told}; nothing was counted"
             )
-        verdicts += [_UNKNOWN] * (request.n - len(verdicts))
-        self._heard[request_id] = verdicts
-        for verdict in verdicts:
-            self._counts[verdict.outcome.value] += 1
+        heard = (correct, wrong, unknown + request.n - told)
+        self._heard[request_id] = heard
+        for outcome, count in zip(Outcome, heard, strict=True):
+            self._counts[outcome.value] += count
 
     def ready(self) -> Step | None:
         """The step, which is over then, or None if asks are still to be told or another `ask` is wanted."""
@@ -255,25 +266,24 @@ class Curriculum:
         if not known:
             return
         every = self._late | self._round
-        self._strategy.tell([Group(every[name], (), self._heard.pop(name)) for name in known])
-        self._late = {name: q for name, q in self._late.items() if name not in set(known)}
+        self._strategy.tell([_Told(every[name], *self._heard.pop(name)) for name in known])
+        for name in known:
+            self._late.pop(name, None)
         if complete:
             self._round = {}
 
-    def _judged(self, request_id: str, rewards: Iterable[float | None]) -> list[Verdict]:
-        values = rewards.tolist() if hasattr(rewards, "tolist") else list(rewards)
-        verdicts = []
-        for i, reward in enumerate(values):
-            if reward is None or (isinstance(reward, float) and math.isnan(reward)):
-                verdicts.append(_UNKNOWN)
-            elif not isinstance(reward, Real | np.bool_) or not math.isfinite(float(reward)):
+    def _judged(self, request_id: str, rewards: Iterable[float | None]) -> tuple[int, int, int]:
+        """(correct, wrong, unknown) of these rewards."""
+        counts = [0, 0, 0]
+        for i, reward in enumerate(rewards.tolist() if hasattr(rewards, "tolist") else rewards):
+            value = reward if type(reward) is float else _number(reward)
+            if value is None or abs(value) == math.inf:
                 raise CurriculumMisuse(
                     f"request {request_id}, rollout {i}: the reward {reward!r} is not a finite number; tell None where "
                     "there is no verdict. Nothing was counted"
                 )
-            else:
-                verdicts.append(_CORRECT if float(reward) >= self.threshold else _WRONG)
-        return verdicts
+            counts[2 if value != value else value < self.threshold] += 1
+        return counts[0], counts[1], counts[2]
 
     def _asks(self, requests: Sequence[Request]) -> list[Ask]:
         rows = self._rows_of(requests)
@@ -285,6 +295,17 @@ class Curriculum:
     def _rows_of(self, requests: Sequence[Request]) -> list[int]:
         found = self._strategy.posterior.rows([q.prompt.id for q in requests])
         return [int(row) for row in self._rows[found]]
+
+
+def _number(reward: Any) -> float | None:
+    """A reward as a float, NaN for None; None where it is no number. Scalars of numpy and torch are numbers."""
+    if reward is None:
+        return math.nan
+    scalar = reward.item() if getattr(reward, "ndim", None) == 0 else reward
+    try:
+        return float(scalar) if isinstance(scalar, Real) else None
+    except OverflowError:
+        return math.inf
 
 
 def _start(earlier: Posterior | None, prompts: PromptSet, config: CurriculumConfig) -> Posterior:

@@ -238,6 +238,7 @@ def test_bad_tables_are_refused(table: Any, options: dict[str, str], words: str)
         ({"rewards": [1.0, "yes"]}, "rollout 1: the reward 'yes' is not a finite number"),
         ({"rewards": [1.0, float("inf")]}, "rollout 1: the reward inf is not a finite number"),
         ({"rewards": [1.0, 1j]}, "rollout 1"),
+        ({"rewards": [10**400]}, "rollout 0"),
         ({"rewards": [[1.0]]}, "rollout 0"),
     ],
 )
@@ -274,7 +275,7 @@ def test_dropped_rollouts_and_rollouts_without_a_verdict_are_unknown_and_counted
     asks = curriculum.ask()
     curriculum.tell(asks[0].request_id, [1.0, None, float("nan")])  # and one that was dropped
     curriculum.tell(asks[1].request_id)
-    curriculum.tell(asks[2].request_id, np.array([0.4, 0.5, True, 0]))
+    curriculum.tell(asks[2].request_id, [np.float32(0.4), np.array(0.5), True, 0])
     for ask in asks[3:]:
         curriculum.tell(ask.request_id, unknown=4)
     assert curriculum.ready() is not None
