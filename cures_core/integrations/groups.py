@@ -12,8 +12,8 @@ def group_size(config: CurriculumConfig) -> int:
     """Rollouts of every prompt. Raises `ConfigError` for a strategy that asks twice in a step or for unequal groups."""
     if config.type not in _FIT:
         raise ConfigError(
-            f"curriculum.type: this trainer rolls out equal groups in one go, which {config.type} does not ask for; take "
-            f"one of {', '.join(_FIT)}"
+            f"curriculum.type: this trainer rolls out equal groups in one go, which {config.type} does not ask for; "
+            f"take one of {', '.join(_FIT)}"
         )
     if isinstance(config, CuresConfig) and not isinstance(config.allocation, EqualAllocation):
         raise ConfigError(
