@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cures_core.config.curriculum import PosteriorConfig
-from cures_core.curriculum.posterior import NEVER, Posterior
+from cures_core.curriculum.posterior import NEVER, Posterior, encoded
 from cures_core.curriculum.posterior_file import active_rows, fill
 from cures_core.prompts import PromptSet
 
@@ -34,6 +36,28 @@ def migrate(old: Posterior, prompts: PromptSet, cfg: PosteriorConfig) -> tuple[P
     new.archive = archive.cast(known.schema) if archive.num_rows else None
     counts = {"kept": kept, "restored": restored, "new": len(new) - kept - restored, "archived": left.num_rows}
     return new, counts
+
+
+def renamed(posterior: Posterior, names: Mapping[str, str]) -> Posterior:
+    """The same posterior with its prompts under other ids, where `names` has one that no other prompt has."""
+    olds = [x.decode() for x in posterior.ids.tolist()]
+    taken = set(olds)
+    ids = []
+    for old in olds:
+        new = names.get(old, old)
+        ids.append(old if new in taken else new)
+        taken.add(ids[-1])
+    order = np.argsort(encoded(ids), kind="stable")
+    new_one = Posterior(encoded(ids)[order], posterior.groups[order], posterior.group_names, posterior.cfg)
+    for name in ("right", "wrong", "touched", "dead_log_odds"):
+        setattr(new_one, name, getattr(posterior, name)[order].copy())
+    new_one.group_successes, new_one.group_failures = posterior.group_successes.copy(), posterior.group_failures.copy()
+    new_one.step, new_one.shifts = posterior.step, posterior.shifts.copy()
+    new_one.memory.log_evidence = posterior.memory.log_evidence.copy()
+    if posterior.predicted is not None:
+        new_one.predicted = posterior.predicted[0][order].copy(), posterior.predicted[1]
+    new_one.archive = posterior.archive
+    return new_one
 
 
 def _as_of_now(rows: pa.Table, posterior: Posterior) -> pa.Table:

@@ -13,7 +13,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from cures_core.curriculum import Ask, CuresConfig, Curriculum
+from cures_core.curriculum import Ask, CuresConfig, Curriculum, save_posterior
 from cures_core.errors import ConfigError, CurriculumMisuse, MissingExtra, MissingInput
 from cures_core.integrations.groups import group_size
 
@@ -26,6 +26,8 @@ except ImportError as error:
 
 STATE = "curriculum.safetensors"
 """The curriculum's state in a checkpoint's folder."""
+POSTERIOR = "posterior.parquet"
+"""What it believes, beside it: for readers, and for `cures posterior publish`."""
 
 _log = logging.getLogger(__name__)
 
@@ -146,6 +148,7 @@ class CurriculumGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         if self.args.should_save:  # before the rest: a checkpoint that is whole has it
             folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             self.curriculum.save(folder / STATE)
+            save_posterior(self.curriculum.posterior, folder / POSTERIOR)
         super()._save_checkpoint(model, trial)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:

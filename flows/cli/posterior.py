@@ -8,13 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from cures_core.config.storage import StoreConfig
+from flows.cli.publish import publish_command
 from flows.cli.runs import AsJson, StoreUrl
 from flows.cli.snapshots import diff_command, export_command, restore_command
 
-app = typer.Typer(help="Show, compare, export and restore pass-rate posteriors.", no_args_is_help=True)
+app = typer.Typer(help="Show, compare, export, restore and publish pass-rate posteriors.", no_args_is_help=True)
 app.command("diff")(diff_command)
 app.command("export")(export_command)
 app.command("restore")(restore_command)
+app.command("publish")(publish_command)
 
 
 @app.command("show")
@@ -49,6 +51,8 @@ def _lines(shown: dict[str, Any]) -> list[str]:
         f"  {i * width:.2f} {'#' * round(50 * count / widest):<50} {count:,}"
         for i, count in enumerate(shown["histogram"])
     ]
+    if "calibration" not in shown:
+        return [*lines, "published from outside of the pipeline: its predictions are not on record"]
     names = {"mae": "mean absolute error", "pearson": "Pearson r", "brier": "Brier score"}
     calibration = shown["calibration"] or {}  # a figure that is not defined is not there
     told = [f"{name} {calibration[key]:.3f}" for key, name in names.items() if key in calibration]

@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from cures_core.config.curriculum import CuresConfig
+from cures_core.config.curriculum import CuresConfig, CurriculumConfig
 from cures_core.config.storage import StoreConfig
+from cures_core.curriculum import Posterior, load_posterior
 from cures_core.curriculum.explain import draw_probabilities, explain_prompt, hopeless
-from cures_core.curriculum.posterior_file import load_posterior
 from cures_core.errors import ConfigError
 from cures_core.prompts import PromptSet
 from tasks.runs.opening import resumed_config, stage_record
 from tasks.runs.summary import posterior_record
+from tasks.snapshots.published import load_published, published_numbers
 from tasks.stages.stage import files_of
 from tasks.storage import Store, open_store
 
@@ -25,10 +26,16 @@ def propose_flags(cfg: StoreConfig, run: str, epoch: int | None, least: float) -
 
     Raises `ConfigError` for an unknown run or epoch.
     """
-    store = open_store(cfg)
+    return hopeless(*_believed(open_store(cfg), run, epoch), least)
+
+
+def _believed(store: Store, run: str, epoch: int | None) -> tuple[PromptSet, Posterior]:
+    """Prompts and posterior of a run, or of what was published under a name."""
+    if published_numbers(store, run):
+        _, prompts, posterior = load_published(store, run, epoch)
+        return prompts, posterior
     _, record = posterior_record(store, run, epoch)
-    posterior = load_posterior(files_of(store, record) / "posterior.parquet")
-    return hopeless(_prompts(store, run), posterior, least)
+    return _prompts(store, run), load_posterior(files_of(store, record) / "posterior.parquet")
 
 
 def _prompts(store: Store, run: str) -> PromptSet:
@@ -41,17 +48,19 @@ def _prompts(store: Store, run: str) -> PromptSet:
 def explain(cfg: StoreConfig, run: str, epoch: int | None, prompt: str | None) -> list[dict[str, Any]]:
     """`explain_prompt` of one prompt, or of the three most and the three least drawn ones.
 
-    Raises `ConfigError` for an unknown run, epoch or prompt, and for strategies other than `cures`.
+    What was published under a name is explained with the defaults of `cures`. Raises `ConfigError` for an unknown run,
+    epoch or prompt, and for strategies other than `cures`.
     """
     store = open_store(cfg)
-    _, record = posterior_record(store, run, epoch)
-    config = resumed_config(cfg, run)
-    if not isinstance(config.curriculum, CuresConfig):
-        raise ConfigError(f"run {run} has the strategy {config.curriculum.type}: only `cures` can be explained")
-    prompts = _prompts(store, run)
-    posterior = load_posterior(files_of(store, record) / "posterior.parquet")
+    prompts, posterior = _believed(store, run, epoch)
+    if published_numbers(store, run):
+        curriculum: CurriculumConfig = CuresConfig(prompts_per_step=32, rollouts_per_step=256, posterior=posterior.cfg)
+    else:
+        curriculum = resumed_config(cfg, run).curriculum
+    if not isinstance(curriculum, CuresConfig):
+        raise ConfigError(f"run {run} has the strategy {curriculum.type}: only `cures` can be explained")
     if prompt is not None:
-        return [explain_prompt(config.curriculum, prompts, posterior, prompt)]
-    order = np.argsort(-draw_probabilities(config.curriculum, prompts, posterior), kind="stable")
+        return [explain_prompt(curriculum, prompts, posterior, prompt)]
+    order = np.argsort(-draw_probabilities(curriculum, prompts, posterior), kind="stable")
     rows = order if len(order) <= 2 * _SHOWN else np.concatenate([order[:_SHOWN], order[-_SHOWN:]])
-    return [explain_prompt(config.curriculum, prompts, posterior, prompts.ids[i]) for i in rows.tolist()]
+    return [explain_prompt(curriculum, prompts, posterior, prompts.ids[i]) for i in rows.tolist()]

@@ -21,6 +21,7 @@ from cures_core.secrets import masked
 from tasks.inputs.prompt_files import Inputs, is_elsewhere
 from tasks.progress import emit
 from tasks.runs.records import Record, RunRef
+from tasks.snapshots.published import published_places
 from tasks.storage import Store, open_store
 from tasks.storage.lease import Lease, holder_gone
 
@@ -127,9 +128,13 @@ def run_names(store: Store) -> list[str]:
 
 
 def snapshot_places(store_cfg: StoreConfig, name: str) -> SnapshotConfig:
-    """Where the snapshots of a run lie: what its configuration says, else the defaults of the store."""
-    data = open_store(store_cfg).get(f"runs/{name}/run.json")
-    cfg = SnapshotConfig() if data is None else RunConfig.model_validate(json.loads(data)["config"]).snapshot
+    """Where the snapshots of a run, or of what was published under a name, lie; else the defaults of the store."""
+    store = open_store(store_cfg)
+    data = store.get(f"runs/{name}/run.json")
+    if data is not None:
+        cfg = RunConfig.model_validate(json.loads(data)["config"]).snapshot
+    else:
+        cfg = published_places(store, name) or SnapshotConfig()
     return cfg.within(store_cfg.url, store_cfg.endpoint_url)
 
 

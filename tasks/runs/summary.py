@@ -11,6 +11,7 @@ from cures_core.errors import ConfigError
 from tasks.runs.opening import run_names, stage_notes, stage_record
 from tasks.runs.records import Record, RunRef
 from tasks.runs.scores import gains
+from tasks.snapshots.published import load_published, published_numbers
 from tasks.stages.stage import files_of
 from tasks.storage import Store, open_store
 
@@ -51,9 +52,13 @@ def summarise(
 def posterior_summary(cfg: StoreConfig, run: str, epoch: int | None) -> dict[str, Any]:
     """`Posterior.summary` of a run's posterior, with the calibration of the epoch that led to it (None for the prior).
 
+    `run` may be a name under which a posterior was published: then `epoch` is its number, and `calibration` is absent.
     Raises `ConfigError` where there is no such run or epoch.
     """
     store = open_store(cfg)
+    if published_numbers(store, run):
+        k, _, posterior = load_published(store, run, epoch)
+        return {"run": run, "epoch": k, **posterior.summary()}
     k, record = posterior_record(store, run, epoch)
     posterior = load_posterior(files_of(store, record) / "posterior.parquet")
     return {

@@ -6,6 +6,7 @@ from cures_core.config.snapshot import SnapshotConfig
 from cures_core.errors import CorruptArtifact, MissingInput
 from tasks.runs.opening import stage_record
 from tasks.snapshots.objects import digest_md5, open_objects
+from tasks.snapshots.published import published_file, published_numbers
 from tasks.snapshots.reading import DATA, find_snapshot, read_snapshot
 from tasks.stages.stage import files_of
 from tasks.storage import Store
@@ -33,6 +34,8 @@ def restore_snapshot(tag: str, store: Store, cfg: SnapshotConfig) -> bool:
 
 def _from_store(tag: str, store: Store) -> bytes | None:
     _, run, epoch = tag.split("/")
+    if int(epoch) in published_numbers(store, run):
+        return published_file(store, run, int(epoch), DATA)
     record = (
         stage_record(store, run, "train_epoch", epoch) if int(epoch) else stage_record(store, run, "estimate_prior")
     )
