@@ -56,6 +56,26 @@ def sampler_command(
         print(f"{name:<14} {value:,}")
 
 
+@app.command("library")
+def library_command(
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each arm.")] = 3,
+    first_seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 100,
+    steps: Annotated[int, typer.Option(min=4, help="Updates of an arm, with 256 rollouts each.")] = 64,
+    warm_start_steps: Annotated[int, typer.Option(min=1, help="Batches of the warm start.")] = 5000,
+    jobs: Annotated[int, typer.Option(min=1, help="Arms at once, each on one core.")] = 2,
+    out: Annotated[Path, typer.Option(help="Folder for policy and arms; what is there is not run again.")] = Path(
+        ".cures/bench/library"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """TRL's GRPOTrainer with and without the curriculum, same budget, in the scratchpad world."""
+    from benchmarks.library.comparison import compare
+    from benchmarks.library.comparison import table as library_table
+
+    result = compare(out, range(first_seed, first_seed + seeds), steps, warm_start_steps, jobs)
+    print(json.dumps(result) if as_json else "\n".join(library_table(result)))
+
+
 @app.command("gate")
 def gate_command(
     items: Annotated[int, typer.Option(min=2, help="Items of the simulated suite.")] = 300,

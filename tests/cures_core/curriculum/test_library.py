@@ -16,14 +16,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cures_core.curriculum import (
+    ArcConfig,
     Ask,
     CuresConfig,
     Curriculum,
     CurriculumConfig,
     DapoConfig,
+    GvmConfig,
     MoppsConfig,
     Posterior,
     ScreenAllocation,
+    SpeedConfig,
     UniformConfig,
     load_posterior,
     make_curriculum,
@@ -333,6 +336,34 @@ def test_deferred_asks_count_when_they_are_told_whatever_the_step(tmp_path: Path
             one.tell(ask.request_id, rewards(ask))
     assert play(curriculum, 3) == play(later, 3)
     assert plain(curriculum.state_dict()) == plain(later.state_dict())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ArcConfig(prompts_per_step=6, rollouts_per_step=24),
+        MoppsConfig(prompts_per_step=6, rollouts_per_step=24),
+        GvmConfig(prompts_per_step=6, rollouts_per_step=24),
+        SpeedConfig(prompts_per_step=2, rollouts_per_step=24),
+        DapoConfig(prompts_per_step=2, rollouts_per_step=24, group_size=4),
+        CuresConfig(prompts_per_step=6, rollouts_per_step=24, allocation=ScreenAllocation()),
+    ],
+    ids=lambda c: str(c.type),
+)
+def test_every_strategy_can_defer_and_be_told_late(config: CurriculumConfig) -> None:
+    one, two = made(config), made(config, seed=8)
+    for _ in range(3):
+        one.ask()
+        assert "requests deferred" in one.defer().reason
+    two.load_state_dict(one.state_dict())
+    late = one.open
+    assert late == two.open
+    for curriculum in (one, two):
+        for ask in reversed(late):
+            curriculum.tell(ask.request_id, rewards(ask))
+    assert one.counts["correct"] + one.counts["wrong"] == one.counts["asked"]
+    assert play(one, 4) == play(two, 4)
+    assert plain(one.state_dict()) == plain(two.state_dict())
 
 
 def test_deferring_is_the_same_as_telling_in_time_but_for_the_step() -> None:

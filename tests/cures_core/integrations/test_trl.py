@@ -18,7 +18,7 @@ from trl import GRPOConfig
 
 from cures_core.curriculum import CuresConfig, Curriculum, DapoConfig, ScreenAllocation, UniformConfig
 from cures_core.errors import ConfigError, CorruptArtifact, CurriculumMisuse, MissingInput
-from cures_core.integrations.trl import STATE, CurriculumGRPOTrainer
+from cures_core.integrations.trl import POSTERIOR, STATE, CurriculumGRPOTrainer
 from tests.cures_core.integrations.trl_run import correct, dataset, make, policy, seeded
 
 
@@ -42,7 +42,7 @@ def test_prompts_are_drawn_rewards_are_told_and_a_resumed_run_is_the_undisturbed
     resumed = make(tmp_path / "resumed", tmp_path / "resumed.jsonl")
     resumed.train(resume_from_checkpoint=str(tmp_path / "resumed" / "checkpoint-3"))
     assert draws(tmp_path / "resumed.jsonl") == drawn[3:]
-    for name in (STATE, "model.safetensors"):
+    for name in (STATE, POSTERIOR, "model.safetensors"):
         one, two = (tmp_path / run / "checkpoint-6" / name for run in ("whole", "resumed"))
         assert one.read_bytes() == two.read_bytes(), name
 
