@@ -246,8 +246,12 @@ class Curriculum:
         """Go on as if never stopped. Raises `ConfigError` for the state of another strategy or another prompt set."""
         if not isinstance(state, Mapping) or state.get("format") != _FORMAT or "strategy" not in state:
             raise ConfigError(f"this is no state of a curriculum of format {_FORMAT}: take what state_dict() gave")
-        self._strategy.load_state_dict(state["strategy"])
-        self._counts = {name: int(state["counts"][name]) for name in self._counts}
+        try:
+            counts = {name: int(state["counts"][name]) for name in self._counts}
+            self._strategy.load_state_dict(state["strategy"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"the curriculum's state is incomplete ({error!r}): take an earlier one") from error
+        self._counts = counts
         self._round, self._heard = {}, {}
         self._late = {q.id: q for q in self._strategy.deferred}
 

@@ -392,6 +392,8 @@ def test_a_foreign_state_is_refused_and_changes_nothing(tmp_path: Path) -> None:
         ).state_dict(),
         {"format": 2},
         {},
+        {"format": 1, "counts": {}, "strategy": {}},
+        {"format": 1, "counts": made().counts, "strategy": {"type": "cures"}},
     ]
     for state in others:
         with pytest.raises(ConfigError):
