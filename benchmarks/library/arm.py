@@ -36,7 +36,7 @@ class Arm(Strict):
     """Updates; each generates `prompts` x `group` rollouts."""
     prompts: int = 32
     group: int = 8
-    rate: float = 1e-3
+    rate: float = 5e-4
     evaluations: int = 4
     """Besides the one before training, evenly spaced."""
     held_out: int = 240
