@@ -9,30 +9,54 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Callable
-from typing import Any
 
+from pydantic import ValidationError
+
+from cures_core.config.base import Strict
 from cures_core.errors import CorruptArtifact, LeaseLost
 from cures_core.faults import fault_point
 from cures_core.files import canonical_json
 from cures_core.names import check_key
 from tasks.storage.base import Store
 
-_FIELDS = {"token", "holder", "machine", "pid", "started", "clock", "beat", "pending"}
+
+class Pending(Strict):
+    """A commit that counts and may not have been carried out yet: `key` goes from `expected` to `data` (base64)."""
+
+    key: str
+    expected: str | None
+    data: str | None
+
+
+class Held(Strict):
+    """The value of a lease. Ages are told by monotonic clocks, which mean something on `machine` alone."""
+
+    token: int
+    holder: str | None
+    """Who holds it, in words; None: nobody does."""
+    machine: str
+    pid: int
+    started: str | None
+    """When the process started, in kernel ticks: tells it from another one that got its number."""
+    clock: float
+    """The holder's monotonic clock at its last sign of life."""
+    beat: int
+    """Signs of life so far."""
+    pending: Pending | None
 
 
 def commit(store: Store, name: str, token: int, key: str, data: bytes, expected: bytes | None = None) -> bool:
-    """Change the value of `key` from `expected` (None: absent) to `data`, as the holder of run `name` with `token`.
+    """Change the value of `key` from `expected` (None: absent) to `data`, as the holder of `name` with `token`.
 
-    False if the value was not `expected`: what is there counts. Raises `LeaseLost`, with nothing written, if the run
+    False if the value was not `expected`: what is there counts. Raises `LeaseLost`, with nothing written, if the lease
     was taken over. Killed at any point, the commit is finished by the next holder, or was never begun.
     """
-    note = {"key": check_key(key), "expected": _to_text(expected), "data": _to_text(data)}
+    note = Pending(key=check_key(key), expected=_to_text(expected), data=_to_text(data))
 
-    def noted(held: dict[str, Any]) -> dict[str, Any]:
-        _apply(store, held["pending"])  # another commit of this holder is under way
-        return {**held, "pending": note}
+    def noted(held: Held) -> Held:
+        _apply(store, held.pending)  # another commit of this holder is under way
+        return held.model_copy(update={"pending": note})
 
     swap(store, name, token, noted)
     fault_point("commit.noted", key)
@@ -42,19 +66,19 @@ def commit(store: Store, name: str, token: int, key: str, data: bytes, expected:
 
 
 def settle(store: Store, name: str) -> None:
-    """Finish a commit that was noted in the run's lease by a process that did not come to its end."""
+    """Finish a commit that was noted in the lease by a process that did not come to its end."""
     _, held = parse(store, name)
-    if held is not None and held["pending"] is not None:
-        _apply(store, held["pending"])
-        _forget(store, name, held["pending"])
+    if held is not None and held.pending is not None:
+        _apply(store, held.pending)
+        _forget(store, name, held.pending)
 
 
 def check_token(store: Store, name: str, token: int) -> None:
-    """Raise `LeaseLost` unless `token` is the run's current one: before work that a stale holder should not begin."""
+    """Raise `LeaseLost` unless `token` is the current one: before work that a stale holder should not begin."""
     _current(store, name, token)
 
 
-def swap(store: Store, name: str, token: int, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+def swap(store: Store, name: str, token: int, change: Callable[[Held], Held]) -> None:
     """Change the lease as its holder, whatever other threads of the holder do to it. Raises `LeaseLost`."""
     while True:
         raw, held = _current(store, name, token)
@@ -66,49 +90,57 @@ def lease_key(name: str) -> str:
     return f"leases/{name}.json"
 
 
-def encode(lease: dict[str, Any]) -> bytes:
-    return canonical_json(lease)
+def stage_lease(stage: str, key: str) -> str:
+    """Name of the lease of a stage in progress; runs' names hold no slash."""
+    return f"stages/{stage}/{key}"
 
 
-def parse(store: Store, name: str) -> tuple[bytes | None, dict[str, Any] | None]:
-    """The lease's bytes and what they say; None twice if the run never had one. Raises `CorruptArtifact`."""
+def spoken(name: str) -> str:
+    """What a lease is of, as messages say it."""
+    return name.replace("stages/", "stage ", 1) if name.startswith("stages/") else f"run {name}"
+
+
+def encode(lease: Held) -> bytes:
+    return canonical_json(lease.model_dump(mode="json"))
+
+
+def parse(store: Store, name: str) -> tuple[bytes | None, Held | None]:
+    """The lease's bytes and what they say; None twice if there never was one. Raises `CorruptArtifact`."""
     raw = store.get(lease_key(name))
     if raw is None:
         return None, None
     try:
-        held = json.loads(raw)
-    except ValueError:
-        held = None
-    if not isinstance(held, dict) or held.keys() != _FIELDS:
+        return raw, Held.model_validate_json(raw)
+    except ValidationError as error:
         raise CorruptArtifact(
-            f"{lease_key(name)}: not a lease ({raw[:40]!r}). If nobody works on run {name}, remove it from the store"
-        )
-    return raw, held
+            f"{lease_key(name)}: not a lease ({raw[:40]!r}). If nobody works on {spoken(name)}, remove it from the "
+            f"store"
+        ) from error
 
 
-def _current(store: Store, name: str, token: int) -> tuple[bytes, dict[str, Any]]:
+def _current(store: Store, name: str, token: int) -> tuple[bytes, Held]:
     raw, held = parse(store, name)
-    if raw is None or held is None or held["token"] != token or held["holder"] is None:
-        holder = "nobody" if held is None else held["holder"] or "nobody"
+    if raw is None or held is None or held.token != token or held.holder is None:
+        holder = "nobody" if held is None else held.holder or "nobody"
         raise LeaseLost(
-            f"run {name} (token {token}) is held by {holder} now: this process stood still for too long, or gave it "
-            f"back. Nothing was committed. Stop here"
+            f"{spoken(name)} (token {token}) is held by {holder} now: this process stood still for too long, or gave "
+            f"it back. Nothing was committed. Stop here"
         )
     return raw, held
 
 
-def _apply(store: Store, note: dict[str, str | None] | None) -> None:
+def _apply(store: Store, note: Pending | None) -> None:
     if note is not None:
-        store.compare_and_swap(str(note["key"]), _to_bytes(note["expected"]), _to_bytes(note["data"]) or b"")
+        store.compare_and_swap(note.key, _to_bytes(note.expected), _to_bytes(note.data) or b"")
 
 
-def _forget(store: Store, name: str, note: dict[str, str | None]) -> None:
+def _forget(store: Store, name: str, note: Pending) -> None:
     """Whoever holds the lease: the note has been carried out."""
     while True:
         raw, held = parse(store, name)
-        if held is None or held["pending"] != note:
+        if held is None or held.pending != note:
             return
-        if store.compare_and_swap(lease_key(name), raw, encode({**held, "pending": None})):
+        if store.compare_and_swap(lease_key(name), raw, encode(held.model_copy(update={"pending": None}))):
             return
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,8 @@ import pytest
 
 from cures_core.errors import CorruptArtifact, LeaseHeld, LeaseLost, StoreUnavailable
 from tasks.storage import LocalStore
-from tasks.storage.fencing import check_token, commit, lease_key, settle
-from tasks.storage.lease import Lease, Pulse, acquire, beat, holder_gone, release, this_process
+from tasks.storage.fencing import Held, check_token, commit, encode, lease_key, settle
+from tasks.storage.lease import Lease, Pulse, acquire, beat, holder_gone, process_start, release, this_process
 
 ROOT = Path(__file__).resolve().parents[3]
 OPERATIONS = range(6)  # read the lease, note the commit, write, read and clear the note, read to give the lease back
@@ -231,3 +232,34 @@ def test_a_damaged_lease_is_an_error_that_names_it(store: LocalStore, damaged: b
     store.put(lease_key("run"), damaged)
     with pytest.raises(CorruptArtifact, match=r"leases/run\.json"):
         Lease(store, "run", 5)
+
+
+def test_a_process_is_the_same_one_when_the_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    import psutil
+    from psutil import _pslinux
+
+    before, boot = process_start(os.getpid()), psutil.boot_time()
+    assert before is not None
+    for step in (-86_400.0, 3.7):
+        monkeypatch.setattr(_pslinux, "boot_time", lambda step=step: boot + step)  # what the kernel tells then
+        assert process_start(os.getpid()) == before
+    assert process_start(0) is None
+
+
+def test_a_process_that_has_ended_is_gone_though_nobody_has_asked_how() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.read()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert process_start(child.pid) is None  # a zombie
+
+
+def test_whoever_loses_a_lease_is_called(store: LocalStore) -> None:
+    lost = threading.Event()
+    lease = Lease(store, "stages/train_epoch/k", 0.4, lost.set)
+    taken = Held.model_validate_json(store.get(lease_key("stages/train_epoch/k")) or b"")
+    store.put(lease_key("stages/train_epoch/k"), encode(taken.model_copy(update={"token": 2, "holder": "bob"})))
+    assert lost.wait(10)
+    with pytest.raises(LeaseLost, match=r"stage train_epoch/k .* is held by bob"):
+        lease.check()
+    lease.close()
