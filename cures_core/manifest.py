@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
+from pydantic import Field, ValidationError
+
+from cures_core.config.base import Strict
 from cures_core.errors import CorruptArtifact
 from cures_core.files import canonical_json, digest_file, write_atomic
 
 MANIFEST = "manifest.json"
+
+
+class ListedFile(Strict):
+    """What a manifest says of a file."""
+
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Manifest(Strict):
+    """`manifest.json`: the files below its folder, by their relative names."""
+
+    format: int = Field(default=1, alias="schema")
+    files: dict[str, ListedFile]
+
+
+def read_manifest(data: bytes, place: str) -> dict[str, ListedFile]:
+    """The files that a manifest lists. Raises `CorruptArtifact` naming `place` where it is none."""
+    try:
+        return Manifest.model_validate_json(data).files
+    except ValidationError as error:
+        raise CorruptArtifact(f"{place}: not a manifest ({error.errors(include_url=False)[0]['msg']})") from error
 
 
 def write_manifest(folder: Path) -> str:
@@ -31,10 +55,7 @@ def verify_manifest(folder: Path) -> str:
     path = folder / MANIFEST
     if not path.exists():
         raise CorruptArtifact(f"{folder}: no {MANIFEST}, so the folder was never finished")
-    try:
-        listed: dict[str, dict[str, object]] = json.loads(path.read_bytes())["files"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CorruptArtifact(f"{path}: not a manifest ({error})") from error
+    listed = read_manifest(path.read_bytes(), str(path))
     present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST}
     # Manifests of inner folders were not listed at first.
     if extra := sorted(name for name in present - listed.keys() if not name.endswith(f"/{MANIFEST}")):
@@ -43,6 +64,6 @@ def verify_manifest(folder: Path) -> str:
         file = folder / name
         if name not in present:
             raise CorruptArtifact(f"{file}: listed in the manifest, but gone")
-        if file.stat().st_size != entry["bytes"] or digest_file(file) != entry["sha256"]:
+        if file.stat().st_size != entry.bytes or digest_file(file) != entry.sha256:
             raise CorruptArtifact(f"{file}: bytes do not match the manifest")
     return digest_file(path)

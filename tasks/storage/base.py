@@ -50,8 +50,8 @@ class Store(Protocol):
     def verify_files(self, prefix: str, manifest: str | None = None, *, deep: bool = True) -> None:
         """Check every file under `prefix` against the manifest, and that against its SHA-256 where it is given.
 
-        `deep` reads all bytes; without it only presence and sizes are checked. Raises `CorruptArtifact` naming the
-        file.
+        `deep` reads all bytes; without it those of files that are not as they were when their bytes were last read, as
+        far as the store can tell (times of change; ETags). Raises `CorruptArtifact` naming the file.
         """
         ...
 

@@ -15,19 +15,21 @@ from pathlib import Path
 
 from cures_core.errors import ConfigError, CorruptArtifact, CuresError, StoreUnavailable
 from cures_core.failures import machine_failure
-from cures_core.files import sync_folder
+from cures_core.files import canonical_json, sync_folder, write_atomic
 from cures_core.manifest import MANIFEST, verify_manifest, write_manifest
 from cures_core.names import check_key
-from tasks.storage.published import check_folder, check_sizes, parse_manifest, sizes_below
+from tasks.storage.published import Stamps, check_folder, check_sizes, parse_manifest, sizes_below, stamps_below
 
 _STALE_S = 3600.0
+_CLOCK_GRAIN_NS = 50_000_000
 _LOCK_WAIT_S = 30.0
 
 
 class LocalStore:
     """See `Store`. Works for any number of processes on one machine or on a file system with POSIX locks and links.
 
-    Unfinished writes lie in `.tmp` (swept when older than an hour), locks in `.locks`; both are the store's own.
+    Unfinished writes lie in `.tmp` (swept when older than an hour), locks in `.locks`, and in `.stamps` what published
+    files looked like to the file system when their bytes were last read; all are the store's own.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -73,6 +75,7 @@ class LocalStore:
         with _explaining(path), self._locked(prefix):
             if not path.exists():
                 return
+            self._forget_stamps(prefix)
             trash = self._scratch_path()
             path.rename(trash)  # at once, so that nobody finds half a folder
             sync_folder(path.parent)
@@ -94,6 +97,7 @@ class LocalStore:
             self.delete(prefix)  # left by a process that died before its record: the work was done again, it is void
             scratch.rename(target)
             sync_folder(target.parent)
+            self._note_stamps(prefix, stamps_below(target))
         return digest
 
     def verify_files(self, prefix: str, manifest: str | None = None, *, deep: bool = True) -> None:
@@ -101,8 +105,11 @@ class LocalStore:
         place = str(folder)
         with _explaining(folder):
             check_sizes(parse_manifest(self.get(f"{prefix}/{MANIFEST}"), place, manifest), sizes_below(folder), place)
-            if deep:
+            stamps = stamps_below(folder)
+            if deep or canonical_json(stamps) != self._noted_stamps(prefix):
+                self._forget_stamps(prefix)
                 verify_manifest(folder)
+                self._note_stamps(prefix, stamps)
 
     def local_path(self, prefix: str) -> Path:
         folder = self._path(prefix)
@@ -120,6 +127,31 @@ class LocalStore:
                 yield folder
             finally:
                 _remove(folder)
+
+    def _stamps_of(self, prefix: str) -> Path:
+        return self.root / ".stamps" / f"{check_key(prefix)}.json"
+
+    def _forget_stamps(self, prefix: str) -> None:
+        with contextlib.suppress(OSError):  # a store that can only be read can be read
+            shutil.rmtree(self.root / ".stamps" / prefix, ignore_errors=True)
+            self._stamps_of(prefix).unlink(missing_ok=True)
+
+    def _noted_stamps(self, prefix: str) -> bytes | None:
+        try:
+            return self._stamps_of(prefix).read_bytes()
+        except OSError:
+            return None
+
+    def _note_stamps(self, prefix: str, stamps: Stamps) -> None:
+        """Remember that the bytes of these files were right. Best effort: without stamps they are read again.
+
+        A file that changed just now could change once more without another time: its stamp would tell nothing.
+        """
+        newest = max((changed for _, _, changed, _ in stamps.values()), default=0)
+        if time.time_ns() - newest < _CLOCK_GRAIN_NS:
+            return
+        with contextlib.suppress(OSError):
+            write_atomic(self._stamps_of(prefix), canonical_json(stamps))
 
     def _holds(self, prefix: str, digest: str) -> bool:
         try:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from cures_core.errors import ConfigError, CorruptArtifact
+from cures_core.manifest import read_manifest
 from cures_core.names import check_file_name
 
 Listed = dict[str, tuple[int, str]]
+Stamps = dict[str, tuple[int, int, int, int]]
 
 
 def parse_manifest(data: bytes | None, place: str, digest: str | None = None) -> Listed:
@@ -23,10 +24,9 @@ def parse_manifest(data: bytes | None, place: str, digest: str | None = None) ->
     if digest is not None and hashlib.sha256(data).hexdigest() != digest:
         raise CorruptArtifact(f"{place}: not the manifest that was recorded (SHA-256 {digest[:12]}...)")
     try:
-        files = json.loads(data)["files"]
-        return {check_file_name(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptArtifact(f"{place}: not a manifest") from error
+        return {check_file_name(name): (f.bytes, f.sha256) for name, f in read_manifest(data, place).items()}
+    except ConfigError as error:
+        raise CorruptArtifact(f"{place}: not a manifest ({error})") from error
 
 
 def check_sizes(listed: Listed, found: Mapping[str, int], place: str) -> None:
@@ -41,6 +41,12 @@ def check_sizes(listed: Listed, found: Mapping[str, int], place: str) -> None:
 def sizes_below(folder: Path) -> dict[str, int]:
     """Relative names of the files below a folder, with their sizes in bytes."""
     return {p.relative_to(folder).as_posix(): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
+
+
+def stamps_below(folder: Path) -> Stamps:
+    """What tells a file from a changed one without reading it: size, times of change of bytes and entry, inode."""
+    found = {p.relative_to(folder).as_posix(): p.stat() for p in folder.rglob("*") if p.is_file()}
+    return {name: (s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in found.items()}
 
 
 def check_folder(folder: Path) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from cures_core.errors import ConfigError, CorruptArtifact
-from cures_core.files import digest_file
+from cures_core.errors import ConfigError, CorruptArtifact, CuresError
+from cures_core.files import canonical_json, digest_file
 from cures_core.manifest import MANIFEST, write_manifest
 from cures_core.names import check_key, inside
 from tasks.storage.local import LocalStore
 from tasks.storage.published import Listed, check_folder, check_sizes, parse_manifest
 from tasks.storage.s3_client import S3, AnswerError
+
+_STAMPS = ".etags.json"
+"""Beside the manifest: ETags of the files when their bytes were last read. Another ETag is another object."""
 
 
 class S3Store:
@@ -51,7 +55,7 @@ class S3Store:
         self._cache.delete(prefix)
 
     def list(self, prefix: str) -> Iterator[str]:
-        yield from sorted(self._s3.sizes(check_key(prefix)))
+        yield from sorted(key for key in self._s3.sizes(check_key(prefix)) if "/." not in key)
 
     def publish_files(self, prefix: str, folder: Path) -> str:
         check_key(prefix)
@@ -65,17 +69,24 @@ class S3Store:
         listed = parse_manifest(data, str(folder))
         for name in sorted(listed):
             self._s3.upload(f"{prefix}/{name}", folder / name)
-        self._check_sizes(prefix, listed)
+        etags = self._etags(prefix, listed)
         self.put(f"{prefix}/{MANIFEST}", data)
+        self._s3.call("put_object", f"{prefix}/{_STAMPS}", Body=etags)
         self._cache.publish_files(prefix, folder)  # who made the files is likely to read them
         return digest
 
     def verify_files(self, prefix: str, manifest: str | None = None, *, deep: bool = True) -> None:
         listed = self._manifest(check_key(prefix), manifest)
-        self._check_sizes(prefix, listed)
-        for name, (_, sha256) in sorted(listed.items()) if deep else ():
+        etags = self._etags(prefix, listed)
+        noted = self._find(f"{prefix}/{_STAMPS}")
+        if not deep and noted is not None and etags == noted[0]:
+            return
+        for name, (_, sha256) in sorted(listed.items()):
             if self._s3.sha256(f"{prefix}/{name}") != sha256:
                 raise CorruptArtifact(f"{self._s3.url(f'{prefix}/{name}')}: bytes do not match the manifest")
+        if noted is None or etags != noted[0]:
+            with contextlib.suppress(CuresError):  # best effort: a store that can only be read can be read
+                self._s3.call("put_object", f"{prefix}/{_STAMPS}", Body=etags)
 
     def local_path(self, prefix: str) -> Path:
         listed = self._manifest(check_key(prefix), None)
@@ -125,9 +136,11 @@ class S3Store:
         key = f"{prefix}/{MANIFEST}"
         return parse_manifest(self.get(key), self._s3.url(key), digest)
 
-    def _check_sizes(self, prefix: str, listed: Listed) -> None:
-        found = {key.removeprefix(f"{prefix}/"): size for key, size in self._s3.sizes(prefix).items()}
-        check_sizes(listed, found, self._s3.url(prefix))
+    def _etags(self, prefix: str, listed: Listed) -> bytes:
+        """ETags of the listed files, as they are noted. Raises `CorruptArtifact` where one is gone or of other size."""
+        found = {key.removeprefix(f"{prefix}/"): entry for key, entry in self._s3.listing(prefix).items()}
+        check_sizes(listed, {name: size for name, (size, _) in found.items()}, self._s3.url(prefix))
+        return canonical_json({name: found[name][1] for name in listed})
 
     def _is_cached(self, prefix: str, listed: Listed) -> bool:
         try:

@@ -100,13 +100,17 @@ class S3:
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Keys of the objects in the folder `prefix` and below (relative to the store), with their sizes in bytes."""
-        found: dict[str, int] = {}
+        return {key: size for key, (size, _) in self.listing(prefix).items()}
+
+    def listing(self, prefix: str) -> dict[str, tuple[int, str]]:
+        """As `sizes`, with (size in bytes, ETag)."""
+        found: dict[str, tuple[int, str]] = {}
         start = len(self.name("")) if self.prefix else 0
         more: dict[str, str] = {}
         while True:
             arguments = {"Bucket": self.bucket, "Prefix": f"{self.name(prefix)}/", **more}
             page = self.attempt(prefix, functools.partial(self.client.list_objects_v2, **arguments))
-            found |= {item["Key"][start:]: int(item["Size"]) for item in page.get("Contents", [])}
+            found |= {item["Key"][start:]: (int(item["Size"]), str(item["ETag"])) for item in page.get("Contents", [])}
             if not page.get("IsTruncated"):
                 return found
             more = {"ContinuationToken": page["NextContinuationToken"]}

@@ -6,6 +6,7 @@ Time is a number.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -83,13 +84,18 @@ class World:
         self._check_claims()
 
     def wrote(self, key: str, data: bytes) -> None:
-        if not key.startswith("leases/") and int(data.split(b"/")[0]) < self.floor:
+        if not key.startswith("leases/") and _token_of(key, data) < self.floor:
             self.violations.append(f"{key} = {data!r} written after token {self.floor} was held")
 
     def _check_claims(self) -> None:
         for key, data in self.claims:
             if key.startswith("record") and self.values.get(key) != data:
                 self.violations.append(f"{key}: {data!r} was said to be committed, found {self.values.get(key)!r}")
+
+
+def _token_of(key: str, data: bytes) -> int:
+    """Who wrote a value: its first part, or of a model's history the run of the last entry."""
+    return int(json.loads(data)["history"][-1]["run"] if key.startswith("models/") else data.split(b"/")[0])
 
 
 class Process:
