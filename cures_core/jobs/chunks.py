@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from cures_core.faults import fault_point
-from cures_core.files import canonical_json, write_atomic
+from cures_core.jobs.kept import keep, kept
 from cures_core.jobs.parent import Parent
 from cures_core.terms import Request
 
@@ -21,16 +20,18 @@ def in_chunks(
     parent: Parent,
     name: str,
 ) -> list[dict[str, Any]]:
-    """Apply `work` to `size` requests at a time, one JSON row for each request; rows already in `folder` are reused."""
+    """Apply `work` to `size` requests at a time, one JSON row for each request; rows already in `folder` are reused,
+    unless they are damaged."""
     rows: list[dict[str, Any]] = []
     for start in range(0, len(requests), size):
         chunk = requests[start : start + size]
         path = folder / f"{name}-{size}-{start:08d}.json"  # another size cuts elsewhere
-        if path.exists():
-            rows += json.loads(path.read_bytes())
+        found: list[dict[str, Any]] | None = kept(path)
+        if found is not None and len(found) == len(chunk):
+            rows += found
         else:
             done = work(chunk)
-            write_atomic(path, canonical_json(done))
+            keep(path, done)
             rows += done
             fault_point(f"{name}.chunk", str(start // size))
             parent.stop_if_asked(f"{len(rows)} of {len(requests)} {name} prompts")

@@ -66,7 +66,13 @@ def run(job: Job, parent: Parent, world: World | None = None) -> None:
         "reliability": curriculum.calibration.reliability(),
     }
     write_atomic(job.out / "figures.json", canonical_json(figures))
-    (job.out / "timings.jsonl").write_bytes(session.timings.read_bytes() if session.timings.exists() else b"")
+    (job.out / "timings.jsonl").write_bytes(b"".join(_whole_lines(session.timings)))
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    """Without what a power cut left of a line: timings are for people, and must not stop a run at its end."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return [line + b"\n" for line in lines if line.startswith(b'{"step":') and line.endswith(b"}")]
 
 
 def follow(job: Job, world: World) -> None:

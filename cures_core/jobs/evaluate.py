@@ -7,7 +7,6 @@ answer the same items with the same luck and their comparison is paired.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from cures_core.evaluation.voting import majority
 from cures_core.files import canonical_json, write_atomic
 from cures_core.jobs.assemble import assemble_engine, assemble_policy, evaluation_rollout, versions
 from cures_core.jobs.chunks import in_chunks
+from cures_core.jobs.kept import keep, kept
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.spec import Job
 from cures_core.policy.loading import Policy
@@ -140,15 +140,13 @@ class _Evaluator:
     def rows(self, suite: EvaluatedSuite, prompts: PromptSet) -> Row:
         """Counts of each prompt by mode, in order, and the device they were made on; found or generated."""
         path = rows_file(self._job.scratch, suite.name)
-        if not path.exists():
+        found: Row | None = kept(path)
+        if found is None:
             sampled = self._complete(suite, prompts, "sampled", suite.samples, suite.temperature)
             greedy = self._complete(suite, prompts, "greedy", 1, 0.0) if suite.greedy else []
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(
-                path, canonical_json({"device": self._policy.device.type, "sampled": sampled, "greedy": greedy})
-            )
-        rows: Row = json.loads(path.read_bytes())
-        return rows
+            found = {"device": self._policy.device.type, "sampled": sampled, "greedy": greedy}
+            keep(path, found)
+        return found
 
     def evaluate(self, suite: EvaluatedSuite, prompts: PromptSet) -> _Result:
         cfg = self._job.config

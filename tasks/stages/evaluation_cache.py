@@ -5,17 +5,18 @@ An entry holds counts of every item, not scores: other intervals, or a suite bes
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cures_core.config.evaluation import EvaluatedSuite
-from cures_core.files import canonical_json, digest_json, write_atomic
+from cures_core.errors import CorruptArtifact
+from cures_core.files import digest_json
 from cures_core.jobs.assemble import versions
+from cures_core.jobs.kept import keep, kept, sealed, unsealed
 from tasks.storage import Store
+from tasks.storage.values import set_aside
 
 SCHEMA = 2
 
@@ -45,24 +46,30 @@ _OF_COMPLETIONS = {"name", "samples", "temperature", "greedy", "limit", "prompt_
 
 
 def recall(store: Store, key: str, path: Path) -> bool:
-    """Write the rows of an earlier evaluation to `path`; False where there are none. Damaged ones are forgotten."""
+    """Write the rows of an earlier evaluation to `path`; False where there are none, or damaged ones."""
     data = store.get(_place(key))
-    if data is None:
-        return False
-    digest, _, rows = data.partition(b"\n")
-    if hashlib.sha256(rows).hexdigest().encode() != digest:
+    rows = None if data is None else unsealed(data)
+    if rows is not None:
+        keep(path, rows)
+    elif data is not None:
         _log.warning("%s: not what was written; evaluating again", _place(key))
-        store.delete(_place(key))
-        return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, rows)
-    return True
+    return rows is not None
 
 
 def remember(store: Store, key: str, path: Path) -> None:
-    """Keep the rows in `path`; whoever was first stays."""
-    rows = canonical_json(json.loads(path.read_bytes()))
-    store.put_if_absent(_place(key), hashlib.sha256(rows).hexdigest().encode() + b"\n" + rows)
+    """Keep the rows in `path`; whoever was first stays. Damaged ones that were there are set aside.
+
+    Raises `CorruptArtifact` where `path` holds none.
+    """
+    place, rows = _place(key), kept(path)
+    if rows is None:
+        raise CorruptArtifact(f"{path}: not the rows that were written; resume to make them again")
+    there = store.get(place)
+    if there is not None and unsealed(there) is None:
+        _log.warning("%s: set aside as %s", place, set_aside(store, place, there))
+        store.compare_and_swap(place, there, sealed(rows))
+    else:
+        store.put_if_absent(place, sealed(rows))
 
 
 def part_key(key: str, shard: int, shards: int) -> str:

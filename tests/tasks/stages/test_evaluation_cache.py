@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from cures_core.config.evaluation import EvaluatedSuite
+from cures_core.errors import CorruptArtifact
+from cures_core.jobs.kept import keep, kept
 from tasks.stages.evaluation_cache import recall, remember, rows_key
 from tasks.storage.local import LocalStore
 
@@ -57,16 +59,29 @@ def test_neighbours_places_and_intervals_are_not_in_the_key() -> None:
     assert key({"suites": {"exam": "d1"}, "evaluation": {"resamples": 1}}, path="moved.jsonl") == key()
 
 
-def test_what_was_kept_comes_back_and_damage_is_forgotten(tmp_path: Path) -> None:
+def test_what_was_kept_comes_back_and_damage_is_set_aside(tmp_path: Path) -> None:
     store, place = LocalStore(tmp_path / "store"), tmp_path / "rows" / "exam.json"
     assert not recall(store, "k", place)
     assert not place.exists()
-    (tmp_path / "made.json").write_bytes(b'{"sampled":[1]}')
+    keep(tmp_path / "made.json", {"sampled": [1]})
     remember(store, "k", tmp_path / "made.json")
     assert recall(store, "k", place)
-    assert place.read_bytes() == b'{"sampled":[1]}'
+    assert kept(place) == {"sampled": [1]}
     data = store.get("evaluations/k")
     assert data is not None
-    store.put("evaluations/k", data.replace(b"1", b"2", 1) if data.count(b"1") == 1 else data[:-3] + b"2]}")
+    damaged = data.replace(b"[1]", b"[2]")
+    store.put("evaluations/k", damaged)
     assert not recall(store, "k", tmp_path / "other.json")
+    assert store.get("evaluations/k") == damaged  # whoever reads it changes nothing
+    remember(store, "k", tmp_path / "made.json")
+    assert store.get("evaluations/k") == data
+    assert store.get("damaged/evaluations/k-1") == damaged
+
+
+def test_rows_that_were_changed_before_they_are_remembered_are_not(tmp_path: Path) -> None:
+    store, path = LocalStore(tmp_path / "store"), tmp_path / "made.json"
+    keep(path, {"sampled": [1]})
+    path.write_bytes(path.read_bytes().replace(b"[1]", b"[2]"))
+    with pytest.raises(CorruptArtifact, match=r"made\.json"):
+        remember(store, "k", path)
     assert store.get("evaluations/k") is None
