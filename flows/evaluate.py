@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from prefect import flow
@@ -14,7 +13,8 @@ from cures_core.errors import ConfigError
 from cures_core.failures import explaining
 from cures_core.plugins import require_plugins_allowed
 from flows.ui.logs import logging_progress
-from tasks.runs.opening import open_run, run_names, stage_record
+from tasks.runs.notes import read_started, stage_record
+from tasks.runs.opening import open_run
 from tasks.stages.evaluate_checkpoint import evaluate_checkpoint
 from tasks.stages.prepare_policy import prepare_policy
 from tasks.stages.validate_dataset import validate_dataset
@@ -28,12 +28,10 @@ def evaluate(
     """Score the checkpoint of `run` after `epoch` (0: the base policy) on `evaluation`'s suites (None: the run's)."""
     place = store or StoreConfig()
     opened = open_store(place)
-    started = opened.get(f"runs/{run}/run.json")
-    if started is None:
-        raise ConfigError(f"no run {run} in {place.url}; runs there: {', '.join(run_names(opened)) or 'none'}")
+    started = read_started(opened, run)
     config = RunConfig.model_validate(
         {
-            **json.loads(started)["config"],
+            **started.config,
             "store": place,
             "promotion": None,
             "faults": (),

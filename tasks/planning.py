@@ -18,7 +18,7 @@ from cures_core.config.policy import PretrainedPolicy, WarmStartPolicy
 from cures_core.config.prior import NoPrior
 from cures_core.config.run import RunConfig
 from cures_core.config.training import RanksConfig
-from cures_core.errors import ConfigError, MissingInput
+from cures_core.errors import ConfigError, CorruptArtifact, MissingInput
 from cures_core.jobs.prior import stratified
 from cures_core.jobs.spec import Job
 from cures_core.planning.costs import (
@@ -36,7 +36,8 @@ from cures_core.planning.device_memory import memory
 from cures_core.planning.shape import Shape, pretrained_shape, read_architecture, warm_start_shape
 from cures_core.prompts import PromptSet, load_prompts
 from tasks.inputs.prompt_files import Inputs
-from tasks.runs.opening import run_names, run_status, stage_notes, stage_record, started_config
+from tasks.runs.notes import run_names, run_overview, stage_notes, stage_record
+from tasks.runs.opening import started_config
 from tasks.runs.records import Record
 from tasks.stages.job_process import run_job
 from tasks.stages.prepare_policy import pretrained_folder
@@ -140,16 +141,22 @@ def _longest(cfg: RunConfig, shape: Shape, sets: Sequence[PromptSet]) -> int:
 
 def rates_of_runs(store: Store, cfg: RunConfig) -> Rates | None:
     """Rates of the latest completed run that computes as `cfg` does; None where there is none."""
+    ended = [run_overview(store, name) for name in run_names(store)]
     found = [
-        (str(run_status(store, name).get("at", "")), name)
-        for name in run_names(store)
-        if run_status(store, name)["status"] == "completed" and _alike(store, name, cfg)
+        (run["at"], run["run"]) for run in ended if run["status"] == "completed" and _alike(store, run["run"], cfg)
     ]
     for _, name in sorted(found, reverse=True):
-        records = [r for n in stage_notes(store, name) if (r := stage_record(store, name, n["stage"], n["label"]))]
-        if (rates := _rates(name, records)) is not None:
+        if (rates := _rates(name, _records(store, name))) is not None:
             return rates
     return None
+
+
+def _records(store: Store, name: str) -> list[Record]:
+    """Those that can be read: a plan is not to fail because an earlier run is damaged."""
+    try:
+        return [r for n in stage_notes(store, name) if (r := stage_record(store, name, n["stage"], n["label"]))]
+    except CorruptArtifact:
+        return []
 
 
 def _alike(store: Store, name: str, cfg: RunConfig) -> bool:
@@ -161,7 +168,7 @@ def _alike(store: Store, name: str, cfg: RunConfig) -> bool:
 
     try:
         return decisive(started_config(store, name)) == decisive(cfg)
-    except ValidationError:
+    except (ValidationError, CorruptArtifact):
         return False
 
 

@@ -20,7 +20,8 @@ from cures_core.jobs.spec import Job
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    parent, spec = Parent(), Path(sys.argv[1])
+    spec = Path(sys.argv[1])
+    parent = Parent(spec)
     return run_reporting(lambda: _work(spec, parent), spec.with_name("error.json"), Scene(f"the job in {spec}"))
 
 

@@ -1,4 +1,6 @@
-"""A job's ties to its parent: events out on stdout, stop requests in by signal, no life after the parent's death."""
+"""A job's ties to its parent: events out on stdout, stop requests in by signal, no life after the parent's death, nor
+after its folder was given to another: a parent that stands still cannot stop a job whose work is done elsewhere by now.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +8,20 @@ import json
 import os
 import signal
 import threading
+import time
+from pathlib import Path
 from typing import Any, TextIO
 
 from cures_core.errors import Preempted
 
 _ORPHANED = 75
+_LOOK_S = 0.5
 
 
 class Parent:
-    """Created once at the start of a job's process."""
+    """Created once at the start of a job's process. The job ends where `spec`, its job.json, is taken away."""
 
-    def __init__(self) -> None:
+    def __init__(self, spec: Path | None = None) -> None:
         # Libraries may print: their text goes to stderr, the pipe to the parent stays clean.
         self.events: TextIO = os.fdopen(os.dup(1), "w", buffering=1)
         os.dup2(2, 1)
@@ -24,6 +29,8 @@ class Parent:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
         threading.Thread(target=self._die_with_parent, daemon=True).start()
+        if spec is not None:
+            threading.Thread(target=_die_with, args=(spec.absolute(), spec.stat().st_ino), daemon=True).start()
 
     @property
     def stop_requested(self) -> bool:
@@ -42,4 +49,18 @@ class Parent:
         # Not sys.stdin: its lock would be held when the interpreter ends. Empty when the parent closes its end or dies.
         while os.read(0, 4096):
             pass
+        os._exit(_ORPHANED)
+
+
+def _die_with(spec: Path, inode: int) -> None:
+    """End this process once the file is gone or another one: the next holder of the stage has taken the folder over."""
+    while True:
+        time.sleep(_LOOK_S)
+        try:
+            if spec.stat().st_ino == inode:
+                continue
+        except FileNotFoundError:
+            pass
+        except OSError:  # a file system that does not answer for a while
+            continue
         os._exit(_ORPHANED)

@@ -39,6 +39,11 @@ def stage_line(event: Mapping[str, Any]) -> str:
     return f"{event['stage']}: {how}" + (f" ({shown})" if shown else "") + _alarm(unknown)
 
 
+def waiting_line(event: Mapping[str, Any]) -> str:
+    """One line about a stage that another process is doing."""
+    return f"{event['stage']}: waiting for its result; {event['holder']}"
+
+
 def step_line(event: Mapping[str, Any], seconds_left: float) -> str:
     """One line about a training step."""
     m = event["metrics"]
@@ -83,6 +88,8 @@ class _Lines:
             self._console.print(stage_line(event), markup=False, soft_wrap=True)
         elif event["event"] == "stage":
             self._console.print(f"{event['stage']} ...", markup=False, soft_wrap=True)
+        elif event["event"] == "waiting":
+            self._console.print("  " + waiting_line(event), markup=False, soft_wrap=True)
         elif event["event"] == "step":
             left = self._eta.left(event)
             if time.monotonic() >= self._next or event["metrics"]["step"] == event["last_step"]:
@@ -108,6 +115,8 @@ class _Panel:
         elif event["event"] == "stage":
             self._done.append(stage_line(event))
             self._now = ""
+        elif event["event"] == "waiting":
+            self._now = waiting_line(event)
         elif event["event"] == "step":
             self._now = step_line(event, self._eta.left(event))
         elif "total" in event:

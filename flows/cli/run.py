@@ -30,6 +30,14 @@ def run(
     resume: Annotated[
         str | None, typer.Option(help="Go on with this run, with the configuration it was started with.")
     ] = None,
+    first: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help='With --resume: do this stage, as in "train_epoch 2", and those after it again. What they made before '
+            "is kept.",
+        ),
+    ] = None,
     store: Annotated[str | None, typer.Option(help="Folder or s3://bucket/prefix of the store.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object on stdout.")] = False,
     print_config: Annotated[
@@ -41,6 +49,8 @@ def run(
     if print_config:
         print(json.dumps(cfg.model_dump(mode="json"), indent=2))
         return
+    if first is not None:
+        _ask_again(cfg, resume, first)
     started = time.monotonic()
     summary = _run_flow(cfg)
     summary["seconds"] = round(time.monotonic() - started, 1)
@@ -93,6 +103,16 @@ def _configuration(config: Path | None, overrides: list[str], resume: str | None
     if config is None:
         raise ConfigError("name a profile: cures run --config configs/quickstart.toml")
     return load_config(config, [*overrides, *([] if store is None else [f"store.url={store}"])])
+
+
+def _ask_again(cfg: RunConfig, resume: str | None, first: str) -> None:
+    if resume is None:
+        raise ConfigError("--from says where a run is done again: name the run with --resume")
+    from tasks.runs.again import ask_again
+    from tasks.storage import open_store
+
+    redone = ask_again(open_store(cfg.store), resume, cfg, first)
+    print(f"to be done again: {', '.join(redone)}", file=sys.stderr)
 
 
 def _run_flow(cfg: RunConfig) -> dict[str, Any]:

@@ -84,6 +84,6 @@ def _places(cfg: StoreConfig, tag: str) -> SnapshotConfig:
     from tasks.runs.opening import snapshot_places
 
     parts = tag.split("/")
-    if len(parts) != 3 or parts[0] != "posterior" or not parts[2].isdigit():
+    if len(parts) != 3 or parts[0] != "posterior" or not parts[2].partition(".")[0].isdigit():
         raise ConfigError(f"{tag}: not a snapshot's tag; they look like posterior/RUN/EPOCH")
     return snapshot_places(cfg, parts[1])

@@ -21,8 +21,7 @@ from typing import Any
 from cures_core.config.run import RunConfig
 from cures_core.curriculum import load_posterior
 from tasks.progress import listening
-from tasks.runs.records import Record
-from tasks.stages.stage import files_of
+from tasks.runs.records import Record, files_of
 from tasks.storage import open_store
 
 _log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import Any
 
 from prefect.logging import get_run_logger
 
-from flows.cli.console import Eta, stage_line, step_line
+from flows.cli.console import Eta, stage_line, step_line, waiting_line
 from tasks.progress import listening
 
 _EVERY_S = 15.0
@@ -30,6 +30,8 @@ def logging_progress() -> Iterator[None]:
             logger.info(f"{run}: started, or gone on with")
         elif event["event"] == "stage" and event["status"] != "start":
             logger.info(f"{run}: {stage_line(event)}")
+        elif event["event"] == "waiting":
+            logger.info(f"{run}: {waiting_line(event)}")
         elif event["event"] == "step":
             left = eta.left(event)
             if time.monotonic() >= next_at:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-import json
-
+from cures_core.config.base import Strict
 from cures_core.config.run import RunConfig
-from cures_core.files import canonical_json
-from tasks.runs.opening import identify, run_names, run_status, stage_record
+from tasks.runs.notes import read_started, run_names, run_status, stage_record
+from tasks.runs.opening import identify
 from tasks.storage import Store, open_store
+from tasks.storage.values import decode_value, encode_value
+
+
+class Decision(Strict):
+    """`retrainings/<run>.json`."""
+
+    start_from: str
+    """Tag of a snapshot, or "none"."""
 
 
 def with_earlier_posterior(config: RunConfig, start_from: str) -> RunConfig:
@@ -20,8 +27,11 @@ def with_earlier_posterior(config: RunConfig, start_from: str) -> RunConfig:
 
 def _decided(store: Store, config: RunConfig) -> str:
     key = f"retrainings/{identify(config).name}.json"
-    store.put_if_absent(key, canonical_json({"start_from": _latest(store, config)}))
-    return str(json.loads(store.get(key) or b"{}")["start_from"])
+    if (decided := store.get(key)) is None:
+        store.put_if_absent(key, encode_value(Decision(start_from=_latest(store, config))))
+        decided = store.get(key) or b""
+    remedy = f"To decide again, remove {key} from the store and trigger the retraining once more"
+    return decode_value(Decision, decided, key, remedy).start_from
 
 
 def _latest(store: Store, config: RunConfig) -> str:
@@ -30,12 +40,12 @@ def _latest(store: Store, config: RunConfig) -> str:
     found = []
     for name in run_names(store):
         status, prior = run_status(store, name), stage_record(store, name, "estimate_prior")
-        started = json.loads(store.get(f"runs/{name}/run.json") or b"{}").get("config", {})
+        started = read_started(store, name).config
         if (
             prior is not None
-            and status["status"] == "completed"
+            and status.status == "completed"
             and started.get("name") == config.name
             and started.get("policy") == policy
         ):
-            found.append((status["at"], name))
+            found.append((status.at, name))
     return f"posterior/{max(found)[1]}/0" if found else "none"

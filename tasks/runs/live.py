@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cures_core.jobs.spec import Job
 from cures_core.report import ReportData
-from tasks.runs.opening import run_overview, scratch_root, stage_notes, stage_record, started_config
+from tasks.runs.notes import run_overview, stage_notes, stage_record
+from tasks.runs.opening import scratch_root, started_config
 from tasks.runs.records import Record, RunRef
 from tasks.stages.report import report_data
 from tasks.storage import Store
@@ -48,21 +50,24 @@ def live_report(store: Store, name: str) -> ReportData:
 def unfinished_steps(run: RunRef, done: int) -> list[dict[str, Any]]:
     """Steps after step `done` that a running epoch has saved on this machine."""
     rows: dict[int, dict[str, Any]] = {}
-    for folder in sorted((scratch_root(run) / "train_epoch").glob("*/scratch")):
+    for folder in sorted((scratch_root(run) / "train_epoch").glob("*/*/scratch")):
         if not _is_of(folder / "job.json", run):
             continue
         for path in sorted(folder.glob("step-*/metrics.jsonl")):
             try:
-                lines = path.read_bytes().splitlines()
-            except FileNotFoundError:  # the epoch has just moved on
+                saved = [json.loads(line) for line in path.read_bytes().splitlines()]
+            except (FileNotFoundError, ValueError):  # the epoch has just moved on, or finds the damage when it goes on
                 continue
-            rows |= {int(row["step"]): row for row in map(json.loads, lines)}
+            rows |= {int(row["step"]): row for row in saved}
     return [{"seconds": 0.0, **rows[step]} for step in sorted(rows) if step > done]
 
 
 def _is_of(spec: Path, run: RunRef) -> bool:
     """Does the job in this scratch folder compute for a run of this configuration?"""
-    return spec.is_file() and json.loads(spec.read_bytes())["config"] == run.config.model_dump(mode="json")
+    try:
+        return Job.model_validate_json(spec.read_bytes()).config == run.config
+    except (FileNotFoundError, ValueError):  # no job has begun there, or one of another version
+        return False
 
 
 def _in_order(records: dict[str, Record]) -> list[Record]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from cures_core.config.snapshot import SnapshotConfig
 from cures_core.errors import ConfigError, CorruptArtifact, MissingInput
@@ -148,7 +149,11 @@ def _parse(tag: str, commit: str, pointer: bytes | None, lineage: bytes | None) 
         raise CorruptArtifact(
             f"{tag}: its commit {commit[:12]} lacks {POINTER} or {LINEAGE}; it was not made by this project"
         )
-    return Snapshot(tag, commit, md5[1], int(size[1]), place_of(tag), json.loads(lineage))
+    try:
+        told = TypeAdapter(dict[str, Any]).validate_json(lineage)
+    except ValidationError as error:
+        raise CorruptArtifact(f"{tag}: {LINEAGE} of its commit {commit[:12]} is not a JSON object") from error
+    return Snapshot(tag, commit, md5[1], int(size[1]), place_of(tag), told)
 
 
 @contextmanager

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from cures_core.config.snapshot import SnapshotConfig
 from cures_core.errors import CorruptArtifact, MissingInput
-from tasks.runs.opening import stage_record
+from tasks.runs.notes import stage_record
+from tasks.runs.records import files_of
 from tasks.snapshots.objects import digest_md5, open_objects
 from tasks.snapshots.published import published_file, published_numbers
 from tasks.snapshots.reading import DATA, find_snapshot, read_snapshot
-from tasks.stages.stage import files_of
 from tasks.storage import Store
 
 
@@ -33,7 +33,8 @@ def restore_snapshot(tag: str, store: Store, cfg: SnapshotConfig) -> bool:
 
 
 def _from_store(tag: str, store: Store) -> bytes | None:
-    _, run, epoch = tag.split("/")
+    _, run, number = tag.split("/")
+    epoch = number.partition(".")[0]  # the rest says how often the epoch was done again
     if int(epoch) in published_numbers(store, run):
         return published_file(store, run, int(epoch), DATA)
     record = (

@@ -6,7 +6,6 @@ retries as by a resumed run. A rollout's random numbers do not know of shards, s
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -25,18 +24,18 @@ from cures_core.config.evaluation import Sharding
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import MissingExtra, StoreUnavailable
 from cures_core.failures import Scene, explaining
-from cures_core.files import canonical_json, digest_json, write_atomic
 from cures_core.jobs.evaluate import joined, rows_file
+from cures_core.jobs.kept import keep, kept
 from cures_core.jobs.scene import GO_ON
 from cures_core.jobs.spec import Job
 from tasks.progress import Event, emit
-from tasks.runs.opening import scratch_root
 from tasks.runs.prune import checkpoint_of
-from tasks.runs.records import Record, RunRef
+from tasks.runs.records import Record, RunRef, files_of
 from tasks.stages.evaluation_cache import part_key, recall, remember
 from tasks.stages.job_process import allow_jobs, jobs_stopping, run_job, stop_jobs
 from tasks.stages.prepare_policy import policy_folder
-from tasks.stages.stage import RETRIES, RETRY_DELAYS_S, Workspace, files_of, retryable
+from tasks.stages.stage import RETRIES, RETRY_DELAYS_S, retryable
+from tasks.stages.workspace import Workspace
 from tasks.storage import open_store
 
 
@@ -88,7 +87,8 @@ def generate_in_shards(what: Shards, space: Workspace) -> None:
     run = what.run if cfg.runner == "threads" else _at_home_anywhere(what.run)
     try:
         with _task_runner(cfg) as runner, _resources(cfg):
-            shards = [{"run": run, **parameters, "i": i, "n": cfg.shards} for i in range(cfg.shards)]
+            folder = str(space.scratch / "shards")
+            shards = [{"run": run, **parameters, "i": i, "n": cfg.shards, "folder": folder} for i in range(cfg.shards)]
             failures = _failures([runner.submit(evaluate_shard, shard) for shard in shards])
     finally:
         allow_jobs()
@@ -98,12 +98,11 @@ def generate_in_shards(what: Shards, space: Workspace) -> None:
         parts = []
         for i in range(cfg.shards):
             path = space.scratch / "parts" / f"{name}-{i}.json"
-            if not recall(space.store, part_key(key, i, cfg.shards), path):
+            rows = kept(path) if recall(space.store, part_key(key, i, cfg.shards), path) else None
+            if rows is None:
                 raise StoreUnavailable(f"suite {name}: shard {i} was there and is gone; resume to make it again")
-            parts.append(json.loads(path.read_bytes()))
-        path = rows_file(space.scratch, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, canonical_json(joined(parts)))
+            parts.append(rows)
+        keep(rows_file(space.scratch, name), joined(parts))
 
 
 def _again(its_task: Any, task_run: Any, state: Any) -> bool:
@@ -129,13 +128,15 @@ def evaluate_shard(
     keys: dict[str, str],
     i: int,
     n: int,
+    folder: str,
 ) -> None:
     """Generate shard `i` of `n` and put its rows into the store; nothing is left to do where they are there.
 
-    Runs on whatever machine the task runner chooses: it must reach the store, and a pretrained policy's folder.
+    Works below `folder`, that of the stage's holder. Runs on whatever machine the task runner chooses: it must reach
+    the store, and a pretrained policy's folder.
     """
     store = open_store(run.config.store)
-    place = scratch_root(run) / "evaluate_shard" / f"{digest_json(keys)[:32]}-{i}-of-{n}"
+    place = Path(folder) / f"{i}-of-{n}"
     scratch = place / "scratch"
     parts = {name: part_key(key, i, n) for name, key in keys.items()}
     missing = [name for name, part in parts.items() if not recall(store, part, rows_file(scratch, name))]

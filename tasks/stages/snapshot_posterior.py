@@ -7,9 +7,10 @@ from typing import Any
 
 from cures_core.errors import CorruptArtifact, MissingInput
 from cures_core.files import digest_json
-from tasks.runs.records import Record, RunRef
+from tasks.runs.records import Record, RunRef, files_of
 from tasks.snapshots import publish_snapshot, read_snapshot
-from tasks.stages.stage import Workspace, as_stage, files_of, run_stage
+from tasks.stages.stage import as_stage, run_stage
+from tasks.stages.workspace import Workspace
 from tasks.storage import open_store
 
 
@@ -20,7 +21,8 @@ def snapshot_posterior(
     """Publish the posterior of `state` as `posterior/<run>/<k>`. Figures: tag, commit, md5, size, remote, path."""
     cfg = run.config
     places = cfg.snapshot.within(cfg.store.url, cfg.store.endpoint_url)
-    tag = f"posterior/{run.name}/{k}"
+    again = run.times("snapshot_posterior", k)  # a snapshot is never replaced
+    tag = f"posterior/{run.name}/{k}{f'.{again}' if again else ''}"
     lineage = {
         "run": run.name,
         "epoch": k,

@@ -2,53 +2,48 @@
 
 A killed, repeated or concurrent stage finds the old state or the new one: the scratch folder survives a crash, files
 are published before the record that names them, and the record is put only if absent and only with a valid lease.
+A stage in progress is held by its key: another run that needs it waits, and takes its record.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import functools
 import json
 import logging
-import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from cures_core.errors import CorruptArtifact, StoreUnavailable
+from cures_core.errors import CorruptArtifact, LeaseHeld, LeaseLost, StoreUnavailable, TryAgain
 from cures_core.failures import Scene, explaining, failure_of
 from cures_core.faults import fault_point
 from cures_core.files import canonical_json, digest_json
 from cures_core.jobs.assemble import versions
 from cures_core.jobs.scene import GO_ON
 from tasks.progress import emit
-from tasks.runs.opening import note_stage, scratch_root
-from tasks.runs.records import Record, RunRef
+from tasks.runs.notes import note_stage
+from tasks.runs.opening import scratch_root
+from tasks.runs.records import Record, RunRef, committed, record_bytes, record_place
+from tasks.stages.job_process import allow_jobs, stop_jobs
+from tasks.stages.workspace import Workspace, clear, take_over, unfinished_prefix
 from tasks.storage import Store, open_store
-from tasks.storage.fencing import check_token, commit
+from tasks.storage.fencing import check_token, commit, stage_lease
+from tasks.storage.lease import Lease, is_free
+from tasks.storage.values import set_aside
 
 _log = logging.getLogger(__name__)
-
+_POLL_S = 0.5
 
 RETRIES, RETRY_DELAYS_S = 2, [2.0, 15.0]
 """How often, and after how many seconds, Prefect starts again what ended with a retryable error."""
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """Where a stage works: `scratch` survives a crash, `out` is what gets published, and below the prefix `unfinished`
-    of the store may lie what another machine should find if this one is lost."""
-
-    scratch: Path
-    out: Path
-    store: Store
-    unfinished: str
 
 
 P = ParamSpec("P")
@@ -112,93 +107,144 @@ def run_stage(
     `schema` is the version of the stage's output: raise it when the meaning of its files changes. `label` tells apart
     the run's stages of one kind ("3" for epoch 3). `still_there` checks what a record points to outside the store. A
     committed record comes back as a Prefect state named `Cached`.
+
+    While another run does the same stage this one waits for its record. A damaged record is set aside, and the stage
+    done again.
     """
     store = open_store(run.config.store)
+    if again := run.times(stage, label):  # nothing that was made before is in the way, nor lost
+        inputs = {**inputs, "again": [run.name, again]}
     key = digest_json({"stage": stage, "schema": schema, "inputs": inputs})[:32]
     name = f"{stage} {label}".strip()
     emit({"event": "stage", "stage": name, "status": "start"})
-    record = committed(store, stage, key)
-    if record is not None and (still_there is None or still_there(record)):
+    lease, found = _claim(store, stage, key, run.config.store.lease_ttl_s, name, still_there)
+    if lease is None:
+        record = found.intact
         note_stage(store, run, label, record, cached=True)
         emit({"event": "stage", "stage": name, "status": "cached", "figures": record.figures})
         return cast(Record, _cached_state(record))
-    started = time.monotonic()
-    fault_point("stage.start", name.replace(" ", "-"))
-    place = scratch_root(run) / stage / key
-    space = Workspace(place / "scratch", place / "out", store, f"unfinished/{stage}/{key}")
-    shutil.rmtree(space.out, ignore_errors=True)
-    space.out.mkdir(parents=True)
-    space.scratch.mkdir(parents=True, exist_ok=True)
-    figures = dict(work(space))
-    made = Record(
-        stage=stage,
-        key=key,
-        inputs=json.loads(canonical_json(inputs)),
-        parents=tuple(p.id for p in parents),
-        figures=figures,
-        versions=versions(),
-        seconds=round(time.monotonic() - started, 3),
-        created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-    )
-    record = record or _commit(store, run, made, space, name.replace(" ", "-"))
-    store.delete(space.unfinished)
-    shutil.rmtree(place, ignore_errors=True)
+    with _working(store, run, lease):
+        started = time.monotonic()
+        fault_point("stage.start", name.replace(" ", "-"))
+        if found.raw is not None and found.record is None:
+            kept = set_aside(store, record_place(stage, key), found.raw)
+            _log.warning("%s Doing the stage again; the record is kept as %s, its files as they are", found.fault, kept)
+        place = take_over(scratch_root(run), stage, key, lease.token, run.name)
+        space = Workspace(place / "scratch", place / "out", store, unfinished_prefix(stage, key))
+        figures = dict(work(space))
+        made = Record(
+            stage=stage,
+            key=key,
+            inputs=json.loads(canonical_json(inputs)),
+            parents=tuple(p.id for p in parents),
+            figures=figures,
+            versions=versions(),
+            seconds=round(time.monotonic() - started, 3),
+            created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        )
+        record = found.record or _commit(store, run, lease, made, space, found.raw, name.replace(" ", "-"))
+        store.delete(space.unfinished)
+        clear(scratch_root(run), stage, key)
     note_stage(store, run, label, record, cached=False)
     emit({"event": "stage", "stage": name, "status": "done", "seconds": record.seconds, "figures": figures})
     return record
 
 
-def committed(store: Store, stage: str, key: str) -> Record | None:
-    """The record of this key if its files are there; a record whose files are gone is withdrawn, with a warning."""
-    data = store.get(_place(stage, key))
-    if data is None:
-        return None
-    record = Record.model_validate_json(data)
-    if record.files is None:
-        return record
+@dataclass(frozen=True)
+class _Found:
+    """What lies at a stage's key: bytes, the record if it and its files are whole, whether it will do, else why not."""
+
+    raw: bytes | None = None
+    record: Record | None = None
+    usable: bool = False
+    fault: str = ""
+
+    @property
+    def intact(self) -> Record:
+        assert self.record is not None
+        return self.record
+
+
+def _look(store: Store, stage: str, key: str, still_there: StillThere | None) -> _Found:
+    raw = store.get(record_place(stage, key))
+    if raw is None:
+        return _Found()
     try:
-        store.verify_files(record.files, record.manifest, deep=False)
+        record = committed(store, stage, key)
     except CorruptArtifact as error:
-        _log.warning("%s: %s; doing the stage again", record.id, error)
-        _withdraw(store, record)
-        return None
-    return record
+        return _Found(raw, fault=str(error))
+    return _Found(raw, record, record is not None and (still_there is None or still_there(record)))
 
 
-def files_of(store: Store, record: Record) -> Path:
-    """A local folder with a stage's files, every byte checked before another stage builds on them.
+def _claim(
+    store: Store, stage: str, key: str, ttl_s: float, name: str, still_there: StillThere | None
+) -> tuple[Lease | None, _Found]:
+    """The lease of a stage that is to be done, and what lies at its key; no lease where the record will do.
 
-    Raises `CorruptArtifact`, after withdrawing the record, so that running again makes the files again.
+    Waits, however long, while another process holds the stage and lives.
     """
-    if record.files is None:
-        raise CorruptArtifact(f"{record.id}: has no files")
+    lease_name, holder = stage_lease(stage, key), ""
+    while True:
+        found = _look(store, stage, key, still_there)
+        if found.usable:
+            return None, found
+        try:
+            lease = Lease(store, lease_name, ttl_s, stop_jobs)
+        except LeaseHeld as held:
+            if str(held) != holder:
+                holder = str(held)
+                emit({"event": "waiting", "stage": name, "holder": holder.partition(", which")[0]})
+            _wait_for_news(store, lease_name, record_place(stage, key), found.raw, ttl_s)
+            continue
+        if store.get(record_place(stage, key)) == found.raw:
+            return lease, found
+        lease.close()  # whoever held it has committed meanwhile
+
+
+def _wait_for_news(store: Store, lease_name: str, place: str, raw: bytes | None, ttl_s: float) -> None:
+    """Until the record changes, the holder ends, or it is time to see whether a holder elsewhere still lives."""
+    until = time.monotonic() + ttl_s
+    while time.monotonic() < until and store.get(place) == raw and not is_free(store, lease_name, ttl_s):
+        time.sleep(_POLL_S)
+
+
+@contextmanager
+def _working(store: Store, run: RunRef, lease: Lease) -> Iterator[None]:
+    """Hold the stage during the block. What goes wrong in a process that has lost a lease went wrong because of that:
+    its successor has its folder, and its jobs were stopped.
+
+    Raises `LeaseLost` where the run was lost, and `TryAgain`, which is retried, where another run has only the stage.
+    """
     try:
-        store.verify_files(record.files, record.manifest)
-        return store.local_path(record.files)
-    except CorruptArtifact as error:
-        _withdraw(store, record)
-        raise CorruptArtifact(
-            f"{record.id}: {error}. The record was withdrawn: resume to do that stage again"
-        ) from error
+        yield
+    except Exception as error:
+        with contextlib.suppress(StoreUnavailable, CorruptArtifact):
+            check_token(store, run.name, run.token)
+            try:
+                lease.check()
+            except LeaseLost as lost:
+                raise TryAgain(f"{lost}; run {run.name} goes on by taking that one's result") from error
+        raise
+    finally:
+        lease.close()
+        allow_jobs()
 
 
-def _withdraw(store: Store, record: Record) -> None:
-    store.delete(_place(record.stage, record.key))
-    if record.files is not None:
-        store.delete(record.files)
-
-
-def _commit(store: Store, run: RunRef, record: Record, space: Workspace, name: str) -> Record:
+def _commit(
+    store: Store, run: RunRef, lease: Lease, record: Record, space: Workspace, damaged: bytes | None, name: str
+) -> Record:
+    """Publish the files, then put the record in place of none, or of the damaged one."""
     fault_point("stage.before_files", name)
     if any(space.out.iterdir()):
         check_token(store, run.name, run.token)
-        # One writer a prefix: a holder that was paused past its lease cannot touch its successor's files.
-        prefix = f"artifacts/{record.stage}/{record.key}/{run.name}-{run.token}"
+        # One writer a prefix: a holder that was paused past its lease cannot touch its successor's files, and what a
+        # damaged record points to stays where it is.
+        prefix = f"artifacts/{record.id}/{run.name}-{run.token}.{lease.token}"
         manifest = store.publish_files(prefix, space.out)
         record = record.model_copy(update={"files": prefix, "manifest": manifest})
     fault_point("stage.before_record", name)
-    data = canonical_json(record.model_dump(mode="json"))
-    if not commit(store, run.name, run.token, _place(record.stage, record.key), data):
+    lease.check()
+    if not commit(store, run.name, run.token, record_place(record.stage, record.key), record_bytes(record), damaged):
         theirs = committed(store, record.stage, record.key)  # another run did the same work first: theirs counts
         if theirs is None:
             raise StoreUnavailable(f"{record.id}: was there and is gone; resume to do it again")
@@ -206,11 +252,20 @@ def _commit(store: Store, run: RunRef, record: Record, space: Workspace, name: s
             store.delete(record.files)
         record = theirs
     fault_point("stage.after_record", name)
+    _remove_orphans(store, record)
     return record
 
 
-def _place(stage: str, key: str) -> str:
-    return f"stages/{stage}/{key}.json"
+def _remove_orphans(store: Store, record: Record) -> None:
+    """Remove files that holders of this stage published and did not live to commit. What a damaged record may point to
+    stays."""
+    if any(key.startswith(f"damaged/stages/{record.id}.") for key in store.list(f"damaged/stages/{record.stage}")):
+        return
+    place = f"artifacts/{record.id}/"
+    writers = {key.removeprefix(place).partition("/")[0] for key in store.list(place.rstrip("/"))}
+    for writer in writers:
+        if f"{place}{writer}" != record.files:
+            store.delete(f"{place}{writer}")
 
 
 def _cached_state(record: Record) -> Any:

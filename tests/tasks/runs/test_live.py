@@ -23,7 +23,7 @@ def test_saved_steps_of_this_run_alone_are_found_each_once(tmp_path: Path) -> No
         return RunRef(name=f"demo-{seed}", config=RunConfig.model_validate(config), token=0, data_digest="")
 
     for key, seed, saved in (("k1", 1, (4, 5)), ("k2", 2, (9,))):
-        folder = tmp_path / "scratch" / "train_epoch" / key / "scratch"
+        folder = tmp_path / "scratch" / "train_epoch" / key / f"000001-demo-{seed}" / "scratch"
         for last in saved:
             (folder / f"step-{last:08d}").mkdir(parents=True)
             rows = [json.dumps({"step": i, "reward_mean": i / 10}) for i in range(3, last + 1)]

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from cures_core.config.evaluation import Sharding
 from cures_core.config.loading import load_config
 from cures_core.errors import ChildFailed, ConfigError, MissingExtra
-from cures_core.files import canonical_json, write_atomic
 from cures_core.jobs.evaluate import joined, rows_file
+from cures_core.jobs.kept import keep, kept
 from cures_core.jobs.spec import Job
 from tasks.progress import listening
 from tasks.runs.opening import identify
@@ -23,7 +23,7 @@ from tasks.runs.records import RunRef
 from tasks.stages import evaluation_shards
 from tasks.stages.evaluation_cache import forget_parts, part_key
 from tasks.stages.evaluation_shards import Shards, check_runner, generate_in_shards
-from tasks.stages.stage import Workspace
+from tasks.stages.workspace import Workspace
 from tasks.storage.local import LocalStore
 from tests.end_to_end.pipeline import write_profile
 
@@ -52,8 +52,7 @@ class Jobs:
         for suite in job.config.evaluation.suites:
             rows = [f"{suite.name} {i}" for i in range(first, ITEMS, step)]
             path = rows_file(job.scratch, suite.name)
-            path.parent.mkdir(parents=True)
-            write_atomic(path, canonical_json({"device": "cpu", "sampled": rows, "greedy": []}))
+            keep(path, {"device": "cpu", "sampled": rows, "greedy": []})
 
 
 @pytest.fixture
@@ -83,10 +82,10 @@ def test_a_failed_shard_is_made_again_alone(what: Shards, tmp_path: Path, monkey
     monkeypatch.setattr(evaluation_shards, "run_job", whole)
     generate_in_shards(what, space)
     assert whole.done == [1]
-    left = [path for path in (tmp_path / "store" / "scratch" / "evaluate_shard").rglob("*") if path.is_file()]
+    left = [path for path in (space.scratch / "shards").rglob("*") if path.is_file()]
     assert left == []
-    rows = canonical_json({"device": "cpu", "sampled": [f"heldout {i}" for i in range(ITEMS)], "greedy": []})
-    assert rows_file(space.scratch, "heldout").read_bytes() == rows
+    rows = {"device": "cpu", "sampled": [f"heldout {i}" for i in range(ITEMS)], "greedy": []}
+    assert kept(rows_file(space.scratch, "heldout")) == rows
     assert store.get(f"evaluations/{part_key('k1', 0, 3)}") is not None
     forget_parts(store, "k1")
     assert list(store.list("evaluations")) == []

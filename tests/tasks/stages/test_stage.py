@@ -11,9 +11,11 @@ from cures_core.config.loading import load_config
 from cures_core.errors import ConfigError, CorruptArtifact, InjectedFault, LeaseHeld, LeaseLost
 from cures_core.faults import arm
 from tasks.progress import listening
-from tasks.runs.opening import open_run, resumed_config, run_names, run_overview, stage_notes
-from tasks.runs.records import RunRef
-from tasks.stages.stage import Workspace, files_of, run_stage
+from tasks.runs.notes import run_names, run_overview, stage_notes
+from tasks.runs.opening import open_run, resumed_config
+from tasks.runs.records import RunRef, files_of
+from tasks.stages.stage import run_stage
+from tasks.stages.workspace import Workspace
 from tasks.storage import open_store
 from tasks.storage.local import LocalStore
 from tests.end_to_end.pipeline import write_profile
@@ -90,7 +92,7 @@ def test_changed_bytes_are_found_before_they_are_built_on(run: RunRef) -> None:
     path = Path(run.config.store.url) / str(record.files) / "file.txt"
     path.chmod(0o644)
     path.write_text("jello")
-    with pytest.raises(CorruptArtifact, match="resume to do that stage again"):
+    with pytest.raises(CorruptArtifact, match=f"do this stage again: cures run --resume {run.name}"):
         files_of(store, record)
     run_stage(run, "demo", 1, {}, [], work)
     assert work.calls == 2

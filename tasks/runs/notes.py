@@ -1,0 +1,159 @@
+"""What a run has written of itself: how it was started, which records it used, how it ended. None of it decides.
+
+Every value is checked when it is read: `CorruptArtifact` names it, and the command that writes it again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from pydantic import with_config
+from typing_extensions import TypedDict
+
+from cures_core.config.base import Strict
+from cures_core.config.storage import StoreConfig
+from cures_core.errors import ConfigError, CorruptArtifact, LeaseLost
+from tasks.runs.records import Record, RunRef, read_record
+from tasks.storage import Store
+from tasks.storage.fencing import check_token, commit
+from tasks.storage.lease import holder_gone
+from tasks.storage.values import decode_value, encode_value
+
+
+class Started(Strict):
+    """`runs/<run>/run.json`: written once, when the run was started."""
+
+    config: dict[str, Any]
+    """The configuration, as the version that started it understood it."""
+    data_digest: str = ""
+    """Of the prompt set's bytes, and of the flags where there is a list."""
+    started_at: str = ""
+    """UTC time, ISO 8601."""
+
+
+@with_config(extra="forbid")
+class StageNote(TypedDict):
+    """`runs/<run>/stages/<stage>[-<label>].json`: which record the run used for a stage."""
+
+    stage: str
+    label: str
+    key: str
+    cached: bool
+    """Was it there already?"""
+    noted_at: str
+
+
+class Status(Strict):
+    """`runs/<run>/status.json`: how the run goes, or ended."""
+
+    status: str
+    """running, completed, failed or stopped; unknown where nothing was written."""
+    at: str = ""
+    """UTC time, ISO 8601."""
+    error: str = ""
+    """What went wrong, in one line."""
+    token: int = 0
+    """Fencing token of the holder that wrote it."""
+
+
+def run_names(store: Store) -> list[str]:
+    return sorted({key.split("/")[1] for key in store.list("runs")})
+
+
+def read_started(store: Store, name: str) -> Started:
+    """How the run was started. Raises `ConfigError` where there is no such run, `CorruptArtifact`."""
+    data = store.get(started_place(name))
+    if data is None:
+        raise ConfigError(f"no run {name} in this store; runs there: {', '.join(run_names(store)) or 'none'}")
+    remedy = "To write it again, start the run as it was started first: cures run --config PROFILE"
+    return decode_value(Started, data, started_place(name), remedy)
+
+
+def started_place(name: str) -> str:
+    return f"runs/{name}/run.json"
+
+
+def status_place(name: str) -> str:
+    return f"runs/{name}/status.json"
+
+
+def note_stage(store: Store, run: RunRef, label: str, record: Record, *, cached: bool) -> None:
+    """Remember which record this run used for a stage, and whether it was there already. Raises `LeaseLost`."""
+    check_token(store, run.name, run.token)
+    note: StageNote = {
+        "stage": record.stage,
+        "label": label,
+        "key": record.key,
+        "cached": cached,
+        "noted_at": utc_now(),
+    }
+    store.put(_note_place(run.name, record.stage, label), encode_value(note))
+
+
+def stage_notes(store: Store, name: str) -> list[StageNote]:
+    """The notes of a run, oldest first."""
+    notes = [read_note(store, name, key) for key in store.list(f"runs/{name}/stages")]
+    found = [note for note in notes if note is not None]
+    return sorted(found, key=lambda note: (note["noted_at"], note["stage"], note["label"]))
+
+
+def stage_record(store: Store, name: str, stage: str, label: str = "") -> Record | None:
+    """The record a run used for a stage."""
+    note = read_note(store, name, _note_place(name, stage, label))
+    return None if note is None else read_record(store, stage, note["key"])
+
+
+def note_status(store: Store, name: str, token: int, status: str, error: str = "") -> None:
+    """Write how the run goes, as its holder; of a run that another process has taken over nothing is written."""
+    value = encode_value(Status(status=status, at=utc_now(), error=error, token=token))
+    try:
+        while not commit(store, name, token, status_place(name), value, store.get(status_place(name))):
+            pass
+    except LeaseLost:
+        return
+
+
+def run_status(store: Store, name: str) -> Status:
+    """How the run goes, by its own last word."""
+    data = store.get(status_place(name))
+    remedy = f"To write it again: cures run --resume {name}"
+    return Status(status="unknown") if data is None else decode_value(Status, data, status_place(name), remedy)
+
+
+def run_overview(store: Store, name: str) -> dict[str, Any]:
+    """run, status, at (UTC), error, stages (how many were reached).
+
+    A run whose process is known to have ended without a word has the status `died`; one whose last word cannot be read
+    is `damaged`.
+    """
+    try:
+        status = run_status(store, name)
+        if status.status == "running" and (gone := holder_gone(store, name, _lease_ttl_s(store, name))) is not None:
+            error = f"its process is gone ({gone}); go on with: cures run --resume {name}"
+            status = status.model_copy(update={"status": "died", "error": error})
+    except CorruptArtifact as damage:
+        status = Status(status="damaged", error=str(damage))
+    number = len(list(store.list(f"runs/{name}/stages")))
+    return {"run": name, "status": status.status, "at": status.at, "error": status.error, "stages": number}
+
+
+def _lease_ttl_s(store: Store, name: str) -> float:
+    cfg = StoreConfig.model_validate(read_started(store, name).config.get("store", {}))
+    return cfg.lease_ttl_s
+
+
+def utc_now() -> str:
+    """UTC time with microseconds, ISO 8601."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
+
+
+def _note_place(name: str, stage: str, label: str) -> str:
+    return f"runs/{name}/stages/{stage}{f'-{label}' if label else ''}.json"
+
+
+def read_note(store: Store, name: str, place: str) -> StageNote | None:
+    """The note of run `name` at a key; None where there is none. Raises `CorruptArtifact`."""
+    data = store.get(place)
+    remedy = f"To write it again: cures run --resume {name}"
+    return None if data is None else decode_value(StageNote, data, place, remedy)

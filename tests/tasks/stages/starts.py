@@ -1,0 +1,97 @@
+"""Runs in processes of their own that share a stage, without Prefect: a store, four learning rates, one policy to make.
+
+Usage: python -m tests.tasks.stages.starts ROOT STARTS: each start is a folder of ROOT in which four runs begin at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cures_core.config.run import RunConfig
+from tasks.runs.opening import open_run
+from tasks.runs.records import RunRef
+from tasks.stages import stage
+from tasks.stages.stage import run_stage
+from tasks.stages.workspace import Workspace
+
+RUNS = 4
+
+
+def config_in(folder: Path, rate: float, ttl_s: float = 60.0) -> RunConfig:
+    """A run of one prompt, told from others by its learning rate."""
+    data = folder / "set.jsonl"
+    if not data.exists():
+        data.write_text('{"problem": "1+1", "answer": "2"}\n')
+    settings = {
+        "data": {"path": str(data)},
+        "rollout": {"max_new_tokens": 8},
+        "training": {"learning_rate": rate},
+        "store": {"url": str(folder / "store"), "lease_ttl_s": ttl_s},
+    }
+    return RunConfig.model_validate(settings)
+
+
+def say(folder: Path, what: str) -> None:
+    """Note something in the order in which it happens, whoever it happens to."""
+    with (folder / "log").open("a") as f:
+        f.write(f"{what}\n")
+
+
+def shared(run: RunRef, folder: Path, seconds: float = 0.05) -> None:
+    """A stage that all runs need, which goes on from what it finds; two at once in one folder would be an error."""
+
+    def work(space: Workspace) -> Mapping[str, Any]:
+        say(folder, "shared")
+        for path in space.scratch.glob("at-work-*"):  # of a holder before
+            path.unlink()
+        (space.scratch / f"at-work-{os.getpid()}").touch(exist_ok=False)
+        time.sleep(seconds)
+        alone = [path.name for path in space.scratch.glob("at-work-*")]
+        assert alone == [f"at-work-{os.getpid()}"], alone
+        (space.out / "made.txt").write_text("made")
+        return {"by": os.getpid()}
+
+    run_stage(run, "prepare_policy", 1, {"same": "for all"}, [], work)
+
+
+def own(run: RunRef, folder: Path) -> None:
+    """A stage of this run alone."""
+
+    def work(space: Workspace) -> Mapping[str, Any]:
+        say(folder, "own")
+        (space.out / "made.txt").write_text(str(run.config.training.learning_rate))
+        return {}
+
+    run_stage(run, "train_epoch", 1, {"rate": run.config.training.learning_rate}, [], work, label="1")
+
+
+def start(folder: Path) -> bool:
+    """Four runs at once; did all end well?"""
+    folder.mkdir(parents=True)
+    configs = [config_in(folder, (1 + i) * 1e-4) for i in range(RUNS)]
+    children = []
+    for config in configs:
+        if (pid := os.fork()) == 0:
+            code = 1
+            try:
+                with open_run(config) as run:
+                    shared(run, folder)
+                    own(run, folder)
+                code = 0
+            except BaseException as error:
+                say(folder, f"failed: {type(error).__name__}: {error}")
+            finally:
+                os._exit(code)
+        children.append(pid)
+    return [os.waitpid(pid, 0)[1] for pid in children] == [0] * RUNS
+
+
+if __name__ == "__main__":
+    stage._POLL_S = 0.05
+    ended = [start(Path(sys.argv[1]) / str(i)) for i in range(int(sys.argv[2]))]
+    sys.exit(not all(ended))
