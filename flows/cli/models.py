@@ -37,20 +37,27 @@ def list_command(store: StoreUrl = ".cures", as_json: AsJson = False) -> None:
 
 @app.command("show")
 def show_command(model: Model, store: StoreUrl = ".cures", as_json: AsJson = False) -> None:
-    """The history of a model name, the latest last."""
+    """The history of a model name, the latest last, and whether the weights are there (exit code 1 if those of the
+    current version are not)."""
     from tasks.registry.history import existing_pointer
+    from tasks.registry.weights import weights_fault
     from tasks.storage import open_store
 
-    _, pointer = existing_pointer(open_store(StoreConfig(url=store)), model)
+    opened = open_store(StoreConfig(url=store))
+    _, pointer = existing_pointer(opened, model)
+    faults = {entry.version: weights_fault(opened, entry) for entry in pointer.history}
     if as_json:
-        print(json.dumps({"model": model, **pointer.model_dump(mode="json")}))
-        return
-    for entry in pointer.history:
+        damaged = {version: fault for version, fault in faults.items() if fault}
+        print(json.dumps({"model": model, **pointer.model_dump(mode="json"), "damaged": damaged}))
+    for entry in pointer.history if not as_json else ():
         again = "" if entry.restores is None else f" to version {entry.restores}"
         print(f"version {entry.version}: {entry.action}{again} {entry.at} by {entry.who or 'unknown'}: {entry.why}")
         print(f"  run {entry.run}, {entry.state}")
         for reason in entry.reasons:
             print(f"  {reason}")
+        print(f"  weights {entry.weights[:12] or 'of an unknown digest'}: {faults[entry.version] or 'in place'}")
+    if faults[pointer.current.version]:
+        raise typer.Exit(1)
 
 
 @app.command("export")
@@ -107,10 +114,11 @@ def rollback_command(
     as_json: AsJson = False,
 ) -> None:
     """Point a model name at an earlier version again; the history keeps both."""
-    from tasks.registry.history import roll_back, this_user
+    from tasks.registry.history import this_user
+    from tasks.registry.weights import checked_roll_back
     from tasks.storage import open_store
 
-    entry = roll_back(open_store(StoreConfig(url=store)), model, to, who or this_user(), why)
+    entry = checked_roll_back(open_store(StoreConfig(url=store)), model, to, who or this_user(), why)
     if as_json:
         print(json.dumps({"model": model, **entry.model_dump(mode="json")}))
         return

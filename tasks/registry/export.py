@@ -11,12 +11,13 @@ from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError, CorruptArtifact
 from tasks.registry.card import model_card
 from tasks.registry.history import Entry, existing_pointer
-from tasks.runs.opening import stage_record, started_config
+from tasks.registry.weights import weights_fault
+from tasks.runs.notes import stage_record
+from tasks.runs.opening import started_config
 from tasks.runs.prune import checkpoint_of
-from tasks.runs.records import Record
+from tasks.runs.records import Record, committed, files_of
 from tasks.runs.scores import read_scores
 from tasks.stages.prepare_policy import pretrained_folder
-from tasks.stages.stage import committed, files_of
 from tasks.storage import Store
 
 
@@ -29,6 +30,8 @@ def export_model(store: Store, model: str, version: int | None, out: Path) -> No
         raise ConfigError(f"{out}: is there already; name a new folder")
     _, pointer = existing_pointer(store, model)
     entry = pointer.current if version is None else pointer.entry(version)
+    if fault := weights_fault(store, entry, deep=True):
+        raise CorruptArtifact(f"{model}, version {entry.version}: {fault}")
     config = started_config(store, entry.run)
     state, evaluation = _record(store, entry.state), _record(store, entry.evaluation)
     scratch = out.with_name(f".{out.name}.{os.getpid()}.tmp")

@@ -9,14 +9,19 @@ import datetime as dt
 import getpass
 import json
 import os
+from collections.abc import Callable
 from typing import Any, Literal
 
 from cures_core.config.base import Strict
 from cures_core.errors import ConfigError, CorruptArtifact, TryAgain
 from cures_core.files import canonical_json
 from tasks.storage import Store
+from tasks.storage.values import SEAL, decode_value, encode_value
 
 SCHEMA = 1
+
+Swap = Callable[[str, bytes, bytes | None], bool]
+"""How a pointer is written: (key, value, the value it must have now); false where it has another."""
 
 
 class Entry(Strict):
@@ -30,6 +35,8 @@ class Entry(Strict):
     """Run that made the model."""
     state: str
     """Record `stage/key` of its last checkpoint."""
+    weights: str = ""
+    """Digest of its weights; "" in entries of versions that did not note it."""
     policy: str
     """Record of the base policy."""
     evaluation: str
@@ -85,7 +92,7 @@ def read_pointer(store: Store, model: str) -> tuple[bytes | None, Pointer | None
     Raises `CorruptArtifact` for a value of another format.
     """
     raw = store.get(pointer_key(model))
-    return raw, None if raw is None else _parsed(raw, pointer_key(model))
+    return raw, None if raw is None else _parsed(raw, model)
 
 
 def existing_pointer(store: Store, model: str) -> tuple[bytes, Pointer]:
@@ -96,12 +103,19 @@ def existing_pointer(store: Store, model: str) -> tuple[bytes, Pointer]:
     return raw, pointer
 
 
-def move(store: Store, model: str, raw: bytes | None, entry: dict[str, Any]) -> Entry | None:
-    """Append `entry` (an `Entry` without version and time) if the value is still `raw`; None if others were first."""
-    old = () if raw is None else _parsed(raw, pointer_key(model)).history
+def move(swap: Swap, model: str, raw: bytes | None, entry: dict[str, Any]) -> Entry | None:
+    """Append `entry` (an `Entry` without version and time) if the value is still `raw`; None if others were first.
+
+    A run moves pointers by the commits of its lease: one that was paused past it moves nothing any more.
+    """
+    old = () if raw is None else _parsed(raw, model).history
     made = Entry(**{"version": len(old) + 1, "at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), **entry})
-    data = canonical_json(Pointer(history=(*old, made)).model_dump(mode="json"))
-    return made if store.compare_and_swap(pointer_key(model), raw, data) else None
+    return made if swap(pointer_key(model), encode_value(Pointer(history=(*old, made))), raw) else None
+
+
+def by_a_person(store: Store) -> Swap:
+    """For moves that no run makes: whoever asks has looked at the value just now, so nothing has to be fenced off."""
+    return lambda key, data, expected: store.compare_and_swap(key, expected, data)
 
 
 def roll_back(store: Store, model: str, to: int | None, who: str, why: str) -> Entry:
@@ -111,21 +125,26 @@ def roll_back(store: Store, model: str, to: int | None, who: str, why: str) -> E
     to, and `TryAgain` if the pointer is moved by someone else meanwhile: what to undo may be another thing now.
     """
     raw, pointer = existing_pointer(store, model)
+    target = rollback_target(pointer, model, to)
+    again = target.model_dump(exclude={"version", "at", "action", "who", "why", "restores"})
+    note = {"action": "rolled back", "who": who, "why": why, "restores": target.model_version}
+    made = move(by_a_person(store), model, raw, {**again, **note})
+    if made is None:
+        raise TryAgain(f"{pointer_key(model)} was moved by someone else just now; look at it, then try again")
+    return made
+
+
+def rollback_target(pointer: Pointer, model: str, to: int | None) -> Entry:
+    """The version to go back to; None: the model before the current one. Raises `ConfigError` where there is none."""
     now = pointer.current
     if to is None:
         if not (earlier := [e for e in pointer.history[: now.model_version - 1] if e.state != now.state]):
             raise ConfigError(f"{model}: nothing before version {now.model_version} to go back to")
-        target = earlier[-1]
-    else:
-        target = pointer.entry(to)
-        if target.state == now.state:
-            raise ConfigError(f"{model}: version {to} is the current model already")
-    again = target.model_dump(exclude={"version", "at", "action", "who", "why", "restores"})
-    note = {"action": "rolled back", "who": who, "why": why, "restores": target.model_version}
-    made = move(store, model, raw, {**again, **note})
-    if made is None:
-        raise TryAgain(f"{pointer_key(model)} was moved by someone else just now; look at it, then try again")
-    return made
+        return earlier[-1]
+    target = pointer.entry(to)
+    if target.state == now.state:
+        raise ConfigError(f"{model}: version {to} is the current model already")
+    return target
 
 
 def this_user() -> str:
@@ -136,15 +155,24 @@ def this_user() -> str:
         return f"uid {os.getuid()}"
 
 
-def _parsed(raw: bytes, key: str) -> Pointer:
-    try:
-        value = json.loads(raw)
-        if "history" not in value:  # written before there was a history
-            value.pop("previous", None)
-            value = {"schema_version": SCHEMA, "history": [{"version": 1, **value}]}
-        pointer = Pointer.model_validate(value)
-    except ValueError as error:
-        raise CorruptArtifact(f"{key}: not a pointer this version reads ({error})") from error
+def _parsed(raw: bytes, model: str) -> Pointer:
+    key = pointer_key(model)
+    remedy = (
+        f"To begin its history anew, the damaged one kept aside: cures promote RUN --model {model} --override --why ..."
+    )
+    pointer = decode_value(Pointer, _with_history(raw), key, remedy)
     if pointer.schema_version != SCHEMA or not pointer.history:
         raise CorruptArtifact(f"{key}: pointer of schema {pointer.schema_version}, this version reads {SCHEMA}")
     return pointer
+
+
+def _with_history(raw: bytes) -> bytes:
+    """A value as it was written before there was a history, made into one of today."""
+    try:
+        value = json.loads(raw)
+    except ValueError:
+        return raw
+    if not isinstance(value, dict) or "history" in value or SEAL in value:
+        return raw
+    value.pop("previous", None)
+    return canonical_json({"schema_version": SCHEMA, "history": [{"version": 1, **value}]})

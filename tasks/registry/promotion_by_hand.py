@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 from cures_core.config.evaluation import PromotionConfig
 from cures_core.config.run import RunConfig
-from cures_core.errors import ConfigError
-from tasks.runs.opening import stage_notes, stage_record, started_config
+from cures_core.errors import ConfigError, CorruptArtifact
+from tasks.registry.history import pointer_key, read_pointer
+from tasks.runs.notes import stage_notes, stage_record
+from tasks.runs.opening import started_config
 from tasks.runs.records import Record
-from tasks.stages.promote import decide_and_move
+from tasks.stages.promote import candidate_of, decide_and_move
 from tasks.storage import Store
+from tasks.storage.lease import Lease
+from tasks.storage.values import set_aside
+
+_log = logging.getLogger(__name__)
 
 
 def promote_run(store: Store, name: str, model: str | None, who: str, why: str, *, override: bool) -> Mapping[str, Any]:
     """Figures of the `promote` stage for the last checkpoint of run `name`.
 
-    `model` names another pointer than the run's own. Raises `ConfigError` where the run has no gate or no scores yet.
+    `model` names another pointer than the run's own. Holds the run's lease, so that nobody prunes it meanwhile.
+    `override` also begins a history anew that cannot be read; the damaged one is set aside. Raises `ConfigError` where
+    the run has no gate or no scores yet, and `LeaseHeld` while it goes on.
     """
     config = started_config(store, name)
     gate = _gate(config, name, model)
@@ -25,8 +35,22 @@ def promote_run(store: Store, name: str, model: str | None, who: str, why: str, 
     epochs = [int(note["label"]) for note in stage_notes(store, name) if note["stage"] == "train_epoch"]
     last = str(max(epochs, default=1))
     state, after = _record(store, name, "train_epoch", last), _record(store, name, "evaluate_checkpoint", last)
-    candidate = {"run": name, "state": state.id, "policy": policy.id, "evaluation": after.id, "who": who, "why": why}
-    return decide_and_move(store, gate, config.evaluation, candidate, before, after, override=override)
+    candidate = {**candidate_of(name, state, policy, after), "who": who, "why": why}
+    with closing(Lease(store, name, config.store.lease_ttl_s)) as lease:
+        if override:
+            _set_aside_damaged(store, gate.model)
+        return decide_and_move(
+            store, lease.commit, gate, config.evaluation, candidate, before, after, override=override
+        )
+
+
+def _set_aside_damaged(store: Store, model: str) -> None:
+    try:
+        read_pointer(store, model)
+    except CorruptArtifact as error:
+        key = pointer_key(model)
+        _log.warning("%s Set aside as %s", error, set_aside(store, key, store.get(key) or b""))
+        store.delete(key)
 
 
 def _gate(config: RunConfig, name: str, model: str | None) -> PromotionConfig:

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import tempfile
 from pathlib import Path
 
 from cures_core.checkpoints.checkpoint import Checkpoint
 from cures_core.errors import ConfigError, CorruptArtifact, TryAgain
-from cures_core.files import canonical_json
 from tasks.registry.history import existing_pointer, model_names
-from tasks.runs.opening import run_names, stage_notes
-from tasks.runs.records import Record
-from tasks.stages.stage import committed
+from tasks.runs.notes import run_names, stage_notes
+from tasks.runs.records import Record, files_of, read_record, record_bytes, record_place
 from tasks.storage import Store
 from tasks.storage.lease import Lease
 
 _KEPT = ("posterior.parquet", "tally.json", "figures.json", "timings.jsonl", "checkpoint/metrics.jsonl")
 _TTL_S = 60.0
+_log = logging.getLogger(__name__)
 
 
 def checkpoint_of(record: Record, files: Path) -> Path:
     """The checkpoint among the files of an epoch's record. `ConfigError` where `prune` has deleted it."""
     if record.figures.get("pruned"):
         raise ConfigError(
-            f"{record.id}: its weights were deleted by `cures runs prune`; go on from a later epoch, or delete "
-            f"stages/{record.id}.json from the store and resume the run to train it again"
+            f"{record.id}: its weights were deleted by `cures runs prune`; go on from a later epoch, or train it "
+            f"again: cures run --resume RUN --from 'train_epoch {record.inputs.get('epoch', 'K')}'"
         )
     return files / "checkpoint"
 
@@ -55,7 +55,7 @@ def prune(store: Store, run: str, keep: int) -> list[int]:
 
 def _epochs(store: Store, run: str) -> dict[int, Record]:
     notes = [note for note in stage_notes(store, run) if note["stage"] == "train_epoch"]
-    records = {int(note["label"]): committed(store, "train_epoch", note["key"]) for note in notes}
+    records = {int(note["label"]): read_record(store, "train_epoch", note["key"]) for note in notes}
     return {epoch: record for epoch, record in records.items() if record is not None}
 
 
@@ -87,11 +87,15 @@ def _is_healthy(store: Store, record: Record) -> bool:
 
 def _lighten(store: Store, lease: Lease, run: str, record: Record) -> bool:
     """Put a record that points to the files without the heavy ones in its place, then delete the old files."""
-    key = f"stages/{record.id}.json"
+    key = record_place(record.stage, record.key)
     raw = store.get(key)
     if record.files is None or record.figures.get("pruned") or raw is None:
         return False
-    before = store.local_path(record.files)
+    try:
+        before = files_of(store, record)  # what is kept must be what was made
+    except CorruptArtifact as error:
+        _log.warning("%s Nothing of this epoch was deleted", error)
+        return False
     with tempfile.TemporaryDirectory(prefix="cures-prune-") as scratch:
         folder = Path(scratch) / "files"
         for name in _KEPT:
@@ -102,7 +106,7 @@ def _lighten(store: Store, lease: Lease, run: str, record: Record) -> bool:
         manifest = store.publish_files(prefix, folder)
     figures = {**record.figures, "pruned": True}
     light = record.model_copy(update={"files": prefix, "manifest": manifest, "figures": figures})
-    if not lease.commit(key, canonical_json(light.model_dump(mode="json")), expected=raw):
+    if not lease.commit(key, record_bytes(light), expected=raw):
         store.delete(prefix)
         raise TryAgain(f"{record.id} was changed by another process just now; look at it, then try again")
     store.delete(record.files)

@@ -14,7 +14,7 @@ from cures_core.evaluation.scores import Estimate, SuiteScore
 from cures_core.files import canonical_json
 from cures_core.policy.loading import Policy, load_policy, save_policy
 from tasks.registry.export import export_model
-from tasks.registry.history import move
+from tasks.registry.history import by_a_person, move
 from tasks.runs.records import Record
 from tasks.storage.local import LocalStore
 from tests.cures_core.rollout.tiny import character_tokenizer, tiny_llama
@@ -66,7 +66,7 @@ def test_adapters_are_merged_and_the_folder_needs_nothing_of_ours(tmp_path: Path
         "state": put(store, "train_epoch", tmp_path / "state", rollouts=64),
         "evaluation": put(store, "evaluate_checkpoint", tmp_path / "scores"),
     }
-    assert move(store, "m", None, entry) is not None
+    assert move(by_a_person(store), "m", None, entry) is not None
 
     export_model(store, "m", None, tmp_path / "out")
     assert not list((tmp_path / "out").glob("adapter*"))

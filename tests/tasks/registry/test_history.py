@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cures_core.errors import ConfigError, CorruptArtifact, TryAgain
-from tasks.registry.history import existing_pointer, model_names, move, read_pointer, roll_back
+from tasks.registry.history import by_a_person, existing_pointer, model_names, move, read_pointer, roll_back
 from tasks.storage.local import LocalStore
 
 
@@ -24,7 +24,7 @@ def candidate(name: str) -> dict[str, str]:
 
 def put(store: LocalStore, *names: str) -> None:
     for name in names:
-        assert move(store, "m", read_pointer(store, "m")[0], candidate(name)) is not None
+        assert move(by_a_person(store), "m", read_pointer(store, "m")[0], candidate(name)) is not None
 
 
 def test_a_pointer_keeps_its_history(store: LocalStore) -> None:
@@ -38,13 +38,13 @@ def test_a_pointer_keeps_its_history(store: LocalStore) -> None:
 def test_a_stale_writer_moves_nothing(store: LocalStore) -> None:
     stale = read_pointer(store, "m")[0]
     put(store, "a")
-    assert move(store, "m", stale, candidate("b")) is None
+    assert move(by_a_person(store), "m", stale, candidate("b")) is None
     assert existing_pointer(store, "m")[1].current.run == "a"
 
 
 def test_of_many_writers_none_loses_an_entry(store: LocalStore) -> None:
     def insist(i: int) -> None:
-        while move(store, "m", read_pointer(store, "m")[0], candidate(f"r{i}")) is None:
+        while move(by_a_person(store), "m", read_pointer(store, "m")[0], candidate(f"r{i}")) is None:
             pass
 
     with ThreadPoolExecutor(4) as pool:

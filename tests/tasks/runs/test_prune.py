@@ -12,11 +12,11 @@ import torch
 from cures_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cures_core.config.loading import load_config
 from cures_core.errors import ConfigError, LeaseHeld
-from tasks.registry.history import move
+from tasks.registry.history import by_a_person, move
 from tasks.runs.opening import open_run
 from tasks.runs.prune import checkpoint_of, prune
-from tasks.runs.records import Record, RunRef
-from tasks.stages.stage import committed, files_of, run_stage
+from tasks.runs.records import Record, RunRef, committed, files_of
+from tasks.stages.stage import run_stage
 from tasks.storage import Store, open_store
 from tests.end_to_end.pipeline import write_profile
 
@@ -75,8 +75,8 @@ def test_the_newest_and_the_last_healthy_one_stay(made: tuple[Store, str, list[R
 def test_what_a_model_name_points_to_or_has_pointed_to_stays(made: tuple[Store, str, list[Record]]) -> None:
     store, run, records = made
     entry = {"run": run, "policy": "p/1", "evaluation": "e/1"}
-    assert move(store, "m", None, {**entry, "state": records[0].id}) is not None
-    assert move(store, "m", store.get("models/m.json"), {**entry, "state": records[2].id}) is not None
+    assert move(by_a_person(store), "m", None, {**entry, "state": records[0].id}) is not None
+    assert move(by_a_person(store), "m", store.get("models/m.json"), {**entry, "state": records[2].id}) is not None
     assert prune(store, run, 1) == []
     assert all(whole(store, record) for record in records)
 
