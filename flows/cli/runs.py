@@ -30,7 +30,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command("list")
 def list_command(store: StoreUrl = ".cures", as_json: AsJson = False) -> None:
     """All runs of a store, the latest first."""
-    from tasks.runs.opening import run_names, run_overview
+    from tasks.runs.notes import run_names, run_overview
     from tasks.storage import open_store
 
     opened = open_store(StoreConfig(url=store))
@@ -158,7 +158,7 @@ def show_command(
     as_json: AsJson = False,
 ) -> None:
     """Stages of a run with their figures."""
-    from tasks.runs.opening import run_names, run_overview, stage_notes, stage_record
+    from tasks.runs.notes import run_names, run_overview, stage_notes, stage_record
     from tasks.storage import open_store
 
     opened = open_store(StoreConfig(url=store))
@@ -178,3 +178,30 @@ def show_command(
     for stage in stages:
         how = "cached" if stage["cached"] else f"{stage['seconds']:.1f} s"
         print(f"  {stage['stage']} {stage['label']}".rstrip() + f": {how} ({stage['key'][:12]})")
+
+
+@app.command("verify")
+def verify_command(
+    runs: Annotated[list[str] | None, typer.Argument(help="Run names, as `cures runs list` prints them.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that the store holds.")] = False,
+    store: StoreUrl = ".cures",
+    as_json: AsJson = False,
+) -> None:
+    """Read all that runs have stored and check it by content: records, files, notes, pointers, snapshots and their
+    objects at the DVC remote. Changes nothing; exit code 1 if something is damaged or gone, with what mends it."""
+    from tasks.runs.verify import verify
+
+    if bool(runs) is everything:
+        raise ConfigError("name runs to verify, or say --all")
+    found = verify(StoreConfig(url=store), None if everything else runs)
+    if as_json:
+        print(found.model_dump_json())
+    else:
+        print("checked: " + ", ".join(f"{number:,} {kind}" for kind, number in found.checked.items()))
+        for finding in found.damaged:
+            print(f"{finding.place}\n  wrong: {finding.fault}\n  mend:  {finding.remedy}")
+        for place in found.aside:
+            print(f"{place}: damaged, replaced since, kept for you to look at")
+        print(f"{len(found.damaged)} damaged or gone" if found.damaged else "all as it was written")
+    if found.damaged:
+        raise typer.Exit(1)

@@ -13,10 +13,10 @@ from cures_core.evaluation.lm_eval import lm_eval_results
 from cures_core.evaluation.paired import Evaluated, compare
 from cures_core.evaluation.scores import SuiteScore
 from cures_core.report.comparison_page import Comparison
-from tasks.runs.opening import run_names, run_overview, stage_notes, stage_record, started_config
-from tasks.runs.records import Record
+from tasks.runs.notes import run_names, run_overview, stage_notes, stage_record
+from tasks.runs.opening import started_config
+from tasks.runs.records import Record, files_of
 from tasks.runs.scores import read_evaluation, read_scores
-from tasks.stages.stage import files_of
 from tasks.storage import Store
 
 _NOT_COMPARED = ("store", "faults", "tracking")

@@ -12,10 +12,11 @@ from cures_core.curriculum import Posterior, load_posterior
 from cures_core.curriculum.explain import draw_probabilities, explain_prompt, hopeless
 from cures_core.errors import ConfigError
 from cures_core.prompts import PromptSet
-from tasks.runs.opening import resumed_config, stage_record
+from tasks.runs.notes import stage_record
+from tasks.runs.opening import resumed_config
+from tasks.runs.records import files_of
 from tasks.runs.summary import posterior_record
 from tasks.snapshots.published import load_published, published_numbers
-from tasks.stages.stage import files_of
 from tasks.storage import Store, open_store
 
 _SHOWN = 3

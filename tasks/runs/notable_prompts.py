@@ -15,8 +15,7 @@ from cures_core.evaluation.items import ItemResult, read_items
 from cures_core.prompts import PromptSet
 from cures_core.tally import Heard, Tally
 from cures_core.terms import Prompt
-from tasks.runs.records import Record
-from tasks.stages.stage import files_of
+from tasks.runs.records import Record, files_of
 from tasks.storage import Store
 
 SHOWN = 8

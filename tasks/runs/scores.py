@@ -11,8 +11,7 @@ from cures_core.config.run import RunConfig
 from cures_core.evaluation.items import read_items
 from cures_core.evaluation.paired import Evaluated, Paired, compare
 from cures_core.evaluation.scores import Estimate, SuiteScore
-from tasks.runs.records import Record
-from tasks.stages.stage import files_of
+from tasks.runs.records import Record, files_of
 from tasks.storage import Store
 
 

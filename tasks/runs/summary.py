@@ -8,11 +8,10 @@ from typing import Any
 from cures_core.config.storage import StoreConfig
 from cures_core.curriculum import load_posterior
 from cures_core.errors import ConfigError
-from tasks.runs.opening import run_names, stage_notes, stage_record
-from tasks.runs.records import Record, RunRef
+from tasks.runs.notes import run_names, stage_notes, stage_record
+from tasks.runs.records import Record, RunRef, files_of
 from tasks.runs.scores import gains
 from tasks.snapshots.published import load_published, published_numbers
-from tasks.stages.stage import files_of
 from tasks.storage import Store, open_store
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from cures_core.files import digest_file, write_atomic
 from cures_core.jobs.spec import Job
-from tasks.runs.records import Record, RunRef
+from tasks.runs.records import Record, RunRef, files_of
 from tasks.snapshots import find_snapshot, read_snapshot
 from tasks.stages.job_process import run_job
 from tasks.stages.prepare_policy import policy_folder
-from tasks.stages.stage import Workspace, as_stage, files_of, run_stage
+from tasks.stages.stage import as_stage, run_stage
+from tasks.stages.workspace import Workspace
 from tasks.storage import open_store
 
 

@@ -12,9 +12,10 @@ from cures_core.errors import MissingInput
 from cures_core.failures import machine_failure
 from cures_core.files import digest_folder
 from cures_core.jobs.spec import Job
-from tasks.runs.records import Record, RunRef
+from tasks.runs.records import Record, RunRef, files_of
 from tasks.stages.job_process import run_job
-from tasks.stages.stage import Workspace, as_stage, files_of, run_stage
+from tasks.stages.stage import as_stage, run_stage
+from tasks.stages.workspace import Workspace
 from tasks.storage import open_store
 
 

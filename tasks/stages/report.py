@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from cures_core.curriculum import load_posterior
 from tasks.runs.notable_prompts import prompt_figures, suspicious_items
-from tasks.runs.records import Record, RunRef
+from tasks.runs.records import Record, RunRef, files_of
 from tasks.runs.scores import gains, read_scores
-from tasks.stages.stage import Workspace, as_stage, files_of, run_stage
+from tasks.stages.stage import as_stage, run_stage
+from tasks.stages.workspace import Workspace
 from tasks.storage import Store
 
 if TYPE_CHECKING:

@@ -12,11 +12,12 @@ from cures_core.files import digest_file
 from cures_core.jobs.spec import Job
 from cures_core.manifest import MANIFEST
 from tasks.runs.prune import checkpoint_of
-from tasks.runs.records import Record, RunRef
+from tasks.runs.records import Record, RunRef, files_of
 from tasks.stages.job_process import run_job
 from tasks.stages.prepare_policy import policy_folder
-from tasks.stages.stage import Workspace, as_stage, files_of, run_stage
+from tasks.stages.stage import as_stage, run_stage
 from tasks.stages.unfinished import checkpoints_in_store
+from tasks.stages.workspace import Workspace
 from tasks.storage import open_store
 
 

@@ -11,7 +11,8 @@ from cures_core.errors import TryAgain
 from cures_core.prompts.lines import Snapshot
 from tasks.inputs.prompt_files import Inputs
 from tasks.runs.records import Record, RunRef
-from tasks.stages.stage import Workspace, as_stage, run_stage
+from tasks.stages.stage import as_stage, run_stage
+from tasks.stages.workspace import Workspace
 from tasks.validation import validate
 from tasks.validation.golds import gold_checks
 

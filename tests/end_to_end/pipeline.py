@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cures_core.files import digest_file, digest_folder
-from tasks.runs.opening import stage_notes, stage_record
+from tasks.runs.notes import stage_notes, stage_record
 from tasks.storage import LocalStore, Store
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.runs.opening import run_names, stage_record
+from tasks.runs.notes import run_names, stage_record
 from tasks.storage import S3Store
 from tasks.storage.s3_client import make_client
 from tests.end_to_end.pipeline import PROJECT, results, results_in, write_profile

@@ -1,0 +1,257 @@
+"""What a store holds is checked by its content; to read it, damaged or not, changes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from cures_core.checkpoints.checkpoint import Checkpoint, save_checkpoint, weights_digest
+from cures_core.config.storage import StoreConfig
+from cures_core.errors import ConfigError, CorruptArtifact, CuresError
+from cures_core.jobs.kept import keep
+from flows.cli.main import app
+from tasks.registry.history import by_a_person, existing_pointer, move
+from tasks.registry.weights import checked_roll_back, weights_fault
+from tasks.runs.notes import run_names, run_overview, stage_notes, stage_record
+from tasks.runs.opening import open_run, started_config
+from tasks.runs.records import Record, RunRef, committed, files_of
+from tasks.runs.verify import verify
+from tasks.snapshots import publish_snapshot
+from tasks.stages.evaluation_cache import remember
+from tasks.stages.stage import run_stage
+from tasks.stages.workspace import Workspace
+from tasks.storage import LocalStore, open_store
+from tests.tasks.stages.starts import config_in
+
+OWN = (".stamps", ".tmp", ".locks")
+
+
+def stage(run: RunRef, name: str, parents: list[Record], label: str = "") -> Record:
+    def work(space: Workspace) -> Mapping[str, Any]:
+        (space.out / "made.json").write_text(json.dumps({"by": name, "label": label}))
+        if name != "train_epoch":
+            return {}
+        weights = {"w": torch.full((50,), float(label))}
+        save_checkpoint(Checkpoint(weights, weights, {}, {"step": int(label)}), space.out / "checkpoint")
+        return {"weights_digest": weights_digest(space.out / "checkpoint"), "step": int(label)}
+
+    return run_stage(run, name, 1, {"label": label}, parents, work, label=label)
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunRef:
+    """A run of five stages, whose two epochs are versions of a model."""
+    monkeypatch.chdir(tmp_path)
+    return make(tmp_path)
+
+
+def make(folder: Path) -> RunRef:
+    with open_run(config_in(folder, 1e-4)) as run:
+        store = open_store(run.config.store)
+        data, policy = stage(run, "validate_dataset", []), stage(run, "prepare_policy", [])
+        score = stage(run, "evaluate_checkpoint", [data, policy])
+        for k in (1, 2):
+            state = stage(run, "train_epoch", [data, policy], str(k))
+            weights = str(state.figures["weights_digest"])
+            entry = {"run": run.name, "state": state.id, "policy": policy.id, "evaluation": score.id}
+            if store.get("models/m.json") is None or len(existing_pointer(store, "m")[1].history) < k:
+                assert move(by_a_person(store), "m", store.get("models/m.json"), {**entry, "weights": weights})
+        keep(folder / "rows.json", {"sampled": [1, 2]})
+        remember(store, "rows", folder / "rows.json")
+    return run
+
+
+def held(folder: Path) -> dict[str, str]:
+    """Digests of all files of a store, but for what it keeps for itself."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    named = {path.relative_to(folder).as_posix(): path for path in files}
+    return {n: hashlib.sha256(p.read_bytes()).hexdigest() for n, p in named.items() if not n.startswith(OWN)}
+
+
+def read_all(store: LocalStore, run: str) -> None:
+    """What commands read. Whatever goes wrong is an error of ours."""
+    reads: list[Callable[[], object]] = [
+        lambda: run_overview(store, run),
+        lambda: started_config(store, run),
+        lambda: stage_notes(store, run),
+        lambda: existing_pointer(store, "m"),
+        lambda: [weights_fault(store, entry) for entry in existing_pointer(store, "m")[1].history],
+        lambda: [files_of(store, r) for n in stage_notes(store, run) if (r := _record(store, run, n))],
+        lambda: [committed(store, n["stage"], n["key"]) for n in stage_notes(store, run)],
+    ]
+    for read in reads:
+        with contextlib.suppress(CuresError):
+            read()
+
+
+def _record(store: LocalStore, run: str, note: Any) -> Record | None:
+    return stage_record(store, run, note["stage"], note["label"])
+
+
+def test_a_whole_store_is_found_whole(made: RunRef) -> None:
+    found = verify(made.config.store)
+    assert found.damaged == ()
+    assert found.checked == {"values": 7, "records": 5, "files": 5, "pointers": 1, "evaluations": 1, "leases": 6}
+    assert verify(made.config.store, [made.name]).damaged == ()
+    with pytest.raises(ConfigError, match=f"runs there: {made.name}"):
+        verify(made.config.store, ["another"])
+
+
+@pytest.mark.parametrize("tries", [40, pytest.param(1000, marks=pytest.mark.slow)])
+def test_every_damage_is_found_under_its_name_and_no_reader_changes_anything(made: RunRef, tries: int) -> None:
+    root, rng = Path(made.config.store.url), np.random.default_rng(tries)
+    names = [name for name in held(root) if not name.startswith("leases/") and (root / name).stat().st_size]
+    assert len(names) > 25
+    store = LocalStore(root)
+    silent = ("evaluations/", f"runs/{made.name}/st", "models/")  # that one is gone, nothing else can tell
+    for _ in range(tries):
+        path = root / names[int(rng.integers(len(names)))]
+        place, whole, kind = path.relative_to(root).as_posix(), path.read_bytes(), rng.random()
+        damage(path, kind, rng)
+        before = held(root)
+        found = verify(StoreConfig(url=str(root))).damaged
+        named = [f for f in found if place in f"{f.place} {f.fault}" or place.startswith(f.place)]
+        assert named or (not path.exists() and place.startswith(silent)), place
+        assert all(finding.remedy for finding in found)
+        read_all(store, made.name)
+        assert held(root) == before
+        path.write_bytes(whole)
+    assert verify(made.config.store).damaged == ()
+
+
+def damage(path: Path, kind: float, rng: np.random.Generator) -> None:
+    """Flip a bit, cut the end off, or remove the file."""
+    data = bytearray(path.read_bytes())
+    if kind < 0.6:
+        data[int(rng.integers(len(data)))] ^= 1 << int(rng.integers(8))
+    elif kind < 0.85:
+        del data[int(rng.integers(len(data))) :]
+    path.unlink()
+    if kind < 0.85:
+        path.write_bytes(data)
+
+
+def change(path: Path, old: bytes, new: bytes) -> None:
+    assert path.read_bytes().count(old) >= 1
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+
+
+def test_flipped_bytes_of_equal_length_are_not_taken_for_committed(made: RunRef, tmp_path: Path) -> None:
+    store = LocalStore(made.config.store.url)
+    record = stage_record(store, made.name, "train_epoch", "2")
+    assert record is not None
+    weights = Path(made.config.store.url) / str(record.files) / "checkpoint" / "weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.chmod(0o644)
+    weights.write_bytes(data)
+    with pytest.raises(CorruptArtifact, match=f"weights.safetensors.* cures run --resume {made.name}"):
+        committed(store, record.stage, record.key)
+    make(tmp_path)
+    again = stage_record(store, made.name, "train_epoch", "2")
+    assert again is not None
+    assert again.files != record.files
+    assert [n["stage"] for n in stage_notes(store, made.name) if not n["cached"]] == ["train_epoch"]
+    assert weights.read_bytes() == bytes(data)  # nothing was deleted
+    (aside,) = verify(made.config.store).aside
+    assert aside.startswith(f"damaged/stages/{record.id}.json")
+    assert verify(made.config.store).damaged == ()
+    assert weights_fault(store, existing_pointer(store, "m")[1].current, deep=True) == ""
+
+
+@pytest.mark.parametrize("name", ["run.json", "status.json", "stages/train_epoch-1.json", "record"])
+def test_a_damaged_value_is_written_again_by_the_next_holder(made: RunRef, tmp_path: Path, name: str) -> None:
+    root = Path(made.config.store.url)
+    record = stage_record(LocalStore(root), made.name, "train_epoch", "1")
+    assert record is not None
+    place = root / (f"stages/{record.id}.json" if name == "record" else f"runs/{made.name}/{name}")
+    change(place, b'":"', b'":#')
+    (finding,) = verify(made.config.store, [made.name]).damaged
+    assert finding.place == place.relative_to(root).as_posix()
+    make(tmp_path)
+    assert verify(made.config.store).damaged == ()
+
+
+def test_a_number_changed_in_a_value_that_still_parses_is_told(made: RunRef) -> None:
+    root = Path(made.config.store.url)
+    record = stage_record(LocalStore(root), made.name, "train_epoch", "1")
+    assert record is not None
+    change(root / f"stages/{record.id}.json", b'"step":1', b'"step":7')
+    with pytest.raises(CorruptArtifact, match="not those that were written"):
+        stage_record(LocalStore(root), made.name, "train_epoch", "1")
+
+
+def test_an_artefact_deleted_behind_a_record_runs_its_stage_alone(made: RunRef, tmp_path: Path) -> None:
+    store = LocalStore(made.config.store.url)
+    record = stage_record(store, made.name, "prepare_policy")
+    assert record is not None
+    shutil.rmtree(Path(made.config.store.url) / str(record.files))
+    (finding,) = verify(made.config.store, [made.name]).damaged
+    assert (finding.place, finding.remedy) == (record.files, f"cures run --resume {made.name}")
+    make(tmp_path)
+    assert [n["stage"] for n in stage_notes(store, made.name) if not n["cached"]] == ["prepare_policy"]
+
+
+def test_a_model_is_not_rolled_back_to_damaged_weights_and_show_says_so(made: RunRef) -> None:
+    store = LocalStore(made.config.store.url)
+    first = existing_pointer(store, "m")[1].entry(1)
+    record = stage_record(store, made.name, "train_epoch", "1")
+    assert record is not None
+    change(Path(made.config.store.url) / str(record.files) / "checkpoint" / "weights.safetensors", b"\x80?", b"\x00@")
+    pointer = store.get("models/m.json")
+    with pytest.raises(CorruptArtifact, match=r"nothing was changed.*weights\.safetensors"):
+        checked_roll_back(store, "m", 1, "ann", "try")
+    assert store.get("models/m.json") == pointer
+    shown = CliRunner().invoke(app, ["models", "show", "m", "--json", "--store", made.config.store.url])
+    assert shown.exit_code == 0  # the current version is whole
+    assert list(json.loads(shown.output)["damaged"]) == [str(first.version)]
+
+
+def test_weights_that_are_others_than_those_promoted_are_told(made: RunRef) -> None:
+    store = LocalStore(made.config.store.url)
+    entry = existing_pointer(store, "m")[1].current.model_copy(update={"weights": "0" * 64})
+    for deep in (False, True):
+        assert "promoted were 000000000000" in weights_fault(store, entry, deep=deep)
+
+
+def test_the_command_tells_what_is_wrong_and_what_mends_it(made: RunRef) -> None:
+    root = Path(made.config.store.url)
+    whole = CliRunner().invoke(app, ["runs", "verify", "--all", "--store", str(root)])
+    assert whole.exit_code == 0, whole.output
+    assert "all as it was written" in whole.output
+    change(root / "models" / "m.json", b'"version":2', b'"version":3')
+    told = CliRunner().invoke(app, ["runs", "verify", made.name, "--store", str(root), "--json"])
+    assert told.exit_code == 1
+    (finding,) = json.loads(told.output)["damaged"]
+    assert finding["place"] == "models/m.json"
+    assert finding["remedy"].startswith("cures promote RUN --model m --override")
+    assert CliRunner().invoke(app, ["runs", "verify", "--store", str(root)]).exit_code != 0
+
+
+def test_a_snapshot_whose_object_is_gone_at_the_dvc_remote_is_seen(tmp_path: Path) -> None:
+    with open_run(config_in(tmp_path, 1e-4)) as run:
+        places = run.config.snapshot.within(run.config.store.url, None)
+        tag = f"posterior/{run.name}/0"
+
+        def work(space: Workspace) -> Mapping[str, Any]:
+            (space.scratch / "posterior.parquet").write_bytes(b"a posterior")
+            return publish_snapshot(space.scratch / "posterior.parquet", {"run": run.name}, tag, places, space.scratch)
+
+        record = run_stage(run, "snapshot_posterior", 1, {}, [], work, label="0")
+    assert verify(run.config.store, [run.name]).damaged == ()
+    md5 = str(record.figures["md5"])
+    (Path(str(places.remote)) / "files" / "md5" / md5[:2] / md5[2:]).unlink()
+    (finding,) = verify(run.config.store, [run.name]).damaged
+    assert (finding.place, finding.remedy) == (tag, f"cures posterior restore {tag}")
+    assert run_names(open_store(run.config.store)) == [run.name]
