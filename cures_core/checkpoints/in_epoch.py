@@ -87,6 +87,7 @@ def latest_step(folder: Path) -> Checkpoint | None:
             _log.warning("checkpoint passed over: %s", error)
     if found:
         raise CorruptArtifact(
-            f"{folder}: none of {len(found)} checkpoints is intact; delete the folder to start it afresh"
+            f"{folder}: none of {len(found)} checkpoints is intact. To begin this stage afresh: rm -r {folder}, "
+            f"then resume"
         )
     return None

@@ -19,7 +19,7 @@ import pytest
 
 from cures_core.config.snapshot import SnapshotConfig
 from cures_core.errors import ConfigError, CorruptArtifact, CuresError, InjectedFault, MissingInput, StoreUnavailable
-from tasks.snapshots import diff_snapshots, find_snapshot, list_snapshots, publish_snapshot, read_snapshot
+from tasks.snapshots import commands, diff_snapshots, find_snapshot, list_snapshots, publish_snapshot, read_snapshot
 from tasks.snapshots import pointers as pointers_module
 from tasks.snapshots.objects import FolderObjects, object_name
 from tasks.snapshots.reading import diff_posteriors
@@ -359,3 +359,8 @@ def test_diff_of_two_snapshots(tmp_path: Path, filled: SnapshotConfig) -> None:
     assert (diff.added, diff.removed, diff.changed, diff.unchanged) == (0, 0, 100, 0)
     assert 0 < diff.largest_change["alpha"] < 1
     assert diff.lineage == {"parent": (1, 8)}
+
+
+def test_a_folder_that_is_taken_away_is_not_taken_for_a_missing_git(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="is gone"):
+        commands.git(tmp_path / "gone", "status")
