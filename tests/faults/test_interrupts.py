@@ -16,7 +16,8 @@ import pytest
 
 from cures_core.config.loading import load_config
 from cures_core.config.storage import StoreConfig
-from tasks.runs.opening import open_run, run_overview
+from tasks.runs.notes import run_overview
+from tasks.runs.opening import open_run
 from tasks.storage import open_store
 from tests.end_to_end.pipeline import PROJECT, cures, write_profile
 
