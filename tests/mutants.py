@@ -31,6 +31,12 @@ class Package:
 
 
 _CORE, _TASKS = "tests/cures_core", "tests/tasks"
+_RIVALS = ("arc", "dapo", "gvm", "mopps", "official", "paper", "speed")
+_OF_STRATEGIES = (
+    f"{_CORE}/curriculum/test_strategies.py",
+    f"{_CORE}/curriculum/test_rivals.py",
+    "tests/recorded/test_strategies.py",
+)
 PACKAGES = {
     "epoch": Package(("cures_core/epoch.py",), (f"{_CORE}/test_epoch.py",)),
     "advantages": Package(("cures_core/training/advantages.py",), (f"{_CORE}/training/test_advantages.py",)),
@@ -38,12 +44,12 @@ PACKAGES = {
     "packing": Package(("cures_core/training/packing.py",), (f"{_CORE}/training/test_packing.py",)),
     "promotion": Package(("cures_core/evaluation/promotion.py",), (f"{_CORE}/evaluation/test_promotion.py",)),
     "strategies": Package(
-        ("cures_core/curriculum/strategies/*.py",),
-        (
-            f"{_CORE}/curriculum/test_strategies.py",
-            f"{_CORE}/curriculum/test_rivals.py",
-            "tests/recorded/test_strategies.py",
-        ),
+        tuple(f"cures_core/curriculum/strategies/{name}.py" for name in ("strategy", "cures", "uniform", "custom")),
+        _OF_STRATEGIES,
+    ),
+    "rivals": Package(
+        tuple(f"cures_core/curriculum/strategies/{name}.py" for name in _RIVALS),
+        _OF_STRATEGIES,
     ),
     "stage": Package(("tasks/stages/stage.py",), (f"{_TASKS}/stages/test_stage.py",)),
     "storage": Package(("tasks/storage/*.py",), (f"{_TASKS}/storage",)),
