@@ -97,8 +97,8 @@ def test_a_suite_that_was_trained_on_promotes_nothing():
     assert not refused.promoted
     assert refused.reasons[1] == "exam: 3 % of its items are in the training set, the limit is 0 %."
     some = GATE.model_copy(update={"max_contaminated_share": 0.25})
-    refused = decide(some, {"exam": pair()}, trained_on={"exam": 0.375})
-    assert refused.reasons[1] == "exam: 38 % of its items are in the training set, the limit is 25 %."
+    refused = decide(some, {"exam": pair()}, trained_on={"exam": 0.75})
+    assert refused.reasons[1] == "exam: 75 % of its items are in the training set, the limit is 25 %."
     lenient = GATE.model_copy(update={"max_contaminated_share": 0.03})
     assert decide(lenient, {"exam": pair()}, trained_on={"exam": 0.03}).promoted
     assert decide(GATE, {"exam": pair()}, trained_on={"other": 1.0}).promoted
