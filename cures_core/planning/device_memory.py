@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cures_core.config.device import DeviceConfig
 from cures_core.config.rollout import AnyVllmConfig, HfRolloutConfig, RolloutConfig, VllmServerRolloutConfig
 from cures_core.config.run import RunConfig
 from cures_core.config.training import DeepSpeedTrainerConfig, RanksConfig, TrainingConfig
@@ -75,7 +76,7 @@ def memory(cfg: RunConfig, shape: Shape, longest: int) -> Memory:
     if isinstance(training, DeepSpeedTrainerConfig) and training.offload_parameters:
         host, weights = host + weights, 0
     columns = _columns(cfg, longest)
-    engine, resting = _engine(cfg.rollout, shape, size, longest, shape.parameters * size)
+    engine, resting = _engine(cfg.rollout, shape, size, longest, shape.parameters * size, on_gpu=_on_gpu(cfg.device))
     return Memory(
         weights=weights,
         masters=masters,
@@ -117,11 +118,21 @@ def cache_bytes(shape: Shape, size: int) -> int:
     return 2 * shape.layers * shape.keys * size
 
 
-def _engine(cfg: RolloutConfig, shape: Shape, size: int, longest: int, weights: int) -> tuple[int, int]:
+def _on_gpu(cfg: DeviceConfig) -> bool:
+    import torch
+
+    return cfg.type == "cuda" or (cfg.type == "auto" and torch.cuda.is_available())
+
+
+def _engine(
+    cfg: RolloutConfig, shape: Shape, size: int, longest: int, weights: int, *, on_gpu: bool
+) -> tuple[int, int]:
     """(while it generates, while the trainer updates)."""
     if isinstance(cfg, HfRolloutConfig):
         logits = cfg.batch_rows * shape.vocabulary * (size + 2 * _FLOAT32)
-        return cfg.batch_rows * longest * cache_bytes(shape, size) + logits, 0
+        needs = cfg.batch_rows * longest * cache_bytes(shape, size) + logits
+        # What steps were captured on stays where it is (more than an eighth of the device's memory does not).
+        return needs, needs if on_gpu and cfg.decoding != "eager" else 0
     assert isinstance(cfg, AnyVllmConfig)
     if isinstance(cfg, VllmServerRolloutConfig) and cfg.endpoints:
         return 0, 0

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from cures_core.errors import ConfigError
-from cures_core.rollout.hf.kv_rows import KeysValues, KvRows, Prefix
+from cures_core.rollout.hf.kv_rows import KeysValues, Prefix
 
 
 class CausalLM:
@@ -31,6 +31,8 @@ class CausalLM:
         names = inspect.signature(model.forward).parameters
         open_ended = any(p.kind is p.VAR_KEYWORD for p in names.values())
         self._positions = open_ended or "position_ids" in names
+        self.full_attention = all(type(layer) is DynamicLayer for layer in planned)
+        """False where layers see a window only."""
         self._last_only = {"logits_to_keep": 1} if open_ended or "logits_to_keep" in names else {}
 
     @property
@@ -73,18 +75,19 @@ class CausalLM:
         logits = self._forward(self._tensor(ids), None if real.all() else mask, positions, cache)
         return Prefix(_keys_values(cache, self.model), mask, logits)
 
-    def step(self, tokens: torch.Tensor, lengths: NDArray[np.int64], mask: torch.Tensor | None, kv: KvRows) -> Any:
-        """Logits (rows, vocabulary) after feeding one token a row; `lengths` counts the tokens fed before."""
-        logits = self._forward(tokens.unsqueeze(1), mask, self._tensor(lengths).unsqueeze(1), kv.cache)
-        kv.advance()
-        return logits
+    def step(self, tokens: torch.Tensor, lengths: torch.Tensor, mask: torch.Tensor | None, cache: Any) -> torch.Tensor:
+        """Logits (rows, vocabulary) after feeding one token a row; `lengths` (rows,) counts the tokens fed before."""
+        return self._forward(tokens.unsqueeze(1), mask, lengths.unsqueeze(1), cache)
 
-    def _forward(self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor, cache: Any) -> Any:
+    def _forward(
+        self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor, cache: Any
+    ) -> torch.Tensor:
         where = {"position_ids": positions} if self._positions else {}
         output = self.model(
             input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **where, **self._last_only
         )
-        return output.logits[:, -1]
+        logits: torch.Tensor = output.logits[:, -1]
+        return logits
 
     def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(array).to(self.device)

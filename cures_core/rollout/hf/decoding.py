@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cures_core.config.rollout import HfRolloutConfig
 from cures_core.errors import TrainingDiverged
 from cures_core.rollout.hf.causal_lm import CausalLM
-from cures_core.rollout.hf.kv_rows import KvRows, Prefix
-from cures_core.rollout.hf.sampling import Identity, draw, uniforms
+from cures_core.rollout.hf.eager_rows import Drawn
+from cures_core.rollout.hf.kv_rows import Prefix
+from cures_core.rollout.hf.sampling import Identity, uniforms
 from cures_core.rollout.stopping import StopRule
 from cures_core.terms import FinishReason
 
@@ -24,8 +25,42 @@ _PREFILL_TOKENS = 16_384
 _ADMIT_SHARE = 1 / 8
 """Free share of the slots from which waiting prompts are admitted: a prefill costs about as much as a step."""
 
-_DROP_SHARE = 1 / 4
-"""Free share from which, with nothing waiting, finished rows are dropped: dropping copies the living ones."""
+
+class Rows(Protocol):
+    """The device's side of decoding: slots that each hold one row, its keys and values, numbers and last token.
+
+    Order of calls: `clear`, `place` prompts into slots, then `step` again and again; `keep` drops the other slots.
+    """
+
+    drop_share: float
+    """Free share from which, with nothing waiting, finished rows are dropped."""
+
+    def clear(self) -> None:
+        """No row lives."""
+        ...
+
+    def place(
+        self,
+        slots: NDArray[np.int64],
+        prefix: Prefix,
+        source: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        uniforms: NDArray[np.float64],
+    ) -> Drawn:
+        """Put the prompt in row `source[i]` of `prefix`, `lengths[i]` tokens, into slot `slots[i]`; its numbers are
+        row i of `uniforms`. Returns their first tokens (1, n). No prompt may be longer than the longest living row.
+        """
+        ...
+
+    def step(self, living: NDArray[np.int64], fed: NDArray[np.int64], count: NDArray[np.int64]) -> Drawn:
+        """The next token of every slot, or the next few; those of slots that are not `living` mean nothing, nor do
+        those after a row's end. `fed`, `count` (slots,): tokens in the cache, and drawn so far.
+        """
+        ...
+
+    def keep(self, slots: NDArray[np.int64]) -> None:
+        """Keep only the rows in `slots` (ascending); they become slots 0, 1, ..."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +85,23 @@ class Completion:
 class Decoder:
     """Decodes jobs to their end. For one use: `run` once."""
 
-    def __init__(self, lm: CausalLM, stop: StopRule, cfg: HfRolloutConfig, jobs: Sequence[Job]) -> None:
+    def __init__(
+        self,
+        lm: CausalLM,
+        stop: StopRule,
+        cfg: HfRolloutConfig,
+        jobs: Sequence[Job],
+        rows_of: Callable[[int, int], Rows],
+    ) -> None:
+        """`rows_of(rows, columns)` gives that many slots for rows of at most `columns` tokens."""
         self.lm, self.stop, self.cfg = lm, stop, cfg
         self.total = sum(len(job.identities) for job in jobs)
         # Longest prompts first: every later one fits into the window, and neighbours need little padding.
         self.pending = deque(sorted((j for j in jobs if j.identities), key=lambda j: -len(j.prompt_ids)))
         self.ready = _Ready(None, [])
         self.slots = _Slots(min(cfg.batch_rows, self.total), cfg.max_new_tokens)
-        self.kv = KvRows(self.slots.rows, cfg.max_new_tokens)
-        self.last_tokens = torch.zeros(self.slots.rows, dtype=torch.int64, device=lm.device)
+        longest = max((len(job.prompt_ids) for job in self.pending), default=0)
+        self.rows = rows_of(self.slots.rows, longest + cfg.max_new_tokens)
         self.done: dict[int, Completion] = {}
 
     def run(self, progress: Callable[[int, int], None] | None) -> list[Completion]:
@@ -78,14 +121,12 @@ class Decoder:
         if self.pending or self.ready.rows:
             if free >= _ADMIT_SHARE * self.slots.rows:
                 self._admit(free)
-        elif living and free >= _DROP_SHARE * self.slots.rows:
-            kept = self._to_device(self.slots.drop_free())
-            self.kv.keep(kept)
-            self.last_tokens = self.last_tokens[kept]
+        elif living and free >= self.rows.drop_share * self.slots.rows:
+            self.rows.keep(self.slots.drop_free())
 
     def _admit(self, free: int) -> None:
         if self.slots.num_alive == 0:
-            self.kv.clear()
+            self.rows.clear()
         slots = np.flatnonzero(~self.slots.alive)
         while len(slots) and (self.ready.rows or self.pending):
             if not self.ready.rows:
@@ -106,39 +147,28 @@ class Decoder:
         return _Ready(self.lm.prefill([job.prompt_ids for job in jobs]), rows)
 
     def _occupy(self, slots: NDArray[np.int64], rows: Sequence[_Row]) -> None:
-        """Give each row a slot with its prompt's cache, and draw its first token."""
-        prefix = self.ready.prefix
-        assert prefix is not None
-        source = torch.tensor([row.source for row in rows], device=self.lm.device)
-        where = self._to_device(slots)
-        self.kv.place(where, prefix, source, max(len(row.job.prompt_ids) for row in rows))
-        drawn_from = None
+        """Give each row a slot with its prompt's cache and the first token."""
+        assert self.ready.prefix is not None
+        source = np.array([row.source for row in rows])
+        lengths = np.array([len(row.job.prompt_ids) for row in rows])
+        drawn_from = np.zeros((len(rows), self.cfg.max_new_tokens))
         if not self.cfg.greedy:
             drawn_from = uniforms([row.job.identities[row.index] for row in rows], self.cfg.max_new_tokens)
-        self.slots.occupy(slots, rows, drawn_from)
-        tokens, logprobs = self._draw(slots, prefix.logits[source])
-        self.last_tokens[where] = tokens
-        self._record(slots, tokens, logprobs)
+        self.slots.occupy(slots, rows)
+        tokens, logprobs = self.rows.place(slots, self.ready.prefix, source, lengths, drawn_from)
+        self._record(slots, tokens[0], logprobs[0])
 
     def _step(self) -> None:
-        """One token for every row. Free slots are computed too, and ignored."""
+        """A token, or a few, for every row. Free slots are computed too, and ignored."""
         living = np.flatnonzero(self.slots.alive)
         if len(living) == 0:
             return
-        fed = self.slots.fed
-        mask = self.kv.mask(int(fed[living].max()), int(fed[living].min()))
-        logits = self.lm.step(self.last_tokens, fed, mask, self.kv)
-        tokens, logprobs = self._draw(np.arange(self.slots.rows), logits)
-        self.last_tokens = tokens
-        self._record(living, tokens[self._to_device(living)], logprobs[self._to_device(living)])
+        for tokens, logprobs in zip(*self.rows.step(living, self.slots.fed, self.slots.count), strict=True):
+            living = living[self.slots.alive[living]]
+            self._record(living, tokens[living], logprobs[living])
 
-    def _draw(self, slots: NDArray[np.int64], logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        drawn_from = self._to_device(self.slots.next_uniforms(slots))
-        return draw(logits, drawn_from, temperature=self.cfg.temperature, top_p=self.cfg.top_p)
-
-    def _record(self, slots: NDArray[np.int64], tokens: torch.Tensor, logprobs: torch.Tensor) -> None:
+    def _record(self, slots: NDArray[np.int64], drawn: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
         """Append one token to every slot of `slots`; free those whose completion has ended."""
-        drawn, scores = tokens.cpu().numpy(), logprobs.cpu().numpy()
         if not np.isfinite(scores).all():
             raise TrainingDiverged(
                 "rollout: the policy gives log-probabilities that are not finite. "
@@ -164,9 +194,6 @@ class Decoder:
         texts = ((int(slot), self.stop.cut(self.slots.completion(slot))) for slot in suspects)
         return {slot: text for slot, text in texts if text is not None}
 
-    def _to_device(self, array: NDArray[np.generic]) -> torch.Tensor:
-        return torch.from_numpy(array).to(self.lm.device)
-
 
 @dataclass(frozen=True, slots=True)
 class _Row:
@@ -186,14 +213,13 @@ class _Ready:
 
 
 class _Slots:
-    """What the host knows of every slot: which rollout it holds, its random numbers and its tokens so far."""
+    """What the host knows of every slot: which rollout it holds and its tokens so far."""
 
     def __init__(self, rows: int, max_new_tokens: int) -> None:
         self.alive = np.zeros(rows, np.bool_)
         self.number = np.zeros(rows, np.int64)
         self.prompt = np.zeros(rows, np.int64)
         self.count = np.zeros(rows, np.int64)
-        self.uniforms = np.zeros((rows, max_new_tokens))
         self.tokens = np.zeros((rows, max_new_tokens), np.int64)
         self.logprobs = np.zeros((rows, max_new_tokens), np.float32)
 
@@ -211,18 +237,11 @@ class _Slots:
         fed: NDArray[np.int64] = np.maximum(self.prompt + self.count - 1, 0)
         return fed
 
-    def occupy(self, slots: NDArray[np.int64], rows: Sequence[_Row], drawn_from: NDArray[np.float64] | None) -> None:
+    def occupy(self, slots: NDArray[np.int64], rows: Sequence[_Row]) -> None:
         self.alive[slots] = True
         self.number[slots] = [row.job.first + row.index for row in rows]
         self.prompt[slots] = [len(row.job.prompt_ids) for row in rows]
         self.count[slots] = 0
-        if drawn_from is not None:
-            self.uniforms[slots] = drawn_from
-
-    def next_uniforms(self, slots: NDArray[np.int64]) -> NDArray[np.float64]:
-        # A free slot may be full: any number serves.
-        drawn: NDArray[np.float64] = self.uniforms[slots, np.minimum(self.count[slots], self.uniforms.shape[1] - 1)]
-        return drawn
 
     def append(self, slots: NDArray[np.int64], tokens: NDArray[np.int64], logprobs: NDArray[np.float32]) -> None:
         self.tokens[slots, self.count[slots]] = tokens
@@ -242,6 +261,6 @@ class _Slots:
     def drop_free(self) -> NDArray[np.int64]:
         """Forget the free slots; the old numbers of the others, which become 0, 1, ..."""
         kept = np.flatnonzero(self.alive)
-        for name in ("alive", "number", "prompt", "count", "uniforms", "tokens", "logprobs"):
+        for name in ("alive", "number", "prompt", "count", "tokens", "logprobs"):
             setattr(self, name, getattr(self, name)[kept])
         return kept

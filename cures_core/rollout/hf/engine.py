@@ -10,10 +10,16 @@ import torch
 from cures_core.config.rollout import HfRolloutConfig, RolloutConfig
 from cures_core.errors import ConfigError
 from cures_core.rollout.hf.causal_lm import CausalLM
-from cures_core.rollout.hf.decoding import Completion, Decoder, Job
+from cures_core.rollout.hf.decoding import Completion, Decoder, Job, Rows
+from cures_core.rollout.hf.eager_rows import EagerRows
+from cures_core.rollout.hf.probe import decodes_statically
+from cures_core.rollout.hf.static_rows import StaticRows
 from cures_core.rollout.prompting import encode_prompts
 from cures_core.rollout.stopping import StopRule, end_token_ids
 from cures_core.terms import Request, Rollout
+
+_KEPT_SHARE = 1 / 8
+"""Share of the device's memory that a static cache may hold while the trainer updates."""
 
 
 class HfEngine:
@@ -29,6 +35,8 @@ class HfEngine:
     ) -> None:
         self.tokenizer, self.cfg = tokenizer, cfg
         self.device = torch.device(device) if device is not None else next(model.parameters()).device
+        self._static: StaticRows | None = None
+        self._asked: tuple[Any, bool] | None = None
         self.sync(model)
 
     def sync(self, model: Any) -> None:
@@ -47,9 +55,8 @@ class HfEngine:
         the policy's log-probabilities are not finite.
         """
         jobs = self._jobs(requests)
-        decoder = Decoder(self.lm, self.stop, self.cfg, jobs)
         with self.lm.evaluating():
-            completions = decoder.run(progress)
+            completions = Decoder(self.lm, self.stop, self.cfg, jobs, self._rows).run(progress)
         texts = self._texts(completions)
         result = []
         for request, job in zip(requests, jobs, strict=True):
@@ -58,7 +65,10 @@ class HfEngine:
         return result
 
     def rest(self) -> None:
-        """Nothing to give back: between calls there is no cache, and the weights are the trainer's."""
+        """Give a large static cache back. A small one stays, and with it the captured steps, which cost as much as
+        several ordinary ones."""
+        if self._static is not None and self._static.bytes > _device_bytes(self.device) * _KEPT_SHARE:
+            self._static = None
 
     def retune(self, cfg: RolloutConfig) -> None:
         if not isinstance(cfg, HfRolloutConfig):
@@ -67,7 +77,30 @@ class HfEngine:
         self.sync(self.lm.model)
 
     def close(self) -> None:
-        """Nothing to release: the model belongs to its owner."""
+        """Release the cache; the model belongs to its owner."""
+        self._static = None
+
+    def _rows(self, rows: int, columns: int) -> Rows:
+        if not self._is_static():
+            return EagerRows(self.lm, self.cfg, rows)
+        if self._static is None or not self._static.serves(rows, columns, self.cfg.max_new_tokens):
+            self._static = None  # first give back what there was
+            self._static = StaticRows(rows, columns, self.cfg.max_new_tokens, self.device)
+        self._static.use(self.lm, self.cfg)
+        return self._static
+
+    def _is_static(self) -> bool:
+        """What `decoding` means for this model on this device; the model is asked once."""
+        if self.cfg.decoding == "eager" or (self.cfg.decoding == "auto" and self.device.type != "cuda"):
+            return False
+        if self._asked is None or self._asked[0] is not self.lm.model:
+            self._asked = (self.lm.model, decodes_statically(self.lm))
+        if not self._asked[1] and self.cfg.decoding == "static":
+            raise ConfigError(
+                f"rollout.decoding = 'static': {type(self.lm.model).__name__} cannot be decoded so (its layers see a "
+                "window only, or it does not take a mask and positions for every row). Use 'auto' or 'eager'."
+            )
+        return self._asked[1]
 
     def _jobs(self, requests: Sequence[Request]) -> list[Job]:
         prompts = [request.prompt for request in requests]
@@ -93,6 +126,10 @@ class HfEngine:
         undecoded = list(dict.fromkeys(c.token_ids for c in completions if c.text is None))
         decoded = dict(zip(undecoded, self.stop.text(undecoded), strict=True))
         return [decoded[c.token_ids] if c.text is None else c.text for c in completions]
+
+
+def _device_bytes(device: torch.device) -> int:
+    return int(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else 0
 
 
 def _rollout(request: Request, job: Job, number: int, completion: Completion, text: str) -> Rollout:

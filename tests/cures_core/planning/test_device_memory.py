@@ -144,6 +144,16 @@ def test_the_engine_counts_where_it_is_awake() -> None:
     assert needs('rollout={type="vllm_server",endpoints=["http://127.0.0.1:1"]}').generation == 0
 
 
+def test_a_cache_that_steps_were_captured_on_stays_in_an_update() -> None:
+    def plan(device: str, decoding: str) -> Memory:
+        engine = f'rollout={{type="hf",batch_rows=3,max_new_tokens=8,decoding="{decoding}"}}'
+        return needs(engine, f"device.type={device}")
+
+    assert [plan("cuda", how).resting > 0 for how in ("auto", "static", "eager")] == [True, True, False]
+    assert plan("cuda", "auto").update - plan("cuda", "eager").update == plan("cuda", "auto").generation
+    assert plan("cpu", "auto").resting == 0
+
+
 def test_the_reference_and_checkpointing() -> None:
     assert needs().reference == 2000
     assert needs("training.kl_coef=0").reference == 0

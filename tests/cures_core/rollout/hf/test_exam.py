@@ -30,3 +30,15 @@ class TestHfEngineWithFewRows(TestHfEngine):
     """Groups are split over admissions, slots are reused, the cache is rebuilt."""
 
     batch_rows = 7
+
+
+class TestHfEngineInFixedShapes(TestHfEngine):
+    """What CUDA captures, run as it is."""
+
+    def make(self, model: Any, tokenizer: Any, **options: Any) -> RolloutEngine:
+        cfg = HfRolloutConfig(batch_rows=self.batch_rows, decoding="static", **options)
+        return build_engine(cfg, model, tokenizer)
+
+
+class TestHfEngineInFixedShapesWithFewRows(TestHfEngineInFixedShapes):
+    batch_rows = 7
