@@ -187,15 +187,16 @@ def step_command(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a completion.")] = 128,
     steps: Annotated[int, typer.Option(min=1, help="Counted steps; one more warms up.")] = 5,
     threads: Annotated[int, typer.Option(min=1, help="Torch threads of each side.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="Type of the weights: float32 or bfloat16.")] = "float32",
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each side, in turn; medians are reported.")] = 3,
     as_json: AsJson = False,
 ) -> None:
-    """Seconds, tokens a second and memory of whole training steps on CPU, here and in TRL's GRPOTrainer."""
+    """Seconds, tokens a second and memory of whole training steps, here and in TRL's GRPOTrainer."""
     from benchmarks.step.arms import compare_steps
 
-    result = compare_steps(
-        peer, repeats, model=model, prompts=prompts, n=n, max_new_tokens=max_new_tokens, steps=steps, threads=threads
-    )
+    sizes = {"prompts": prompts, "n": n, "max_new_tokens": max_new_tokens, "steps": steps, "threads": threads}
+    result = compare_steps(peer, repeats, model=model, device=device, dtype=dtype, **sizes)
     if as_json:
         print(json.dumps(result))
         return

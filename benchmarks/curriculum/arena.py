@@ -85,7 +85,7 @@ class OracleCurriculum(CuresCurriculum):
         return rows[self._known[rows] > 1e-2]
 
 
-class _Timed:
+class Timed:
     """A curriculum that adds up the processor seconds spent in it."""
 
     def __init__(self, inner: Strategy) -> None:
@@ -164,7 +164,7 @@ def run_arm(arm: Arm) -> dict[str, Any]:
     recorder = _Recorder(arm, ExactRates(policy, list(pool.heldout)), ExactRates(policy, list(pool.frontier)))
     engine = build_engine(HfRolloutConfig(max_new_tokens=6), policy.model, policy.tokenizer, device)
     trainer = TorchTrainer(policy, arm.training, 1.0, measure=wants_moments(arm.curriculum))
-    timed = _Timed(curriculum)
+    timed = Timed(curriculum)
     with make_verifier(ExactConfig()) as verifier:
         progress = Progress()
         while progress.rollouts < arm.budget:

@@ -11,6 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from pydantic import ValidationError
+
 from benchmarks.step.training_step import ARMS, Figures, StepSpec, need_trl
 from cures_core.errors import ChildFailed, ConfigError
 from cures_core.files import canonical_json, write_atomic
@@ -31,7 +33,11 @@ def compare_steps(peer: str, repeats: int, **spec: Any) -> dict[str, Any]:
     named = spec.pop("model")
     with tempfile.TemporaryDirectory(prefix="cures-bench-") as name:
         folder = Path(name)
-        settings = StepSpec(model=named or str(_made_up(folder / "model")), **spec)
+        try:
+            settings = StepSpec(model=named or str(_made_up(folder / "model")), **spec)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ConfigError(f"--{first['loc'][0]} {first['input']}: {first['msg']}") from error
         runs: dict[str, list[Figures]] = {arm: [] for arm in ARMS}
         for number in range(repeats):
             # Every other round the other way round: neither arm always has the quieter machine.

@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -51,6 +51,8 @@ class StepSpec(Strict):
     """Counted steps; one more comes before."""
     learning_rate: float = Field(default=1e-5, gt=0)
     threads: int = Field(default=1, ge=1)
+    device: Literal["cpu", "cuda"] = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
 
     def requests(self) -> list[list[Request]]:
@@ -74,9 +76,9 @@ class Figures(Strict):
     """Tokens of completions, end tokens included."""
     tokens_per_s: float
     peak_mib: float
-    """Largest resident memory of the process."""
+    """Largest resident memory of the process; on CUDA what torch held at most."""
     start_mib: float
-    """The same before the first step: libraries and weights."""
+    """The same before the first step: weights, and on CPU libraries."""
 
 
 def coin(text: str) -> bool:
@@ -85,29 +87,45 @@ def coin(text: str) -> bool:
 
 
 class _Clock:
-    """Seconds by name, of what is wrapped in `timed`, since `start`."""
+    """Seconds by name, of what is wrapped in `timed`, since `start`. On CUDA every reading waits for the device: work
+    is only handed to it, and its time would fall on whoever waits next."""
 
-    def __init__(self) -> None:
-        self.born = time.perf_counter()
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.born = self._now()
         self.start()
 
     def start(self) -> None:
         self.spent: dict[str, float] = {}
         self.prompt_tokens = self.tokens = 0
-        self._wall, self._cpu = time.perf_counter(), time.process_time()
+        self._wall, self._cpu = self._now(), time.process_time()
 
     def timed(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
-            started = time.perf_counter()
+            started = self._now()
             try:
                 return work(*args, **kwargs)
             finally:
-                self.spent[name] = self.spent.get(name, 0.0) + time.perf_counter() - started
+                self.spent[name] = self.spent.get(name, 0.0) + self._now() - started
 
         return run
 
+    def peak_mib(self) -> float:
+        if self.device == "cuda":
+            import torch
+
+            return torch.cuda.max_memory_allocated() / 2**20
+        return peak_bytes() / 2**20
+
+    def _now(self) -> float:
+        if self.device == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
     def figures(self, start_mib: float) -> Figures:
-        total = time.perf_counter() - self._wall
+        total = self._now() - self._wall
         return Figures(
             total_s=total,
             generation_s=self.spent["generation"],
@@ -117,7 +135,7 @@ class _Clock:
             prompt_tokens=self.prompt_tokens,
             tokens=self.tokens,
             tokens_per_s=self.tokens / total,
-            peak_mib=_peak_mib(),
+            peak_mib=self.peak_mib(),
             start_mib=start_mib,
         )
 
@@ -135,9 +153,9 @@ class _CoinVerifier:
 
 def run_cures(spec: StepSpec) -> Figures:
     """The embedded engine and the one-process trainer."""
-    clock = _Clock()
-    device = setup_torch(DeviceConfig(type="cpu", threads=spec.threads), spec.seed)
-    policy = load_policy(spec.model, device)
+    clock = _Clock(spec.device)
+    device = setup_torch(DeviceConfig(type=spec.device, threads=spec.threads), spec.seed)
+    policy = load_policy(spec.model, device, dtype=spec.dtype)
     # What TRL's loss "grpo" does: every rollout counts equally, and the mean over its own tokens in it.
     training = TorchTrainerConfig(learning_rate=spec.learning_rate, loss_weight="rollout")
     trainer = TorchTrainer(policy, training, 1.0)
@@ -146,7 +164,7 @@ def run_cures(spec: StepSpec) -> Figures:
     ) as e:
         generate, update = clock.timed("generation", e.generate), clock.timed("training", trainer.update)
         e.generate = generate  # type: ignore[method-assign]
-        start_mib = _peak_mib()
+        start_mib = clock.peak_mib()
         for number, requests in enumerate(spec.requests()):
             if number == 1:
                 clock.start()
@@ -165,9 +183,9 @@ def run_trl(spec: StepSpec) -> Figures:
     Raises `MissingExtra` where TRL is not installed.
     """
     need_trl()
-    clock = _Clock()
-    device = setup_torch(DeviceConfig(type="cpu", threads=spec.threads), spec.seed)
-    policy = load_policy(spec.model, device)
+    clock = _Clock(spec.device)
+    device = setup_torch(DeviceConfig(type=spec.device, threads=spec.threads), spec.seed)
+    policy = load_policy(spec.model, device, dtype=spec.dtype)
     from datasets import Dataset
     from transformers import TrainerCallback
 
@@ -184,7 +202,9 @@ def run_trl(spec: StepSpec) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         config = trl.GRPOConfig(
             output_dir=folder,
-            use_cpu=True,
+            use_cpu=spec.device == "cpu",
+            # As here: weights in the policy's type. TRL then has no float32 masters, which ours keeps: its memory is
+            # the smaller for it.
             bf16=False,
             per_device_train_batch_size=spec.prompts * spec.n,
             gradient_accumulation_steps=1,
@@ -225,7 +245,7 @@ def run_trl(spec: StepSpec) -> Figures:
 
         trainer._generate_single_turn = counted
         trainer._prepare_inputs = clock.timed("inputs", trainer._prepare_inputs)
-        start_mib = _peak_mib()
+        start_mib = clock.peak_mib()
         trainer.train()
         return clock.figures(start_mib)
 
@@ -233,10 +253,6 @@ def run_trl(spec: StepSpec) -> Figures:
 def need_trl() -> None:
     if importlib.util.find_spec("trl") is None:
         raise MissingExtra("the peer of this benchmark, TRL, is not installed: pip install 'cures[dev]'")
-
-
-def _peak_mib() -> float:
-    return peak_bytes() / 2**20
 
 
 ARMS: dict[str, Callable[[StepSpec], Figures]] = {"cures": run_cures, "trl": run_trl}

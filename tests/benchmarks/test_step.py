@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from benchmarks.step import training_step
 from benchmarks.step.arms import _medians, _ratios, compare_steps
-from benchmarks.step.training_step import Figures, StepSpec, coin, run_cures, run_trl
+from benchmarks.step.training_step import Figures, StepSpec, _Clock, coin, run_cures, run_trl
 from cures_core.errors import ConfigError, MissingExtra
 from tests.cures_core.rollout.tiny import character_tokenizer, tiny_llama
 
@@ -36,6 +38,38 @@ def test_both_arms_see_the_same_prompts_and_count_alike(spec: StepSpec) -> None:
     assert_sound(peers, spec)
     # Those of the counted steps, once for each rollout.
     assert ours.prompt_tokens == peers.prompt_tokens > 0
+
+
+def test_on_cuda_every_reading_of_the_clock_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append("wait"))
+    clock = _Clock("cuda")
+    before = len(waits)
+    clock.timed("training", lambda: waits.append("work"))()
+    assert waits[before:] == ["wait", "work", "wait"]
+    _Clock("cpu").timed("training", lambda: None)()
+    assert waits[before:] == ["wait", "work", "wait"]
+
+
+def test_steps_run_in_the_type_that_is_asked_for(spec: StepSpec) -> None:
+    seen: list[Any] = []
+    load = training_step.load_policy
+    with pytest.MonkeyPatch.context() as patch:
+
+        def noting(*args: Any, **kwargs: Any) -> Any:
+            policy = load(*args, **kwargs)
+            seen.append(next(policy.model.parameters()).dtype)
+            return policy
+
+        patch.setattr(training_step, "load_policy", noting)
+        assert_sound(run_cures(spec.model_copy(update={"dtype": "bfloat16"})), spec)
+    assert seen == [torch.bfloat16]
+
+
+@pytest.mark.parametrize(("field", "value"), [("device", "tpu"), ("dtype", "int4")])
+def test_a_device_or_type_that_there_is_not_is_named(field: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"--{field} {value}"):
+        compare_steps("trl", 1, model="", **{field: value})
 
 
 def test_the_reward_is_a_coin_that_the_text_tosses() -> None:

@@ -35,7 +35,8 @@ class HfEngine:
     ) -> None:
         self.tokenizer, self.cfg = tokenizer, cfg
         self.device = torch.device(device) if device is not None else next(model.parameters()).device
-        self._static: StaticRows | None = None
+        self.static: StaticRows | None = None
+        """What the last call decoded on in fixed shapes, kept for the next."""
         self._asked: tuple[Any, bool] | None = None
         self.sync(model)
 
@@ -67,8 +68,8 @@ class HfEngine:
     def rest(self) -> None:
         """Give a large static cache back. A small one stays, and with it the captured steps, which cost as much as
         several ordinary ones."""
-        if self._static is not None and self._static.bytes > _device_bytes(self.device) * _KEPT_SHARE:
-            self._static = None
+        if self.static is not None and self.static.bytes > _device_bytes(self.device) * _KEPT_SHARE:
+            self.static = None
 
     def retune(self, cfg: RolloutConfig) -> None:
         if not isinstance(cfg, HfRolloutConfig):
@@ -78,16 +79,16 @@ class HfEngine:
 
     def close(self) -> None:
         """Release the cache; the model belongs to its owner."""
-        self._static = None
+        self.static = None
 
     def _rows(self, rows: int, columns: int) -> Rows:
         if not self._is_static():
             return EagerRows(self.lm, self.cfg, rows)
-        if self._static is None or not self._static.serves(rows, columns, self.cfg.max_new_tokens):
-            self._static = None  # first give back what there was
-            self._static = StaticRows(rows, columns, self.cfg.max_new_tokens, self.device)
-        self._static.use(self.lm, self.cfg)
-        return self._static
+        if self.static is None or not self.static.serves(rows, columns, self.cfg.max_new_tokens):
+            self.static = None  # first give back what there was
+            self.static = StaticRows(rows, columns, self.cfg.max_new_tokens, self.device)
+        self.static.use(self.lm, self.cfg)
+        return self.static
 
     def _is_static(self) -> bool:
         """What `decoding` means for this model on this device; the model is asked once."""

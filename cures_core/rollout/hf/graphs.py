@@ -22,12 +22,13 @@ class StepGraphs:
 
     def __init__(self, step: Callable[[int, int, float, float], None], device: torch.device) -> None:
         self._step = step
-        self._captures = device.type == "cuda"
+        self.captures = device.type == "cuda"
+        """False: every run is an ordinary one, whatever was captured before."""
         self._met: set[Shape] = set()
         self._graphs: dict[Shape, torch.cuda.CUDAGraph] = {}
         self._inputs: tuple[int, ...] = ()
         # One pool for all: a step leaves nothing in it that another one reads, and no two run at a time.
-        self._pool = torch.cuda.graph_pool_handle() if self._captures else None
+        self._pool = torch.cuda.graph_pool_handle() if self.captures else None
 
     @property
     def captured(self) -> int:
@@ -42,9 +43,9 @@ class StepGraphs:
 
     def run(self, rows: int, columns: int, temperature: float, top_p: float) -> None:
         shape = (rows, columns, temperature, top_p)
-        if self._captures and shape in self._met and shape not in self._graphs:
+        if self.captures and shape in self._met and shape not in self._graphs:
             self._capture(shape)
-        if shape in self._graphs:
+        if self.captures and shape in self._graphs:
             self._graphs[shape].replay()
             return
         self._met.add(shape)
@@ -60,6 +61,6 @@ class StepGraphs:
             raise
         except RuntimeError as error:
             _log.warning("this model's decoding step cannot be captured (%s): it is run kernel by kernel", error)
-            self._captures = False
+            self.captures = False
             return
         self._graphs[shape] = graph

@@ -59,7 +59,7 @@ def test_captured_steps_give_the_eager_tokens_and_are_faster(capsys: pytest.Capt
             tokens[decoding] = tokens_of(engine.generate(wanted))
             made = sum(len(ids) for group in tokens[decoding] for ids in group)
             rates[decoding] = made / (time.perf_counter() - started)
-        captured = engine._static.graphs.captured if engine._static is not None else 0
+        captured = engine.static.graphs.captured if engine.static is not None else 0
         assert (captured > 0) == (decoding == "auto")
         engine.close()
     same = [a == b for x, y in zip(tokens["eager"], tokens["auto"], strict=True) for a, b in zip(x, y, strict=True)]

@@ -102,3 +102,12 @@ def test_elsewhere_every_run_is_a_run() -> None:
         graphs.run(16, 32, 1.0, 1.0)
     assert heard == ["step"] * 3
     assert graphs.captured == 0
+
+
+def test_capturing_can_be_switched_off(heard: list[str]) -> None:
+    graphs = StepGraphs(lambda *_: heard.append("step"), torch.device("cuda"))
+    for _ in range(2):
+        graphs.run(16, 32, 1.0, 1.0)
+    graphs.captures = False
+    graphs.run(16, 32, 1.0, 1.0)
+    assert heard[-2:] == ["replay", "step"]

@@ -63,18 +63,18 @@ def test_steps_have_few_shapes_which_shrink_as_rows_end() -> None:
 def test_memory_is_kept_for_the_next_call_and_grows_only_where_it_must() -> None:
     engine = engine_of(decoding="static", max_new_tokens=6)
     engine.generate(requests_of(n=4))
-    kept = engine._static
+    kept = engine.static
     assert kept is not None
     engine.generate(requests_of(n=2))
-    assert engine._static is kept
+    assert engine.static is kept
     buffers = [layer.buffers[0].data_ptr() for layer in kept.layers]
     engine.retune(engine.cfg.model_copy(update={"temperature": 0.3, "max_new_tokens": 3}))
     engine.generate(requests_of(n=4))
     assert [layer.buffers[0].data_ptr() for layer in kept.layers] == buffers
     engine.generate(requests_of(n=50))
-    assert engine._static is not kept
+    assert engine.static is not kept
     engine.rest()  # where the device's memory is not known, none is kept
-    assert engine._static is None
+    assert engine.static is None
 
 
 @settings(max_examples=25, deadline=None)
@@ -145,9 +145,9 @@ def test_what_diverged_weights_left_in_the_cache_reaches_nobody() -> None:
     model = copy.deepcopy(LLAMA)
     engine = engine_of(model, decoding="static", max_new_tokens=8)
     before = tokens_of(engine.generate(requests_of(n=3)))
-    assert engine._static is not None
+    assert engine.static is not None
     with torch.inference_mode():
-        for layer in engine._static.layers:
+        for layer in engine.static.layers:
             for buffer in layer.buffers:
                 buffer.fill_(torch.nan)
     assert tokens_of(engine.generate(requests_of(n=3))) == before
@@ -157,14 +157,14 @@ def test_weights_that_moved_are_noticed() -> None:
     model = copy.deepcopy(LLAMA)
     engine = engine_of(model, decoding="static", max_new_tokens=4)
     engine.generate(requests_of(n=1))
-    assert engine._static is not None
-    addresses = engine._static.graphs._inputs
+    assert engine.static is not None
+    addresses = engine.static.graphs._inputs
     disturb(model)  # in place: an optimizer's update
     engine.generate(requests_of(n=1))
-    assert engine._static.graphs._inputs == addresses
+    assert engine.static.graphs._inputs == addresses
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
     engine.generate(requests_of(n=1))
-    assert engine._static.graphs._inputs != addresses
+    assert engine.static.graphs._inputs != addresses
 
 
 @settings(max_examples=40, deadline=None)

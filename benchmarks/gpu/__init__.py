@@ -1,0 +1,1 @@
+"""What a GPU machine is asked in the minutes that it can be had."""

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# What a GPU machine is asked: benchmarks/gpu/run.sh MINUTES OUT [OPTIONS of python -m benchmarks.gpu]
+# Works from the source tree, without a network and without Prefect. Wheels and weights that prepare.sh has packed are
+# taken from PARTS (parts may arrive one after another: a bundle is unpacked when all of its parts are there).
+# OUT/results.json holds all results, always; a later call with the same OUT measures what is still missing.
+set -euo pipefail
+MINUTES=$1 OUT=$2
+shift 2
+started=$SECONDS
+cd "$(dirname "$0")/../.."
+PYTHON=${PYTHON:-python3}
+PARTS=${PARTS:-benchmarks/gpu/parts}
+SCRATCH=${CURES_GPU_SCRATCH:-/tmp}/cures-gpu
+mkdir -p "$OUT" "$SCRATCH/site"
+
+benchmarks/gpu/unpack.sh "$PARTS" "$SCRATCH"
+export PYTHONPATH="$PWD:$SCRATCH/site${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
+model=()
+if [ -f "$SCRATCH/smollm2/config.json" ]; then model=(--model "$SCRATCH/smollm2"); fi
+left=$("$PYTHON" -c "print($MINUTES - ($SECONDS - $started) / 60)")
+exec "$PYTHON" -m benchmarks.gpu "$left" "$OUT" "${model[@]}" "$@"
