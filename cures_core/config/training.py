@@ -78,6 +78,11 @@ class TrainerOptions(Strict):
     """Tokens, padding included, per forward and backward pass: less takes less memory. The gradient is the same sum in
     another order, so results agree to float tolerance, not in every byte. Halved, for the rest of the run, up to three
     times in a step where memory runs out."""
+    attention: Literal["auto", "model", "bounded"] = "auto"
+    """How rollouts that share a row are kept apart. `model`: by the model's own attention, which masks a square of the
+    row's width. `bounded`: by attention that is told where each begins, on CUDA torch's variable-length Flash Attention
+    (16-bit weights). `auto`: bounded on CUDA where the model can be trained so, else the model's. The same up to
+    rounding."""
     gradient_checkpointing: bool = False
     """Keep no activations inside a layer and compute them again for the backward pass: less memory, a third more
     time, the same result."""

@@ -19,7 +19,8 @@ from cures_core.faults import fault_point
 from cures_core.policy.loading import Policy
 from cures_core.terms import FinishReason, Group, Moments, Rollout
 from cures_core.training.advantages import Sample, batch_samples
-from cures_core.training.forward import Observer, completion_logprobs, keeps_rollouts_apart
+from cures_core.training.bounded_attention import bounded_attention
+from cures_core.training.forward import Observer, attends_in_bounds, completion_logprobs, keeps_rollouts_apart
 from cures_core.training.losses import kl_penalty, surrogate
 from cures_core.training.moments import Sketcher, by_prompt
 from cures_core.training.optimizer_state import empty_tensor, shapes_of
@@ -70,7 +71,8 @@ class TorchTrainer:
         self._policy, self._cfg, self._temperature, self._reference = policy, cfg, temperature, reference
         self._world = world or World()
         # Asked before the weights are shared out: from then on every pass concerns all ranks.
-        self._share_rows = keeps_rollouts_apart(policy.model, policy.device)
+        self._bounded = attends_in_bounds(policy.model, policy.device, cfg.attention)
+        self._share_rows = self._bounded or keeps_rollouts_apart(policy.model, policy.device)
         if not self._share_rows:
             _log.warning("this model mixes rollouts that share a row: they are padded instead of packed")
         if cfg.gradient_checkpointing:
@@ -159,8 +161,9 @@ class TorchTrainer:
         self._updater.reset()
         batches = self._my_batches(samples)
         try:
-            for i, (batch, counts) in enumerate(batches):
-                self._backward(batch, sums if counts else _Sums(), last=i + 1 == len(batches))
+            with bounded_attention(self._policy.model, on=self._bounded):
+                for i, (batch, counts) in enumerate(batches):
+                    self._backward(batch, sums if counts else _Sums(), last=i + 1 == len(batches))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -187,7 +190,8 @@ class TorchTrainer:
         cfg, device = self._cfg, self._policy.device
         watch = self._watcher(batch) if self._measure else None
         self._updater.prepare(last=last)
-        logp_N, entropy_N = completion_logprobs(self._updater.forward, batch, self._temperature, device, watch)
+        forward, bounded = self._updater.forward, self._bounded
+        logp_N, entropy_N = completion_logprobs(forward, batch, self._temperature, device, watch, bounded=bounded)
         sampler_N, rollout_N = (torch.from_numpy(a).to(device) for a in (batch.sampler_logprobs, batch.rollout))
         advantage_S, weight_S = (
             torch.tensor(values, dtype=torch.float32, device=device)
@@ -265,7 +269,8 @@ class TorchTrainer:
         adapted = self._reference is None
         model = self._policy.model if adapted else self._reference
         with torch.no_grad(), model.disable_adapter() if adapted else nullcontext():
-            return completion_logprobs(model, batch, self._temperature, self._policy.device)[0]
+            bounded = self._bounded and adapted
+            return completion_logprobs(model, batch, self._temperature, self._policy.device, bounded=bounded)[0]
 
     def _token_weight(self, sample: Sample) -> float:
         length = len(sample.rollout.token_ids)
