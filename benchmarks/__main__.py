@@ -206,6 +206,15 @@ def step_command(
         print(f"{name:<24} {ours:>10} {theirs:>10} {ratio:>6.2f}")
 
 
+@app.command("tables")
+def tables_command() -> None:
+    """Write the tables of the docs anew from benchmarks/results, where the results.json of GPU sessions are kept."""
+    from benchmarks.tables import write_docs
+
+    for page in write_docs():
+        print(page)
+
+
 def _print(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(result))

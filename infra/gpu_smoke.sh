@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What a GPU machine has to show: installs, runs the tests marked gpu, prints a table of throughput. Usage: infra/gpu_smoke.sh
-# Needs Linux, an NVIDIA driver and Python 3.11. MODEL: a folder or name for the benchmark; empty: a small random Llama.
+# What a GPU machine has to show: installs from the lock, runs the tests marked gpu, measures. Usage: infra/gpu_smoke.sh
+# Needs Linux, an NVIDIA driver and Python 3.11. MODEL: a folder to measure with (cures model fetch smollm2); MINUTES, OUT:
+# of the measurement (benchmarks/gpu/run.sh, which needs no installation where torch and transformers are).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 MODEL=${MODEL:-}
@@ -15,19 +16,8 @@ python -c 'import torch; assert torch.cuda.is_available(), "torch sees no CUDA d
 
 python -m pytest -m gpu -v
 
-figures=$(mktemp -d)
-trap 'rm -rf "$figures"' EXIT
 for engine in hf vllm vllm_server; do
-    cures bench throughput --engine "$engine" --model "$MODEL" --prompts 64 --n 16 --max-new-tokens 512 --json \
-        >"$figures/$engine.json"
+    cures bench throughput --engine "$engine" --model "$MODEL" --prompts 64 --n 16 --max-new-tokens 512
 done
-python - "$figures" <<'PYTHON'
-import json, pathlib, sys
 
-print("| engine | tokens/s | model.generate, tokens/s | ratio | start |")
-print("|---|---|---|---|---|")
-for path in sorted(pathlib.Path(sys.argv[1]).glob("*.json")):
-    row = json.loads(path.read_text().splitlines()[-1])
-    plain = max(row["generate_grouped_tokens_per_s"], row["generate_batched_tokens_per_s"])
-    print(f"| {row['engine']} | {row['engine_tokens_per_s']:,.0f} | {plain:,.0f} | {row['speedup']:.2f}x | {row['start_s']:.1f} s |")
-PYTHON
+PYTHON=$PWD/$VENV/bin/python benchmarks/gpu/run.sh "${MINUTES:-10}" "${OUT:-.cures/gpu}" ${MODEL:+--model "$MODEL"}

@@ -16,6 +16,6 @@ mkdir -p "$OUT" "$SCRATCH/site"
 benchmarks/gpu/unpack.sh "$PARTS" "$SCRATCH"
 export PYTHONPATH="$PWD:$SCRATCH/site${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 model=()
-if [ -f "$SCRATCH/smollm2/config.json" ]; then model=(--model "$SCRATCH/smollm2"); fi
+if [ -f "$SCRATCH/smollm2/config.json" ] && [[ " $* " != *" --model "* ]]; then model=(--model "$SCRATCH/smollm2"); fi
 left=$("$PYTHON" -c "print($MINUTES - ($SECONDS - $started) / 60)")
 exec "$PYTHON" -m benchmarks.gpu "$left" "$OUT" "${model[@]}" "$@"

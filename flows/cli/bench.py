@@ -23,6 +23,7 @@ def throughput_command(
     prompts: Annotated[int, typer.Option(min=1, help="Prompts of mixed lengths.")] = 32,
     n: Annotated[int, typer.Option(min=1, help="Rollouts of each.")] = 8,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a completion.")] = 128,
+    decoding: Annotated[str, typer.Option(help="Of the engine hf: auto, eager or static.")] = "auto",
     repeats: Annotated[int, typer.Option(min=1, help="The best of so many counts.")] = 3,
     endpoint: Annotated[list[str] | None, typer.Option(help="Running servers of vllm_server; repeatable.")] = None,
     as_json: AsJson = False,
@@ -30,7 +31,7 @@ def throughput_command(
     """Tokens a second of a rollout engine, and of `model.generate` on the same requests."""
     from flows.cli.throughput import measure_throughput
 
-    result = measure_throughput(engine, model, prompts, n, max_new_tokens, repeats, endpoint or [])
+    result = measure_throughput(engine, model, prompts, n, max_new_tokens, repeats, endpoint or [], decoding)
     if as_json:
         print(json.dumps(result))
         return

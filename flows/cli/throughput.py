@@ -13,17 +13,27 @@ from cures_core.errors import ConfigError
 
 
 def measure_throughput(
-    engine: str, model: str, prompts: int, n: int, max_new_tokens: int, repeats: int, endpoints: Sequence[str] = ()
+    engine: str,
+    model: str,
+    prompts: int,
+    n: int,
+    max_new_tokens: int,
+    repeats: int,
+    endpoints: Sequence[str] = (),
+    decoding: str = "auto",
 ) -> dict[str, Any]:
     """Figures of `cures_core.rollout.throughput.throughput`. Raises `ConfigError` for an engine that does not exist."""
     reader: TypeAdapter[Any] = TypeAdapter(RolloutConfig)
     if endpoints and engine != "vllm_server":
         raise ConfigError(f"--endpoint belongs to --engine vllm_server, not to {engine}")
-    servers = {"endpoints": endpoints} if endpoints else {}
+    if decoding != "auto" and engine != "hf":
+        raise ConfigError(f"--decoding belongs to --engine hf, not to {engine}")
+    own: dict[str, Any] = {"endpoints": endpoints} if endpoints else {"decoding": decoding} if engine == "hf" else {}
     try:
-        cfg = reader.validate_python({"type": engine, "max_new_tokens": max_new_tokens, **servers})
+        cfg = reader.validate_python({"type": engine, "max_new_tokens": max_new_tokens, **own})
     except ValidationError as error:
-        raise ConfigError(f"--engine {engine}: {error.errors()[0]['msg']}") from error
+        asked = f"--decoding {decoding}" if error.errors()[0]["loc"][-1] == "decoding" else f"--engine {engine}"
+        raise ConfigError(f"{asked}: {error.errors()[0]['msg']}") from error
     from cures_core.policy.loading import load_policy, setup_torch
     from cures_core.rollout.throughput import made_up_model, mixed_requests, throughput
 

@@ -45,6 +45,8 @@ def test_throughput_of_servers_that_run_already(tmp_path: Path) -> None:
         (["throughput", "--engine", "sglang"], ["--engine sglang", "'hf', 'vllm', 'vllm_server'"]),
         (["throughput", "--engine", "hf", "--endpoint", "http://localhost:1"], ["--endpoint", "vllm_server"]),
         (["throughput", "--engine", "vllm_server", "--endpoint", "localhost:1"], ["http://HOST:PORT"]),
+        (["throughput", "--engine", "vllm", "--decoding", "static"], ["--decoding", "hf"]),
+        (["throughput", "--decoding", "fast"], ["--decoding fast", "'auto', 'eager' or 'static'"]),
     ],
 )
 def test_what_cannot_be_measured_is_named(arguments: list[str], words: list[str], tmp_path: Path) -> None:

@@ -1,0 +1,149 @@
+"""Markdown of the docs from the results of GPU sessions, which are kept in benchmarks/results."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.curriculum.analysis import analyse
+from cures_core.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+DOCS = ("docs/engines.md", "docs/scaling.md", "docs/benchmarks.md")
+NOTHING = "Nothing has been measured yet: `benchmarks/gpu/run.sh MINUTES OUT` on a machine with a GPU.\n"
+
+Results = Mapping[str, Any]
+
+
+def load_results(folder: Path = RESULTS) -> list[Results]:
+    """Every session's `results.json` that was put into `folder` under a name of its own, by name."""
+    return [json.loads(path.read_bytes()) for path in sorted(folder.glob("*.json"))]
+
+
+def throughput(results: Results) -> str:
+    unit = results["units"].get("throughput")
+    cases = [case for case in unit["result"].get("cases", {}).values() if "tokens_per_s" in case] if unit else []
+    slow = {case["rows"]: case["tokens_per_s"] for case in cases if case["decoding"] == "eager"}
+    cases.sort(key=lambda case: (case["rows"], case["tokens_per_s"]))
+    rows = [
+        [
+            case["rows"],
+            f"{case['engine']}, {case['decoding']}",
+            f"{case['tokens_per_s']:,.0f}",
+            f"{case['tokens_per_s'] / slow[case['rows']]:.1f}x" if case["rows"] in slow else "",
+            f"{case['first_call_s']:.1f} s",
+            "" if case["memory_mib"] is None else f"{case['memory_mib']:,} MiB",
+        ]
+        for case in cases
+    ]
+    return _table(["rows", "engine", "tokens/s", "over eager", "first call", "memory"], rows)
+
+
+def step(results: Results) -> str:
+    sides = [(arm, results["units"].get(f"step-{arm}", {}).get("result", {})) for arm in ("cures", "trl")]
+    rows = [
+        [arm, *(f"{side[name]:,.1f}" for name in ("total_s", "generation_s", "training_s", "tokens_per_s", "peak_mib"))]
+        for arm, side in sides
+        if side.get("done")
+    ]
+    return _table(["", "seconds", "generation", "training", "tokens/s", "peak, MiB"], rows)
+
+
+def plans(results: Results) -> str:
+    rows = []
+    for name, unit in results["units"].items():
+        found = unit["result"]
+        if name.startswith("plan-") and found.get("done"):
+            per_step = [f"{1000 * found[key]:.1f}" for key in ("planned_s_per_rollout", "measured_s_per_rollout")]
+            memory = [f"{found[key]:,}" for key in ("planned_mib", "measured_mib")]
+            rows.append([name.removeprefix("plan-"), f"{found['parameters']:,}", *memory, *per_step])
+    titles = ["policy", "parameters", "MiB planned", "MiB measured", "ms a rollout planned", "ms a rollout measured"]
+    return _table(titles, rows)
+
+
+def arms(results: Results) -> str:
+    """Arms whose budget is spent, by pool; the others say nothing about a method yet."""
+    found = [u["result"] for name, u in results["units"].items() if name.startswith("arm-")]
+    whole = [arm for arm in found if arm.get("done") and arm.get("budget_spent")]
+    rows: list[list[Any]] = []
+    for pool in dict.fromkeys(arm["arm"]["pool"] for arm in whole):
+        those = [arm for arm in whole if arm["arm"]["pool"] == pool]
+        if not any(arm["arm"]["method"] == "uniform" for arm in those):
+            continue
+        for row in analyse(those, "uniform", "avg_at_1"):
+            ends = [arm["points"][-1] for arm in those if arm["arm"]["method"] == row.method]
+            k = next(name for name in ends[0] if name.startswith("pass_at_"))
+            ratios = [f"{row.to_90[c].value:.2f}x" for c in ("rollouts", "tokens", "seconds")]
+            scores = [f"{sum(end[name] for end in ends) / len(ends):.3f}" for name in ("greedy", k, "entropy")]
+            spread = f"{row.final:.3f} [{row.final_low:.3f}, {row.final_high:.3f}]"
+            rows.append([pool, row.method, row.seeds, spread, *scores, *ratios, f"{row.informative_share:.2f}"])
+    titles = ["pool", "method", "seeds", "avg@1 [lowest, highest]", "greedy", "pass@8", "entropy"]
+    return _table([*titles, "to 90 % of uniform's gain: rollouts", "tokens", "seconds", "informative"], rows)
+
+
+def machines(results: Results) -> str:
+    """One line: card, driver, versions, and what has run."""
+    machine, units = results["machine"], results["units"]
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    driver = f", driver {machine['driver']}, CUDA {machine['cuda']}" if "driver" in machine else ""
+    sources = sorted({unit["source"] for unit in units.values()})
+    exams = [
+        f"{name.removeprefix('exam-')} {found.get('passed', 0)} passed, {found.get('failed', 0)} failed"
+        for name, found in ((name, unit["result"]) for name, unit in units.items())
+        if name.startswith("exam-")
+    ]
+    failed = [name for name, unit in units.items() if not unit["result"].get("done")]
+    lines = [f"{machine['device']}{driver}, Python {machine['python']}; {versions}; source {', '.join(sources)}."]
+    lines += [f"Exams: {'; '.join(exams)}."] if exams else []
+    lines += [f"Not done: {', '.join(failed)}."] if failed else []
+    return "\n".join(lines) + "\n"
+
+
+BLOCKS: dict[str, Callable[[Results], str]] = {
+    "throughput": throughput,
+    "step": step,
+    "plans": plans,
+    "arms": arms,
+    "machines": machines,
+}
+_BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end of results -->\n)", re.DOTALL)
+
+
+def block(name: str, every: Sequence[Results]) -> str:
+    """The text of a block: one part for each machine that has something to say. Raises `ConfigError`."""
+    if name not in BLOCKS:
+        raise ConfigError(f"results: {name}: use one of {', '.join(BLOCKS)}")
+    parts = [(results["machine"]["device"], text) for results in every if (text := BLOCKS[name](results))]
+    if not parts:
+        return NOTHING
+    if name == "machines":
+        return "\n".join(text for _, text in parts)
+    return "\n".join(f"{device}:\n\n{text}" for device, text in parts)
+
+
+def filled(text: str, every: Sequence[Results]) -> str:
+    """A page with every block between its two marks written anew."""
+    return _BLOCK.sub(lambda found: f"{found[1]}\n{block(found[2], every)}\n{found[3]}", text)
+
+
+def write_docs(pages: Iterable[str] = DOCS) -> list[str]:
+    """The pages that have changed."""
+    every, changed = load_results(), []
+    for name in pages:
+        path = ROOT / name
+        before = path.read_text(encoding="utf-8")
+        if (after := filled(before, every)) != before:
+            path.write_text(after, encoding="utf-8")
+            changed.append(name)
+    return changed
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    if not rows:
+        return ""
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)

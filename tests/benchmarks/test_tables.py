@@ -1,0 +1,98 @@
+"""The tables of the docs say what the kept results say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks.tables import DOCS, NOTHING, ROOT, arms, block, filled, load_results, machines, plans, step, throughput
+from cures_core.errors import ConfigError
+
+MACHINE = {
+    "device": "NVIDIA H0",
+    "driver": "580.1",
+    "cuda": "13.0",
+    "python": "3.12.3",
+    "versions": {"torch": "2.11.0"},
+}
+
+
+def of(**units: dict[str, Any]) -> dict[str, Any]:
+    named = {name.replace("_", "-"): {"result": r, "source": "5eed", "commit": "c0"} for name, r in units.items()}
+    return {"machine": MACHINE, "units": named}
+
+
+def case(engine: str, decoding: str, rows: int, rate: float) -> dict[str, Any]:
+    figures = {"tokens_per_s": rate, "first_call_s": 1.25, "memory_mib": 2048}
+    return {"engine": engine, "decoding": decoding, "rows": rows, **figures}
+
+
+def arm(method: str, seed: int, final: float, budget_spent: bool = True) -> dict[str, Any]:
+    points = [
+        {"rollouts": at, "tokens": 10 * at, "seconds": at / 100, "updates": at // 256, "greedy": 0.2, "pass_at_8": 0.5,
+         "avg_at_1": 0.1 + share * (final - 0.1), "entropy": 0.3}
+        for at, share in ((0, 0.0), (2560, 0.5), (5120, 1.0))
+    ]  # fmt: skip
+    return {
+        "arm": {"method": method, "seed": seed, "pool": "mixed"}, "points": points, "informative_share": 0.4,
+        "calibration": {}, "seconds": 51.2, "curriculum_seconds": 1.0, "budget_spent": budget_spent, "done": True,
+    }  # fmt: skip
+
+
+def test_throughput_is_compared_with_eager_decoding_of_the_same_rows() -> None:
+    cases = [case("hf", "eager", 256, 3500), case("hf", "static", 256, 42000), case("hf", "static", 32, 9000)]
+    broken = {"engine": "vllm", "decoding": "paged", "rows": 256, "error": "MissingExtra"}
+    text = throughput(of(throughput={"cases": {str(i): c for i, c in enumerate([*cases, broken])}}))
+    assert text.splitlines()[2:] == [
+        "| 32 | hf, static | 9,000 |  | 1.2 s | 2,048 MiB |",
+        "| 256 | hf, eager | 3,500 | 1.0x | 1.2 s | 2,048 MiB |",
+        "| 256 | hf, static | 42,000 | 12.0x | 1.2 s | 2,048 MiB |",
+    ]
+
+
+def test_steps_and_plans_that_are_not_done_are_left_out() -> None:
+    figures = {"total_s": 10.0, "generation_s": 6.0, "training_s": 4.0, "tokens_per_s": 800.0, "peak_mib": 1000.0}
+    both = of(step_cures={**figures, "done": True}, step_trl={"skipped": "trl is not installed", "done": False})
+    assert step(both).splitlines()[2:] == ["| cures | 10.0 | 6.0 | 4.0 | 800.0 | 1,000.0 |"]
+    plan = {"parameters": 1000, "planned_mib": 900, "measured_mib": 1100, "planned_s_per_rollout": 0.01}
+    assert plans(of(plan_a={**plan, "done": False})) == ""
+    done = {**plan, "measured_s_per_rollout": 0.012, "done": True}
+    assert plans(of(plan_a=done)).splitlines()[2:] == ["| a | 1,000 | 900 | 1,100 | 10.0 | 12.0 |"]
+
+
+def test_arms_are_compared_with_uniform_and_only_whole_ones() -> None:
+    units = {
+        f"arm-{i}": a for i, a in enumerate([arm("uniform", 1, 0.3), arm("cures", 1, 0.5), arm("x", 1, 0.9, False)])
+    }
+    rows = arms(of(**{name.replace("-", "_"): unit for name, unit in units.items()})).splitlines()[2:]
+    assert rows[0].startswith("| mixed | uniform | 1 | 0.300 [0.300, 0.300] | 0.200 | 0.500 | 0.300 | 1.00x |")
+    assert rows[1].startswith("| mixed | cures | 1 | 0.500 ")
+    assert len(rows) == 2
+    assert arms(of(arm_0=arm("cures", 1, 0.5))) == ""  # nothing to compare with
+
+
+def test_a_machine_says_its_exams_and_what_is_missing() -> None:
+    text = machines(of(exam_hf={"passed": 30, "failed": 1, "done": False}, step_trl={"done": True}))
+    assert "NVIDIA H0, driver 580.1, CUDA 13.0, Python 3.12.3; torch 2.11.0; source 5eed." in text
+    assert "Exams: hf 30 passed, 1 failed." in text
+    assert "Not done: exam-hf." in text
+
+
+def test_a_block_is_replaced_and_the_rest_of_the_page_stays() -> None:
+    page = "a\n<!-- results: step -->\nold\n<!-- end of results -->\nb\n"
+    assert filled(page, []) == f"a\n<!-- results: step -->\n\n{NOTHING}\n<!-- end of results -->\nb\n"
+    assert filled(filled(page, []), []) == filled(page, [])
+    with pytest.raises(ConfigError, match="arms, machines"):
+        block("speeds", [])
+
+
+@pytest.mark.parametrize("page", DOCS)
+def test_the_docs_hold_the_tables_of_the_kept_results(page: str) -> None:
+    text = (ROOT / page).read_text()
+    assert filled(text, load_results()) == text, "python -m benchmarks tables"
+
+
+def test_every_kept_result_can_be_shown_somewhere() -> None:
+    shown = "".join((ROOT / page).read_text() for page in DOCS)
+    assert all(f"<!-- results: {name} -->" in shown for name in ("throughput", "step", "plans", "arms", "machines"))
