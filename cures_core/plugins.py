@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import importlib
 import os
+from typing import TYPE_CHECKING
 
-from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError
+
+if TYPE_CHECKING:  # the curriculum, which may be used alone, needs no configuration of a run
+    from cures_core.config.run import RunConfig
 
 VARIABLE = "CURES_PLUGINS"
 

@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from cures_core.errors import ConfigError
 from cures_core.prompts import PromptSet, content_id
-from cures_core.prompts.columns import last_user_message
 from cures_core.prompts.promptset import COLUMNS
 
 LONGEST_ID = 200
@@ -123,4 +122,8 @@ def _text(value: Any) -> str:
 
 
 def _problem(value: Any) -> str:
-    return value if isinstance(value, str) else last_user_message(value) or ""
+    if isinstance(value, str):
+        return value
+    from cures_core.prompts.columns import last_user_message  # which knows all about files
+
+    return last_user_message(value) or ""
