@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from cures_core.distributed import World, obey
-from cures_core.errors import Preempted, RankLost
+from cures_core.errors import OutOfMemory, Preempted, RankLost
+from cures_core.failures import failure_of
 from tests.cures_core.ranks import in_ranks
 
 
@@ -76,3 +77,15 @@ def test_one_rank_alone_says_nothing() -> None:
     with world.leading():
         assert world.gather(5, "values") == [5]
     assert world.sum_(tensor, "x") is tensor
+
+
+def test_a_lack_of_memory_in_a_collective_is_not_the_loss_of_a_rank() -> None:
+    class Full:
+        """A group whose device has no room for the buffers."""
+
+        def allreduce(self, *_: Any) -> None:
+            raise RuntimeError("NCCL error: Cuda failure 'out of memory'")
+
+    with pytest.raises(RuntimeError, match="out of memory") as caught:
+        World(0, 2, Full()).sum_(torch.ones(2), "the gradients")
+    assert type(failure_of(caught.value)) is OutOfMemory
