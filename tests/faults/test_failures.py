@@ -349,5 +349,14 @@ def test_prefect_away_at_the_start_is_one_sentence(tmp_path: Path) -> None:
     assert len(outcome.err.splitlines()) == 1
 
 
+def test_a_place_without_permission_is_named(tmp_path: Path) -> None:
+    """Nobody, root included, makes folders in /sys."""
+    outcome = cures("run", "--config", write_profile(tmp_path), "--store", "/sys/cures", cwd=tmp_path)
+    assert outcome.code == 2
+    assert re.match(r"cures: /sys/cures(/prefect)?: (Permission denied|Operation not permitted|Read-only)", outcome.err)
+    assert "Change the rights" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
 def test_the_documented_table_is_this_one() -> None:
     assert failures.markdown_table() in (PROJECT / "docs/operations.md").read_text()

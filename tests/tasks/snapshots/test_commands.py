@@ -13,7 +13,7 @@ from tasks.snapshots.commands import git
 def test_a_folder_that_is_gone_is_not_a_git_that_is_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(StoreUnavailable, match="folder .*/gone is gone"):
+    with pytest.raises(StoreUnavailable, match=r"folder .*/gone is gone"):
         git(tmp_path / "gone", "status")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingExtra, match="apt-get install git"):
