@@ -18,6 +18,7 @@ from tasks.runs.notes import read_note, read_started, run_names, run_status, sta
 from tasks.runs.opening import snapshot_places
 from tasks.runs.records import Record, read_record, record_place, verify_record
 from tasks.snapshots import read_snapshot
+from tasks.snapshots.published import PARTS, published_file, published_names, published_numbers
 from tasks.storage import Store, open_store
 from tasks.storage.fencing import parse
 
@@ -126,6 +127,17 @@ class _Look:
         for place in list(self._store.list("leases")):
             name = place.removeprefix("leases/").removesuffix(".json")
             self._check("leases", place, partial(parse, self._store, name), f"remove {place} if nobody works on it")
+
+        for name in published_names(self._store):
+            for number in published_numbers(self._store, name):
+                self._published(name, number)
+
+    def _published(self, name: str, number: int) -> None:
+        again = "publish the same posterior again (cures posterior publish)"
+        for part in PARTS:
+            place = f"published/{name}/{number}/{part}"
+            self._check("published", place, partial(published_file, self._store, name, number, part), again)
+        self._snapshot(f"posterior/{name}/{number}", name)
 
     def _snapshot(self, tag: str, run: str) -> None:
         self.checked["snapshots"] += 1

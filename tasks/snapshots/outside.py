@@ -26,6 +26,7 @@ from cures_core.prompts.reading import open_rows
 from tasks.inputs.prompt_files import Inputs
 from tasks.snapshots.objects import digest_md5
 from tasks.snapshots.publish import publish_snapshot
+from tasks.snapshots.published import PARTS
 from tasks.snapshots.reading import Snapshot, list_snapshots
 from tasks.storage import Store, open_store
 
@@ -92,7 +93,7 @@ def _publish(
 ) -> tuple[str, dict[str, Any]]:
     """(tag, what `publish_snapshot` says): the next number, or the latest one where that is this posterior already."""
     parquet = folder / "posterior.parquet"
-    files = {part: (folder / part).read_bytes() for part in (parquet.name, "prompts.parquet")}
+    files = {part: (folder / part).read_bytes() for part in PARTS}
     latest = max((s for s in list_snapshots(places) if s.lineage.get("run") == name), key=_number, default=None)
     if latest is not None and latest.md5 == digest_md5(files[parquet.name]):
         tag, lineage = latest.tag, dict(latest.lineage)

@@ -18,6 +18,14 @@ from cures_core.prompts import PromptSet
 from tasks.storage import Store
 
 
+PARTS = ("posterior.parquet", "prompts.parquet")
+
+
+def published_names(store: Store) -> list[str]:
+    """Names under which something was published."""
+    return sorted({key.split("/")[1] for key in store.list("published")})
+
+
 def published_numbers(store: Store, name: str) -> list[int]:
     """Numbers of the posteriors that were published under a name, ascending."""
     found = (
@@ -36,7 +44,7 @@ def load_published(store: Store, name: str, number: int | None) -> tuple[int, Pr
     if k not in numbers:
         raise ConfigError(f"no posterior {k} was published under {name}; there are {numbers or 'none'}")
     with tempfile.TemporaryDirectory(prefix="cures-published-") as folder:
-        for part in ("posterior.parquet", "prompts.parquet"):
+        for part in PARTS:
             (Path(folder) / part).write_bytes(published_file(store, name, k, part))
         prompts = PromptSet.read_parquet(Path(folder) / "prompts.parquet")
         return k, prompts, load_posterior(Path(folder) / "posterior.parquet")

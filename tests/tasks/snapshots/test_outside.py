@@ -20,6 +20,7 @@ from cures_core.prompts import content_id
 from flows.cli.main import app
 from tasks.runs.explain import explain, propose_flags
 from tasks.runs.summary import posterior_summary
+from tasks.runs.verify import verify
 from tasks.snapshots import diff_snapshots, find_snapshot, read_snapshot
 from tasks.snapshots.objects import object_name
 from tasks.snapshots.published import load_published
@@ -144,7 +145,11 @@ def test_a_damaged_remote_is_restored_and_a_damaged_copy_is_noticed(tmp_path: Pa
     (tmp_path / "store" / "dvc" / object_name(find_snapshot("posterior/night/0", places).md5)).unlink()
     assert "put back" in cures("posterior", "restore", "posterior/night/0", "--store", str(tmp_path / "store"))
     copy = tmp_path / "store" / "published" / "night" / "0" / "posterior.parquet"
+    assert verify(StoreConfig(url=str(tmp_path / "store"))).damaged == ()
     copy.write_bytes(b"damaged")
+    (found,) = verify(StoreConfig(url=str(tmp_path / "store"))).damaged
+    assert found.place == "published/night/0/posterior.parquet"
+    assert "cures posterior publish" in found.remedy
     with pytest.raises(CorruptArtifact, match="publish the same posterior again"):
         posterior_summary(StoreConfig(url=str(tmp_path / "store")), "night", None)
     publish(tmp_path, dataset)
