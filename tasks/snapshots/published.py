@@ -17,7 +17,6 @@ from cures_core.errors import ConfigError, CorruptArtifact
 from cures_core.prompts import PromptSet
 from tasks.storage import Store
 
-
 PARTS = ("posterior.parquet", "prompts.parquet")
 
 
