@@ -8,6 +8,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING
 
+from cures_core.config.marks import leaves
 from cures_core.errors import ConfigError
 
 if TYPE_CHECKING:  # the curriculum, which may be used alone, needs no configuration of a run
@@ -57,15 +58,7 @@ def require_plugins_allowed(config: RunConfig) -> None:
 
 
 def _named(config: RunConfig) -> list[tuple[str, str]]:
-    suites = [(f"evaluation.suites.{i}.reward", s.reward) for i, s in enumerate(config.evaluation.suites) if s.reward]
-    found = []
-    for key, reward in (("reward", config.reward), *suites):
-        place, answer = (f"{key}.answer", reward.answer) if reward.type == "weighted" else (key, reward)
-        if answer.type == "custom":
-            found.append((f"{place}.function", answer.function))
-    if config.curriculum.type == "custom":
-        found.append(("curriculum.strategy", config.curriculum.strategy))
-    return found
+    return [(leaf.path, str(leaf.value)) for leaf in leaves(config) if leaf.is_code]
 
 
 def _remedy(path: str) -> str:

@@ -13,8 +13,8 @@ from cures_core.errors import ConfigError
 from cures_core.failures import explaining
 from cures_core.plugins import require_plugins_allowed
 from flows.ui.logs import logging_progress
-from tasks.runs.notes import read_started, stage_record
-from tasks.runs.opening import open_run
+from tasks.runs.notes import stage_record
+from tasks.runs.opening import open_run, started_config
 from tasks.stages.evaluate_checkpoint import evaluate_checkpoint
 from tasks.stages.prepare_policy import prepare_policy
 from tasks.stages.validate_dataset import validate_dataset
@@ -28,10 +28,9 @@ def evaluate(
     """Score the checkpoint of `run` after `epoch` (0: the base policy) on `evaluation`'s suites (None: the run's)."""
     place = store or StoreConfig()
     opened = open_store(place)
-    started = read_started(opened, run)
     config = RunConfig.model_validate(
         {
-            **started.config,
+            **started_config(opened, run).model_dump(),
             "store": place,
             "promotion": None,
             "faults": (),

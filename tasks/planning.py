@@ -10,10 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from cures_core.builtin import chains
 from cures_core.config.data import PromptFile
+from cures_core.config.marks import Mark, is_within, leaves
 from cures_core.config.policy import PretrainedPolicy, WarmStartPolicy
 from cures_core.config.prior import NoPrior
 from cures_core.config.run import RunConfig
@@ -35,16 +36,18 @@ from cures_core.planning.costs import (
 from cures_core.planning.device_memory import memory
 from cures_core.planning.shape import Shape, pretrained_shape, read_architecture, warm_start_shape
 from cures_core.prompts import PromptSet, load_prompts
+from tasks.inputs.pretrained import pretrained_folder
 from tasks.inputs.prompt_files import Inputs
 from tasks.runs.notes import run_names, run_overview, stage_notes, stage_record
 from tasks.runs.opening import started_config
 from tasks.runs.records import Record
 from tasks.stages.job_process import run_job
-from tasks.stages.prepare_policy import pretrained_folder
 from tasks.storage import Store, open_store
 
 DATA = "data"
 _WARM_STEPS = 40
+_BATCH = ("curriculum.prompts_per_step", "curriculum.rollouts_per_step")
+_OF_SPEED = ("policy", "rollout", "reward", "device", "training", *_BATCH)
 _SAMPLE = 1024  # prompts that are measured, at most
 
 
@@ -70,7 +73,7 @@ def plan(
         measure(cfg, prompts, sets) if measured and prompts is not None else rates_of_runs(open_store(cfg.store), cfg)
     )
     needs = memory(cfg, shape, longest)
-    ranks = cfg.training.processes * cfg.training.nodes if isinstance(cfg.training, RanksConfig) else 1
+    ranks = _ranks(cfg)
     return {
         "profile": cfg.name,
         "rows": sizes,
@@ -160,16 +163,21 @@ def _records(store: Store, name: str) -> list[Record]:
 
 
 def _alike(store: Store, name: str, cfg: RunConfig) -> bool:
-    """Does run `name` compute as `cfg` does? Not if a version with other settings started it."""
-
-    def decisive(cfg: RunConfig) -> list[Any]:
-        training, batch = cfg.training, (cfg.curriculum.prompts_per_step, cfg.curriculum.rollouts_per_step)
-        return [cfg.policy, cfg.rollout.decisive(), cfg.reward, cfg.device, training, batch]
-
+    """Does run `name` compute as `cfg` does, and as fast? Not if a version with other settings started it."""
     try:
-        return decisive(started_config(store, name)) == decisive(cfg)
+        return _of_speed(started_config(store, name)) == _of_speed(cfg)
     except (ValidationError, CorruptArtifact):
         return False
+
+
+def _of_speed(cfg: RunConfig) -> dict[str, JsonValue]:
+    """What the rates of a run depend on, wherever it runs."""
+    read = (leaf for leaf in leaves(cfg) if leaf.mark is not Mark.PLACEMENT and is_within(leaf.path, _OF_SPEED))
+    return {**{leaf.path: leaf.value for leaf in read}, "ranks": _ranks(cfg)}
+
+
+def _ranks(cfg: RunConfig) -> int:
+    return cfg.training.processes * cfg.training.nodes if isinstance(cfg.training, RanksConfig) else 1
 
 
 def _rates(name: str, records: Sequence[Record]) -> Rates | None:
@@ -207,7 +215,7 @@ def measure(cfg: RunConfig, prompts: PromptSet, suites: Mapping[str, PromptSet |
     A policy that is still to be made is measured after a few steps of its warm start; its completions are then counted
     as those it will be taught. With several ranks, the seconds of one divided by their number.
     """
-    ranks = cfg.training.processes * cfg.training.nodes if isinstance(cfg.training, RanksConfig) else 1
+    ranks = _ranks(cfg)
     sample = PromptSet.of(stratified(list(prompts), _SAMPLE, cfg.seed))
     with tempfile.TemporaryDirectory(prefix="cures-plan-") as folder:
         work = Path(folder)

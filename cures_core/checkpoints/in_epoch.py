@@ -13,6 +13,9 @@ from cures_core.config.checkpoint import CheckpointConfig
 from cures_core.errors import CorruptArtifact
 from cures_core.manifest import verify_manifest
 
+SPOILT = "spoilt.json"
+"""Beside the checkpoints of an epoch that diverged: from which step on their weights give what is not finite."""
+
 _log = logging.getLogger(__name__)
 
 

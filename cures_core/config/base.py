@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cures_core.config.marks import Code, show_marks
+
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 """A seed that numpy, torch, vLLM and JSON's readers all take."""
 
@@ -19,4 +21,9 @@ class Strict(BaseModel):
         use_attribute_docstrings=True,
         allow_inf_nan=False,
         hide_input_in_errors=True,
+        json_schema_extra=show_marks,
     )
+
+
+OwnCode = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"), Code]
+"""Names code of the user's: `package.module:name`."""

@@ -6,31 +6,32 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from cures_core.config.base import Strict
+from cures_core.config.base import OwnCode, Strict
+from cures_core.config.marks import Result
 from cures_core.config.urls import LocalName
 
 
 class PosteriorConfig(Strict):
     """How evidence becomes a posterior of a prompt's pass rate. All strategies keep one, if only to measure it."""
 
-    fading: Annotated[float, Field(ge=0, le=1)] | Literal["fitted"] = 0.97
+    fading: Result[Annotated[float, Field(ge=0, le=1)] | Literal["fitted"]] = 0.97
     """Gamma: factor on a prompt's counts per step, because the policy moves. 1 never forgets, 0 forgets at once.
     `fitted`: the one of 0.9 to 1 that predicts best what comes out, looked at anew in every step."""
-    group_fading: float = Field(default=0.95, ge=0, le=1)
+    group_fading: Result[float] = Field(default=0.95, ge=0, le=1)
     """The same for the counts of a group (source x level)."""
-    pooling: Literal["group", "none"] = "group"
+    pooling: Result[Literal["group", "none"]] = "group"
     """Where the prior's rate comes from. `group`: the rate of the prompt's group; `none`: one half for all."""
-    strength: Annotated[float, Field(gt=0)] | Literal["fitted"] = 3.0
+    strength: Result[Annotated[float, Field(gt=0)] | Literal["fitted"]] = 3.0
     """Mass k of the pooled prior, in rollouts: the prior is Beta(k * m, k * (1 - m)), m the group's rate. `fitted`: the
     one of 0.3 to 10 that predicts best; small where the prompts of a group differ much."""
-    group_strength: float = Field(default=2.0, gt=0)
+    group_strength: Result[float] = Field(default=2.0, gt=0)
     """Mass with which a group's rate is shrunk to the rate of the whole set, in rollouts."""
-    drift: float = Field(default=0.0, ge=0, le=1)
+    drift: Result[float] = Field(default=0.0, ge=0, le=1)
     """Standard deviation, in nats of logit, of the shift that all pass rates are believed to make together between two
     updates; it is estimated from prompts that are visited again. 0 switches this off."""
-    dead_prior: float = Field(default=0.1, ge=0, lt=1)
+    dead_prior: Result[float] = Field(default=0.1, ge=0, lt=1)
     """Prior share of prompts that no policy will ever solve (wrong gold answer, unreadable). 0 switches this off."""
-    dead_fading: float = Field(default=1.0, gt=0, le=1)
+    dead_fading: Result[float] = Field(default=1.0, gt=0, le=1)
     """Factor per step on the suspicion that a prompt is dead, towards `dead_prior`: below 1 it is tried again later,
     when the policy may have learnt what it takes. 1 never forgets."""
 
@@ -45,12 +46,12 @@ class NeymanAllocation(Strict):
     """n_i so that the sum of sigma_i^2 / n_i is smallest, sigma the expected spread (arXiv 2510.01037, 3.2)."""
 
     type: Literal["neyman"] = "neyman"
-    sigma: Literal["spread", "gradient"] = "spread"
+    sigma: Result[Literal["spread", "gradient"]] = "spread"
     """Deviation of a rollout's gradient. `spread`: sqrt(p(1-p)), right where all scores are alike. `gradient`: with the
     moments of scores measured in training, from groups with two right and two wrong rollouts; others get the mean."""
-    min_rollouts: int = Field(default=2, ge=2)
+    min_rollouts: Result[int] = Field(default=2, ge=2)
     """Fewest rollouts of a prompt; a group of one has no group baseline."""
-    max_rollouts: int = Field(default=32, ge=2)
+    max_rollouts: Result[int] = Field(default=32, ge=2)
     """Most rollouts of a prompt."""
 
     @model_validator(mode="after")
@@ -67,7 +68,7 @@ class ScreenAllocation(Strict):
     """
 
     type: Literal["screen"] = "screen"
-    max_rollouts: int = Field(default=5, ge=2)
+    max_rollouts: Result[int] = Field(default=5, ge=2)
     """Most rollouts of a prompt, the first one included."""
 
 
@@ -75,7 +76,7 @@ class ProportionalWeighting(Strict):
     """Probability in proportion to signal^power."""
 
     type: Literal["proportional"] = "proportional"
-    power: float = Field(default=4.0, gt=0)
+    power: Result[float] = Field(default=4.0, gt=0)
     """4 with a spread is (p(1-p))^2: a spread alone is too flat, because solved prompts keep a tenth of it."""
 
 
@@ -83,7 +84,7 @@ class SoftmaxWeighting(Strict):
     """Probability in proportion to exp(signal / temperature), as derived in the paper."""
 
     type: Literal["softmax"] = "softmax"
-    temperature: float = Field(gt=0)
+    temperature: Result[float] = Field(gt=0)
     """tau: towards 0 only the strongest signals are drawn, towards infinity all alike."""
 
 
@@ -91,7 +92,7 @@ class EssWeighting(Strict):
     """exp(signal / temperature), the temperature solved before every step: so many prompts as if drawn uniformly."""
 
     type: Literal["ess"] = "ess"
-    share: float = Field(gt=0, le=1)
+    share: Result[float] = Field(gt=0, le=1)
     """Effective sample size 1 / sum rho^2 of the distribution, exploration included, as a share of the pool. Costs a
     pass over the pool for every trial of a temperature, some 20 of them a step."""
 
@@ -102,9 +103,9 @@ Weighting = Annotated[ProportionalWeighting | SoftmaxWeighting | EssWeighting, F
 class StrategyConfig(Strict):
     """What all strategies have."""
 
-    prompts_per_step: int = Field(ge=1)
+    prompts_per_step: Result[int] = Field(ge=1)
     """Prompts drawn for a step."""
-    rollouts_per_step: int = Field(ge=2)
+    rollouts_per_step: Result[int] = Field(ge=2)
     """Budget: rollouts of a step, of all kinds."""
     posterior: PosteriorConfig = PosteriorConfig()
     """How evidence becomes a posterior."""
@@ -144,13 +145,15 @@ class CuresConfig(StrategyConfig):
     """Prompts by the signal their posterior promises, drawn without replacement."""
 
     type: Literal["cures"] = "cures"
-    signal: Literal["thompson", "expected_spread", "plugin_spread", "expected_variance", "informative"] = "thompson"
+    signal: Result[Literal["thompson", "expected_spread", "plugin_spread", "expected_variance", "informative"]] = (
+        "thompson"
+    )
     """What a prompt is worth, in terms of its posterior. `thompson`: spread of one draw; `expected_spread`: E[s] in
     closed form; `plugin_spread`: s of the mean (the paper); `expected_variance`: E[p(1-p)]; `informative`: probability
     that a group is neither all right nor all wrong."""
     weighting: Weighting = ProportionalWeighting()
     """How the signal becomes a probability."""
-    explore: float = Field(default=0.05, ge=0, le=1)
+    explore: Result[float] = Field(default=0.05, ge=0, le=1)
     """Share of uniform drawing mixed in, so that no prompt is given up for good."""
     allocation: Annotated[EqualAllocation | NeymanAllocation | ScreenAllocation, Field(discriminator="type")] = (
         EqualAllocation()
@@ -178,7 +181,7 @@ class DapoConfig(StrategyConfig):
     """Uniform prompts, drawn until enough groups are informative or the budget is spent; the others are discarded."""
 
     type: Literal["dapo"] = "dapo"
-    group_size: int = Field(default=8, ge=2)
+    group_size: Result[int] = Field(default=8, ge=2)
     """Rollouts of each prompt. `prompts_per_step` is how many informative groups a step wants."""
 
     @model_validator(mode="after")
@@ -196,11 +199,11 @@ class SpeedConfig(StrategyConfig):
     """Screen many prompts with few rollouts, then continue those that are neither all right nor all wrong."""
 
     type: Literal["speed"] = "speed"
-    screen: int = Field(default=4, ge=2)
+    screen: Result[int] = Field(default=4, ge=2)
     """Rollouts of a screened prompt."""
-    screen_share: float = Field(default=0.5, gt=0, lt=1)
+    screen_share: Result[float] = Field(default=0.5, gt=0, lt=1)
     """Share of the budget that goes into screening."""
-    group_size: int = Field(default=16, ge=3)
+    group_size: Result[int] = Field(default=16, ge=3)
     """Most rollouts of a continued prompt, screening included. `prompts_per_step` is how many are continued at most."""
 
     @model_validator(mode="after")
@@ -214,13 +217,13 @@ class GvmConfig(StrategyConfig):
     """Uniform prompts, more rollouts for those with low pass rates."""
 
     type: Literal["gvm"] = "gvm"
-    alpha: float = Field(default=1e-3, gt=0)
+    alpha: Result[float] = Field(default=1e-3, gt=0)
     """Damps the allocation for pass rates near zero."""
-    beta: float = Field(default=2.0, ge=1)
+    beta: Result[float] = Field(default=2.0, ge=1)
     """How fast it is damped."""
-    min_rollouts: int = Field(default=2, ge=2)
+    min_rollouts: Result[int] = Field(default=2, ge=2)
     """Fewest rollouts of a prompt."""
-    max_rollouts: int = Field(default=32, ge=2)
+    max_rollouts: Result[int] = Field(default=32, ge=2)
     """Most rollouts of a prompt."""
 
     @model_validator(mode="after")
@@ -235,11 +238,11 @@ class MoppsConfig(StrategyConfig):
     type: Literal["mopps"] = "mopps"
     posterior: PosteriorConfig = PosteriorConfig(fading=1.0, pooling="none", strength=2.0, dead_prior=0.0)
     """As published: Beta(1, 1). Nothing fades by the step: forgetting is `decay`."""
-    decay: float = Field(default=0.5, ge=0, le=1)
+    decay: Result[float] = Field(default=0.5, ge=0, le=1)
     """Lambda: factor on a prompt's counts when it is visited again, however long that took. 1 never forgets."""
-    target: float = Field(default=0.5, gt=0, lt=1)
+    target: Result[float] = Field(default=0.5, gt=0, lt=1)
     """Pass rate that is wanted."""
-    candidates: int = Field(default=16, ge=1)
+    candidates: Result[int] = Field(default=16, ge=1)
     """Candidates for each prompt that is drawn."""
 
 
@@ -247,11 +250,11 @@ class ArcConfig(StrategyConfig):
     """A Kalman filter of the arc length asin(sqrt(p)) of every prompt, and a target that hardens."""
 
     type: Literal["arc"] = "arc"
-    drift: float = Field(default=0.01, ge=0)
+    drift: Result[float] = Field(default=0.01, ge=0)
     """Variance that a step adds to every prompt's estimate."""
-    width: float = Field(default=0.3, gt=0)
+    width: Result[float] = Field(default=0.3, gt=0)
     """Standard deviation of the kernel around the target, in arc length."""
-    tolerance: float = Field(default=0.03, ge=0, lt=1)
+    tolerance: Result[float] = Field(default=0.03, ge=0, lt=1)
     """The target is the lowest rate whose predicted yield is within this of the best."""
 
 
@@ -262,11 +265,11 @@ class ProtocolConfig(StrategyConfig):
         fading=1.0, group_fading=1.0, pooling="none", strength=2.0, dead_prior=0.0
     )
     """As published: Beta(1, 1), nothing fades within a subset."""
-    subsets: int = Field(default=15, ge=1)
+    subsets: Result[int] = Field(default=15, ge=1)
     """Disjoint subsets of the prompt set, taken in turn."""
-    steps_per_subset: int = Field(default=10, ge=1)
+    steps_per_subset: Result[int] = Field(default=10, ge=1)
     """Training steps on a subset, after its probing."""
-    probe: int = Field(default=4, ge=1)
+    probe: Result[int] = Field(default=4, ge=1)
     """Rollouts of every prompt of a subset before it is trained on; paid from the budgets of steps that train on
     nothing. Prompts that have as many from the prior are not probed again."""
 
@@ -275,9 +278,9 @@ class PaperConfig(ProtocolConfig):
     """The published protocol: disjoint subsets, each probed, then trained on, then forgotten."""
 
     type: Literal["paper"] = "paper"
-    temperature: float = Field(default=0.1, gt=0)
+    temperature: Result[float] = Field(default=0.1, gt=0)
     """tau of the prompt distribution exp(s / tau)."""
-    max_rollouts: int = Field(default=32, ge=2)
+    max_rollouts: Result[int] = Field(default=32, ge=2)
     """Most rollouts of a prompt; the fewest are 2."""
 
 
@@ -285,11 +288,11 @@ class OfficialConfig(ProtocolConfig):
     """The published code as it behaves, faults included: for the record, not for use."""
 
     type: Literal["cures-official"] = "cures-official"
-    entropy: float = Field(default=0.01, gt=0)
+    entropy: Result[float] = Field(default=0.01, gt=0)
     """The divisor in its softmax, a constant there."""
-    processes: int = Field(default=8, ge=1)
+    processes: Result[int] = Field(default=8, ge=1)
     """Processes that share the probing of a subset; each spreads the whole budget over its own part of it."""
-    repeats: int = Field(default=4, ge=1)
+    repeats: Result[int] = Field(default=4, ge=1)
     """Every size is rolled out this many times over."""
 
 
@@ -297,10 +300,11 @@ class CustomConfig(StrategyConfig):
     """A strategy of your own."""
 
     type: Literal["custom"] = "custom"
-    strategy: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    strategy: Result[OwnCode]
     """`package.module:Class`, a subclass of `cures_core.curriculum.Strategy`. CURES_PLUGINS must name it where the run
-    runs."""
-    options: dict[LocalName, bool | int | float | LocalName] = Field(default_factory=dict)
+    runs. The text of its file is part of the result: where it changes, epochs are trained again. What the file imports
+    is not looked at."""
+    options: Result[dict[LocalName, bool | int | float | LocalName]] = Field(default_factory=dict)
     """Read by the class from its `cfg.options`."""
 
 

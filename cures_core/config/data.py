@@ -7,78 +7,80 @@ from typing import Literal
 from pydantic import Field
 
 from cures_core.config.base import Strict
+from cures_core.config.marks import Placement, Result
 from cures_core.config.urls import LocalName, S3Url
 
 
 class ColumnsConfig(Strict):
     """Names of the columns. A dot steps into a nested object: `reward_model.ground_truth`."""
 
-    problem: str | None = None
+    problem: Result[str | None] = None
     """The problem. None: the first of problem, question, prompt, query, instruction that the file has."""
-    answer: str | None = None
+    answer: Result[str | None] = None
     """The gold answer, or the text it is taken from. None: the first of answer, final_answer, ground_truth, gold,
     target, solution, reward_model.ground_truth that the file has (solution first for `answer_rule = "boxed"`)."""
-    source: str | None = None
+    source: Result[str | None] = None
     """Where a row comes from. None: the first of source, data_source, dataset; empty where there is none."""
-    level: str | None = None
+    level: Result[str | None] = None
     """Difficulty label. None: the first of level, difficulty; empty where there is none."""
-    subject: str | None = None
+    subject: Result[str | None] = None
     """Field of the problem. None: the first of subject, type, category; empty where there is none."""
-    solution: str | None = None
+    solution: Result[str | None] = None
     """Worked solution; only compared with the answer, never kept. None: solution, where it is not the answer column."""
-    id: str | None = None
+    id: Result[str | None] = None
     """The publisher's id; only checked for repetition, never kept. None: the first of id, unique_id, uid."""
 
 
 class PromptFile(Strict):
     """A file of problems with answers, and how to read it."""
 
-    path: S3Url
+    path: Placement[S3Url]
     """A file, or a folder written by `datasets.save_to_disk` or of Parquet files; `path@revision` for one as it was at
     a revision of git or DVC, `s3://bucket/key` for an object (at store.endpoint_url, with credentials from the
-    environment). What is packed with gzip or zstd is unpacked on the fly."""
-    format: Literal["auto", "jsonl", "json", "csv", "parquet", "arrow"] = "auto"
+    environment). What is packed with gzip or zstd is unpacked on the fly. Keys hold the content, not the name."""
+    format: Result[Literal["auto", "jsonl", "json", "csv", "parquet", "arrow"]] = "auto"
     """`auto` goes by the name's ending (.gz and .zst looked through), then by the first bytes."""
     columns: ColumnsConfig = ColumnsConfig()
     """Names of the columns."""
-    problem_rule: Literal["text", "chat"] = "text"
+    problem_rule: Result[Literal["text", "chat"]] = "text"
     """`text`: the column holds the problem. `chat`: it holds a list of {role, content}, and the last
     user message counts."""
-    answer_rule: Literal["field", "gsm8k", "boxed"] = "field"
+    answer_rule: Result[Literal["field", "gsm8k", "boxed"]] = "field"
     """`field`: the column is the answer. `gsm8k`: the text after the last ####, thousands commas removed. `boxed`: the
     content of the last \\boxed{}."""
-    max_row_bytes: int = Field(default=1 << 20, ge=64)
+    max_row_bytes: Result[int] = Field(default=1 << 20, ge=64)
     """Longest row read, in bytes; a longer one is rejected unread, so an endless line cannot fill the memory."""
-    max_problem_chars: int = Field(default=16_384, ge=1)
+    max_problem_chars: Result[int] = Field(default=16_384, ge=1)
     """Longest problem kept, in characters."""
-    max_answer_chars: int = Field(default=512, ge=1)
+    max_answer_chars: Result[int] = Field(default=512, ge=1)
     """Longest gold answer kept, in characters: longer ones are worked solutions, not answers."""
-    max_problem_tokens: int | None = Field(default=None, ge=1)
+    max_problem_tokens: Result[int | None] = Field(default=None, ge=1)
     """Longest problem kept, in tokens of the policy's tokenizer. None: token length is not checked."""
-    language: str | None = Field(default=None, pattern=r"^[a-z]{2,3}$")
+    language: Result[str | None] = Field(default=None, pattern=r"^[a-z]{2,3}$")
     """Language that problems should be in, as an ISO 639-1 code (en); one that is certainly in another gets a warning.
     None: not checked, as it takes about 0.3 ms a prompt."""
-    max_reject_share: float = Field(default=0.05, ge=0, le=1)
+    max_reject_share: Result[float] = Field(default=0.05, ge=0, le=1)
     """Largest share of rows that may be rejected. Above it the whole file is refused: something is wrong with it, and
     what is left would be a biased sample. Dropped copies and contaminated rows do not count."""
-    max_reason_share: dict[str, float] = Field(default_factory=dict)
+    max_reason_share: Result[dict[str, float]] = Field(default_factory=dict)
     """Largest share of rows that may show a reason, by its code, whatever becomes of those rows; 0 allows none."""
 
 
 class DataConfig(PromptFile):
     """The prompt set that is trained on."""
 
-    contamination: Literal["drop", "warn", "reject"] = "drop"
+    contamination: Result[Literal["drop", "warn", "reject"]] = "drop"
     """What happens to prompts that an evaluation suite holds too: left out, kept with a warning, or the set refused."""
-    near_duplicates: Literal["off", "warn", "drop"] = "off"
+    near_duplicates: Result[Literal["off", "warn", "drop"]] = "off"
     """What happens to prompts that repeat an earlier one in slightly other words (same numbers and signs): nothing, a
     warning, or those with the same answer are left out. Takes about 0.2 ms a prompt."""
-    flags: LocalName | None = None
-    """List of prompts that people have taken out (`cures data flag`), here and in the suites. None: no list."""
+    flags: Placement[LocalName | None] = None
+    """List of prompts that people have taken out (`cures data flag`), here and in the suites. None: no list. Keys hold
+    what is listed, not the file's name."""
 
 
 class SuiteConfig(PromptFile):
     """An evaluation suite."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")
+    name: Result[str] = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")
     """Short name; scores, files and reports carry it."""

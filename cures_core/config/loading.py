@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-import types
-import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from cures_core.config.includes import include_suites
+from cures_core.config.marks import models_in
 from cures_core.config.run import RunConfig
 from cures_core.config.urls import REFUSED
 from cures_core.errors import ConfigError, MissingInput
@@ -44,6 +43,19 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
         return RunConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(explain(error, origin)) from error
+
+
+def with_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """A configuration with overrides `a.b=VALUE` applied. Raises `ConfigError` listing every bad field at once."""
+    if not overrides:
+        return config
+    values = config.model_dump(mode="json")
+    for text in overrides:
+        _apply(values, text)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, "--set")) from error
 
 
 def explain(error: ValidationError, origin: str) -> str:
@@ -93,16 +105,8 @@ def dotted_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """All valid keys of a model and of the models inside it."""
     for name, field in model.model_fields.items():
         yield prefix + name
-        for inner in _models(field.annotation):
+        for inner in models_in(field.annotation):
             yield from dotted_keys(inner, f"{prefix}{name}.")
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    elif typing.get_origin(annotation) in (typing.Union, types.UnionType, list, tuple, dict, typing.Annotated):
-        for argument in typing.get_args(annotation):
-            yield from _models(argument)
 
 
 def _strip_tags(loc: Sequence[int | str]) -> str:
@@ -119,7 +123,7 @@ def _strip_tags(loc: Sequence[int | str]) -> str:
             continue
         kept.append(part)
         inner = [
-            m for model in models if part in model.model_fields for m in _models(model.model_fields[part].annotation)
+            m for model in models if part in model.model_fields for m in models_in(model.model_fields[part].annotation)
         ]
         models = inner or models
     if len(kept) > 1 and _TYPE_OF_A_UNION.fullmatch(kept[-1]):
@@ -150,7 +154,9 @@ def _apply(values: dict[str, Any], text: str) -> None:
 
 
 def _step_into(place: Any, name: str, text: str) -> Any:
-    inner = place[_index(place, name, text)] if isinstance(place, list) else place.setdefault(name, {})
+    if isinstance(place, dict) and place.get(name) is None:
+        place[name] = {}  # a table that was left out
+    inner = place[_index(place, name, text)] if isinstance(place, list) else place[name]
     if not isinstance(inner, dict | list):
         raise ConfigError(f"--set {masked(text)!r}: {name} is a value, not a table")
     return inner

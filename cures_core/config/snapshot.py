@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from cures_core.config.base import Strict
+from cures_core.config.marks import Placement
 from cures_core.config.urls import GitUrl, S3Url
 from cures_core.errors import ConfigError
 from cures_core.names import inside
@@ -18,14 +19,14 @@ _BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*"
 class SnapshotConfig(Strict):
     """Git and DVC places of the snapshots. Secrets come from the environment (git's credential helper, AWS_*)."""
 
-    repository: GitUrl | None = None
+    repository: Placement[GitUrl | None] = None
     """Git repository that gets the tags: a path (a bare repository is made there on first use) or a URL that git can
     push to. None: `snapshots.git` in the store's folder."""
-    remote: S3Url | None = None
+    remote: Placement[S3Url | None] = None
     """DVC remote that gets the Parquet files: a folder or `s3://bucket/prefix`. None: `dvc` in the store."""
-    branch: str = Field(default="snapshots", max_length=100)
+    branch: Placement[str] = Field(default="snapshots", max_length=100)
     """Branch that lists all snapshots."""
-    endpoint_url: S3Url | None = None
+    endpoint_url: Placement[S3Url | None] = None
     """S3 endpoint, for servers other than Amazon's. None: the store's, else AWS_ENDPOINT_URL."""
 
     @field_validator("repository", "endpoint_url")

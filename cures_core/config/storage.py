@@ -7,6 +7,7 @@ import re
 from pydantic import Field, field_validator
 
 from cures_core.config.base import Strict
+from cures_core.config.marks import Operation, Placement
 from cures_core.config.urls import LocalName, S3Url
 from cures_core.names import check_key
 
@@ -14,13 +15,13 @@ from cures_core.names import check_key
 class StoreConfig(Strict):
     """The store of stage records and their files. S3 credentials come from the environment (AWS_*)."""
 
-    url: S3Url = ".cures"
+    url: Placement[S3Url] = ".cures"
     """A folder (relative to the working directory), or `s3://bucket/prefix`."""
-    endpoint_url: S3Url | None = None
+    endpoint_url: Placement[S3Url | None] = None
     """S3 endpoint, for servers other than Amazon's. None: AWS_ENDPOINT_URL, else Amazon's."""
-    scratch: LocalName = ".cures"
+    scratch: Placement[LocalName] = ".cures"
     """Folder for unfinished work and fetched files where the store is on S3; a store in a folder keeps them itself."""
-    lease_ttl_s: float = Field(default=60.0, gt=1)
+    lease_ttl_s: Operation[float] = Field(default=60.0, gt=1)
     """Seconds without a heartbeat after which another process may take over a run."""
 
     @field_validator("url")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from cures_core.config.base import Strict
+from cures_core.config.marks import Operation, Placement, Result
 from cures_core.config.urls import ClusterUrl
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -22,72 +23,73 @@ RECIPES: dict[str, dict[str, Any]] = {
 class LoraConfig(Strict):
     """Low-rank adapters (peft) instead of full fine-tuning."""
 
-    rank: int = Field(default=16, ge=1)
+    rank: Result[int] = Field(default=16, ge=1)
     """Rank of the update."""
-    alpha: int = Field(default=32, ge=1)
+    alpha: Result[int] = Field(default=32, ge=1)
     """Scale of the update: alpha / rank."""
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    targets: Result[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     """Names of the linear layers that get an adapter."""
 
 
 class TrainerOptions(Strict):
     """What all trainers have in common: AdamW on the groups of a step."""
 
-    loss: Literal["grpo", "dr-grpo", "dapo", "reinforce++", "reinforce++-baseline", "rloo"] = "grpo"
+    loss: Result[Literal["grpo", "dr-grpo", "dapo", "reinforce++", "reinforce++-baseline", "rloo"]] = "grpo"
     """A published loss: sets `advantage`, `loss_weight`, `ratio`, `clip_high` and `length_norm` where the profile does
     not. `dr-grpo` divides by a constant and needs `length_norm` (the paper's: `rollout.max_new_tokens`)."""
-    learning_rate: float = Field(gt=0)
+    learning_rate: Result[float] = Field(gt=0)
     """AdamW learning rate, constant after warm-up."""
-    warmup_steps: int = Field(default=0, ge=0)
+    warmup_steps: Result[int] = Field(default=0, ge=0)
     """Steps of linear learning-rate warm-up at the start of the run."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: Result[tuple[float, float]] = (0.9, 0.95)
     """AdamW moment decays."""
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: Result[float] = Field(default=0.0, ge=0)
     """Decoupled weight decay."""
-    grad_clip: float = Field(default=1.0, ge=0)
+    grad_clip: Result[float] = Field(default=1.0, ge=0)
     """Largest global gradient norm; 0 switches clipping off."""
-    advantage: Literal["grpo", "dr-grpo", "loo", "reinforce++", "reinforce++-baseline"] = "grpo"
+    advantage: Result[Literal["grpo", "dr-grpo", "loo", "reinforce++", "reinforce++-baseline"]] = "grpo"
     """`grpo`: (r - group mean) / group std; `dr-grpo`: r - group mean; `loo`: leave-one-out mean as the baseline;
     `reinforce++`: reward normalised over the whole batch (no group baseline); `reinforce++-baseline`: r - group mean,
     normalised over the whole batch."""
-    solved_advantage: float = Field(default=0.0, ge=0)
+    solved_advantage: Result[float] = Field(default=0.0, ge=0)
     """Advantage of the rollouts of a group that is all right, in units of the group's deviation. 0: such a group
     teaches nothing, as in GRPO. Above 0 what is solved is held on to without the luck of a failure in its group: where
     right completions hardly differ, their score is small and the baseline of least variance is near 0, not p."""
-    loss_weight: Literal["prompt", "rollout", "token"] = "prompt"
+    loss_weight: Result[Literal["prompt", "rollout", "token"]] = "prompt"
     """What counts equally in the loss: prompts (mean over a group, then over prompts; what the derivation of CurES
     assumes), rollouts, or tokens."""
-    length_norm: float | None = Field(default=None, gt=0)
+    length_norm: Result[float | None] = Field(default=None, gt=0)
     """Divide a rollout's summed log-probability by this many tokens; None divides by the rollout's own length.
     Ignored where `loss_weight` is `token`."""
-    clip_low: float = Field(default=0.2, gt=0, lt=1)
+    clip_low: Result[float] = Field(default=0.2, gt=0, lt=1)
     """Lower clip of the importance ratio."""
-    clip_high: float = Field(default=0.2, gt=0)
+    clip_high: Result[float] = Field(default=0.2, gt=0)
     """Upper clip of the importance ratio."""
-    ratio: Literal["token", "sequence"] = "token"
+    ratio: Result[Literal["token", "sequence"]] = "token"
     """Importance ratio of each token, or of the whole completion (RLOO)."""
-    importance_bound: float = Field(default=2.0, ge=1)
+    importance_bound: Result[float] = Field(default=2.0, ge=1)
     """Largest importance weight, trainer's probability over the engine's. `clip_high` does not bound it for completions
     that are discouraged, so an engine that computes otherwise than the trainer could make one token rule the step."""
-    kl_coef: float = Field(default=0.0, ge=0)
+    kl_coef: Result[float] = Field(default=0.0, ge=0)
     """Weight of the KL divergence from the base policy in the loss. Above 0 rollouts without advantage count in it too,
     and full training keeps a copy of the base policy (adapters are switched off instead)."""
-    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    kl_estimator: Result[Literal["k1", "k2", "k3"]] = "k3"
     """Estimator of the divergence; `k3` is GRPO's. `k1` in a loss has a gradient of mean zero."""
-    micro_batch_tokens: int = Field(default=16384, ge=64)
+    micro_batch_tokens: Operation[int] = Field(default=16384, ge=64)
     """Tokens, padding included, per forward and backward pass: less takes less memory. The gradient is the same sum in
     another order, so results agree to float tolerance, not in every byte. Halved, for the rest of the run, up to three
     times in a step where memory runs out."""
-    attention: Literal["auto", "model", "bounded"] = "auto"
+    attention: Operation[Literal["auto", "model", "bounded"]] = "auto"
     """How rollouts that share a row are kept apart. `model`: by the model's own attention, which masks a square of the
     row's width. `bounded`: by attention that is told where each begins, on CUDA torch's variable-length Flash Attention
     (16-bit weights). `auto`: bounded on CUDA where the model can be trained so, else the model's. The same up to
     rounding."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Operation[bool] = False
     """Keep no activations inside a layer and compute them again for the backward pass: less memory, a third more
     time, the same result."""
-    max_bad_steps: int = Field(default=3, ge=1)
-    """Consecutive steps with a non-finite loss or gradient after which the epoch fails."""
+    max_bad_steps: Operation[int] = Field(default=3, ge=1)
+    """Consecutive steps with a non-finite loss or gradient after which the epoch fails. Patience: what an epoch that
+    does not fail has computed is the same."""
     lora: LoraConfig | None = None
     """Adapters; None trains all weights."""
 
@@ -115,7 +117,7 @@ class TorchTrainerConfig(TrainerOptions):
 
     type: Literal["torch"] = "torch"
     """Trainer name."""
-    master_weights: bool = True
+    master_weights: Result[bool] = True
     """Where the policy is in bfloat16, keep its weights in float32 beside it, sum gradients in float32 and update
     those: an update smaller than a 256th of a weight is otherwise rounded away. Takes 4 bytes a weight."""
 
@@ -124,15 +126,15 @@ class RanksConfig(Strict):
     """Several processes (ranks), one device each. Rank 0 keeps curriculum and checkpoints; rollouts and loss are shared
     out. The result does not depend on their number beyond float tolerance."""
 
-    processes: int = Field(default=1, ge=1)
+    processes: Placement[int] = Field(default=1, ge=1)
     """Ranks on each node: as a rule its number of GPUs."""
-    nodes: int = Field(default=1, ge=1)
+    nodes: Placement[int] = Field(default=1, ge=1)
     """Machines. Each but the first runs `cures join` (docs/scaling.md)."""
-    address: ClusterUrl = ""
+    address: Placement[ClusterUrl] = ""
     """`host:port` of the first node, which the others reach it by. Empty on one node: a free port of the loopback."""
-    start_timeout_s: float = Field(default=600.0, gt=0)
+    start_timeout_s: Operation[float] = Field(default=600.0, gt=0)
     """Longest wait for all ranks to be there."""
-    wait_timeout_s: float = Field(default=1800.0, gt=0)
+    wait_timeout_s: Operation[float] = Field(default=1800.0, gt=0)
     """Longest wait of a rank for another one: longer than the slowest part of a step (a rank's share of the rollouts,
     the verdicts, saving a checkpoint)."""
 
@@ -147,16 +149,12 @@ class RanksConfig(Strict):
         return self
 
 
-PLACEMENT = set(RanksConfig.model_fields)
-"""Settings of a trainer that change no result beyond float tolerance: a run goes on where they change."""
-
-
 class TorchrunTrainerConfig(TrainerOptions, RanksConfig):
     """Data parallel: every rank holds the whole policy and optimizer."""
 
     type: Literal["torchrun"] = "torchrun"
     """Trainer name."""
-    master_weights: bool = True
+    master_weights: Result[bool] = True
     """As of trainer `torch`."""
 
 
@@ -166,12 +164,12 @@ class DeepSpeedTrainerConfig(TrainerOptions, RanksConfig):
 
     type: Literal["deepspeed"] = "deepspeed"
     """Trainer name."""
-    zero_stage: Literal[0, 1, 2, 3] = 2
+    zero_stage: Result[Literal[0, 1, 2, 3]] = 2
     """What is shared out: 1 optimizer states, 2 gradients too, 3 weights too; 0 nothing (float32 policies only). For
     policies in bfloat16, 1 adds up the gradients of micro-batches in bfloat16, 2 and 3 in float32."""
-    offload_optimizer: bool = False
+    offload_optimizer: Result[bool] = False
     """Optimizer states and their update in the memory and on the processor of the host (`zero_stage` 1 to 3)."""
-    offload_parameters: bool = False
+    offload_parameters: Result[bool] = False
     """Weights in the memory of the host while they are not needed (`zero_stage` 3)."""
 
     @model_validator(mode="after")

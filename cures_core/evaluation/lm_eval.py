@@ -35,10 +35,10 @@ def lm_eval_results(
                 "generation_kwargs": {
                     "do_sample": score.settings.get("temperature", 0) != 0,
                     "temperature": score.settings.get("temperature"),
-                    "top_p": score.settings.get("top_p"),
+                    "top_p": score.settings.get("rollout.top_p", score.settings.get("top_p")),
                     "max_gen_toks": score.settings.get("max_new_tokens"),
                 },
-                "metadata": dict(score.settings),
+                "metadata": {**score.settings, **score.made_with},
             }
             for name, score in scores.items()
         },

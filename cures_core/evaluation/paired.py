@@ -50,6 +50,8 @@ class Paired(Strict):
     """Two-sided exact sign test of `better` against `worse`: do items gain as often as they lose? Ties are left out."""
     unknown_share: float = 0.0
     """Share of completions without a verdict, of the policy that has more of them."""
+    unlike: tuple[str, ...] = ()
+    """What made the two differently: versions and machine, in words."""
 
 
 def compare(candidate: Evaluated, incumbent: Evaluated, cfg: EvaluationConfig) -> Paired:
@@ -77,22 +79,32 @@ def compare(candidate: Evaluated, incumbent: Evaluated, cfg: EvaluationConfig) -
         worse=worse,
         p_value=float(binomtest(better, better + worse).pvalue) if better + worse else 1.0,
         unknown_share=max(candidate.score.unknown_share, incumbent.score.unknown_share),
+        unlike=tuple(_differing(candidate.score.made_with, incumbent.score.made_with)),
     )
 
 
 def _check_alike(candidate: SuiteScore, incumbent: SuiteScore) -> None:
+    if bool(candidate.made_with) != bool(incumbent.made_with):
+        older = "incumbent" if candidate.made_with else "candidate"
+        raise ConfigError(
+            f"suite {candidate.suite}: the scores of the {older} are of an earlier version, which noted less of how "
+            "they were made. Resume its run: that scores it again"
+        )
     ours: Mapping[str, object] = {"suite": candidate.suite, "k": candidate.k, **candidate.settings}
     theirs: Mapping[str, object] = {"suite": incumbent.suite, "k": incumbent.k, **incumbent.settings}
-    differing = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
-    if differing:
-        values = "; ".join(
-            f"{name}: candidate {ours.get(name, 'absent')!r}, incumbent {theirs.get(name, 'absent')!r}"
-            for name in differing
-        )
+    if differing := _differing(ours, theirs):
         raise ConfigError(
-            f"suite {candidate.suite}: the scores do not compare, they were made with different settings ({values}). "
-            "Evaluate both with the same settings"
+            f"suite {candidate.suite}: the scores do not compare, they were made with different settings "
+            f"({'; '.join(differing)}). Evaluate both with the same settings"
         )
+
+
+def _differing(ours: Mapping[str, object], theirs: Mapping[str, object]) -> list[str]:
+    return [
+        f"{name}: candidate {ours.get(name, 'absent')!r}, incumbent {theirs.get(name, 'absent')!r}"
+        for name in sorted({*ours, *theirs})
+        if ours.get(name) != theirs.get(name)
+    ]
 
 
 def _check_ids(candidate: Evaluated, theirs: Mapping[str, int]) -> None:

@@ -52,6 +52,8 @@ def decide(
         if seen > cfg.max_contaminated_share:
             limit = f"the limit is {100 * cfg.max_contaminated_share:g} %"
             answers.append((False, f"{name}: {100 * seen:.2g} % of its items are in the training set, {limit}."))
+        if pairs[name].unlike:  # no reason to refuse: the difference is in the last digits
+            answers.append((True, f"{name}: the two were scored unlike ({'; '.join(pairs[name].unlike)})."))
     return Decision(promoted=all(held for held, _ in answers), reasons=tuple(reason for _, reason in answers))
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from cures_core.config.base import Strict
 
 SCHEMA = 1
+Setting = str | int | float
 
 
 class Estimate(Strict):
@@ -75,6 +76,9 @@ class SuiteScore(Strict):
     """Figures by source; empty where no item has one."""
     by_subject: dict[str, LabelScore] = Field(default_factory=dict)
     """Figures by subject; empty where no item has one."""
-    settings: dict[str, str | int | float]
-    """What the figures depend on beside the policy: suite digest, k, temperature, seed, token limit, prompt format,
-    verifier, confidence, resamples, engine and versions."""
+    settings: dict[str, Setting]
+    """What was asked and how it was answered and judged, by dotted key of the configuration: items (suite_digest),
+    sampling, prompt format, engine, verifier. Lists and tables as JSON."""
+    made_with: dict[str, str] = Field(default_factory=dict)
+    """Versions and machine that made the completions: the last digits depend on them. Scores compare across them, and
+    the comparison says so. Empty in scores of earlier versions, which have them in `settings`."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from cures_core.checkpoints.checkpoint import Checkpoint
 from cures_core.config.evaluation import EvaluatedSuite
+from cures_core.config.policy import dtype_of
 from cures_core.config.rollout import RolloutConfig
 from cures_core.config.run import RunConfig
 from cures_core.jobs.spec import Job
@@ -18,11 +20,10 @@ def assemble_policy(job: Job, checkpoint: Checkpoint | None) -> Policy:
     """The base policy, with the checkpoint's weights where there is one."""
     cfg = job.config
     device = setup_torch(cfg.device, cfg.seed)
-    revision, dtype = None, "float32"
+    revision = None
     if cfg.policy.type == "pretrained":
         revision = None if Path(job.policy).exists() else cfg.policy.revision
-        dtype = cfg.policy.dtype
-    policy = load_policy(job.policy, device, dtype=dtype, revision=revision, lora=cfg.training.lora)
+    policy = load_policy(job.policy, device, dtype=dtype_of(cfg.policy), revision=revision, lora=cfg.training.lora)
     if checkpoint is not None:
         policy.load_trainable(checkpoint.weights)
     return policy
@@ -57,6 +58,11 @@ def evaluation_rollout(cfg: RunConfig, suite: EvaluatedSuite, temperature: float
 
 def versions() -> dict[str, str]:
     """Versions of what computes the numbers, for records and reports."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
     import cures_core

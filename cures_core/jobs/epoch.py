@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from cures_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from cures_core.checkpoints.in_epoch import StepWriter, latest_step
+from cures_core.checkpoints.in_epoch import SPOILT, StepWriter, latest_step
 from cures_core.config.curriculum import wants_moments
+from cures_core.config.policy import dtype_of
 from cures_core.config.rollout import VllmServerRolloutConfig
 from cures_core.curriculum import Strategy, load_posterior, make_curriculum, save_posterior
 from cures_core.distributed import World, obey
 from cures_core.epoch import Progress, run_epoch
-from cures_core.errors import ConfigError
+from cures_core.errors import ConfigError, TrainingDiverged
 from cures_core.faults import fault_point
 from cures_core.files import canonical_json, write_atomic
 from cures_core.jobs.assemble import assemble_engine, assemble_policy, assemble_reference
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.spec import Job
+from cures_core.machine import machine_of
 from cures_core.policy.loading import Policy
 from cures_core.prompts import PromptSet
 from cures_core.rewards import make_verifier
@@ -52,7 +54,11 @@ def run(job: Job, parent: Parent, world: World | None = None) -> None:
     with closing(session), world.leading():
         world.call("engine")
         with make_verifier(cfg.reward) as verifier, closing(_engine(job, policy, trainer, world)) as engine:
-            run_epoch(progress, session.last_step, curriculum, engine, verifier, trainer, session.commit)
+            try:
+                run_epoch(progress, session.last_step, curriculum, engine, verifier, trainer, session.commit)
+            except TrainingDiverged:
+                _note_spoilt(job, session.progress.step, trainer)
+                raise
         final = session.checkpoint()
     save_checkpoint(final, job.out / "checkpoint", cfg.checkpoint.shard_bytes)
     save_posterior(curriculum.posterior, job.out / "posterior.parquet")
@@ -64,6 +70,7 @@ def run(job: Job, parent: Parent, world: World | None = None) -> None:
         "tokens": done.tokens,
         "calibration": curriculum.calibration.figures(),
         "reliability": curriculum.calibration.reliability(),
+        "machine": machine_of(policy.device, dtype_of(cfg.policy)),
     }
     write_atomic(job.out / "figures.json", canonical_json(figures))
     (job.out / "timings.jsonl").write_bytes(b"".join(_whole_lines(session.timings)))
@@ -73,6 +80,16 @@ def _whole_lines(path: Path) -> list[bytes]:
     """Without what a power cut left of a line: timings are for people, and must not stop a run at its end."""
     lines = path.read_bytes().splitlines() if path.exists() else []
     return [line + b"\n" for line in lines if line.startswith(b'{"step":') and line.endswith(b"}")]
+
+
+def _note_spoilt(job: Job, step: int, trainer: TorchTrainer) -> None:
+    """Leave `spoilt.json`: the step from which on checkpoints are no place to go on from with other settings.
+
+    Where the trainer has counted bad steps it has changed nothing in them. Else the weights themselves give what is not
+    finite: those of the last step, which its finite loss did not tell.
+    """
+    if not trainer.bad_steps:
+        write_atomic(job.scratch / SPOILT, canonical_json({"step": step}))
 
 
 def follow(job: Job, world: World) -> None:

@@ -14,14 +14,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import JsonValue
+
 from cures_core.checkpoints.checkpoint import load_checkpoint
-from cures_core.config.evaluation import EvaluatedSuite
+from cures_core.config.evaluation import EvaluatedSuite, SuiteSampling
+from cures_core.config.marks import is_within, results
+from cures_core.config.policy import dtype_of
 from cures_core.config.rewards import RewardConfig
 from cures_core.config.run import RunConfig
 from cures_core.epoch import roll_out
 from cures_core.errors import ConfigError
 from cures_core.evaluation.items import ItemResult, score, write_items
-from cures_core.evaluation.scores import SuiteScore
+from cures_core.evaluation.scores import Setting, SuiteScore
 from cures_core.evaluation.voting import majority
 from cures_core.files import canonical_json, write_atomic
 from cures_core.jobs.assemble import assemble_engine, assemble_policy, evaluation_rollout, versions
@@ -29,6 +33,8 @@ from cures_core.jobs.chunks import in_chunks
 from cures_core.jobs.kept import keep, kept
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.spec import Job
+from cures_core.machine import joined_machines, machine_of
+from cures_core.own_code import keyed
 from cures_core.policy.loading import Policy
 from cures_core.prompts import PromptSet
 from cures_core.rewards import make_verifier
@@ -99,6 +105,7 @@ class _Result:
     rollouts: int
     tokens: int
     unknown: int
+    machine: dict[str, str]
 
 
 def rows_file(scratch: Path, suite: str) -> Path:
@@ -109,9 +116,10 @@ def rows_file(scratch: Path, suite: str) -> Path:
 def joined(parts: Sequence[Row]) -> Row:
     """The rows of a suite from those of its shards, in order of their number. Raises `ConfigError` where they were made
     on devices of different kinds: a score names one."""
-    if len(devices := {part["device"] for part in parts}) > 1:
+    if len(devices := {part["machine"]["device"] for part in parts}) > 1:
         raise ConfigError(f"shards of one evaluation ran on {' and '.join(sorted(devices))}; set device.type")
-    return {"device": parts[0]["device"], **{mode: _dealt([p[mode] for p in parts]) for mode in ("sampled", "greedy")}}
+    machine = joined_machines([part["machine"] for part in parts])
+    return {"machine": machine, **{mode: _dealt([p[mode] for p in parts]) for mode in ("sampled", "greedy")}}
 
 
 def _dealt(parts: Sequence[list[Row]]) -> list[Row]:
@@ -138,13 +146,14 @@ class _Evaluator:
         return self._stack.enter_context(closing(assemble_engine(self._policy, self._job.config.rollout)))
 
     def rows(self, suite: EvaluatedSuite, prompts: PromptSet) -> Row:
-        """Counts of each prompt by mode, in order, and the device they were made on; found or generated."""
+        """Counts of each prompt by mode, in order, and the machine they were made on; found or generated."""
         path = rows_file(self._job.scratch, suite.name)
         found: Row | None = kept(path)
         if found is None:
             sampled = self._complete(suite, prompts, "sampled", suite.samples, suite.temperature)
             greedy = self._complete(suite, prompts, "greedy", 1, 0.0) if suite.greedy else []
-            found = {"device": self._policy.device.type, "sampled": sampled, "greedy": greedy}
+            machine = machine_of(self._policy.device, dtype_of(self._job.config.policy))
+            found = {"machine": machine, "sampled": sampled, "greedy": greedy}
             keep(path, found)
         return found
 
@@ -153,15 +162,16 @@ class _Evaluator:
         rows = self.rows(suite, prompts)
         sampled, greedy = rows["sampled"], rows["greedy"]
         items = _items(prompts, sampled, greedy)
-        settings = comparison_settings(cfg, suite, prompts, rows["device"])
-        scored = score(items, suite, cfg.evaluation, settings)
+        scored = score(items, suite, cfg.evaluation, comparison_settings(cfg, suite, prompts))
+        made_with = {**versions(), **rows["machine"]}
         return _Result(
-            score=scored.model_copy(update={"policy": self._job.policy_digest}),
+            score=scored.model_copy(update={"policy": self._job.policy_digest, "made_with": made_with}),
             items=items,
             examples=_examples(suite, prompts, sampled),
             rollouts=len(prompts) * (suite.samples + suite.greedy),
             tokens=sum(row["tokens"] for row in [*sampled, *greedy]),
             unknown=sum(row["unknown"] for row in [*sampled, *greedy]),
+            machine=rows["machine"],
         )
 
     def _complete(
@@ -241,29 +251,33 @@ def _examples(suite: EvaluatedSuite, prompts: PromptSet, sampled: Sequence[Row])
     ]
 
 
-def comparison_settings(
-    cfg: RunConfig, suite: EvaluatedSuite, prompts: PromptSet, device: str
-) -> dict[str, str | int | float]:
-    """What the suite's figures depend on beside the policy: two scores compare only where all of it agrees."""
+def answering(cfg: RunConfig, suite: EvaluatedSuite) -> dict[str, JsonValue]:
+    """How a suite's items are answered and judged, by dotted key: its own settings, with what it takes over from
+    training filled in, and the rest of the rollout's."""
     rollout = evaluation_rollout(cfg, suite, suite.temperature)
-    reward = suite.reward or cfg.reward
-    return {
-        "suite_digest": prompts.digest,
-        "k": suite.samples,
-        "temperature": suite.temperature,
-        "greedy": int(suite.greedy),
-        "top_p": rollout.top_p,
-        "max_new_tokens": rollout.max_new_tokens,
-        "prompt_format": canonical_json(rollout.prompt_format.model_dump(mode="json")).decode(),
-        # How many processes judge changes nothing.
-        "verifier": canonical_json(reward.model_dump(mode="json", exclude={"workers"})).decode(),
-        "seed": cfg.evaluation.seed,
-        "confidence": cfg.evaluation.confidence,
-        "resamples": cfg.evaluation.resamples,
-        "engine": rollout.type,
-        "device": device,
-        **versions(),
+    whole = suite.model_copy(
+        update={
+            "prompt_format": rollout.prompt_format,
+            "max_new_tokens": rollout.max_new_tokens,
+            "reward": suite.reward or cfg.reward,
+        }
+    )
+    own = keyed(whole, of=SuiteSampling)
+    engine = {f"rollout.{key}": value for key, value in keyed(rollout).items() if key not in own}
+    # Name and seed are what the completions' seeds are made of.
+    return {"name": suite.name, "seed": cfg.evaluation.seed, **own, **engine}
+
+
+def comparison_settings(cfg: RunConfig, suite: EvaluatedSuite, prompts: PromptSet) -> dict[str, Setting]:
+    """What was asked, how it was answered and judged, and what intervals say: two scores compare only where all of it
+    agrees."""
+    intervals = {key: value for key, value in results(cfg.evaluation).items() if not is_within(key, ("suites",))}
+    asked = {key: value for key, value in answering(cfg, suite).items() if key != "limit"}  # the items say it
+    told = {
+        key: value if isinstance(value, str | int | float) else canonical_json(value).decode()
+        for key, value in {**asked, **intervals}.items()
     }
+    return {"suite_digest": prompts.digest, **told, "math-verify": versions()["math-verify"]}
 
 
 def _figures(results: Sequence[_Result]) -> dict[str, Any]:
@@ -273,4 +287,5 @@ def _figures(results: Sequence[_Result]) -> dict[str, Any]:
         "tokens": sum(r.tokens for r in results),
         "unknown": sum(r.unknown for r in results),
         "scores": scores,
+        "machine": joined_machines([r.machine for r in results]),
     }

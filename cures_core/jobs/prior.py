@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cures_core.config.policy import dtype_of
 from cures_core.config.prior import NoPrior, SamplePrior
 from cures_core.curriculum import Posterior, load_posterior, migrate, save_posterior
 from cures_core.curriculum.predictor import predict
@@ -19,6 +20,7 @@ from cures_core.jobs.assemble import assemble_engine, assemble_policy
 from cures_core.jobs.chunks import in_chunks
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.spec import Job
+from cures_core.machine import machine_of
 from cures_core.prompts import PromptSet
 from cures_core.rewards import make_verifier
 from cures_core.terms import Prompt, Request
@@ -44,8 +46,10 @@ def run(job: Job, parent: Parent) -> None:
         known = known_ids(earlier)
         posterior, moved = migrate(earlier, prompts, settings)
     rows: list[dict[str, Any]] = []
+    machine: dict[str, str] = {}
     if not isinstance(cfg.prior, NoPrior) and (requests := plan(job, prompts, posterior, known)):
         policy = assemble_policy(job, None)
+        machine = machine_of(policy.device, dtype_of(cfg.policy))
         with make_verifier(cfg.reward) as verifier, closing(assemble_engine(policy, cfg.rollout)) as engine:
 
             def work(chunk: Sequence[Request]) -> list[dict[str, Any]]:
@@ -78,6 +82,7 @@ def run(job: Job, parent: Parent) -> None:
         "unknown": sum(row["unknown"] for row in rows),
         **moved,
         "prediction": "" if prediction is None else prediction.words(),
+        "machine": machine,
     }
     write_atomic(job.out / "figures.json", canonical_json(figures))
 

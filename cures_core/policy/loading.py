@@ -49,11 +49,19 @@ def setup_torch(cfg: DeviceConfig, seed: int) -> Any:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.manual_seed(seed)
+    device = device_of(cfg)
+    if device.type == "cpu":
+        torch.set_num_threads(cfg.threads)
+    return device
+
+
+def device_of(cfg: DeviceConfig) -> Any:
+    """The torch device that the configuration comes to on this machine."""
+    import torch
+
     if cfg.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device.type is cuda, but torch finds no CUDA device; set device.type = 'cpu' or 'auto'")
     on_gpu = cfg.type == "cuda" or (cfg.type == "auto" and torch.cuda.is_available())
-    if not on_gpu:
-        torch.set_num_threads(cfg.threads)
     return torch.device("cuda" if on_gpu else "cpu")
 
 

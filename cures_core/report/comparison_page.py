@@ -29,6 +29,8 @@ class Against(Strict):
     """Paired difference over the same items, the first run's score taken off; None where they do not compare."""
     why_not: str = ""
     """What differs, where they do not compare."""
+    unlike: tuple[str, ...] = ()
+    """What made the two differently, where they compare: versions and machine, in words."""
 
 
 class ComparedRun(Strict):

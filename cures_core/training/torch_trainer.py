@@ -91,6 +91,11 @@ class TorchTrainer:
         return self._updater.model
 
     @property
+    def bad_steps(self) -> int:
+        """Steps in a row, the last one included, that changed nothing because loss or gradient was not finite."""
+        return self._bad_steps
+
+    @property
     def handlers(self) -> dict[str, Callable[[Any], Any]]:
         """What followers do when rank 0 calls for it."""
         return {

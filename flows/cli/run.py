@@ -25,10 +25,16 @@ def run(
     config: Annotated[Path | None, typer.Option(help="Profile (TOML); see configs/.")] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", help="KEY=VALUE on top of the profile, as in training.learning_rate=3e-4."),
+        typer.Option(
+            "--set", help="KEY=VALUE on top of the profile, or of the run's own, as in training.learning_rate=3e-4."
+        ),
     ] = None,
     resume: Annotated[
-        str | None, typer.Option(help="Go on with this run, with the configuration it was started with.")
+        str | None,
+        typer.Option(
+            help="Go on with this run, with its own configuration. With --set of a setting that changes results, as a "
+            "fork: a run of its own that takes over what is done."
+        ),
     ] = None,
     first: Annotated[
         str | None,
@@ -46,6 +52,8 @@ def run(
 ) -> None:
     """Train a policy: the same command again, or --resume, goes on where a run ended."""
     cfg = _configuration(config, overrides or [], resume, store)
+    if cfg.fork is not None and cfg.fork.run == resume:
+        print(f"goes on as a {cfg.fork.words}", file=sys.stderr)
     if print_config:
         print(json.dumps(cfg.model_dump(mode="json"), indent=2))
         return
@@ -73,6 +81,7 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         lines.append(
             f"{score['suite']} {score['measure']}: {score['before']['value']:.3f} -> {score['after']['value']:.3f}, "
             f"gain {gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}] (n = {score['n']}, k = {score['k']})"
+            + (f"; scored unlike: {'; '.join(score['unlike'])}" if score["unlike"] else "")
         )
     rollouts = summary["rollouts"]
     lines.append(
@@ -95,11 +104,11 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
 
 def _configuration(config: Path | None, overrides: list[str], resume: str | None, store: str | None) -> RunConfig:
     if resume is not None:
-        if config is not None or overrides:
-            raise ConfigError("--resume takes the run's own configuration: leave --config and --set away")
-        from tasks.runs.opening import resumed_config
+        if config is not None:
+            raise ConfigError("--resume takes the run's own configuration: leave --config away; --set changes it")
+        from tasks.runs.resume import resumed_config
 
-        return resumed_config(StoreConfig() if store is None else StoreConfig(url=store), resume)
+        return resumed_config(StoreConfig() if store is None else StoreConfig(url=store), resume, overrides)
     if config is None:
         raise ConfigError("name a profile: cures run --config configs/quickstart.toml")
     return load_config(config, [*overrides, *([] if store is None else [f"store.url={store}"])])
@@ -108,6 +117,8 @@ def _configuration(config: Path | None, overrides: list[str], resume: str | None
 def _ask_again(cfg: RunConfig, resume: str | None, first: str) -> None:
     if resume is None:
         raise ConfigError("--from says where a run is done again: name the run with --resume")
+    if cfg.fork is not None and cfg.fork.run == resume:
+        raise ConfigError(f"--from: what is asked for is a fork of {resume}; make it first, then resume it with --from")
     from tasks.runs.again import ask_again
     from tasks.storage import open_store
 

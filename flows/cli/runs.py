@@ -97,7 +97,8 @@ def _compared(run: ComparedRun, suite: str) -> str:
         return shown
     if pair.gain is None:
         return f"{shown}, not paired: {pair.why_not}"
-    return f"{shown}, difference {pair.gain.value:+.3f} [{pair.gain.low:+.3f}, {pair.gain.high:+.3f}]"
+    unlike = f", scored unlike: {'; '.join(pair.unlike)}" if pair.unlike else ""
+    return f"{shown}, difference {pair.gain.value:+.3f} [{pair.gain.low:+.3f}, {pair.gain.high:+.3f}]{unlike}"
 
 
 @app.command("scores")
@@ -157,8 +158,9 @@ def show_command(
     store: StoreUrl = ".cures",
     as_json: AsJson = False,
 ) -> None:
-    """Stages of a run with their figures."""
-    from tasks.runs.notes import run_names, run_overview, stage_notes, stage_record
+    """Stages of a run with their figures, where it came from, and how its settings were changed while it went on."""
+    from tasks.runs.notes import changes_of, run_names, run_overview, stage_notes, stage_record
+    from tasks.runs.opening import fork_of
     from tasks.storage import open_store
 
     opened = open_store(StoreConfig(url=store))
@@ -169,12 +171,24 @@ def show_command(
         record = stage_record(opened, run, note["stage"], note["label"])
         figures = {} if record is None else record.figures
         seconds = 0.0 if record is None else record.seconds
-        stages.append({**note, "seconds": seconds, "figures": figures})
-    shown = {**run_overview(opened, run), "stages": stages}
+        machine = {} if record is None else record.machine
+        stages.append({**note, "seconds": seconds, "machine": machine, "figures": figures})
+    fork, changed = fork_of(opened, run), changes_of(opened, run)
+    shown = {
+        **run_overview(opened, run),
+        "fork": None if fork is None else fork.model_dump(mode="json"),
+        "changes": [change.model_dump(mode="json", exclude={"config"}) for change in changed],
+        "stages": stages,
+    }
     if as_json:
         print(json.dumps(shown))
         return
     print(f"{run}: {shown['status']} {shown['error']}".rstrip())
+    if fork is not None:
+        print(f"  {fork.words}")
+    for change in changed:
+        values = ", ".join(f"{key} {json.dumps(a)} -> {json.dumps(b)}" for key, (a, b) in change.settings.items())
+        print(f"  changed {change.at[:19]}: {values}")
     for stage in stages:
         how = "cached" if stage["cached"] else f"{stage['seconds']:.1f} s"
         print(f"  {stage['stage']} {stage['label']}".rstrip() + f": {how} ({stage['key'][:12]})")

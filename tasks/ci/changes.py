@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError
 from cures_core.files import digest_file, digest_json
 from cures_core.names import inside
+from cures_core.own_code import keyed
 from cures_core.prompts import load_prompts
 from cures_core.prompts.diff import difference
 from tasks.inputs.prompt_files import is_elsewhere
@@ -28,7 +30,10 @@ def changes(config: RunConfig, base: str, head: str, folder: Path) -> dict[str, 
         path = file_at(revision, config.data.path, inside(folder / side, Path(config.data.path).name, "data.path"))
         sets[side] = load_prompts(config.data.model_copy(update={"path": str(path)})).prompts
     found = difference(sets["base"], sets["head"])
-    suites = tuple(s.name for s in config.evaluation.suites if _differs(s.path, base, head, folder / "suites" / s.name))
+    before, after = (
+        _suites(config, revision, folder / "suites" / side) for side, revision in (("base", base), ("head", head))
+    )
+    suites = tuple(name for name, digest in after.items() if before[name] != digest)
     changed = len(found.edited) + len(found.new) + len(found.removed)
     reasons = config.retrain.reasons(changed, len(sets["base"]), suites)
     return {
@@ -45,16 +50,16 @@ def changes(config: RunConfig, base: str, head: str, folder: Path) -> dict[str, 
         "suites": list(suites),
         "before": {"digest": sets["base"].digest, "prompts": len(sets["base"])},
         "after": {"digest": sets["head"].digest, "prompts": len(sets["head"])},
-        "key": change_key(config, sets["head"].digest),
+        "key": change_key(config, sets["head"].digest, after),
     }
 
 
-def change_key(config: RunConfig, dataset_digest: str) -> str:
-    """Names a retraining: equal for equal prompts and equal configuration, whoever asks and how often."""
-    decisive = config.decisive()
-    return digest_json({"dataset": dataset_digest, "config": decisive})[:32]
+def change_key(config: RunConfig, dataset_digest: str, suites: Mapping[str, str]) -> str:
+    """Names a retraining: equal for equal prompts, suites (digests by name) and settings that decide results, whoever
+    asks and how often."""
+    return digest_json({"dataset": dataset_digest, "suites": suites, "config": keyed(config)})[:32]
 
 
-def _differs(path: str, base: str, head: str, folder: Path) -> bool:
-    before, after = (file_at(revision, path, folder / side) for side, revision in (("base", base), ("head", head)))
-    return digest_file(before) != digest_file(after)
+def _suites(config: RunConfig, revision: str, folder: Path) -> dict[str, str]:
+    """Digests of the suites' files at a revision, by name."""
+    return {s.name: digest_file(file_at(revision, s.path, folder / s.name)) for s in config.evaluation.suites}

@@ -9,6 +9,7 @@ from typing import Any
 
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError, CorruptArtifact
+from tasks.inputs.pretrained import pretrained_folder
 from tasks.registry.card import model_card
 from tasks.registry.history import Entry, existing_pointer
 from tasks.registry.weights import weights_fault
@@ -17,7 +18,6 @@ from tasks.runs.opening import started_config
 from tasks.runs.prune import checkpoint_of
 from tasks.runs.records import Record, committed, files_of
 from tasks.runs.scores import read_scores
-from tasks.stages.prepare_policy import pretrained_folder
 from tasks.storage import Store
 
 

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from cures_core.config.marks import Mark, leaves
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError
 from cures_core.evaluation.lm_eval import lm_eval_results
 from cures_core.evaluation.paired import Evaluated, compare
 from cures_core.evaluation.scores import SuiteScore
 from cures_core.report.comparison_page import Comparison
-from tasks.runs.notes import run_names, run_overview, stage_notes, stage_record
+from tasks.runs.notes import Started, read_started, run_names, run_overview, stage_notes, stage_record
 from tasks.runs.opening import started_config
 from tasks.runs.records import Record, files_of
 from tasks.runs.scores import read_evaluation, read_scores
 from tasks.storage import Store
-
-_NOT_COMPARED = ("store", "faults", "tracking")
 
 
 def evaluations(store: Store, run: str) -> dict[int, Record]:
@@ -66,7 +65,7 @@ def compare_runs(store: Store, names: Sequence[str]) -> Comparison:
         first = last if name == names[0] else first
         against = [] if name == names[0] else [_against(last[s], first[s], cfg) for s in last if s in first]
         rows.append({**_about(store, name, scored), "against": against})
-    return Comparison.model_validate({"runs": rows, "settings": _differences(list(configs.values()))})
+    return Comparison.model_validate({"runs": rows, "settings": _differences(store, configs)})
 
 
 def _against(ours: Evaluated, theirs: Evaluated, cfg: RunConfig) -> dict[str, Any]:
@@ -75,7 +74,7 @@ def _against(ours: Evaluated, theirs: Evaluated, cfg: RunConfig) -> dict[str, An
     except ConfigError as error:
         return {"suite": ours.score.suite, "why_not": str(error)}
     gain = {"value": pair.gain, "low": pair.low, "high": pair.high, "p_value": pair.p_value}
-    return {"suite": pair.suite, "gain": gain}
+    return {"suite": pair.suite, "gain": gain, "unlike": pair.unlike}
 
 
 def _about(store: Store, name: str, scored: dict[int, Record]) -> dict[str, Any]:
@@ -122,18 +121,19 @@ def _steps(store: Store, trained: Any) -> Iterator[dict[str, Any]]:
         yield from (json.loads(line) for line in lines)
 
 
-def _differences(configs: Sequence[RunConfig]) -> dict[str, tuple[str, ...]]:
-    """Dotted keys whose values are not the same in all configurations, with each one's value as JSON."""
-    flat = [dict(_flat(cfg.model_dump(mode="json", exclude=set(_NOT_COMPARED)))) for cfg in configs]
+def _differences(store: Store, configs: Mapping[str, RunConfig]) -> dict[str, tuple[str, ...]]:
+    """What is not the same in all runs, with each one's value as JSON: settings that change results or how they are
+    computed by dotted key, and what was read, by the setting that names it."""
+    flat = [{**_settings(cfg), **_content(read_started(store, name))} for name, cfg in configs.items()]
     keys = dict.fromkeys(key for one in flat for key in one)
     rows = {key: tuple(one.get(key, "-") for one in flat) for key in keys}
     return {key: values for key, values in rows.items() if len(set(values)) > 1}
 
 
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict | list) and value:
-        inner = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, below in inner:
-            yield from _flat(below, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, json.dumps(value, ensure_ascii=False)
+def _settings(cfg: RunConfig) -> dict[str, str]:
+    told = (leaf for leaf in leaves(cfg) if leaf.mark is not Mark.PLACEMENT and leaf.path != "faults")
+    return {leaf.path: json.dumps(leaf.value, ensure_ascii=False) for leaf in told}
+
+
+def _content(first: Started) -> dict[str, str]:
+    return {f"{setting} (content)": digest[:12] for setting, digest in first.inputs.items()}

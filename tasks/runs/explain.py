@@ -13,7 +13,7 @@ from cures_core.curriculum.explain import draw_probabilities, explain_prompt, ho
 from cures_core.errors import ConfigError
 from cures_core.prompts import PromptSet
 from tasks.runs.notes import stage_record
-from tasks.runs.opening import resumed_config
+from tasks.runs.opening import started_config
 from tasks.runs.records import files_of
 from tasks.runs.summary import posterior_record
 from tasks.snapshots.published import load_published, published_numbers
@@ -57,7 +57,7 @@ def explain(cfg: StoreConfig, run: str, epoch: int | None, prompt: str | None) -
     if published_numbers(store, run):
         curriculum: CurriculumConfig = CuresConfig(prompts_per_step=32, rollouts_per_step=256, posterior=posterior.cfg)
     else:
-        curriculum = resumed_config(cfg, run).curriculum
+        curriculum = started_config(store, run).curriculum
     if not isinstance(curriculum, CuresConfig):
         raise ConfigError(f"run {run} has the strategy {curriculum.type}: only `cures` can be explained")
     if prompt is not None:

@@ -20,7 +20,7 @@ def live_report(store: Store, name: str) -> ReportData:
 
     Steps of an epoch that is not over come from its last saved step, where the run is on this machine.
     """
-    run = RunRef(name=name, config=started_config(store, name), token=0, data_digest="")
+    run = RunRef(name=name, config=started_config(store, name), token=0)
     found: dict[str, dict[str, Record]] = {}
     for note in stage_notes(store, name):
         record = stage_record(store, name, note["stage"], note["label"])

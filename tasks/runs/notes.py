@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from pydantic import with_config
+from pydantic import Field, JsonValue, with_config
 from typing_extensions import TypedDict
 
 from cures_core.config.base import Strict
@@ -26,10 +26,24 @@ class Started(Strict):
 
     config: dict[str, Any]
     """The configuration, as the version that started it understood it."""
+    inputs: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of what is read beside the configuration, by the setting that names it; empty in runs of earlier
+    versions."""
     data_digest: str = ""
-    """Of the prompt set's bytes, and of the flags where there is a list."""
+    """Of earlier versions: of the prompt set's bytes, and of the flags where there is a list."""
     started_at: str = ""
     """UTC time, ISO 8601."""
+
+
+class Changed(Strict):
+    """`runs/<run>/changes/<token>.json`: operations and placements that a holder of the run has changed."""
+
+    at: str
+    """UTC time, ISO 8601."""
+    settings: dict[str, tuple[JsonValue, JsonValue]]
+    """(before, after) by dotted key."""
+    config: dict[str, Any]
+    """The configuration from then on."""
 
 
 @with_config(extra="forbid")
@@ -76,6 +90,25 @@ def started_place(name: str) -> str:
 
 def status_place(name: str) -> str:
     return f"runs/{name}/status.json"
+
+
+def note_change(store: Store, run: RunRef, change: Changed) -> None:
+    """Remember that the run goes on with other settings. Raises `LeaseLost`."""
+    place = f"runs/{run.name}/changes/{run.token:08d}.json"
+    commit(store, run.name, run.token, place, encode_value(change), store.get(place))
+
+
+def changes_of(store: Store, name: str) -> list[Changed]:
+    """How the settings of a run were changed while it went on, oldest first. Raises `CorruptArtifact`."""
+    found = [read_change(store, name, place) for place in sorted(store.list(f"runs/{name}/changes"))]
+    return [change for change in found if change is not None]
+
+
+def read_change(store: Store, name: str, place: str) -> Changed | None:
+    """One change, None where there is none. Raises `CorruptArtifact`."""
+    data = store.get(place)
+    remedy = f"To go on with the settings before it, remove it from the store, then cures run --resume {name}"
+    return None if data is None else decode_value(Changed, data, place, remedy)
 
 
 def note_stage(store: Store, run: RunRef, label: str, record: Record, *, cached: bool) -> None:

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from cures_core.config.fork import Fork
+from cures_core.config.marks import changes, results
 from cures_core.config.run import RunConfig
 from cures_core.config.snapshot import SnapshotConfig
 from cures_core.config.storage import StoreConfig
-from cures_core.errors import ConfigError, CorruptArtifact, CuresError, MissingInput, StoreUnavailable
+from cures_core.errors import CorruptArtifact, CuresError, StoreUnavailable
 from cures_core.faults import arm
 from cures_core.files import canonical_json, digest_json
-from cures_core.prompts.flags import flags_digest, read_flags
-from cures_core.prompts.lines import Snapshot
 from cures_core.secrets import masked
-from tasks.inputs.prompt_files import Inputs, is_elsewhere
+from tasks.inputs.digests import Input, inputs_of
+from tasks.inputs.prompt_files import is_elsewhere
 from tasks.progress import emit
 from tasks.runs.again import times_again
-from tasks.runs.notes import Started, note_status, read_started, started_place, utc_now
+from tasks.runs.notes import (
+    Changed,
+    Started,
+    changes_of,
+    note_change,
+    note_status,
+    read_started,
+    started_place,
+    utc_now,
+)
 from tasks.runs.records import RunRef
 from tasks.snapshots.published import published_places
 from tasks.stages.job_process import allow_jobs, stop_jobs
@@ -32,6 +42,9 @@ from tasks.storage.values import decode_value, encode_value, set_aside
 
 _log = logging.getLogger(__name__)
 
+_KNOWN = ("store.url",)
+"""Settings that are known to whoever reads a note: where it is."""
+
 
 @contextmanager
 def open_run(config: RunConfig) -> Iterator[RunRef]:
@@ -40,10 +53,11 @@ def open_run(config: RunConfig) -> Iterator[RunRef]:
     Raises `LeaseHeld` (exit code 75) if another process works on the same run.
     """
     store = open_store(config.store)
-    name, data_digest, file_digest = identify(config)
+    name, inputs = identify(config)
     lease = Lease(store, name, config.store.lease_ttl_s, stop_jobs)
     arm(config.faults, Path(config.store.folder).absolute() / "faults" / name)
-    ref = RunRef(name=name, config=config, token=lease.token, data_digest=data_digest, file_digest=file_digest)
+    digests = {setting: one.digest for setting, one in inputs.items()}
+    ref = RunRef(name=name, config=config, token=lease.token, inputs=digests)
     try:
         _note_start(store, ref)
         note_status(store, name, ref.token, "running")
@@ -65,18 +79,27 @@ def open_run(config: RunConfig) -> Iterator[RunRef]:
 
 
 def _note_start(store: Store, run: RunRef) -> None:
-    """Write how the run was started, once; a damaged note is set aside and written again."""
+    """Write how the run was started, once, and afterwards what has changed; a damaged note is set aside and written
+    again."""
     place = started_place(run.name)
     raw = store.get(place)
     if raw is not None:
         try:
-            read_started(store, run.name)
+            _note_change(store, run)
             return
         except CorruptArtifact as error:
             _log.warning("%s Set aside as %s", error, set_aside(store, place, raw))
     config = run.config.model_dump(mode="json")
-    first = Started(config=config, data_digest=run.data_digest, started_at=utc_now())
+    first = Started(config=config, inputs=run.inputs, started_at=utc_now())
     commit(store, run.name, run.token, place, encode_value(first), raw)
+
+
+def _note_change(store: Store, run: RunRef) -> None:
+    """Remember operations and placements that are not those the run had before; results make another run."""
+    found = [c for c in changes(started_config(store, run.name), run.config) if c.path not in _KNOWN]
+    if found:
+        settings = {change.path: (change.before, change.after) for change in found}
+        note_change(store, run, Changed(at=utc_now(), settings=settings, config=run.config.model_dump(mode="json")))
 
 
 def _sweep(store: Store, run: RunRef, *, ended: bool = False) -> None:
@@ -91,22 +114,16 @@ class Identity(NamedTuple):
     """What makes two runs the same one."""
 
     name: str
-    data_digest: str
-    """Of the prompt set's bytes, and of the flags where there is a list."""
-    file_digest: str
-    """SHA-256 of the prompt set's bytes alone, hex."""
+    inputs: dict[str, Input]
+    """What is read beside the configuration, by the setting that names it."""
 
 
 def identify(config: RunConfig) -> Identity:
-    """The same configuration and data are the same run, so it resumes by itself."""
-    path = Inputs.of(config, _read_first(config)).local(config.data.path)
-    if not path.exists():
-        raise MissingInput(f"{config.data.path}: no such prompt set; set data.path to a JSONL or Parquet file")
-    data_digest = file_digest = Snapshot.of(path).digest
-    _note_first(config, file_digest)
-    if config.data.flags is not None:  # other flags, another set; the same flags again, the same run again
-        data_digest = digest_json([data_digest, flags_digest(read_flags(Path(config.data.flags)))])
-    return Identity(f"{config.name}-{digest_json([config.decisive(), data_digest])[:8]}", data_digest, file_digest)
+    """The same results asked for and the same content to read are the same run, so it resumes by itself."""
+    inputs = inputs_of(config, _read_first(config))
+    _note_first(config, inputs)
+    content = {setting: one.digest for setting, one in inputs.items()}
+    return Identity(f"{config.name}-{digest_json([results(config), content])[:8]}", inputs)
 
 
 def _read_first(config: RunConfig) -> dict[str, str]:
@@ -117,38 +134,34 @@ def _read_first(config: RunConfig) -> dict[str, str]:
     return {} if data is None or place is None else decode_value(dict[str, str], data, place, remedy)
 
 
-def _note_first(config: RunConfig, digest: str) -> None:
+def _note_first(config: RunConfig, inputs: Mapping[str, Input]) -> None:
     if (place := _flow_run_place(config)) is not None:
-        open_store(config.store).put_if_absent(place, canonical_json({config.data.path: digest}))
+        read = {one.name: one.digest for one in inputs.values() if one.name in _elsewhere(config)}
+        open_store(config.store).put_if_absent(place, canonical_json(read))
+
+
+def _elsewhere(config: RunConfig) -> set[str]:
+    """Prompt files that are objects or of a revision: what their names stand for may change at any time."""
+    return {file.path for file in (config.data, *config.evaluation.suites) if is_elsewhere(file.path)}
 
 
 def _flow_run_place(config: RunConfig) -> str | None:
-    if not is_elsewhere(config.data.path):
+    if not _elsewhere(config):
         return None
     from prefect.runtime import flow_run  # not at the top: it takes a second, which `cures runs list` need not wait
 
     return None if flow_run.id is None else f"flow-runs/{flow_run.id}/inputs.json"
 
 
-def resumed_config(store_cfg: StoreConfig, name: str) -> RunConfig:
-    """The configuration a run was started with. `ConfigError` if there is none, or the prompt set has changed since."""
-    store = open_store(store_cfg)
-    started = read_started(store, name)
-    config = RunConfig.model_validate(started.config).model_copy(update={"store": store_cfg})
-    now_name, digest, _ = identify(config)
-    if digest != started.data_digest:
-        raise ConfigError(
-            f"{config.data.path} has changed since run {name} was started ({started.data_digest[:12]} then, "
-            f"{digest[:12]} now). Restore it to resume, or start a new run with --config"
-        )
-    if now_name != name:
-        raise ConfigError(f"run {name} was started by a version whose defaults differ; start a new run with --config")
-    return config
-
-
 def started_config(store: Store, name: str) -> RunConfig:
-    """The configuration that run `name` was started with. `ConfigError` if there is no such run."""
-    return RunConfig.model_validate(read_started(store, name).config)
+    """The configuration of run `name`, as it was last changed. `ConfigError` if there is no such run."""
+    first, changed = read_started(store, name), changes_of(store, name)
+    return RunConfig.model_validate(changed[-1].config if changed else first.config)
+
+
+def fork_of(store: Store, name: str) -> Fork | None:
+    """What a run has taken over from another one; None where nothing, or where it was not started by a flow."""
+    return started_config(store, name).fork if store.get(started_place(name)) else None
 
 
 def snapshot_places(store_cfg: StoreConfig, name: str) -> SnapshotConfig:

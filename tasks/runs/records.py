@@ -42,6 +42,9 @@ class Record(Strict):
     """Small results: digests, counts, scores."""
     versions: dict[str, str] = Field(default_factory=dict)
     """Versions of what made it."""
+    machine: dict[str, str] = Field(default_factory=dict)
+    """What it was made on: processor, and where there was a policy device, threads or gpu, and dtype. Completions that
+    were made before keep the machine that made them. Empty in records of earlier versions."""
     seconds: float = 0.0
     """Wall time of the work."""
     created_at: str = ""
@@ -68,10 +71,9 @@ class RunRef(Strict):
     """Resolved configuration."""
     token: int
     """Fencing token of the run's lease: a commit with an older one is refused."""
-    data_digest: str
-    """Digest of the prompt set's bytes, and of the flags, when the run was started."""
-    file_digest: str = ""
-    """SHA-256 of the prompt set's bytes alone."""
+    inputs: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of everything that the run reads beside its configuration when it is started, by the setting that names
+    it (`tasks.inputs.digests`)."""
     again: dict[str, int] = Field(default_factory=dict)
     """Stages that a person has asked to do again, as in `train_epoch-2`, and how often."""
 

@@ -50,7 +50,15 @@ def gains(store: Store, cfg: RunConfig, before: Record, after: Record) -> list[d
 def _row(measure: str, before: Estimate, after: Estimate, pair: Paired) -> dict[str, Any]:
     gain = {"value": pair.gain, "low": pair.low, "high": pair.high, "p_value": pair.p_value}
     ends = {"before": before.model_dump(), "after": after.model_dump()}
-    return {"suite": pair.suite, "measure": measure, **ends, "gain": gain, "n": pair.n, "k": pair.k}
+    return {
+        "suite": pair.suite,
+        "measure": measure,
+        **ends,
+        "gain": gain,
+        "n": pair.n,
+        "k": pair.k,
+        "unlike": list(pair.unlike),
+    }
 
 
 def _greedy(evaluated: Evaluated) -> Evaluated:

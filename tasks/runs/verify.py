@@ -14,7 +14,7 @@ from cures_core.jobs.kept import unsealed
 from cures_core.manifest import MANIFEST
 from tasks.registry.history import Entry, existing_pointer, model_names, pointer_key
 from tasks.registry.weights import weights_fault
-from tasks.runs.notes import read_note, read_started, run_names, run_status, started_place, status_place
+from tasks.runs.notes import read_change, read_note, read_started, run_names, run_status, started_place, status_place
 from tasks.runs.opening import snapshot_places
 from tasks.runs.records import Record, read_record, record_place, verify_record
 from tasks.snapshots import read_snapshot
@@ -77,6 +77,10 @@ class _Look:
         again, first = f"cures run --resume {name}", "cures run --config PROFILE, as it was started"
         self._check("values", started_place(name), partial(self._started, name), first)
         self._check("values", status_place(name), partial(run_status, self._store, name), again)
+        for place in list(self._store.list(f"runs/{name}/changes")):
+            self._check(
+                "values", place, partial(read_change, self._store, name, place), f"remove {place}, then {again}"
+            )
         for place in list(self._store.list(f"runs/{name}/stages")):
             note = self._check("values", place, partial(read_note, self._store, name, place), again)
             record = None if note is None else self.record(f"{note['stage']}/{note['key']}", again)
@@ -124,6 +128,11 @@ class _Look:
                 prefix = place.removesuffix(f"/{MANIFEST}")
                 again = "nothing to do: the run goes on from the checkpoint before"
                 self._check("unfinished checkpoints", prefix, partial(self._store.verify_files, prefix), again)
+        for place in list(self._store.list("forks")):
+            if place.endswith(f"/{MANIFEST}"):
+                prefix = place.removesuffix(f"/{MANIFEST}")
+                anew = "cures run --resume RUN --set ..., to fork the run anew that it was taken from"
+                self._check("checkpoints of forks", prefix, partial(self._store.verify_files, prefix), anew)
         for place in list(self._store.list("leases")):
             name = place.removeprefix("leases/").removesuffix(".json")
             self._check("leases", place, partial(parse, self._store, name), f"remove {place} if nobody works on it")

@@ -11,6 +11,7 @@ from cures_core.jobs.spec import Job
 from tasks.runs.records import Record, RunRef, files_of
 from tasks.snapshots import find_snapshot, read_snapshot
 from tasks.stages.job_process import run_job
+from tasks.stages.keys import settings
 from tasks.stages.prepare_policy import policy_folder
 from tasks.stages.stage import as_stage, run_stage
 from tasks.stages.workspace import Workspace
@@ -26,12 +27,7 @@ def estimate_prior(run: RunRef, data: Record, policy: Record) -> Record:
     start_from = cfg.prior.start_from
     places = cfg.snapshot.within(cfg.store.url, cfg.store.endpoint_url) if start_from else cfg.snapshot
     inputs = {
-        "seed": cfg.seed,
-        "prior": cfg.prior.model_dump(mode="json", exclude={"chunk_prompts"}),
-        "posterior": cfg.curriculum.posterior.model_dump(mode="json"),
-        "rollout": cfg.rollout.decisive(),
-        "reward": cfg.reward.model_dump(mode="json"),
-        "device": cfg.device.model_dump(mode="json"),
+        "settings": settings(cfg, "estimate_prior"),
         "prompts": data.figures["digest"],
         "policy": policy.figures["digest"],
         "earlier": find_snapshot(start_from, places).md5 if start_from else "",
@@ -54,4 +50,4 @@ def estimate_prior(run: RunRef, data: Record, policy: Record) -> Record:
         figures = json.loads((space.out / "figures.json").read_bytes())
         return {"posterior_digest": digest_file(space.out / "posterior.parquet"), **figures}
 
-    return run_stage(run, "estimate_prior", 3, inputs, [data, policy], work)
+    return run_stage(run, "estimate_prior", 4, inputs, [data, policy], work)

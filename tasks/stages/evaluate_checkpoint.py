@@ -6,12 +6,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from cures_core.config.marks import is_within
 from cures_core.files import digest_json
-from cures_core.jobs.evaluate import rows_file
+from cures_core.jobs.evaluate import answering, rows_file
+from cures_core.own_code import keyed
 from tasks.runs.records import Record, RunRef
 from tasks.stages.evaluation_cache import forget_parts, recall, remember, rows_key
 from tasks.stages.evaluation_shards import Shards, evaluation_job, generate_in_shards
 from tasks.stages.job_process import run_job
+from tasks.stages.keys import ADAPTERS, POLICY, SUITES, settings
 from tasks.stages.stage import as_stage, run_stage
 from tasks.stages.workspace import Workspace
 
@@ -24,20 +27,18 @@ def evaluate_checkpoint(run: RunRef, k: int, data: Record, policy: Record, state
     reused: the suites whose completions an earlier evaluation had made, of this run or another.
     """
     cfg = run.config
-    inputs = {
-        "evaluation": cfg.evaluation.model_dump(
-            mode="json",
-            exclude={"when": True, "chunk_prompts": True, "sharding": True, "suites": {"__all__": {"path"}}},
-        ),
-        "suites": data.figures["suites"],
-        "rollout": cfg.rollout.decisive(),
-        "reward": cfg.reward.model_dump(mode="json"),
-        "device": cfg.device.model_dump(mode="json"),
+    scored = {
+        **keyed(cfg, POLICY if state is None else (*POLICY, *ADAPTERS)),
         "policy": policy.figures["digest"],
         "weights": "" if state is None else state.figures["weights_digest"],
-        "lora": None if state is None or cfg.training.lora is None else cfg.training.lora.model_dump(mode="json"),
     }
-    keys = {suite.name: rows_key(suite, inputs, cfg.evaluation.seed) for suite in cfg.evaluation.suites}
+    suites = {
+        suite.name: {"items": data.figures["suites"][suite.name], **answering(cfg, suite)}
+        for suite in cfg.evaluation.suites
+    }
+    common = {key: value for key, value in settings(cfg, "evaluate_checkpoint").items() if not is_within(key, SUITES)}
+    inputs = {"settings": common, "suites": suites, **scored}
+    keys = {name: rows_key(suite, scored) for name, suite in suites.items()}
     if again := run.times("evaluate_checkpoint", k):  # who asks for it wants other completions than those kept
         keys = {name: digest_json([key, run.name, again]) for name, key in keys.items()}
 
@@ -54,4 +55,4 @@ def evaluate_checkpoint(run: RunRef, k: int, data: Record, policy: Record, state
         return {**json.loads((space.out / "figures.json").read_bytes()), "reused": reused}
 
     parents = [data, policy] if state is None else [data, policy, state]
-    return run_stage(run, "evaluate_checkpoint", 3, inputs, parents, work, label=str(k))
+    return run_stage(run, "evaluate_checkpoint", 4, inputs, parents, work, label=str(k))

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cures_core.config.evaluation import EvaluatedSuite
 from cures_core.errors import CorruptArtifact
 from cures_core.files import digest_json
 from cures_core.jobs.assemble import versions
@@ -18,31 +17,15 @@ from cures_core.jobs.kept import keep, kept, sealed, unsealed
 from tasks.storage import Store
 from tasks.storage.values import set_aside
 
-SCHEMA = 2
+SCHEMA = 3
 
 _log = logging.getLogger(__name__)
 
 
-def rows_key(suite: EvaluatedSuite, inputs: Mapping[str, Any], seed: int) -> str:
-    """Key of a suite's completions: everything they and their verdicts depend on.
-
-    `inputs` are those of the evaluation's stage, of which the digest of this suite counts and no other's.
-    """
-    read = ("rollout", "reward", "device", "policy", "weights", "lora")
-    return digest_json(
-        {
-            "schema": SCHEMA,
-            "suite": suite.model_dump(mode="json", include=_OF_COMPLETIONS),
-            "items": inputs["suites"][suite.name],
-            "seed": seed,
-            "versions": versions(),
-            **{name: inputs[name] for name in read},
-        }
-    )
-
-
-# The name is part of the completions' seed. Columns and rules of the file are in the digest of its items.
-_OF_COMPLETIONS = {"name", "samples", "temperature", "greedy", "limit", "prompt_format", "max_new_tokens", "reward"}
+def rows_key(suite: Mapping[str, Any], scored: Mapping[str, Any]) -> str:
+    """Key of a suite's completions: everything they and their verdicts depend on. `suite`: its items, and how they are
+    answered; `scored`: the policy that answers."""
+    return digest_json({"schema": SCHEMA, "suite": suite, "scored": scored, "versions": versions()})
 
 
 def recall(store: Store, key: str, path: Path) -> bool:

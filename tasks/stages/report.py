@@ -18,7 +18,7 @@ from tasks.storage import Store
 if TYPE_CHECKING:
     from cures_core.report import ReportData
 
-SCHEMA = 3
+SCHEMA = 4
 
 
 @as_stage()
@@ -63,17 +63,18 @@ def report_data(
 
     records = [r for r in (data, policy, *states, *scores, *snapshots, decision) if r is not None]
     steps = _steps(store, states[1:])
+    paired_rows = gains(store, run.config, scores[0], scores[-1]) if len(scores) > 1 else []
     parts: dict[str, Any] = {
         **_about(run, records, _epochs(states)),
         "scores": _scores(store, states, scores),
-        **(_gains(store, run, scores) if len(scores) > 1 else {}),
+        **(_gains(paired_rows) if paired_rows else {}),
         "steps": steps,
         "posteriors": _posteriors(store, states),
         "examples": _examples(store, scores[-1]) if scores else [],
         "snapshots": [{"tag": s.figures["tag"], "md5": s.figures["md5"]} for s in snapshots],
         "decision": None if decision is None else _pick(decision.figures, "promoted", "reasons"),
         "cost": _cost(states, scores),
-        "notices": _notices(steps),
+        "notices": [*_origin(run), *_unlike(paired_rows), *_notices(steps)],
     }
     if states:
         parts["reliability"] = states[-1].figures.get("reliability", [])
@@ -150,8 +151,7 @@ def _scores(store: Store, states: Sequence[Record], scores: Sequence[Record]) ->
     return rows
 
 
-def _gains(store: Store, run: RunRef, scores: Sequence[Record]) -> dict[str, Any]:
-    rows = gains(store, run.config, scores[0], scores[-1])
+def _gains(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     greedy = {row["suite"]: row["gain"] for row in rows if row["measure"] == "greedy"}
     return {
         "gains": {row["suite"]: row["gain"] for row in rows if row["measure"] != "greedy"},
@@ -201,6 +201,16 @@ def _moved(run: RunRef, prior: Record) -> list[str]:
         f"Started from {tag}: {f['kept'] + f['restored']:,} prompts kept their evidence, {f['new']:,} new or edited "
         f"ones were reset ({f['prompts']:,} of them rolled out), {f['archived']:,} were archived.",
     ]
+
+
+def _origin(run: RunRef) -> list[str]:
+    return [] if run.config.fork is None else [f"This run is a {run.config.fork.words}; up to there it is the other's."]
+
+
+def _unlike(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Suites whose scores before and after were made by other versions or on another machine."""
+    told = {row["suite"]: "; ".join(row["unlike"]) for row in rows}
+    return [f"{suite} was scored unlike before and after ({words})." for suite, words in told.items() if words]
 
 
 def _notices(steps: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cures_core.config.marks import results
 from cures_core.errors import CorruptArtifact, MissingInput
 from cures_core.files import digest_json
 from tasks.runs.records import Record, RunRef, files_of
@@ -32,7 +33,8 @@ def snapshot_posterior(
         "policy": policy.figures["digest"],
         "weights": state.figures.get("weights_digest"),
         "prompts": data.figures["digest"],
-        "config": digest_json({name: value for name, value in cfg.decisive().items() if name != "snapshot"}),
+        "config": digest_json(results(cfg)),
+        **({} if cfg.fork is None else {"fork": cfg.fork.model_dump(mode="json")}),
         "versions": state.versions,
         "created_at": state.created_at,
     }
@@ -54,4 +56,4 @@ def snapshot_posterior(
         return True
 
     parents = [state] if parent is None else [state, parent]
-    return run_stage(run, "snapshot_posterior", 1, inputs, parents, work, label=str(k), still_there=still_there)
+    return run_stage(run, "snapshot_posterior", 2, inputs, parents, work, label=str(k), still_there=still_there)

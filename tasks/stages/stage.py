@@ -28,6 +28,7 @@ from cures_core.faults import fault_point
 from cures_core.files import canonical_json, digest_json
 from cures_core.jobs.assemble import versions
 from cures_core.jobs.scene import GO_ON
+from cures_core.machine import processor
 from tasks.progress import emit
 from tasks.runs.notes import note_stage
 from tasks.runs.opening import scratch_root
@@ -112,11 +113,12 @@ def run_stage(
     done again.
     """
     store = open_store(run.config.store)
-    if again := run.times(stage, label):  # nothing that was made before is in the way, nor lost
-        inputs = {**inputs, "again": [run.name, again]}
-    key = digest_json({"stage": stage, "schema": schema, "inputs": inputs})[:32]
+    key, inputs = stage_key(run, stage, label, schema, inputs)
     name = f"{stage} {label}".strip()
     emit({"event": "stage", "stage": name, "status": "start"})
+    if taken := _taken_over(run, stage, label):
+        key = taken
+        _require_taken_over(store, run, stage, key)
     lease, found = _claim(store, stage, key, run.config.store.lease_ttl_s, name, still_there)
     if lease is None:
         record = found.intact
@@ -132,6 +134,7 @@ def run_stage(
         place = take_over(scratch_root(run), stage, key, lease.token, run.name)
         space = Workspace(place / "scratch", place / "out", store, unfinished_prefix(stage, key))
         figures = dict(work(space))
+        machine = {"processor": processor(), **figures.pop("machine", {})}
         made = Record(
             stage=stage,
             key=key,
@@ -139,6 +142,7 @@ def run_stage(
             parents=tuple(p.id for p in parents),
             figures=figures,
             versions=versions(),
+            machine=machine,
             seconds=round(time.monotonic() - started, 3),
             created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         )
@@ -148,6 +152,34 @@ def run_stage(
     note_stage(store, run, label, record, cached=False)
     emit({"event": "stage", "stage": name, "status": "done", "seconds": record.seconds, "figures": figures})
     return record
+
+
+def stage_key(
+    run: RunRef, stage: str, label: str, schema: int, inputs: Mapping[str, Any]
+) -> tuple[str, Mapping[str, Any]]:
+    """The key of a stage's record, a digest of everything that it reads, and what it is made of."""
+    if again := run.times(stage, label):  # nothing that was made before is in the way, nor lost
+        inputs = {**inputs, "again": [run.name, again]}
+    return digest_json({"stage": stage, "schema": schema, "inputs": inputs})[:32], inputs
+
+
+def _taken_over(run: RunRef, stage: str, label: str) -> str:
+    """Key of the record that a fork has for a stage from the run it goes on from; empty where it has none, or a person
+    wants the stage done again."""
+    fork = run.config.fork
+    return "" if fork is None or run.times(stage, label) else fork.records.get(f"{stage} {label}".strip(), "")
+
+
+def _require_taken_over(store: Store, run: RunRef, stage: str, key: str) -> None:
+    """Raises `CorruptArtifact`: a fork cannot make what it took over, for it has other settings."""
+    parent = "" if run.config.fork is None else run.config.fork.run
+    remedy = f"Taken over from run {parent}. To make it again: cures run --resume {parent}; then resume this run"
+    try:
+        if committed(store, stage, key) is not None:
+            return
+    except CorruptArtifact as error:
+        raise CorruptArtifact(f"{error}. {remedy}") from error
+    raise CorruptArtifact(f"{record_place(stage, key)}: is gone. {remedy}")
 
 
 @dataclass(frozen=True)

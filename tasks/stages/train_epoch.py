@@ -7,18 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from cures_core.checkpoints.checkpoint import weights_digest
-from cures_core.config.training import PLACEMENT
+from cures_core.config.fork import Fork
+from cures_core.errors import TrainingDiverged
 from cures_core.files import digest_file
 from cures_core.jobs.spec import Job
 from cures_core.manifest import MANIFEST
 from tasks.runs.prune import checkpoint_of
 from tasks.runs.records import Record, RunRef, files_of
 from tasks.stages.job_process import run_job
+from tasks.stages.keys import settings
 from tasks.stages.prepare_policy import policy_folder
-from tasks.stages.stage import as_stage, run_stage
-from tasks.stages.unfinished import checkpoints_in_store
+from tasks.stages.stage import as_stage, run_stage, stage_key
+from tasks.stages.unfinished import begin_at, checkpoints_in_store, note_spoilt
 from tasks.stages.workspace import Workspace
 from tasks.storage import open_store
+
+SCHEMA = 3
 
 
 @as_stage("train_epoch {k}")
@@ -29,20 +33,7 @@ def train_epoch(run: RunRef, k: int, data: Record, policy: Record, state: Record
     posterior_digest, step, rollouts and tokens so far, calibration.
     """
     cfg = run.config
-    inputs = {
-        "epoch": k,
-        "seed": cfg.seed,
-        "steps": cfg.steps_per_epoch,
-        "curriculum": cfg.curriculum.model_dump(mode="json"),
-        "rollout": cfg.rollout.decisive(),
-        "reward": cfg.reward.model_dump(mode="json"),
-        "training": cfg.training.model_dump(mode="json", exclude=PLACEMENT),
-        "device": cfg.device.model_dump(mode="json"),
-        "prompts": data.figures["digest"],
-        "policy": policy.figures["digest"],
-        "posterior": state.figures["posterior_digest"],
-        "checkpoint": state.figures.get("checkpoint_digest", ""),
-    }
+    begun = _begun(run, k)
 
     def work(space: Workspace) -> Mapping[str, Any]:
         store = open_store(cfg.store)
@@ -58,8 +49,14 @@ def train_epoch(run: RunRef, k: int, data: Record, policy: Record, state: Record
             prompts=files_of(store, data) / "prompts.parquet",
             posterior=before / "posterior.parquet",
         )
+        if begun is not None:
+            begin_at(store, begun.checkpoint, begun.step, space.scratch)
         with checkpoints_in_store(store, space.unfinished, f"{run.name}-{run.token}", space.scratch):
-            run_job(job)
+            try:
+                run_job(job)
+            except TrainingDiverged:
+                note_spoilt(store, space.scratch, space.unfinished)
+                raise
         checkpoint = space.out / "checkpoint"
         return {
             "checkpoint_digest": digest_file(checkpoint / MANIFEST),
@@ -68,4 +65,29 @@ def train_epoch(run: RunRef, k: int, data: Record, policy: Record, state: Record
             **json.loads((space.out / "figures.json").read_bytes()),
         }
 
-    return run_stage(run, "train_epoch", 2, inputs, [data, policy, state], work, label=str(k))
+    inputs = _inputs(run, k, data, policy, state)
+    return run_stage(run, "train_epoch", SCHEMA, inputs, [data, policy, state], work, label=str(k))
+
+
+def epoch_key(run: RunRef, k: int, data: Record, policy: Record, state: Record) -> str:
+    """The key of the record that `train_epoch` makes, or would have made."""
+    return stage_key(run, "train_epoch", str(k), SCHEMA, _inputs(run, k, data, policy, state))[0]
+
+
+def _inputs(run: RunRef, k: int, data: Record, policy: Record, state: Record) -> dict[str, Any]:
+    begun = _begun(run, k)
+    return {
+        "epoch": k,
+        "settings": settings(run.config, "train_epoch"),
+        "prompts": data.figures["digest"],
+        "policy": policy.figures["digest"],
+        "posterior": state.figures["posterior_digest"],
+        "checkpoint": state.figures.get("checkpoint_digest", ""),
+        **({} if begun is None else {"begun": {"step": begun.step, "checkpoint": begun.checkpoint}}),
+    }
+
+
+def _begun(run: RunRef, k: int) -> Fork | None:
+    """Where a fork goes on inside this epoch; None for any other epoch, and one that starts at its beginning."""
+    fork = run.config.fork
+    return fork if fork is not None and fork.checkpoint and k == fork.epoch + 1 else None

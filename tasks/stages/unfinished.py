@@ -6,16 +6,23 @@ away the newest one waits on this machine's disk; older ones that were not sent 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cures_core.checkpoints.in_epoch import SPOILT
 from cures_core.errors import CorruptArtifact, CuresError
+from cures_core.files import digest_file
 from cures_core.manifest import MANIFEST
+from tasks.runs.opening import scratch_root
+from tasks.runs.records import RunRef
+from tasks.stages.workspace import unfinished_prefix
 from tasks.storage import LocalStore, Store
 
 _log = logging.getLogger(__name__)
@@ -44,9 +51,70 @@ def checkpoints_in_store(store: Store, prefix: str, writer: str, scratch: Path) 
     sender.close()
 
 
+def note_spoilt(store: Store, scratch: Path, prefix: str) -> None:
+    """Tell whoever comes after, on whatever machine, from which step on the weights of an epoch that diverged are
+    spoilt, where its job says so."""
+    if (scratch / SPOILT).is_file():
+        store.put(f"{prefix}/{SPOILT}", (scratch / SPOILT).read_bytes())
+
+
+def spoilt_from(store: Store, stage: str, key: str) -> int | None:
+    """What `note_spoilt` has told of an unfinished stage."""
+    noted = store.get(f"{unfinished_prefix(stage, key)}/{SPOILT}")
+    return None if noted is None else int(json.loads(noted)["step"])
+
+
+def checkpoints_of(store: Store, run: RunRef, stage: str, key: str) -> Iterator[Path]:
+    """The checkpoints that an unfinished stage has left on this machine or in the store, newest first, without those
+    that are known to be spoilt."""
+    prefix, spoilt = unfinished_prefix(stage, key), spoilt_from(store, stage, key)
+    here = {path.name: path for path in (scratch_root(run) / stage / key).glob("*/scratch/step-*")}
+    there = {_step_name(place): place for place in _places(store, prefix)}
+    for name in sorted({*here, *there}, reverse=True):
+        if spoilt is not None and name >= f"step-{spoilt:06d}":
+            continue
+        try:
+            yield here[name] if name in here else store.local_path(there[name])
+        except CorruptArtifact as error:
+            _log.warning("checkpoint in the store passed over: %s", error)
+
+
+def keep(store: Store, folder: Path) -> str:
+    """Copy a checkpoint into the store under its digest, for a fork that begins there; returns the digest."""
+    digest = digest_file(folder / MANIFEST)
+    with tempfile.TemporaryDirectory(prefix="cures-fork-") as scratch:
+        copy = Path(scratch) / "checkpoint"
+        shutil.copytree(folder, copy)
+        store.publish_files(_kept(digest), copy)
+    return digest
+
+
+def begin_at(store: Store, digest: str, step: int, scratch: Path) -> None:
+    """Lay a kept checkpoint into `scratch`, as if the stage had written it itself, unless it has come further.
+
+    Raises `CorruptArtifact` where the store does not have it any more.
+    """
+    if any(scratch.glob("step-*")):
+        return
+    store.verify_files(_kept(digest), digest)
+    fetched = scratch / ".fetched"
+    shutil.rmtree(fetched, ignore_errors=True)
+    shutil.copytree(store.local_path(_kept(digest)), fetched)
+    fetched.rename(scratch / f"step-{step:06d}")
+
+
+def _kept(digest: str) -> str:
+    return f"forks/{digest}"
+
+
+def _places(store: Store, prefix: str) -> list[str]:
+    """Whole checkpoints below a prefix of the store."""
+    return [key.removesuffix(f"/{MANIFEST}") for key in store.list(prefix) if key.endswith(f"/{MANIFEST}")]
+
+
 def _fetch(store: Store, prefix: str, scratch: Path) -> None:
     """A damaged or half-removed checkpoint is passed over for an older one."""
-    found = [key.removesuffix(f"/{MANIFEST}") for key in store.list(prefix) if key.endswith(f"/{MANIFEST}")]
+    found = _places(store, prefix)
     here = _newest(scratch)
     for place in sorted(found, key=_step_name, reverse=True):
         if here is not None and here.name >= _step_name(place):

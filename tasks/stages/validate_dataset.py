@@ -6,11 +6,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cures_core.config.data import SuiteConfig
+from cures_core.config.evaluation import EvaluatedSuite
+from cures_core.config.policy import PretrainedPolicy
 from cures_core.config.run import RunConfig
 from cures_core.errors import TryAgain
-from cures_core.prompts.lines import Snapshot
+from cures_core.own_code import keyed
+from tasks.inputs.digests import DATA, FLAGS, policy_files, suite_field
+from tasks.inputs.pretrained import tokenizer_digest
 from tasks.inputs.prompt_files import Inputs
 from tasks.runs.records import Record, RunRef
+from tasks.stages.keys import settings
 from tasks.stages.stage import as_stage, run_stage
 from tasks.stages.workspace import Workspace
 from tasks.validation import validate
@@ -29,16 +34,15 @@ def validate_dataset(run: RunRef) -> Record:
     suites = [
         SuiteConfig.model_validate(s.model_dump(include=set(SuiteConfig.model_fields))) for s in cfg.evaluation.suites
     ]
-    inputs_of_run = Inputs.of(cfg, {cfg.data.path: run.file_digest})
-    places = {file.path: inputs_of_run.local(file.path) for file in (cfg.data, *suites)}
-    rewards = {s.name: s.reward.model_dump(mode="json") for s in cfg.evaluation.suites if s.reward is not None}
+    read = {DATA: cfg.data, **{suite_field(suite): suite for suite in suites}}
+    # What a name stood for when the run was started is read, whatever it stands for now.
+    files = Inputs.of(cfg, {file.path: run.inputs[field] for field, file in read.items()})
+    places = {file.path: files.local(file.path) for file in read.values()}
     inputs = {
-        "data": _settings(cfg.data),
-        "suites": [_settings(s) for s in suites],
-        "reward": cfg.reward.model_dump(mode="json"),
-        "files": [run.data_digest, *(Snapshot.of(places[s.path]).digest for s in suites)],
-        "tokenizer": _tokenizer_source(cfg),
-        **({"suite_rewards": rewards} if rewards else {}),
+        "settings": settings(cfg, "validate_dataset"),
+        "suites": [_settings(suite) for suite in cfg.evaluation.suites],
+        "files": {field: digest for field, digest in run.inputs.items() if field in read or field == FLAGS},
+        "tokenizer": _tokenizer(run),
     }
 
     def work(space: Workspace) -> Mapping[str, Any]:
@@ -47,8 +51,10 @@ def validate_dataset(run: RunRef) -> Record:
                 cfg.data, suites, space.out, check_gold, token_counter(cfg), of_suites, places.__getitem__
             )
         prompts = summary["prompts"]
-        if prompts["file_digest"] != run.file_digest:
-            raise TryAgain(f"{cfg.data.path}: has changed since the run was started; start it again")
+        made_of = {DATA: prompts, **{suite_field(suite): summary["suites"][suite.name] for suite in suites}}
+        for field, file in read.items():
+            if made_of[field]["file_digest"] != run.inputs[field]:
+                raise TryAgain(f"{file.path}: has changed since the run was started; start it again")
         return {
             "digest": prompts["digest"],
             "suites": {name: s["digest"] for name, s in summary["suites"].items()},
@@ -63,28 +69,33 @@ def validate_dataset(run: RunRef) -> Record:
             },
         }
 
-    return run_stage(run, "validate_dataset", 2, inputs, [], work)
+    return run_stage(run, "validate_dataset", 3, inputs, [], work)
 
 
-def _settings(cfg: SuiteConfig | Any) -> dict[str, Any]:
-    """What decides the outcome beside the bytes: a file may be moved without being validated again."""
-    return cfg.model_dump(mode="json", exclude={"path", "flags"})
+def _settings(suite: EvaluatedSuite) -> dict[str, Any]:
+    """How the file of a suite is read, and what vouches for its golds where that is not what training is paid by."""
+    return {**keyed(suite, of=SuiteConfig), "reward": None if suite.reward is None else keyed(suite.reward)}
 
 
-def _tokenizer_source(cfg: RunConfig) -> str:
-    if cfg.data.max_problem_tokens is None and all(s.max_problem_tokens is None for s in cfg.evaluation.suites):
+def _counts_tokens(cfg: RunConfig) -> bool:
+    return any(file.max_problem_tokens is not None for file in (cfg.data, *cfg.evaluation.suites))
+
+
+def _tokenizer(run: RunRef) -> str:
+    """Digest of the tokenizer where it counts; empty elsewhere."""
+    if not _counts_tokens(run.config):
         return ""
-    return cfg.policy.path if cfg.policy.type == "pretrained" else "characters"
+    pretrained = isinstance(run.config.policy, PretrainedPolicy)
+    return tokenizer_digest(policy_files(run.inputs)) if pretrained else "characters"
 
 
 def token_counter(cfg: RunConfig) -> Callable[[str], int] | None:
     """Counts tokens as the run's policy does; None where no limit asks for it."""
-    source = _tokenizer_source(cfg)
-    if not source:
+    if not _counts_tokens(cfg):
         return None
-    if source == "characters":
+    if not isinstance(cfg.policy, PretrainedPolicy):
         return len
     from cures_core.policy.loading import load_tokenizer
 
-    tokenizer = load_tokenizer(source, cfg.policy.revision if cfg.policy.type == "pretrained" else None)
+    tokenizer = load_tokenizer(cfg.policy.path, cfg.policy.revision)
     return lambda text: len(tokenizer(text)["input_ids"])

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from pydantic import JsonValue
+
+from cures_core.config.marks import results
 from cures_core.errors import ConfigError
 from cures_core.secrets import masked
 from tasks.runs.records import RunRef
@@ -35,7 +38,8 @@ class MlflowTracker:
             found = self._client.get_experiment_by_name(experiment)
             self._experiment = found.experiment_id if found else self._client.create_experiment(experiment)
             self.run_id: str = self._opened(run.name)
-            params = [Param(k, v[:_LONGEST_PARAM]) for k, v in _flat(run.config.model_dump(mode="json"))]
+            # What decides results never changes under a run, as MLflow wants it of parameters.
+            params = [Param(key, _text(value)[:_LONGEST_PARAM]) for key, value in results(run.config).items()]
             for start in range(0, len(params), _PARAMS_AT_ONCE):
                 self._client.log_batch(self.run_id, params=params[start : start + _PARAMS_AT_ONCE])
         except MlflowException as error:
@@ -59,12 +63,5 @@ class MlflowTracker:
         return str(self._client.create_run(self._experiment, tags={TAG: name}, run_name=name).info.run_id)
 
 
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys; where the run is kept and tracked is no setting of it."""
-    for key, below in value.items():
-        if prefix or key not in ("store", "tracking"):
-            name = f"{prefix}{key}"
-            if isinstance(below, dict):
-                yield from _flat(below, f"{name}.")
-            else:
-                yield name, below if isinstance(below, str) else json.dumps(below)
+def _text(value: JsonValue) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cures_core.config.marks import results
 from cures_core.errors import ConfigError
 from tasks.runs.records import RunRef
 
@@ -22,7 +23,7 @@ class WandbTracker:
             raise ConfigError(
                 f"tracking.wandb needs W&B ({error}): pip install 'cures[wandb]', or leave the key away"
             ) from error
-        config = run.config.model_dump(mode="json", exclude={"store", "tracking"})
+        config = results(run.config)
         try:
             self._run: Any = wandb.init(
                 project=project,

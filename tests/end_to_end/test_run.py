@@ -103,6 +103,42 @@ def test_a_changed_setting_redoes_what_reads_it(
         assert [figures["reused"] for figures in scored] == [["heldout"], ["heldout"]]
 
 
+def test_a_run_that_diverged_goes_on_as_a_fork_with_a_lower_learning_rate(tmp_path: Path) -> None:
+    settings = ("--set", "epochs=1", "--set", "promotion.model=forked", "--set", "training.learning_rate=1e30")
+    diverged = cures("run", "--config", write_profile(tmp_path), *settings, cwd=tmp_path)
+    assert diverged.code == 1
+    assert "cures run --resume RUN --set training.learning_rate=" in diverged.err
+    (run,) = (one["run"] for one in json.loads(cures("runs", "list", "--json", cwd=tmp_path).out))
+    lower = ("--set", "training.learning_rate=1e-3", "--set", "evaluation.sharding.shards=1")
+    forked = cures("run", "--resume", run, *lower, "--json", cwd=tmp_path)
+    assert forked.code == 0, forked.err
+    assert f"goes on as a fork of {run} from step" in forked.err
+    summary = forked.summary
+    assert {s["name"] for s in summary["stages"] if s["cached"]} == {
+        "validate_dataset",
+        "prepare_policy",
+        "estimate_prior",
+        "evaluate_checkpoint 0",
+    }
+    name = summary["run"]
+    shown = json.loads(cures("runs", "show", name, "--json", cwd=tmp_path).out)
+    assert shown["fork"]["run"] == run
+    assert f"fork of {run}" in Path(summary["report"]).read_text()
+    lineage = subprocess.run(
+        ["git", "--git-dir", ".cures/snapshots.git", "show", f"posterior/{name}/1:posterior/{name}/lineage.json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(lineage.stdout)["fork"] == shown["fork"]
+    again = cures("run", "--resume", summary["run"], "--set", "training.micro_batch_tokens=512", cwd=tmp_path)
+    assert again.out.startswith("nothing to do"), again.err
+    told = cures("runs", "show", summary["run"], cwd=tmp_path).out
+    assert "training.micro_batch_tokens 16384 -> 512" in told
+    assert shown["fork"]["run"] in told
+
+
 def test_runs_and_posterior_are_told(done: tuple[Path, dict[str, Any]]) -> None:
     folder, summary = done
     runs = json.loads(cures("runs", "list", "--json", cwd=folder).out)

@@ -27,7 +27,7 @@ def ref(**trackers: str) -> RunRef:
         "steps_per_epoch": 5,
         "tracking": trackers,
     }
-    return RunRef(name="demo-1", config=RunConfig.model_validate(config), token=1, data_digest="d")
+    return RunRef(name="demo-1", config=RunConfig.model_validate(config), token=1)
 
 
 def step(number: int, reward: float) -> None:
@@ -121,7 +121,7 @@ def test_mlflow_keeps_figures_settings_and_the_resumed_run(tmp_path: Path, monke
         step(2, 0.5)
         scored(1, 0.75)
     (run,) = client.search_runs([experiment])
-    assert (run.info.identify, run.info.status) == ("demo-1", "FINISHED")
+    assert (run.info.run_name, run.info.status) == ("demo-1", "FINISHED")
     assert run.data.params["training.learning_rate"] == "0.001"
     history = client.get_metric_history(run.info.run_id, "train/reward_mean")
     assert [(m.step, m.value) for m in history] == [(1, 0.25), (2, 0.5)]

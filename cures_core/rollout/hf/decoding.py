@@ -172,7 +172,8 @@ class Decoder:
         if not np.isfinite(scores).all():
             raise TrainingDiverged(
                 "rollout: the policy gives log-probabilities that are not finite. "
-                "Its weights have diverged: go back to an earlier checkpoint and lower the learning rate."
+                "Its weights have diverged. Go on from a healthy checkpoint with a lower rate: "
+                "cures run --resume RUN --set training.learning_rate=..."
             )
         self.slots.append(slots, drawn, scores)
         full = self.slots.count[slots] == self.cfg.max_new_tokens

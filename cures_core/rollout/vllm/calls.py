@@ -104,7 +104,8 @@ class Generation:
         if not all(map(math.isfinite, sampled.logprobs)):
             raise TrainingDiverged(
                 "rollout: the policy gives log-probabilities that are not finite. "
-                "Its weights have diverged: go back to an earlier checkpoint and lower the learning rate."
+                "Its weights have diverged. Go on from a healthy checkpoint with a lower rate: "
+                "cures run --resume RUN --set training.learning_rate=..."
             )
         known = self._cfg.logprobs_known
         stopped = self._stop.cut(sampled.token_ids) if self._stop.strings else None

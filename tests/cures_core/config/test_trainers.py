@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cures_core.config.marks import results
 from cures_core.config.run import RunConfig
 from cures_core.config.training import DeepSpeedTrainerConfig, TorchrunTrainerConfig, TorchTrainerConfig
 
@@ -32,12 +33,12 @@ def test_a_trainer_is_chosen_by_type_and_comes_back_from_json(options: dict[str,
 
 
 def test_processes_and_nodes_are_no_part_of_a_run_and_the_trainer_is() -> None:
-    one = config(training={"type": "torchrun"}).decisive()
+    one = results(config(training={"type": "torchrun"}))
     placed = {"processes": 8, "nodes": 2, "address": "10.0.0.1:29500", "wait_timeout_s": 9.0}
-    assert config(training={"type": "torchrun", **placed}).decisive() == one
-    assert config(checkpoint={"keep_last": 5, "background": False}).decisive() == config().decisive()
-    assert config(training={"type": "deepspeed"}).decisive() != one
-    assert config(training={"type": "torchrun", "learning_rate": 1e-4}).decisive() != one
+    assert results(config(training={"type": "torchrun", **placed})) == one
+    assert results(config(checkpoint={"keep_last": 5, "background": False})) == results(config())
+    assert results(config(training={"type": "deepspeed"})) != one
+    assert results(config(training={"type": "torchrun", "learning_rate": 1e-4})) != one
 
 
 def test_one_process_has_no_processes_to_set() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from cures_core.config.marks import Mark, marked_fields, results
 from cures_core.config.rollout import (
-    _OPERATION,
     HfRolloutConfig,
     PromptFormat,
     RolloutConfig,
@@ -98,13 +98,13 @@ def test_vllm_refuses_a_cut_whose_log_probabilities_it_cannot_give() -> None:
 def test_servers_may_move_without_doing_stages_again() -> None:
     here = VllmServerRolloutConfig(endpoints=("http://localhost:1",))
     there = VllmServerRolloutConfig(endpoints=("http://localhost:2", "http://localhost:3"), call_timeout_s=9)
-    assert here.decisive() == there.decisive()
-    assert here.decisive() != VllmServerRolloutConfig(max_new_tokens=5).decisive()
-    assert HfRolloutConfig().decisive() == HfRolloutConfig().model_dump(mode="json")
-    assert VllmRolloutConfig().decisive() != HfRolloutConfig().decisive()
+    assert results(here) == results(there)
+    assert results(here) != results(VllmServerRolloutConfig(max_new_tokens=5))
+    assert results(VllmRolloutConfig()) != results(HfRolloutConfig())
 
 
-def test_what_no_key_holds_exists() -> None:
-    fields = VllmRolloutConfig.model_fields | VllmServerRolloutConfig.model_fields
-    assert set(_OPERATION) <= set(fields)
-    assert {name for name in fields if name.endswith("_timeout_s")} <= set(_OPERATION)
+def test_no_time_limit_is_a_result() -> None:
+    marks = dict(marked_fields(VllmRolloutConfig)) | dict(marked_fields(VllmServerRolloutConfig))
+    limits = {name: found for name, found in marks.items() if name.endswith("_timeout_s")}
+    assert len(limits) >= 6
+    assert set(limits.values()) == {(Mark.OPERATION,)}

@@ -46,7 +46,7 @@ def test_a_bad_setting_names_the_key_and_what_would_be_right(setting: str, words
         (["run"], ["--config configs/quickstart.toml"]),
         (["run", "--config", "none.toml"], ["none.toml", "no such configuration"]),
         (["run", "--resume", "quickstart-0000"], ["no run quickstart-0000"]),
-        (["run", "--resume", "a", "--set", "seed=2"], ["--resume", "leave --config and --set away"]),
+        (["run", "--resume", "a", "--config", QUICKSTART], ["--resume", "leave --config away"]),
         (["run", "--config", QUICKSTART, "--set", "data.path=none.jsonl"], ["none.jsonl", "data.path"]),
         (["run", "--wrong"], ["--wrong"]),
         (["runs", "show", "none"], ["no run none"]),

@@ -19,8 +19,9 @@ from cures_core.files import digest_file, digest_json
 from cures_core.prompts import load_prompts
 from tasks.ci.changes import changes
 from tasks.inputs.prompt_files import Inputs, is_elsewhere
-from tasks.runs.opening import identify, resumed_config
+from tasks.runs.opening import identify
 from tasks.runs.opening import open_run as opened_run
+from tasks.runs.resume import resumed_config
 from tasks.stages.validate_dataset import validate_dataset
 from tasks.storage.s3_client import S3, make_client
 from tests.end_to_end.pipeline import PROFILE
@@ -310,7 +311,7 @@ def test_a_stage_reads_what_the_run_has_read(bucket: Bucket, tmp_path: Path, mon
         bucket.put("sets/stage.jsonl", range(100, 130))
         record = validated(run)
     assert record.figures["rows"] == 20
-    assert record.inputs["files"][0] == run.file_digest
+    assert record.inputs["files"]["data.path"] == run.inputs["data.path"]
 
 
 def test_a_path_that_changes_after_the_start_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

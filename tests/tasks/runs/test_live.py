@@ -20,7 +20,7 @@ def test_saved_steps_of_this_run_alone_are_found_each_once(tmp_path: Path) -> No
             "training": {"learning_rate": 1e-3},
             "store": {"url": str(tmp_path)},
         }
-        return RunRef(name=f"demo-{seed}", config=RunConfig.model_validate(config), token=0, data_digest="")
+        return RunRef(name=f"demo-{seed}", config=RunConfig.model_validate(config), token=0)
 
     for key, seed, saved in (("k1", 1, (4, 5)), ("k2", 2, (9,))):
         folder = tmp_path / "scratch" / "train_epoch" / key / f"000001-demo-{seed}" / "scratch"

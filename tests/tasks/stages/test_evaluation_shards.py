@@ -28,6 +28,7 @@ from tasks.storage.local import LocalStore
 from tests.end_to_end.pipeline import write_profile
 
 ITEMS = 8
+HERE = {"device": "cpu"}
 
 
 class Threads(ThreadPoolExecutor):
@@ -58,7 +59,7 @@ class Jobs:
 @pytest.fixture
 def what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shards:
     sharding = ["evaluation.sharding.shards=3", f"store.url={tmp_path / 'store'}"]
-    run = RunRef(name="demo", config=load_config(write_profile(tmp_path), sharding), token=1, data_digest="")
+    run = RunRef(name="demo", config=load_config(write_profile(tmp_path), sharding), token=1)
 
     def job(run: RunRef, *rest: Any) -> Job:
         return Job(name="evaluate", config=run.config, scratch=rest[-2], out=rest[-1])
@@ -108,13 +109,17 @@ def test_broken_off_the_jobs_are_asked_to_stop(what: Shards, tmp_path: Path, mon
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 9])
 def test_joined_rows_are_in_the_order_of_the_items(n: int) -> None:
     parts = [
-        {"device": "cpu", "sampled": [*range(i, 7, n)], "greedy": [*range(i, 7, n)] if n > 1 else []} for i in range(n)
+        {"machine": HERE, "sampled": [*range(i, 7, n)], "greedy": [*range(i, 7, n)] if n > 1 else []} for i in range(n)
     ]
-    assert joined(parts) == {"device": "cpu", "sampled": [*range(7)], "greedy": [*range(7)] if n > 1 else []}
+    assert joined(parts) == {
+        "machine": {"device": "cpu"},
+        "sampled": [*range(7)],
+        "greedy": [*range(7)] if n > 1 else [],
+    }
 
 
 def test_shards_of_two_kinds_of_device_are_refused() -> None:
-    parts: list[Any] = [{"device": kind, "sampled": [], "greedy": []} for kind in ("cuda", "cpu")]
+    parts: list[Any] = [{"machine": {"device": kind}, "sampled": [], "greedy": []} for kind in ("cuda", "cpu")]
     with pytest.raises(ConfigError, match="ran on cpu and cuda"):
         joined(parts)
 

@@ -1,0 +1,41 @@
+"""What numbers were computed on. Sums differ in their last digits between kinds of processors, so records say it."""
+
+from __future__ import annotations
+
+import platform
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+@cache
+def processor() -> str:
+    """The processor's kind, as its maker calls it."""
+    text = _CPUINFO.read_text(errors="replace") if _CPUINFO.exists() else ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def machine_of(device: Any, dtype: str) -> dict[str, str]:
+    """processor, device (what `auto` came to), threads or gpu, and dtype of the weights, of this process.
+
+    `device` is a torch device.
+    """
+    import torch
+
+    if device.type == "cuda":
+        place = {"gpu": torch.cuda.get_device_name(device)}
+    else:
+        place = {"threads": str(torch.get_num_threads())}
+    return {"processor": processor(), "device": device.type, **place, "dtype": dtype}
+
+
+def joined_machines(machines: list[dict[str, str]]) -> dict[str, str]:
+    """One description of several machines that shared a work: what differs is told of all."""
+    names = dict.fromkeys(name for machine in machines for name in machine)
+    return {
+        name: " and ".join(dict.fromkeys(machine[name] for machine in machines if name in machine)) for name in names
+    }

@@ -1,0 +1,46 @@
+"""Where a pretrained policy lies on this machine, and the digests of its files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from cures_core.config.policy import PretrainedPolicy
+from cures_core.errors import MissingInput
+from cures_core.files import digest_file, digest_json
+
+_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
+
+
+def pretrained_folder(cfg: PretrainedPolicy) -> Path:
+    """The user's folder, or the local copy of a hub model (fetched if need be). Raises `MissingInput`."""
+    folder = Path(cfg.path)
+    if folder.is_dir():
+        return folder.absolute()
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        return Path(snapshot_download(cfg.path, revision=cfg.revision, allow_patterns=_PATTERNS))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise MissingInput(
+            f"{cfg.path}: no folder of that name, and no model of that name on the hub within reach. Set policy.path "
+            "to a folder in Hugging Face format (`cures model fetch smollm2` makes one)"
+        ) from error
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 (hex) of every file below a folder by its relative name; hidden ones (caches, git) are left out."""
+    names = (p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.is_file())
+    return {n.as_posix(): digest_file(folder / n) for n in names if not any(part.startswith(".") for part in n.parts)}
+
+
+def policy_digest(files: Mapping[str, str]) -> str:
+    """One digest of a policy, from those of its files by name."""
+    return digest_json(sorted(map(list, files.items())))
+
+
+def tokenizer_digest(files: Mapping[str, str]) -> str:
+    """One digest of what makes tokens of a text: all files of a policy but its weights."""
+    return policy_digest({name: digest for name, digest in files.items() if not name.endswith(_WEIGHTS)})

@@ -1,0 +1,35 @@
+"""What of the configuration a stage reads, as sections: the one place that says which setting redoes which stage.
+
+Within its sections a stage's key holds every setting that is marked as a result (`cures_core.config.marks`) and no
+other. What a stage reads beside the configuration (digests of records and files) it adds itself.
+"""
+
+from __future__ import annotations
+
+from pydantic import JsonValue
+
+from cures_core.config.run import RunConfig
+from cures_core.own_code import keyed
+
+READS: dict[str, tuple[str, ...]] = {
+    # Of the suites, how their files are read and which golds are checked: `tasks.stages.validate_dataset`.
+    "validate_dataset": ("data", "reward"),
+    # A pretrained policy is its files alone.
+    "prepare_policy": ("policy", "device"),
+    "estimate_prior": ("seed", "prior", "curriculum.posterior", "rollout", "reward", "policy", "device"),
+    "train_epoch": ("seed", "steps_per_epoch", "curriculum", "rollout", "reward", "training", "policy", "device"),
+    # The suites with what they take over from `rollout` and `reward`: `cures_core.jobs.evaluate.answering`.
+    "evaluate_checkpoint": ("evaluation", "policy", "device"),
+}
+"""Sections by stage. Snapshot, promotion and report follow from the records that they are made of."""
+
+POLICY = ("policy", "device")
+"""What decides a policy's completions beside its weights and what it is asked."""
+ADAPTERS = ("training.lora",)
+"""The same for trained weights: how adapters are laid over the base policy."""
+SUITES = ("evaluation.suites",)
+
+
+def settings(cfg: RunConfig, stage: str) -> dict[str, JsonValue]:
+    """What the key of a stage holds of the configuration, by dotted key."""
+    return keyed(cfg, READS[stage])

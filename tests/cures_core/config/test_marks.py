@@ -1,0 +1,151 @@
+"""Every setting says once what another value of it changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import Field
+
+from cures_core.config.base import Strict
+from cures_core.config.marks import Mark, Operation, Placement, Result, changes, leaves, marked_fields, results
+from cures_core.config.run import RunConfig
+from cures_core.own_code import code_digest, keyed
+
+
+def config(**options: Any) -> RunConfig:
+    training = {"learning_rate": 1e-3, **options.pop("training", {})}
+    return RunConfig.model_validate(
+        {"data": {"path": "p"}, "rollout": {"max_new_tokens": 4}, "training": training, **options}
+    )
+
+
+def test_every_setting_has_one_mark() -> None:
+    """In all models of all unions, whether a profile names them or not."""
+    marks = dict(marked_fields(RunConfig))
+    assert {name: found for name, found in marks.items() if len(found) != 1} == {}
+    assert {"curriculum.allocation.min_rollouts", "reward.format.tags", "training.zero_stage", "fork.step"} <= set(
+        marks
+    )
+
+
+class _Inner(Strict):
+    """Reached through a union only."""
+
+    kept: Result[int] = 1
+    forgotten: int = 2
+
+
+class _Outer(Strict):
+    """Two levels and the containers between them."""
+
+    inner: _Inner | None = None
+    many: tuple[_Inner, ...] = ()
+    named: dict[str, _Inner] = Field(default_factory=dict)
+
+
+def test_a_setting_without_a_mark_is_found_by_its_dotted_name() -> None:
+    found = [name for name, marks in marked_fields(_Outer) if not marks]
+    assert found == ["inner.forgotten", "many.forgotten", "named.forgotten"]
+    with pytest.raises(TypeError, match=r"named\.a\.forgotten: declare it as Result"):
+        list(leaves(_Outer(named={"a": _Inner()})))
+
+
+class _Leaf(Strict):
+    """One of each."""
+
+    what: Result[float | None] = Field(default=None, gt=0)
+    how: Operation[int] = 1
+    where: Placement[tuple[str, ...]] = ()
+
+
+class _Tree(Strict):
+    """Containers of models."""
+
+    one: _Leaf | None = None
+    many: tuple[_Leaf, ...] = ()
+    named: dict[str, _Leaf] = Field(default_factory=dict)
+
+
+def test_leaves_are_found_in_models_lists_and_tables() -> None:
+    tree = _Tree(many=(_Leaf(), _Leaf(what=2.0)), named={"a": _Leaf(where=("x",))})
+    found = {leaf.path: (leaf.mark.value, leaf.value) for leaf in leaves(tree)}
+    assert found == {
+        "one": ("result", None),
+        "many.0.what": ("result", None),
+        "many.0.how": ("operation", 1),
+        "many.0.where": ("placement", []),
+        "many.1.what": ("result", 2.0),
+        "many.1.how": ("operation", 1),
+        "many.1.where": ("placement", []),
+        "named.a.what": ("result", None),
+        "named.a.how": ("operation", 1),
+        "named.a.where": ("placement", ["x"]),
+    }
+    assert results(tree) == {"one": None, "many.0.what": None, "many.1.what": 2.0, "named.a.what": None}
+
+
+def test_changes_tell_both_values_and_what_is_on_one_side_only() -> None:
+    before, after = _Tree(one=_Leaf(how=1)), _Tree(one=_Leaf(how=2), many=(_Leaf(what=1.5),))
+    told = [(c.path, c.mark, c.before, c.after) for c in changes(before, after)]
+    assert told == [
+        ("one.how", Mark.OPERATION, 1, 2),
+        ("many.0.what", Mark.RESULT, None, 1.5),
+        ("many.0.how", Mark.OPERATION, None, 1),
+        ("many.0.where", Mark.PLACEMENT, None, []),
+    ]
+    assert changes(before, before) == []
+
+
+def test_a_table_that_is_left_out_is_not_one_with_defaults() -> None:
+    without, with_lora = config(), config(training={"lora": {}})
+    assert results(without)["training.lora"] is None
+    assert "training.lora" not in results(with_lora)
+    assert results(with_lora)["training.lora.rank"] == 16
+
+
+def test_the_form_says_the_mark() -> None:
+    """Forms are made of the JSON schema and show a field's description."""
+    defs = RunConfig.model_json_schema()["$defs"]
+    shown = defs["HfRolloutConfig"]["properties"]
+    assert (shown["temperature"]["x-mark"], shown["batch_rows"]["x-mark"]) == ("result", "operation")
+    assert shown["batch_rows"]["description"].startswith("Rollouts decoded at once")
+    assert "(Operation: how, not what" in shown["batch_rows"]["description"]
+    assert "(Placement:" in defs["StoreConfig"]["properties"]["url"]["description"]
+    unmarked = [
+        f"{name}.{key}"
+        for name, model in defs.items()
+        for key, field in model.get("properties", {}).items()
+        if "x-mark" not in field and not any(word in str(field) for word in ("$ref", "$defs"))
+    ]
+    assert unmarked == []
+
+
+def test_the_text_of_own_code_is_part_of_a_key(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module is not run for it: it would raise."""
+    package = tmp_path / "plugin"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError\n")
+    module = package / "rules.py"
+    monkeypatch.syspath_prepend(tmp_path)
+    keys = []
+    for text in ("raise RuntimeError\n", "raise RuntimeError  # another text\n"):
+        module.write_text(text)
+        keys.append(keyed(config(reward={"type": "custom", "function": "plugin.rules:judge"}), ("reward",)))
+    assert [{**key, "reward.function (code)": ""} for key in keys] == 2 * [
+        {"reward.type": "custom", "reward.function": "plugin.rules:judge", "reward.function (code)": ""}
+    ]
+    assert keys[0] != keys[1]
+
+
+@pytest.mark.parametrize("name", ["no_such_package:f", "json.no_such_module:f", "json.decoder.too_deep:f"])
+def test_own_code_that_is_not_there_is_told_with_its_setting(name: str) -> None:
+    with pytest.raises(ValueError, match=f"reward.function '{name}': no module"):
+        code_digest(name, "reward.function")
+
+
+def test_own_code_is_found_in_the_working_directory(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a job finds it, though the command that starts the job may not."""
+    (tmp_path / "mine.py").write_text("x = 1\n")
+    monkeypatch.chdir(tmp_path)
+    assert len(code_digest("mine:f", "reward.function")) == 64

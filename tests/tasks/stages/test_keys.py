@@ -1,0 +1,418 @@
+"""Which setting gives which stage another key: every leaf of the configuration is changed in turn."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import importlib
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import pytest
+from pydantic import BaseModel, JsonValue, ValidationError
+
+from cures_core.config.data import PromptFile
+from cures_core.config.marks import Mark, changes, is_within, leaves, marked_fields
+from cures_core.config.run import RunConfig
+from cures_core.files import digest_json
+from tasks.inputs.digests import suite_field
+from tasks.runs import opening
+from tasks.runs.records import Record, RunRef
+from tasks.stages.evaluation_cache import rows_key
+from tasks.stages.keys import READS
+
+ALL = {"prepare_policy", "estimate_prior", "train_epoch", "evaluate base", "evaluate trained", "completions"}
+"""`completions`: the cache of a suite's completions, across runs."""
+SCORED = {"evaluate base", "evaluate trained", "completions"}
+
+READ_BY: dict[str, set[str]] = {
+    "seed": {"estimate_prior", "train_epoch"},
+    "steps_per_epoch": {"train_epoch"},
+    "epochs": set(),  # those that were trained stay
+    "data": {"validate_dataset"},
+    "policy": ALL,
+    "policy.dtype": ALL - {"prepare_policy"},  # a pretrained policy is its files
+    "rollout": {"estimate_prior", "train_epoch"} | SCORED,
+    "rollout.temperature": {"estimate_prior", "train_epoch"},  # a suite has its own
+    "reward": {"validate_dataset", "estimate_prior", "train_epoch"} | SCORED,
+    "prior": {"estimate_prior"},
+    "curriculum": {"train_epoch"},
+    "curriculum.posterior": {"estimate_prior", "train_epoch"},
+    "training": {"train_epoch"},
+    "training.lora": {"train_epoch", "evaluate trained"},
+    "evaluation.seed": SCORED,
+    "evaluation.resamples": SCORED - {"completions"},  # other intervals of the same completions
+    "evaluation.confidence": SCORED - {"completions"},
+    "evaluation.suites": SCORED,
+    **{f"evaluation.suites.{name}": {"validate_dataset"} for name in PromptFile.model_fields},
+    "evaluation.suites.name": {"validate_dataset"} | SCORED,
+    "evaluation.suites.reward": {"validate_dataset"} | SCORED,
+    "device": ALL,
+    "promotion": {"promote"},
+}
+"""The longest name that fits counts. Only results are in a key: other settings change none."""
+
+MOVED = {
+    "promotion.model": {"promote"},
+    "snapshot": {"snapshot_posterior"},
+    "store.url": {"snapshot_posterior"},
+    "store.endpoint_url": {"snapshot_posterior"},
+}
+"""Placements that are what a stage is about: a pointer under another name, a snapshot at another place."""
+
+SUITE: dict[str, Any] = {"name": "exam", "path": "exam.jsonl"}
+BASE: dict[str, Any] = {
+    "data": {"path": "train.jsonl"},
+    "rollout": {"type": "hf", "max_new_tokens": 8},
+    "training": {"learning_rate": 1e-3},
+    "evaluation": {"suites": [SUITE]},
+    "device": {"type": "cpu"},
+}
+CODE = "tests.cures_core.jobs.epochs:has_a_low_digit"
+STRATEGY = "tests.cures_core.curriculum.example_strategy:Strategy"
+STEP = {"prompts_per_step": 4, "rollouts_per_step": 64}
+SERVER = {"type": "vllm_server", "max_new_tokens": 8}
+RULES = [
+    {"type": "box", "weight": 0.1},
+    {"type": "tags", "weight": 0.1},
+    {"type": "pattern", "pattern": "x", "weight": 0.1},
+]
+WEIGHTED = {"type": "weighted", "format": RULES}
+OFFLOADED = {"type": "deepspeed", "learning_rate": 1e-3, "zero_stage": 3}
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"policy": {"type": "pretrained", "path": "folder"}},
+    {"rollout": {"max_new_tokens": 8, "prompt_format": {"chat": True}}},
+    {"rollout": {"type": "vllm", "max_new_tokens": 8}},
+    {"rollout": SERVER},
+    {"rollout": {**SERVER, "endpoints": ["http://127.0.0.1:1"]}},
+    *({"reward": reward} for reward in ({"type": "math"}, {"type": "numeric"}, {"type": "choice"})),
+    {"reward": {"type": "regex", "pattern": "a"}},
+    {"reward": {"type": "custom", "function": CODE}},
+    *({"reward": {**WEIGHTED, "answer": a}} for a in ({"type": "math"}, {"type": "choice"}, {"type": "numeric"})),
+    {"reward": {**WEIGHTED, "answer": {"type": "regex", "pattern": "a"}}},
+    {"reward": {**WEIGHTED, "answer": {"type": "custom", "function": CODE}}},
+    *({"prior": {"type": kind}} for kind in ("none", "full")),
+    *({"curriculum": {"type": kind, **STEP}} for kind in ("uniform", "dapo", "speed", "gvm", "mopps", "arc")),
+    *({"curriculum": {"type": kind, **STEP}} for kind in ("paper", "cures-official")),
+    {"curriculum": {"type": "custom", "strategy": STRATEGY, **STEP}},
+    *({"curriculum": {"type": "cures", **STEP, "allocation": {"type": kind}}} for kind in ("neyman", "screen")),
+    *(
+        {"curriculum": {"type": "cures", **STEP, "weighting": weighting}}
+        for weighting in ({"type": "softmax", "temperature": 1.0}, {"type": "ess", "share": 0.5})
+    ),
+    {"training": {"learning_rate": 1e-3, "lora": {}}},
+    {"training": {"type": "torchrun", "learning_rate": 1e-3, "address": "a:1"}},
+    {"training": {"type": "deepspeed", "learning_rate": 1e-3}},
+    {"training": OFFLOADED},
+    {"evaluation": {"suites": [SUITE], "sharding": {"runner": "ray"}}},
+    {"evaluation": {"suites": [SUITE]}, "promotion": {"model": "m", "suites": ["exam"]}},
+    {"evaluation": {"suites": [SUITE, {**SUITE, "name": "quiz"}]}, "promotion": {"model": "m", "suites": ["exam"]}},
+    *(
+        {"evaluation": {"suites": [{**SUITE, "prompt_format": {"chat": True}, "reward": reward}]}}
+        for reward in (
+            {"type": "math"},
+            {"type": "numeric"},
+            {"type": "choice"},
+            {"type": "regex", "pattern": "a"},
+            {"type": "custom", "function": CODE},
+            *({**WEIGHTED, "answer": answer} for answer in ({"type": "math"}, {"type": "choice"}, {"type": "numeric"})),
+            {**WEIGHTED, "answer": {"type": "regex", "pattern": "a"}},
+            {**WEIGHTED, "answer": {"type": "custom", "function": CODE}},
+        )
+    ),
+]
+"""Together they hold every setting of every union."""
+
+OTHER: dict[str, list[JsonValue]] = {
+    "name": ["other"],
+    "faults": [["train.step:1=raise"]],
+    "data.language": ["en"],
+    "prior.start_from": ["posterior/other/0"],
+    "curriculum.strategy": ["tests.cures_core.curriculum.example_strategy:Other"],
+    "function": ["tests.cures_core.jobs.epochs:make_job"],
+    "letters": ["ABC"],
+    "address": ["b:2"],
+    "rollout.endpoints": [["http://127.0.0.1:2"]],
+    "template": ["Q: {problem}"],
+    "snapshot.remote": ["s3://bucket/elsewhere"],
+    "store.url": ["elsewhere"],
+    "promotion.suites": [["quiz"]],
+    "promotion.margins": [{"quiz": 0.1}],
+    "rules": [["box"]],
+    "evaluation.confidence": [0.9],
+    "max_model_len": [64],
+}
+"""Values for settings that take no ordinary ones, by the end of their name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A configuration, and the same with one leaf changed."""
+
+    path: str
+    mark: Mark
+    before: RunConfig
+    after: RunConfig
+
+
+def configs() -> list[RunConfig]:
+    return [RunConfig.model_validate({**BASE, **variant}) for variant in VARIANTS]
+
+
+def plain(path: str) -> str:
+    """A leaf's name without the indices of lists."""
+    return ".".join(part for part in path.split(".") if not part.isdigit())
+
+
+def others(path: str, value: JsonValue, literals: list[JsonValue]) -> Iterator[JsonValue]:
+    """Values that might do in place of `value`."""
+    for end, values in OTHER.items():
+        if path == end or path.endswith(f".{end}"):
+            yield from values
+    yield from literals
+    match value:
+        case bool():
+            yield not value
+        case int() | float():
+            yield from (value + 1, value / 2, value + 32, value - 1, 0.5, 7)
+        case str():
+            yield from (f"{value}x", "x")
+        case list():
+            yield from ([*value, "x"], value[:-1], [0.5, 0.5])
+        case dict():
+            yield {**value, "x": 0.5}
+        case None:
+            yield from (1, 0.5, "x", "en", {"chat": True}, {"type": "numeric"}, {"model": "m", "suites": ["exam"]}, {})
+
+
+def literals_of(model: type[BaseModel], path: str) -> list[JsonValue]:
+    """What the declaration of a leaf enumerates, anywhere in the unions of a model."""
+    head, _, rest = path.partition(".")
+    field = model.model_fields.get(head)
+    if field is None:
+        return []
+    if not rest:
+        return list(_literals(field.annotation))
+    return [value for inner in _models(field.annotation) for value in literals_of(inner, rest)]
+
+
+def _literals(annotation: Any) -> Iterator[JsonValue]:
+    if typing.get_origin(annotation) is Literal:
+        yield from typing.get_args(annotation)
+    for inner in typing.get_args(annotation):
+        yield from _literals(inner)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    from cures_core.config.marks import models_in
+
+    return models_in(annotation)
+
+
+def put(values: Any, path: str, value: JsonValue) -> Any:
+    """A copy of nested values with another value at a dotted path."""
+    made = copy.deepcopy(values)
+    place = made
+    *parents, last = path.split(".")
+    for name in parents:
+        place = place[int(name)] if isinstance(place, list) else place[name]
+    place[last] = value
+    return made
+
+
+def changed(config: RunConfig, path: str) -> RunConfig | None:
+    """The configuration with that leaf alone changed; None where no value would do."""
+    values = config.model_dump(mode="json")
+    old = {leaf.path: leaf.value for leaf in leaves(config)}[path]
+    for value in others(plain(path), old, literals_of(RunConfig, plain(path))):
+        try:
+            made = RunConfig.model_validate(put(values, path, value))
+        except ValidationError:
+            continue
+        found = [change.path for change in changes(config, made)]
+        if found and all(is_within(name, (path,)) or name == path for name in found):
+            return made
+    return None
+
+
+def cases() -> dict[str, Case]:
+    """One for every leaf that can be changed by itself, from the first configuration in which it can."""
+    found: dict[str, Case] = {}
+    for config in configs():
+        for leaf in leaves(config):
+            name = plain(leaf.path)
+            if name not in found and not is_within(name, ("fork",)) and (after := changed(config, leaf.path)):
+                found[name] = Case(leaf.path, leaf.mark, config, after)
+    return found
+
+
+CASES = cases()
+
+
+def test_every_setting_is_changed_below() -> None:
+    """All but those of forks, which no person sets, and the choice of a union, which changes the settings beside it."""
+    every = {name for name, _ in marked_fields(RunConfig) if not is_within(name, ("fork",))}
+    left = {name for name in every - set(CASES) if not name.endswith(".type")}
+    assert left == set()
+    assert set(CASES) - every <= {
+        "promotion",
+        "training.lora",
+        "evaluation.suites.prompt_format",
+        "evaluation.suites.reward",
+    }
+
+
+def record(stage: str, **figures: Any) -> Record:
+    return Record(stage=stage, key=stage, inputs={}, figures=figures)
+
+
+def keys(cfg: RunConfig, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Keys of the stages on records that stay the same: what a stage reads of the configuration itself."""
+    made: dict[str, str] = {}
+    label = ""
+
+    def run_stage(_: RunRef, stage: str, schema: int, inputs: Mapping[str, Any], *__: Any, **___: Any) -> Record:
+        made[f"{stage}{label}".replace("evaluate_checkpoint", "evaluate")] = digest_json([stage, schema, inputs])
+        return record(stage, tag="t", **FIGURES)
+
+    suites = cfg.evaluation.suites
+    inputs = {"data.path": "d", "policy.path/config.json": "p", **{suite_field(suite): "s" for suite in suites}}
+    run = RunRef(name="run", config=cfg, token=1, inputs=inputs)
+    data = record("validate_dataset", digest="d", suites={suite.name: "s" for suite in suites})
+    policy, state = record("prepare_policy", digest="p"), record("train_epoch", step=1, **FIGURES)
+    modules = {
+        name: importlib.import_module(f"tasks.stages.{name}") for name in [*READS, "promote", "snapshot_posterior"]
+    }
+    for module in modules.values():
+        monkeypatch.setattr(module, "run_stage", run_stage)
+    monkeypatch.setattr(modules["estimate_prior"], "find_snapshot", lambda *_: SimpleNamespace(md5="m"))
+
+    def noted(*args: Any) -> str:
+        key = rows_key(*args)
+        if label == " base":
+            made["completions"] = made.get("completions", "") + key
+        return key
+
+    monkeypatch.setattr(modules["evaluate_checkpoint"], "rows_key", noted)
+    stage = {name: getattr(module, name).__wrapped__ for name, module in modules.items()}
+    stage["validate_dataset"](run)
+    stage["prepare_policy"](run)
+    stage["estimate_prior"](run, data, policy)
+    stage["train_epoch"](run, 1, data, policy, state)
+    label = " trained"
+    stage["evaluate_checkpoint"](run, 1, data, policy, state)
+    label = " base"
+    stage["evaluate_checkpoint"](run, 0, data, policy, None)
+    label = ""
+    stage["promote"](run, policy, state, state, state)
+    stage["snapshot_posterior"](run, 1, data, policy, state, None)
+    return made
+
+
+FIGURES = {"posterior_digest": "q", "checkpoint_digest": "c", "weights_digest": "w"}
+
+
+def expected(case: Case) -> set[str]:
+    name = plain(case.path)
+    table = READ_BY if case.mark is Mark.RESULT else MOVED
+    fitting = [key for key in table if is_within(name, (key,))]
+    assert fitting or case.mark is not Mark.RESULT, f"{name}: say in READ_BY which stages read it"
+    read = table[max(fitting, key=len)] if fitting else set()
+    # A snapshot's lineage tells the settings: it belongs to the run.
+    return read | ({"snapshot_posterior"} if case.mark is Mark.RESULT else set())
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_a_setting_changes_the_keys_of_the_stages_that_read_it(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    case = CASES[name]
+    before, after = keys(case.before, monkeypatch), keys(case.after, monkeypatch)
+    assert {key for key in {*before, *after} if before.get(key) != after.get(key)} == expected(case)
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_a_run_is_named_after_what_decides_results(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = CASES[name]
+    monkeypatch.setattr(opening, "inputs_of", lambda *_: {})
+    names = [opening.identify(cfg).name.removeprefix(cfg.name) for cfg in (case.before, case.after)]
+    assert (names[0] != names[1]) is (case.mark is Mark.RESULT)
+
+
+def test_precision_is_in_every_key_that_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was in none: scores of another precision came back as cached."""
+    both = [
+        keys(
+            RunConfig.model_validate({**BASE, "policy": {"type": "pretrained", "path": "f", "dtype": dtype}}),
+            monkeypatch,
+        )
+        for dtype in ("float32", "bfloat16")
+    ]
+    same = {name for name, key in both[0].items() if both[1][name] == key}
+    assert same == {"validate_dataset", "prepare_policy"}
+
+
+def test_what_changes_speed_alone_redoes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, fast = (
+        {
+            "reward": {"type": "math", "workers": number},
+            "training": {
+                "learning_rate": 1e-3,
+                "micro_batch_tokens": 64 * number,
+                "gradient_checkpointing": number > 1,
+            },
+            "rollout": {"type": "hf", "max_new_tokens": 8, "batch_rows": number},
+        }
+        for number in (1, 4)
+    )
+    first, second = (keys(RunConfig.model_validate({**BASE, **options}), monkeypatch) for options in (slow, fast))
+    assert first == second
+
+
+def test_the_tokenizer_counts_where_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its content, not where it lies; and the weights beside it do not."""
+    module = importlib.import_module("tasks.stages.validate_dataset")
+    made: list[str] = []
+    monkeypatch.setattr(
+        module, "run_stage", lambda _, stage, n, inputs, *__: made.append(digest_json([stage, n, inputs]))
+    )
+
+    def key(path: str = "folder", limit: int | None = 50, **files: str) -> str:
+        data = {"path": "train.jsonl", "max_problem_tokens": limit}
+        cfg = RunConfig.model_validate({**BASE, "data": data, "policy": {"type": "pretrained", "path": path}})
+        named = {f"policy.path/{name.replace('_', '.', 1)}": digest for name, digest in files.items()}
+        inputs = {"data.path": "d", suite_field(cfg.evaluation.suites[0]): "s", **named}
+        module.validate_dataset.__wrapped__(RunRef(name="run", config=cfg, token=1, inputs=inputs))
+        return made[-1]
+
+    base = key(tokenizer_json="a", model_safetensors="w")
+    assert key("moved", tokenizer_json="a", model_safetensors="w") == base
+    assert key(tokenizer_json="a", model_safetensors="v") == base
+    assert key(tokenizer_json="b", model_safetensors="w") != base
+    assert key(limit=None, tokenizer_json="a") == key(limit=None, tokenizer_json="b")
+
+
+def test_one_suite_s_completions_do_not_depend_on_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("tasks.stages.evaluate_checkpoint")
+    kept: list[str] = []
+
+    def noted(*args: Any) -> str:
+        kept.append(rows_key(*args))
+        return kept[-1]
+
+    monkeypatch.setattr(module, "rows_key", noted)
+    monkeypatch.setattr(module, "run_stage", lambda *_, **__: None)
+    for quiz in (1, 2):
+        suites = [SUITE, {**SUITE, "name": "quiz", "samples": quiz}]
+        cfg = RunConfig.model_validate({**BASE, "evaluation": {"suites": suites}})
+        data = record("validate_dataset", suites={"exam": "s", "quiz": f"s{quiz}"})
+        run = RunRef(name="run", config=cfg, token=1)
+        module.evaluate_checkpoint.__wrapped__(run, 0, data, record("prepare_policy", digest="p"), None)
+    exam, quiz_1, again, quiz_2 = kept
+    assert exam == again
+    assert quiz_1 != quiz_2
