@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM
 from cures_core.config.rollout import HfRolloutConfig
 from cures_core.rollout.hf.causal_lm import CausalLM
 from cures_core.rollout.hf.decoding import Decoder, Job
+from cures_core.rollout.hf.eager_rows import EagerRows
 from cures_core.rollout.stopping import StopRule
 from cures_core.rollout.vllm.probe import probe_logprobs
 
@@ -134,7 +135,8 @@ class FakeVllm:
         cfg = HfRolloutConfig(max_new_tokens=body["max_tokens"], temperature=body["temperature"], top_p=body["top_p"])
         identities = [(body["seed"] + i, "", 0) for i in range(body["n"])]
         with lm.evaluating():
-            made = Decoder(lm, stop, cfg, [Job(tuple(body["prompt"]), identities, 0)]).run(None)
+            jobs = [Job(tuple(body["prompt"]), identities, 0)]
+            made = Decoder(lm, stop, cfg, jobs, lambda rows, _: EagerRows(lm, cfg, rows)).run(None)
         choices = [
             {
                 "index": i,
