@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from tests.recorded import run, strategies
 from tests.recorded.recording import record
+
+os.environ["CURES_PLUGINS"] = "tests.*"  # the verifier of the recorded run
 
 record("run", run.curve())
 record("strategies", strategies.traces())

@@ -290,5 +290,5 @@ class TestFaultsOfThePublishedCode:
 )
 def test_a_bad_dotted_path_is_named(path: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CURES_PLUGINS", path)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=rf"^curriculum\.strategy: {path} .*{message}"):
         fresh(CustomConfig(**SMALL, strategy=path), prompt_set(8))

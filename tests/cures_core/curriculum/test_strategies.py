@@ -192,6 +192,31 @@ def test_misuse_is_named() -> None:
         fresh(UniformConfig(prompts_per_step=2, rollouts_per_step=4), PromptSet.of([]))
 
 
+def test_a_state_is_saved_between_steps_only_and_taken_back_by_its_like_alone() -> None:
+    shape: dict[str, Any] = {"prompts_per_step": 2, "rollouts_per_step": 4}
+    curriculum = fresh(UniformConfig(**shape), prompt_set(8))
+    state = curriculum.state_dict()
+    requests = curriculum.ask(4)
+    told(curriculum, requests, [Outcome.WRONG] * len(requests))
+    with pytest.raises(CurriculumMisuse, match=r"^a step is going on: the state can be saved between steps only$"):
+        curriculum.state_dict()  # all told, and still not closed
+    with pytest.raises(ConfigError, match=r"^the saved state is of the strategy uniform, this one is cures$"):
+        fresh(CuresConfig(**shape), prompt_set(8)).load_state_dict(state)
+    with pytest.raises(ConfigError, match=r"^the saved state is of another prompt set$"):
+        fresh(UniformConfig(**shape), prompt_set(9)).load_state_dict(state)
+
+
+def test_a_loaded_state_is_a_copy() -> None:
+    cfg = CuresConfig(prompts_per_step=2, rollouts_per_step=4)
+    state = fresh(cfg, prompt_set(8), seed=5).state_dict()
+    first, second = fresh(cfg, prompt_set(8)), fresh(cfg, prompt_set(8))
+    asked = []
+    for curriculum in (first, second):
+        curriculum.load_state_dict(state)
+        asked.append([q.prompt.id for _ in range(3) for q in step(curriculum, 0.5, np.random.default_rng(0))[0]])
+    assert asked[0] == asked[1]
+
+
 def test_in_a_large_pool_what_was_told_is_renewed_at_once_and_the_rest_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cures_core.curriculum.strategies.cures._FRESH_ROWS", 40)
     pool = prompt_set(400)
