@@ -12,8 +12,9 @@ from cures_core.errors import ConfigError, CorruptArtifact, InjectedFault, Lease
 from cures_core.faults import arm
 from tasks.progress import listening
 from tasks.runs.notes import run_names, run_overview, stage_notes
-from tasks.runs.opening import open_run, resumed_config
+from tasks.runs.opening import open_run
 from tasks.runs.records import RunRef, files_of
+from tasks.runs.resume import resumed_config
 from tasks.stages.stage import run_stage
 from tasks.stages.workspace import Workspace
 from tasks.storage import open_store
