@@ -20,6 +20,7 @@ from cures_core.config.prior import NoPrior
 from cures_core.config.run import RunConfig
 from cures_core.config.training import RanksConfig
 from cures_core.errors import ConfigError, CorruptArtifact, MissingInput
+from cures_core.events import Event, PartDone
 from cures_core.jobs.prior import stratified
 from cures_core.jobs.spec import Job
 from cures_core.planning.costs import (
@@ -273,9 +274,9 @@ def _warm_start_seconds(cfg: RunConfig, policy: WarmStartPolicy, work: Path) -> 
     seen: list[tuple[int, float]] = []
     at = time.monotonic()
 
-    def hear(event: Mapping[str, Any]) -> None:
-        if "done" in event:
-            seen.append((event["done"], time.monotonic()))
+    def hear(event: Event) -> None:
+        if isinstance(event, PartDone):
+            seen.append((event.done, time.monotonic()))
 
     run_job(job, hear)
     if len(seen) < 2:

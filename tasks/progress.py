@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
-Event = Mapping[str, Any]
+from cures_core.events import Event
+
 _listeners: list[Callable[[Event], None]] = []
 
 
@@ -21,6 +21,6 @@ def listening(listener: Callable[[Event], None]) -> Iterator[None]:
 
 
 def emit(event: Event) -> None:
-    """Tell all listeners. `event["event"]` names what happened."""
+    """Tell all listeners."""
     for listener in tuple(_listeners):
         listener(event)

@@ -11,3 +11,4 @@ settings.register_profile("shared-machine", deadline=None, suppress_health_check
 settings.load_profile("shared-machine")
 
 os.environ["CURES_PLUGINS"] = "tests.*"  # verifiers and strategies of tests, here and in the processes they start
+os.environ["DVC_NO_ANALYTICS"] = "true"  # tests call `dvc` as a user would

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cures_core.events import PartDone
 from cures_core.faults import fault_point
 from cures_core.jobs.kept import keep, kept
 from cures_core.jobs.parent import Parent
@@ -35,5 +36,5 @@ def in_chunks(
             rows += done
             fault_point(f"{name}.chunk", str(start // size))
             parent.stop_if_asked(f"{len(rows)} of {len(requests)} {name} prompts")
-        parent.emit(name, done=len(rows), total=len(requests))
+        parent.emit(PartDone(part=name, done=len(rows), total=len(requests)))
     return rows

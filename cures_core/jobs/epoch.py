@@ -18,6 +18,7 @@ from cures_core.curriculum import Strategy, load_posterior, make_curriculum, sav
 from cures_core.distributed import World, obey
 from cures_core.epoch import Progress, run_epoch
 from cures_core.errors import ConfigError, TrainingDiverged
+from cures_core.events import StepDone
 from cures_core.faults import fault_point
 from cures_core.files import canonical_json, write_atomic
 from cures_core.jobs.assemble import assemble_engine, assemble_policy, assemble_reference
@@ -156,9 +157,8 @@ class _Session:
             f.write(
                 json.dumps({"step": progress.step, "seconds": round(seconds, 4), "at": round(time.time(), 3)}) + "\n"
             )
-        self._parent.emit(
-            "step", epoch=self._job.epoch, seconds=seconds, last_step=self.last_step, metrics=dict(metrics)
-        )
+        told = StepDone(epoch=self._job.epoch, seconds=seconds, last_step=self.last_step, metrics=dict(metrics))
+        self._parent.emit(told)
         fault_point("train.step", str(progress.step))
         if stopping and progress.step < self.last_step:  # asked later than that: the next step is saved
             self._writer.wait()

@@ -4,15 +4,15 @@ after its folder was given to another: a parent that stands still cannot stop a 
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from cures_core.errors import Preempted
+from cures_core.events import Event
 
 _ORPHANED = 75
 _LOOK_S = 0.5
@@ -36,9 +36,9 @@ class Parent:
     def stop_requested(self) -> bool:
         return self._stop.is_set()
 
-    def emit(self, event: str, **figures: Any) -> None:
-        """Tell the parent; figures are JSON values."""
-        print(json.dumps({"event": event, **figures}), file=self.events, flush=True)
+    def emit(self, event: Event) -> None:
+        """Tell the parent."""
+        print(event.model_dump_json(), file=self.events, flush=True)
 
     def stop_if_asked(self, done: str) -> None:
         """Raise `Preempted` after a stop request; call it where everything done so far is saved."""

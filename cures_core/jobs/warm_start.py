@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cures_core.config.policy import WarmStartPolicy, dtype_of
 from cures_core.errors import ConfigError
+from cures_core.events import PartDone
 from cures_core.faults import fault_point
 from cures_core.files import canonical_json, write_atomic
 from cures_core.jobs.parent import Parent
@@ -22,7 +23,7 @@ def run(job: Job, parent: Parent) -> None:
     def on_step(step: int, loss: float) -> None:
         fault_point("warm_start.step", str(step))
         if step % 10 == 0:
-            parent.emit("warm_start", done=step, total=cfg.steps, loss=round(loss, 4))
+            parent.emit(PartDone(part="warm_start", done=step, total=cfg.steps))
         if step % cfg.checkpoint_every == 1:
             parent.stop_if_asked(f"the warm start's last checkpoint before step {step}")
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from cures_core.events import Event, PartDone, StageEnded, StageStarted, StageWaiting, StepDone
 from tasks.progress import listening
 
 
@@ -30,29 +30,30 @@ def showing_progress(*, quiet: bool = False) -> Iterator[None]:
             yield
 
 
-def stage_line(event: Mapping[str, Any]) -> str:
+def stage_line(event: StageEnded) -> str:
     """One line about a stage that ended."""
-    figures = event.get("figures", {})
+    figures = event.figures
     shown = ", ".join(f"{k} {_short(v)}" for k, v in figures.items() if isinstance(v, int | float) and k in _SHOWN)
-    how = "cached" if event["status"] == "cached" else f"{event.get('seconds', 0):.1f} s"
-    unknown = figures.get("unknown", 0) / figures["rollouts"] if figures.get("rollouts") else 0.0
-    return f"{event['stage']}: {how}" + (f" ({shown})" if shown else "") + _alarm(unknown)
+    how = "cached" if event.cached else f"{event.seconds:.1f} s"
+    unknown, rollouts = figures.get("unknown"), figures.get("rollouts")
+    share = unknown / rollouts if isinstance(unknown, int) and isinstance(rollouts, int) and rollouts else 0.0
+    return f"{event.stage}: {how}" + (f" ({shown})" if shown else "") + _alarm(share)
 
 
-def waiting_line(event: Mapping[str, Any]) -> str:
+def waiting_line(event: StageWaiting) -> str:
     """One line about a stage that another process is doing."""
-    return f"{event['stage']}: waiting for its result; {event['holder']}"
+    return f"{event.stage}: waiting for its result; {event.holder}"
 
 
-def step_line(event: Mapping[str, Any], seconds_left: float) -> str:
+def step_line(event: StepDone, seconds_left: float) -> str:
     """One line about a training step."""
-    m = event["metrics"]
-    tokens = m.get("completion_tokens_mean", 0.0) * m.get("step_rollouts", 0.0) / max(event["seconds"], 1e-9)
-    reward = f"reward {m['reward_mean']:.3f}" if "reward_mean" in m else "no verdict"
+    tokens = (event.figure("completion_tokens_mean") or 0.0) * (event.figure("step_rollouts") or 0.0)
+    reward = event.figure("reward_mean")
     return (
-        f"step {m['step']}/{event['last_step']}: {reward}, "
-        f"informative groups {100 * m.get('informative_share', 0.0):.0f} %, {tokens:,.0f} tokens/s, "
-        f"{_clock(seconds_left)} left{_alarm(m.get('unknown_share', 0.0))}"
+        f"step {event.step}/{event.last_step}: {'no verdict' if reward is None else f'reward {reward:.3f}'}, "
+        f"informative groups {100 * (event.figure('informative_share') or 0.0):.0f} %, "
+        f"{tokens / max(event.seconds, 1e-9):,.0f} tokens/s, "
+        f"{_clock(seconds_left)} left{_alarm(event.figure('unknown_share') or 0.0)}"
     )
 
 
@@ -71,10 +72,9 @@ class Eta:
     def __init__(self) -> None:
         self._seconds: list[float] = []
 
-    def left(self, event: Mapping[str, Any]) -> float:
-        self._seconds = [*self._seconds[-19:], event["seconds"]]
-        remaining = event["last_step"] - event["metrics"]["step"]
-        return float(remaining * sum(self._seconds) / len(self._seconds))
+    def left(self, event: StepDone) -> float:
+        self._seconds = [*self._seconds[-19:], event.seconds]
+        return (event.last_step - event.step) * sum(self._seconds) / len(self._seconds)
 
 
 class _Lines:
@@ -83,21 +83,25 @@ class _Lines:
     def __init__(self, console: Console) -> None:
         self._console, self._eta, self._next = console, Eta(), 0.0
 
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        if event["event"] == "stage" and event["status"] != "start":
-            self._console.print(stage_line(event), markup=False, soft_wrap=True)
-        elif event["event"] == "stage":
-            self._console.print(f"{event['stage']} ...", markup=False, soft_wrap=True)
-        elif event["event"] == "waiting":
-            self._console.print("  " + waiting_line(event), markup=False, soft_wrap=True)
-        elif event["event"] == "step":
-            left = self._eta.left(event)
-            if time.monotonic() >= self._next or event["metrics"]["step"] == event["last_step"]:
+    def __call__(self, event: Event) -> None:
+        match event:
+            case StageEnded():
+                self._print(stage_line(event))
+            case StageStarted():
+                self._print(f"{event.stage} ...")
+            case StageWaiting():
+                self._print("  " + waiting_line(event))
+            case StepDone():
+                left = self._eta.left(event)
+                if time.monotonic() >= self._next or event.step == event.last_step:
+                    self._next = time.monotonic() + 10
+                    self._print("  " + step_line(event, left))
+            case PartDone() if time.monotonic() >= self._next:
                 self._next = time.monotonic() + 10
-                self._console.print("  " + step_line(event, left), markup=False, soft_wrap=True)
-        elif "total" in event and time.monotonic() >= self._next:
-            self._next = time.monotonic() + 10
-            self._console.print(f"  {event['event']} {event['done']}/{event['total']}", markup=False, soft_wrap=True)
+                self._print(f"  {event.part} {event.done}/{event.total}")
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, soft_wrap=True)
 
 
 class _Panel:
@@ -109,18 +113,19 @@ class _Panel:
         self._now = "starting"
         self.live = Live(self._render(), console=console, refresh_per_second=4, transient=False)
 
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        if event["event"] == "stage" and event["status"] == "start":
-            self._now = f"{event['stage']} ..."
-        elif event["event"] == "stage":
-            self._done.append(stage_line(event))
-            self._now = ""
-        elif event["event"] == "waiting":
-            self._now = waiting_line(event)
-        elif event["event"] == "step":
-            self._now = step_line(event, self._eta.left(event))
-        elif "total" in event:
-            self._now = f"{event['event']} {event['done']}/{event['total']}"
+    def __call__(self, event: Event) -> None:
+        match event:
+            case StageStarted():
+                self._now = f"{event.stage} ..."
+            case StageEnded():
+                self._done.append(stage_line(event))
+                self._now = ""
+            case StageWaiting():
+                self._now = waiting_line(event)
+            case StepDone():
+                self._now = step_line(event, self._eta.left(event))
+            case PartDone():
+                self._now = f"{event.part} {event.done}/{event.total}"
         self.live.update(self._render())
 
     def _render(self) -> Table:

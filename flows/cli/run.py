@@ -17,8 +17,9 @@ from cures_core.config.loading import load_config
 from cures_core.config.run import RunConfig
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError, DataRejected, Preempted
+from cures_core.events import Event, JobStopped, RunOpened
 from flows.cli.console import showing_progress
-from tasks.progress import Event, listening
+from tasks.progress import listening
 
 
 def run(
@@ -158,10 +159,10 @@ class _Told:
         self._saved = ""
 
     def __call__(self, event: Event) -> None:
-        if event["event"] == "run":
-            self._run = event["run"]
-        elif event["event"] == "stopped":
-            self._saved = f"{event['job']}: {event['message']}. "
+        if isinstance(event, RunOpened):
+            self._run = event.run
+        elif isinstance(event, JobStopped):
+            self._saved = f"{event.job}: {event.message}. "
 
     def stop(self, why: str) -> NoReturn:
         """Raise `Preempted`: what was saved, and how to go on."""

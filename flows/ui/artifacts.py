@@ -20,6 +20,7 @@ from typing import Any
 
 from cures_core.config.run import RunConfig
 from cures_core.curriculum import load_posterior
+from cures_core.events import Event, PartDone, StageEnded, StageStarted, StepDone
 from tasks.progress import listening
 from tasks.runs.records import Record, files_of
 from tasks.storage import open_store
@@ -113,13 +114,14 @@ def progress_artifacts(steps_per_epoch: int) -> Iterator[None]:
     percents: dict[str, float] = {}
     stage, closing = "", threading.Event()
 
-    def listen(event: Mapping[str, Any]) -> None:
+    def listen(event: Event) -> None:
         nonlocal stage
-        if event["event"] == "stage":
-            ended = event["status"] != "start"
-            if ended and stage in percents:
+        if isinstance(event, StageStarted):
+            stage = event.stage
+        elif isinstance(event, StageEnded):
+            if stage in percents:
                 percents[stage] = 100.0
-            stage = "" if ended else event["stage"]
+            stage = ""
         elif stage and (percent := percent_done(event, steps_per_epoch)) is not None:
             percents[stage] = percent
 
@@ -145,12 +147,11 @@ def _show_until(closing: threading.Event, percents: Mapping[str, float]) -> None
                 shown[stage] = percent
 
 
-def percent_done(event: Mapping[str, Any], steps_per_epoch: int) -> float | None:
+def percent_done(event: Event, steps_per_epoch: int) -> float | None:
     """0..100, or None for an event that says nothing about progress."""
-    if event["event"] == "step":
-        left = int(event["last_step"]) - int(event["metrics"]["step"])
-        return max(0.0, min(100.0, 100 * (1 - left / steps_per_epoch)))
-    return 100.0 * int(event["done"]) / int(event["total"]) if event.get("total") else None
+    if isinstance(event, StepDone):
+        return max(0.0, min(100.0, 100 * (1 - (event.last_step - event.step) / steps_per_epoch)))
+    return 100.0 * event.done / event.total if isinstance(event, PartDone) and event.total else None
 
 
 def artifact_key(name: str) -> str:

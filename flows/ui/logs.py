@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from prefect.logging import get_run_logger
 
+from cures_core.events import Event, RunOpened, StageEnded, StageWaiting, StepDone
 from flows.cli.console import Eta, stage_line, step_line, waiting_line
 from tasks.progress import listening
 
@@ -23,16 +23,16 @@ def logging_progress() -> Iterator[None]:
     """
     logger, eta, next_at, run = get_run_logger(), Eta(), 0.0, ""
 
-    def listen(event: Mapping[str, Any]) -> None:
+    def listen(event: Event) -> None:
         nonlocal next_at, run
-        if event["event"] == "run":
-            run = event["run"]
+        if isinstance(event, RunOpened):
+            run = event.run
             logger.info(f"{run}: started, or gone on with")
-        elif event["event"] == "stage" and event["status"] != "start":
+        elif isinstance(event, StageEnded):
             logger.info(f"{run}: {stage_line(event)}")
-        elif event["event"] == "waiting":
+        elif isinstance(event, StageWaiting):
             logger.info(f"{run}: {waiting_line(event)}")
-        elif event["event"] == "step":
+        elif isinstance(event, StepDone):
             left = eta.left(event)
             if time.monotonic() >= next_at:
                 next_at = time.monotonic() + _EVERY_S

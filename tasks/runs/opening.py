@@ -14,6 +14,7 @@ from cures_core.config.run import RunConfig
 from cures_core.config.snapshot import SnapshotConfig
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import CorruptArtifact, CuresError, StoreUnavailable
+from cures_core.events import RunOpened
 from cures_core.faults import arm
 from cures_core.files import canonical_json, digest_json
 from cures_core.secrets import masked
@@ -63,7 +64,7 @@ def open_run(config: RunConfig) -> Iterator[RunRef]:
         note_status(store, name, ref.token, "running")
         _sweep(store, ref)
         ref = ref.model_copy(update={"again": dict(times_again(store, name))})
-        emit({"event": "run", "run": name})
+        emit(RunOpened(run=name))
         yield ref
         _sweep(store, ref, ended=True)
         note_status(store, name, ref.token, "completed")

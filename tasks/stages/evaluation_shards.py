@@ -23,12 +23,13 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from cures_core.config.evaluation import Sharding
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import MissingExtra, StoreUnavailable
+from cures_core.events import Event, PartDone
 from cures_core.failures import Scene, explaining
 from cures_core.jobs.evaluate import joined, rows_file
 from cures_core.jobs.kept import keep, kept
 from cures_core.jobs.scene import GO_ON
 from cures_core.jobs.spec import Job
-from tasks.progress import Event, emit
+from tasks.progress import emit
 from tasks.runs.prune import checkpoint_of
 from tasks.runs.records import Record, RunRef, files_of
 from tasks.stages.evaluation_cache import part_key, recall, remember
@@ -164,7 +165,7 @@ def _failures(futures: Sequence[PrefectFuture[Any]]) -> list[Exception]:
                 future.result()
             except Exception as error:  # it is raised again when the others have ended
                 found.append(error)
-            emit({"event": "shard", "done": done, "total": len(futures)})
+            emit(PartDone(part="shard", done=done, total=len(futures)))
     except BaseException:
         stop_jobs()
         raise

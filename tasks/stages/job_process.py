@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cures_core.errors import Preempted
+from cures_core.events import Event, JobStopped, parse_event
 from cures_core.failures import Ended, failure_of, read_report
 from cures_core.files import write_atomic
 from cures_core.jobs.scene import scene_of
@@ -24,12 +24,12 @@ STOP_GRACE_S = 30.0
 _TAIL_LINES = 4
 
 
-def run_job(job: Job, heard: Callable[[Mapping[str, Any]], None] = emit) -> None:
+def run_job(job: Job, heard: Callable[[Event], None] = emit) -> None:
     """Run `python -m cures_core.jobs` to its end, passing its events to `heard`.
 
     Raises the error the job reported, or what its end amounts to (`cures_core.failures`). Whatever stops this function
     (Ctrl-C, cancellation, SIGTERM) first lets the job save its checkpoint: SIGTERM, 30 s, then SIGKILL; what it says
-    of it is emitted as an event `stopped`.
+    of it is emitted as a `JobStopped`.
     """
     job.scratch.mkdir(parents=True, exist_ok=True)
     spec, log, report = job.scratch / "job.json", job.scratch / "job.log", job.scratch / "error.json"
@@ -47,12 +47,12 @@ def run_job(job: Job, heard: Callable[[Mapping[str, Any]], None] = emit) -> None
     try:
         for line in child.stdout or ():
             if line.endswith(b"\n"):  # else the job was killed in the middle of it
-                heard(json.loads(line))
+                heard(parse_event(line))
         code = child.wait()
     except BaseException:
         _stop(child)
         if (last_words := read_report(report)) is not None:
-            heard({"event": "stopped", "job": job.name, "message": str(last_words)})
+            heard(JobStopped(job=job.name, message=str(last_words)))
         raise
     finally:
         _jobs.ended(child)

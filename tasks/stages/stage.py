@@ -23,6 +23,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
 from cures_core.errors import CorruptArtifact, LeaseHeld, LeaseLost, StoreUnavailable, TryAgain
+from cures_core.events import StageEnded, StageStarted, StageWaiting
 from cures_core.failures import Scene, explaining, failure_of
 from cures_core.faults import fault_point
 from cures_core.files import canonical_json, digest_json
@@ -115,7 +116,7 @@ def run_stage(
     store = open_store(run.config.store)
     key, inputs = stage_key(run, stage, label, schema, inputs)
     name = f"{stage} {label}".strip()
-    emit({"event": "stage", "stage": name, "status": "start"})
+    emit(StageStarted(stage=name))
     if taken := _taken_over(run, stage, label):
         key = taken
         _require_taken_over(store, run, stage, key)
@@ -123,7 +124,7 @@ def run_stage(
     if lease is None:
         record = found.intact
         note_stage(store, run, label, record, cached=True)
-        emit({"event": "stage", "stage": name, "status": "cached", "figures": record.figures})
+        emit(StageEnded(stage=name, cached=True, figures=record.figures))
         return cast(Record, _cached_state(record))
     with _working(store, run, lease):
         started = time.monotonic()
@@ -150,7 +151,7 @@ def run_stage(
         store.delete(space.unfinished)
         clear(scratch_root(run), stage, key)
     note_stage(store, run, label, record, cached=False)
-    emit({"event": "stage", "stage": name, "status": "done", "seconds": record.seconds, "figures": figures})
+    emit(StageEnded(stage=name, cached=False, seconds=record.seconds, figures=figures))
     return record
 
 
@@ -225,7 +226,7 @@ def _claim(
         except LeaseHeld as held:
             if str(held) != holder:
                 holder = str(held)
-                emit({"event": "waiting", "stage": name, "holder": holder.partition(", which")[0]})
+                emit(StageWaiting(stage=name, holder=holder.partition(", which")[0]))
             _wait_for_news(store, lease_name, record_place(stage, key), found.raw, ttl_s)
             continue
         if store.get(record_place(stage, key)) == found.raw:

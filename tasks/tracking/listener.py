@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from tasks.progress import Event, listening
+from cures_core.events import Event, StageEnded, StepDone
+from tasks.progress import listening
 from tasks.runs.records import RunRef
 
 _log = logging.getLogger(__name__)
@@ -64,13 +65,13 @@ class _Listener:
         self._trackers, self._steps_per_epoch = trackers, steps_per_epoch
 
     def __call__(self, event: Event) -> None:
-        if event["event"] == "step":
-            figures = {f"train/{k}": float(v) for k, v in event["metrics"].items() if isinstance(v, int | float)}
-            self._log({**figures, "train/seconds": float(event["seconds"])}, int(event["metrics"]["step"]))
-        elif event["event"] == "stage" and event["status"] in ("done", "cached"):
-            name, _, label = event["stage"].partition(" ")
+        if isinstance(event, StepDone):
+            figures = {f"train/{k}": v for k, v in event.metrics.items() if isinstance(v, float)}
+            self._log({**figures, "train/seconds": event.seconds}, event.step)
+        elif isinstance(event, StageEnded):
+            name, _, label = event.stage.partition(" ")
             if name == "evaluate_checkpoint":
-                self._log(_scores(event["figures"]["scores"]), int(label) * self._steps_per_epoch)
+                self._log(_scores(event), int(label) * self._steps_per_epoch)
 
     def _log(self, figures: Mapping[str, float], step: int) -> None:
         for tracker in tuple(self._trackers):
@@ -91,7 +92,8 @@ class _Listener:
         _log.warning("%s: %s; it hears no more of this run", type(tracker).__name__, error)
 
 
-def _scores(scores: Mapping[str, Any]) -> dict[str, float]:
+def _scores(event: StageEnded) -> dict[str, float]:
+    scores: Any = event.figures["scores"]
     return {
         f"eval/{suite}{end}": float(score[key])
         for suite, score in scores.items()

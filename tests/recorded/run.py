@@ -13,6 +13,7 @@ import torch
 from cures_core.config.policy import WarmStartPolicy
 from cures_core.config.run import RunConfig
 from cures_core.curriculum import load_posterior
+from cures_core.events import Event
 from cures_core.jobs import epoch, prior
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.spec import Job
@@ -55,7 +56,7 @@ class NoParent(Parent):
     def __init__(self) -> None:
         self._stop = threading.Event()
 
-    def emit(self, event: str, **figures: Any) -> None:
+    def emit(self, event: Event) -> None:
         """Nobody listens."""
 
 
@@ -99,6 +100,8 @@ def _curve(cfg: RunConfig, folder: Path) -> dict[str, Any]:
         steps += [json.loads(line) for line in lines]
         figures.append(_json(state / "figures.json"))
         posteriors.append(_posterior(state))
+    for stage in figures:
+        del stage["machine"]  # what is recorded holds on any
     return {"stages": figures, "steps": steps, "posteriors": posteriors}
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError
+from cures_core.events import StageEnded, StageStarted, StepDone
 from tasks.progress import emit
 from tasks.runs.opening import identify
 from tasks.runs.records import RunRef
@@ -32,12 +33,12 @@ def ref(**trackers: str) -> RunRef:
 
 def step(number: int, reward: float) -> None:
     metrics = {"step": number, "reward_mean": reward, "reason": "budget"}
-    emit({"event": "step", "epoch": 1, "seconds": 0.5, "last_step": 10, "metrics": metrics})
+    emit(StepDone(epoch=1, seconds=0.5, last_step=10, metrics=metrics))
 
 
 def scored(epoch: int, value: float, status: str = "done") -> None:
     figures = {"scores": {"exam": {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 5, "k": 1}}}
-    emit({"event": "stage", "stage": f"evaluate_checkpoint {epoch}", "status": status, "figures": figures})
+    emit(StageEnded(stage=f"evaluate_checkpoint {epoch}", cached=status == "cached", figures=figures))
 
 
 def failing_run(run: RunRef) -> None:
@@ -64,8 +65,8 @@ def test_steps_and_scores_are_heard_and_nothing_else(monkeypatch: pytest.MonkeyP
     memory = Memory()
     monkeypatch.setattr(listener, "_trackers", lambda _: [memory])
     with tracking(ref()):
-        emit({"event": "stage", "stage": "evaluate_checkpoint 1", "status": "start"})
-        emit({"event": "stage", "stage": "report", "status": "done", "figures": {}})
+        emit(StageStarted(stage="evaluate_checkpoint 1"))
+        emit(StageEnded(stage="report", cached=False, figures={}))
         scored(0, 0.25, "cached")
         step(1, 0.5)
         scored(2, 0.75)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cures_core.events import Event
 from cures_core.jobs.chunks import in_chunks
 from cures_core.jobs.kept import kept, sealed, unsealed
 from cures_core.terms import Prompt, Request
@@ -18,7 +19,7 @@ from cures_core.terms import Prompt, Request
 class Silent:
     """A parent that hears nothing and asks for nothing."""
 
-    def emit(self, *_: Any, **figures: Any) -> None: ...
+    def emit(self, event: Event) -> None: ...
 
     def stop_if_asked(self, done: str) -> None: ...
 

@@ -18,6 +18,7 @@ from cures_core.errors import ConfigError, DataRejected, InjectedFault, MissingI
 from cures_core.evaluation.items import read_items
 from cures_core.evaluation.paired import Evaluated, compare
 from cures_core.evaluation.scores import SuiteScore
+from cures_core.events import Event, PartDone
 from cures_core.jobs import assemble, evaluate
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.spec import Job
@@ -41,11 +42,11 @@ class Listener:
     """Stands in for the process that started the job; asks to stop after `patience` events."""
 
     def __init__(self, patience: int = 1000) -> None:
-        self.events: list[dict[str, Any]] = []
+        self.events: list[Event] = []
         self.patience = patience
 
-    def emit(self, event: str, **figures: Any) -> None:
-        self.events.append({"event": event, **figures})
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
 
     def stop_if_asked(self, done: str) -> None:
         if len(self.events) >= self.patience:
@@ -163,7 +164,12 @@ def test_scores_items_examples_and_figures_agree(run):
     for example in examples:
         verdict = {"correct": True, "wrong": False}.get(example["outcome"])
         assert judge(example["completion"], example["gold"]) is verdict
-    assert [(e["done"], e["total"]) for e in listener.events] == [(4, 10), (8, 10), (10, 10)] * 2 + [(4, 5), (5, 5)]
+    told = [(e.done, e.total) for e in listener.events if isinstance(e, PartDone)]
+    assert told == [
+        (4, 10),
+        (8, 10),
+        (10, 10),
+    ] * 2 + [(4, 5), (5, 5)]
 
 
 def test_counts_are_those_of_the_engine_and_the_verifier(run, inputs):

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+from pydantic import JsonValue
 from typer.testing import CliRunner
 
 from cures_core.errors import CuresError
+from cures_core.events import StageEnded, StepDone
 from flows.cli.console import stage_line, step_line
 from flows.cli.main import app
 from tests.cures_core.prompts.files import jsonl
@@ -72,15 +73,14 @@ def test_a_bad_pair_is_named_by_its_line(row: str, tmp_path: Path) -> None:
 
 
 def test_unknown_verdicts_above_one_per_cent_are_a_visible_warning() -> None:
-    def step(share: float) -> str:
-        metrics: dict[str, Any] = {"step": 1, "reward_mean": 0.5, "unknown_share": share}
-        return step_line({"metrics": metrics, "last_step": 2, "seconds": 1.0}, 10.0)
+    def step(**metrics: float) -> str:
+        return step_line(StepDone(epoch=1, seconds=1.0, last_step=2, metrics={"step": 1, **metrics}), 10.0)
 
-    assert "WARNING" not in step(0.01)
-    assert step(0.02).endswith("; WARNING: 2.0 % of the verdicts unknown")
-    blind = {"metrics": {"step": 1, "unknown_share": 1.0}, "last_step": 2, "seconds": 1.0}
-    assert step_line(blind, 10.0).startswith("step 1/2: no verdict, ")
-    stage = {"stage": "estimate_prior", "status": "done", "figures": {"rollouts": 100, "unknown": 3}}
-    assert stage_line(stage).endswith("; WARNING: 3.0 % of the verdicts unknown")
-    stage["figures"] = {"rollouts": 0, "unknown": 0}
-    assert "WARNING" not in stage_line(stage)
+    def stage(**figures: JsonValue) -> str:
+        return stage_line(StageEnded(stage="estimate_prior", cached=False, figures=figures))
+
+    assert "WARNING" not in step(reward_mean=0.5, unknown_share=0.01)
+    assert step(reward_mean=0.5, unknown_share=0.02).endswith("; WARNING: 2.0 % of the verdicts unknown")
+    assert step(unknown_share=1.0).startswith("step 1/2: no verdict, ")
+    assert stage(rollouts=100, unknown=3).endswith("; WARNING: 3.0 % of the verdicts unknown")
+    assert "WARNING" not in stage(rollouts=0, unknown=0)

@@ -11,6 +11,7 @@ import pytest
 
 from cures_core.config.curriculum import PosteriorConfig
 from cures_core.curriculum import Posterior, save_posterior
+from cures_core.events import Event, PartDone, RunOpened, StepDone
 from cures_core.prompts import PromptSet
 from cures_core.prompts.identity import make_prompt
 from flows.ui.artifacts import artifact_key, expectation_rows, links_text, percent_done, posterior_picture
@@ -19,13 +20,14 @@ from flows.ui.artifacts import artifact_key, expectation_rows, links_text, perce
 @pytest.mark.parametrize(
     ("event", "percent"),
     [
-        ({"event": "step", "metrics": {"step": 15}, "last_step": 20}, 50.0),
-        ({"event": "step", "metrics": {"step": 20}, "last_step": 20}, 100.0),
-        ({"event": "prior", "done": 3, "total": 12}, 25.0),
-        ({"event": "other"}, None),
+        (StepDone(epoch=2, seconds=1.0, metrics={"step": 15}, last_step=20), 50.0),
+        (StepDone(epoch=2, seconds=1.0, metrics={"step": 20}, last_step=20), 100.0),
+        (PartDone(part="prior", done=3, total=12), 25.0),
+        (PartDone(part="prior", done=0, total=0), None),
+        (RunOpened(run="demo"), None),
     ],
 )
-def test_progress_is_a_share_of_the_stage(event: dict[str, object], percent: float | None) -> None:
+def test_progress_is_a_share_of_the_stage(event: Event, percent: float | None) -> None:
     assert percent_done(event, 10) == percent
 
 

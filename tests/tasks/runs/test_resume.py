@@ -17,6 +17,7 @@ from cures_core.config.loading import load_config
 from cures_core.config.run import RunConfig
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError, CorruptArtifact, InjectedFault, LeaseHeld, TrainingDiverged
+from cures_core.events import Event
 from cures_core.files import canonical_json, digest_file
 from cures_core.jobs.spec import Job
 from cures_core.manifest import write_manifest
@@ -214,7 +215,7 @@ class Unheard:
 
     stop_requested = False
 
-    def emit(self, event: str, **figures: Any) -> None:
+    def emit(self, event: Event) -> None:
         """Nobody listens."""
 
     def stop_if_asked(self, done: str) -> None:

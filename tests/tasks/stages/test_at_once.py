@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from cures_core.errors import LeaseLost, TryAgain
+from cures_core.events import StageEnded, StageWaiting
 from tasks.progress import listening
 from tasks.runs.notes import run_names, run_status, stage_record
 from tasks.runs.opening import open_run
@@ -104,10 +105,10 @@ def test_the_second_is_told_who_it_waits_for_and_takes_the_result(folder: Path) 
             shared(run, folder)
         assert other.ended() == 0
     assert (folder / "log").read_text() == "shared\n"
-    waiting = [event for event in events if event["event"] == "waiting"]
-    assert [event["stage"] for event in waiting] == ["prepare_policy"]
-    assert f"process {other.pid}" in waiting[0]["holder"]
-    assert [event["status"] for event in events if event["event"] == "stage"] == ["start", "cached"]
+    waiting = [event for event in events if isinstance(event, StageWaiting)]
+    assert [event.stage for event in waiting] == ["prepare_policy"]
+    assert f"process {other.pid}" in waiting[0].holder
+    assert [e.cached for e in events if isinstance(e, StageEnded)] == [True]
 
 
 def test_a_holder_that_dies_is_followed_at_once_in_its_folder(folder: Path) -> None:

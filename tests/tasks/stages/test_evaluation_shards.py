@@ -79,7 +79,7 @@ def test_a_failed_shard_is_made_again_alone(what: Shards, tmp_path: Path, monkey
         generate_in_shards(what, space)
     assert sorted(broken.done) == [0, 2]
     assert not rows_file(space.scratch, "heldout").exists()
-    assert [event["done"] for event in events] == [1, 2, 3]
+    assert [event.done for event in events] == [1, 2, 3]
     monkeypatch.setattr(evaluation_shards, "run_job", whole)
     generate_in_shards(what, space)
     assert whole.done == [1]

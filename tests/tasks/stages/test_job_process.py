@@ -9,6 +9,7 @@ import pytest
 
 from cures_core.config.loading import load_config
 from cures_core.errors import ChildFailed, ConfigError, InjectedFault, Preempted
+from cures_core.events import PartDone
 from cures_core.faults import arm
 from cures_core.jobs.spec import Job
 from tasks.progress import listening
@@ -27,7 +28,7 @@ def test_events_arrive_and_results_are_there(job: Job) -> None:
     events: list[Any] = []
     with listening(events.append):
         run_job(job)
-    assert {"event": "warm_start", "done": 10, "total": 12}.items() <= events[-1].items()
+    assert events[-1] == PartDone(part="warm_start", done=10, total=12)
     assert (job.out / "policy" / "model.safetensors").exists()
 
 

@@ -50,7 +50,7 @@ def test_the_same_inputs_are_worked_on_once(run: RunRef) -> None:
     assert work.calls == 1
     assert first == second
     assert first.figures == {"length": 5}
-    assert [e["status"] for e in events] == ["start", "done", "start", "cached"]
+    assert [getattr(e, "cached", None) for e in events] == [None, False, None, True]
     assert (files_of(open_store(run.config.store), first) / "file.txt").read_text() == "hello"
     assert [(n["stage"], n["cached"]) for n in stage_notes(open_store(run.config.store), run.name)] == [("demo", True)]
 
