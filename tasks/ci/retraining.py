@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from pydantic import JsonValue, ValidationError
+
 from cures_core.config.base import Strict
+from cures_core.config.marks import results
 from cures_core.config.run import RunConfig
+from tasks.inputs.digests import policy_files
 from tasks.runs.notes import read_started, run_names, run_status, stage_record
-from tasks.runs.opening import identify
+from tasks.runs.opening import identify, started_config
 from tasks.storage import Store, open_store
 from tasks.storage.values import decode_value, encode_value
+
+Policy = tuple[dict[str, JsonValue], dict[str, str]]
 
 
 class Decision(Strict):
@@ -26,26 +34,34 @@ def with_earlier_posterior(config: RunConfig, start_from: str) -> RunConfig:
 
 
 def _decided(store: Store, config: RunConfig) -> str:
-    key = f"retrainings/{identify(config).name}.json"
+    name, inputs = identify(config)
+    key = f"retrainings/{name}.json"
     if (decided := store.get(key)) is None:
-        store.put_if_absent(key, encode_value(Decision(start_from=_latest(store, config))))
+        policy = _policy(config, {setting: one.digest for setting, one in inputs.items()})
+        store.put_if_absent(key, encode_value(Decision(start_from=_latest(store, config.name, policy))))
         decided = store.get(key) or b""
     remedy = f"To decide again, remove {key} from the store and trigger the retraining once more"
     return decode_value(Decision, decided, key, remedy).start_from
 
 
-def _latest(store: Store, config: RunConfig) -> str:
+def _latest(store: Store, name: str, policy: Policy) -> str:
     """Posterior 0 of the latest completed run of this name and this policy: it speaks of the policy that starts."""
-    policy = config.policy.model_dump(mode="json")
     found = []
-    for name in run_names(store):
-        status, prior = run_status(store, name), stage_record(store, name, "estimate_prior")
-        started = read_started(store, name).config
-        if (
-            prior is not None
-            and status.status == "completed"
-            and started.get("name") == config.name
-            and started.get("policy") == policy
-        ):
-            found.append((status.at, name))
+    for run in run_names(store):
+        status, prior = run_status(store, run), stage_record(store, run, "estimate_prior")
+        if prior is not None and status.status == "completed" and _started_from(store, run, name, policy):
+            found.append((status.at, run))
     return f"posterior/{max(found)[1]}/0" if found else "none"
+
+
+def _started_from(store: Store, run: str, name: str, policy: Policy) -> bool:
+    try:
+        config = started_config(store, run)
+    except ValidationError:  # of a version with other settings
+        return False
+    return config.name == name and _policy(config, read_started(store, run).inputs) == policy
+
+
+def _policy(config: RunConfig, inputs: Mapping[str, str]) -> Policy:
+    """What a policy is, wherever its files lie: settings, and digests of the files."""
+    return results(config.policy), policy_files(inputs)

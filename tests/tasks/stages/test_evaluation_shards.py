@@ -53,7 +53,7 @@ class Jobs:
         for suite in job.config.evaluation.suites:
             rows = [f"{suite.name} {i}" for i in range(first, ITEMS, step)]
             path = rows_file(job.scratch, suite.name)
-            keep(path, {"device": "cpu", "sampled": rows, "greedy": []})
+            keep(path, {"machine": HERE, "sampled": rows, "greedy": []})
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_a_failed_shard_is_made_again_alone(what: Shards, tmp_path: Path, monkey
     assert whole.done == [1]
     left = [path for path in (space.scratch / "shards").rglob("*") if path.is_file()]
     assert left == []
-    rows = {"device": "cpu", "sampled": [f"heldout {i}" for i in range(ITEMS)], "greedy": []}
+    rows = {"machine": HERE, "sampled": [f"heldout {i}" for i in range(ITEMS)], "greedy": []}
     assert kept(rows_file(space.scratch, "heldout")) == rows
     assert store.get(f"evaluations/{part_key('k1', 0, 3)}") is not None
     forget_parts(store, "k1")

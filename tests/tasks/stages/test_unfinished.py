@@ -9,13 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from cures_core.checkpoints.checkpoint import Checkpoint
-from cures_core.checkpoints.in_epoch import latest_step, save_step
+from cures_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from cures_core.checkpoints.in_epoch import SPOILT, latest_step, save_step
+from cures_core.config.loading import load_config
 from cures_core.errors import ChildFailed
+from tasks.runs.records import RunRef
 from tasks.stages import unfinished
-from tasks.stages.unfinished import checkpoints_in_store
+from tasks.stages.unfinished import begin_at, checkpoints_in_store, checkpoints_of, keep, note_spoilt
 from tasks.storage import LocalStore, S3Store
 from tasks.storage import s3_client as client_module
+from tests.end_to_end.pipeline import write_profile
 from tests.tasks.storage.servers import BUCKET, FaultyServer, moto_url
 
 __all__ = ["moto_url"]
@@ -121,3 +124,36 @@ def test_a_store_in_a_folder_needs_no_copies(tmp_path: Path) -> None:
         save(tmp_path / "scratch", 1)
         time.sleep(0.1)
     assert list(store.list("unfinished")) == []
+
+
+def test_a_fork_finds_checkpoints_here_and_in_the_store_but_no_spoilt_ones(
+    tmp_path: Path, moto_url: str, url: str
+) -> None:
+    store = S3Store(url, tmp_path / "cache", moto_url)
+    options = [f"store.url={url}", f"store.scratch={tmp_path / 'mine'}"]
+    run = RunRef(name="demo", config=load_config(write_profile(tmp_path), options), token=1)
+    here, there = tmp_path / "mine" / "scratch" / "train_epoch" / "key" / "000001-demo" / "scratch", tmp_path / "there"
+    for folder, step in ((here, 2), (here, 4), (there, 3)):
+        folder.mkdir(parents=True, exist_ok=True)
+        save(folder, step)
+    store.publish_files(f"{PLACE}/demo-1/step-000003", there / "step-000003")
+
+    def found() -> list[int]:
+        return [load_checkpoint(folder).step for folder in checkpoints_of(store, run, "train_epoch", "key")]
+
+    assert found() == [4, 3, 2]
+    note_spoilt(store, here, PLACE)
+    assert found() == [4, 3, 2]
+    (here / SPOILT).write_text('{"step": 4}')
+    note_spoilt(store, here, PLACE)
+    assert found() == [3, 2]
+    digest = keep(store, here / "step-000002")
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    begin_at(store, digest, 2, fresh)
+    begun = latest_step(fresh)
+    assert begun is not None
+    assert begun.step == 2
+    save(fresh, 3)
+    begin_at(store, digest, 2, fresh)  # what has come further is let alone
+    assert [path.name for path in sorted(fresh.glob("step-*"))] == ["step-000002", "step-000003"]

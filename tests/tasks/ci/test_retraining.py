@@ -1,0 +1,66 @@
+"""Which posterior a retraining starts from: that of a run of the same policy, by content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cures_core.config.loading import load_config
+from cures_core.config.run import RunConfig
+from tasks.ci.retraining import with_earlier_posterior
+from tasks.runs.notes import note_stage
+from tasks.runs.opening import open_run
+from tasks.runs.records import Record, record_bytes, record_place
+from tasks.storage import open_store
+from tests.cures_core.prompts.files import jsonl
+
+PROFILE = """
+name = "nightly"
+[data]
+path = "set.jsonl"
+[policy]
+type = "pretrained"
+path = "model"
+[rollout]
+max_new_tokens = 4
+[training]
+learning_rate = 1e-3
+"""
+
+
+def profile(*settings: str) -> RunConfig:
+    return load_config(Path("profile.toml"), settings)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A completed run with a prior, on a policy in `model`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "profile.toml").write_text(PROFILE)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_text("weights")
+    jsonl(tmp_path / "set.jsonl", [{"problem": "1+1=", "answer": "2"}])
+    config = profile()
+    with open_run(config) as ref:
+        store = open_store(config.store)
+        prior = Record(stage="estimate_prior", key="0" * 32, inputs={})
+        store.put(record_place(prior.stage, prior.key), record_bytes(prior))
+        note_stage(store, ref, "", prior, cached=False)
+    return ref.name
+
+
+def test_a_run_of_the_same_policy_under_another_path_counts(run: str, tmp_path: Path) -> None:
+    (tmp_path / "model").rename(tmp_path / "moved")
+    jsonl(tmp_path / "set.jsonl", [{"problem": "1+2=", "answer": "3"}])
+    assert with_earlier_posterior(profile("policy.path=moved"), "latest").prior.start_from == f"posterior/{run}/0"
+
+
+def test_another_policy_under_the_same_path_does_not(run: str, tmp_path: Path) -> None:
+    (tmp_path / "model" / "model.safetensors").write_text("other weights")
+    assert with_earlier_posterior(profile(), "latest").prior.start_from is None
+
+
+def test_nor_does_another_precision(run: str) -> None:
+    assert with_earlier_posterior(profile("policy.dtype=bfloat16"), "latest").prior.start_from is None
+    assert with_earlier_posterior(profile(), "latest").prior.start_from == f"posterior/{run}/0"
