@@ -35,6 +35,8 @@ _RIVALS = ("arc", "dapo", "gvm", "mopps", "official", "paper", "speed")
 _OF_STRATEGIES = (
     f"{_CORE}/curriculum/test_strategies.py",
     f"{_CORE}/curriculum/test_rivals.py",
+    f"{_CORE}/curriculum/test_library.py",
+    f"{_CORE}/curriculum/test_gradient_sigma.py",
     "tests/recorded/test_strategies.py",
 )
 PACKAGES = {
@@ -77,7 +79,8 @@ def main(name: str, mutants: list[str]) -> int:
         "OMP_NUM_THREADS": "1",
     }
     mutmut = [sys.executable, "-m", "mutmut"]
-    if subprocess.run([*mutmut, "run", *mutants], cwd=folder, env=environment).returncode:
+    if code := subprocess.run([*mutmut, "run", *mutants], cwd=folder, env=environment).returncode:
+        print(f"\nmutmut ended with {code}")
         return 1
     subprocess.run([*mutmut, "export-cicd-stats"], cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
     counts = json.loads((folder / "mutants" / "mutmut-cicd-stats.json").read_bytes())
