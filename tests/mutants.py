@@ -53,7 +53,10 @@ PACKAGES = {
         tuple(f"cures_core/curriculum/strategies/{name}.py" for name in _RIVALS),
         _OF_STRATEGIES,
     ),
-    "stage": Package(("tasks/stages/stage.py",), (f"{_TASKS}/stages/test_stage.py",)),
+    "stage": Package(
+        ("tasks/stages/stage.py",),
+        tuple(f"{_TASKS}/stages/test_{name}.py" for name in ("stage", "as_stage", "at_once", "keys")),
+    ),
     "storage": Package(("tasks/storage/*.py",), (f"{_TASKS}/storage",)),
 }
 
