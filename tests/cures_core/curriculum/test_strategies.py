@@ -217,6 +217,30 @@ def test_a_loaded_state_is_a_copy() -> None:
     assert asked[0] == asked[1]
 
 
+@pytest.mark.parametrize("cfg", [UniformConfig, CuresConfig])
+@pytest.mark.parametrize(("pool", "budget", "prompts"), [(12, 30, 6), (4, 30, 4), (12, 7, 3), (12, 3, 1), (12, 1, 0)])
+def test_as_many_prompts_as_the_step_the_pool_and_the_budget_allow(
+    cfg: type[UniformConfig | CuresConfig], pool: int, budget: int, prompts: int
+) -> None:
+    """Two rollouts each at least."""
+    asked = fresh(cfg(prompts_per_step=6, rollouts_per_step=30), prompt_set(pool)).ask(budget)
+    assert len(asked) == prompts
+    assert sum(q.n for q in asked) == (budget if prompts else 0)
+    assert all(q.n >= 2 for q in asked)
+
+
+def test_what_is_due_in_a_large_pool_is_part_of_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cures_core.curriculum.strategies.cures._FRESH_ROWS", 40)
+    cfg = CuresConfig(prompts_per_step=6, rollouts_per_step=24, signal="expected_spread")
+    curriculum, resumed = fresh(cfg, prompt_set(400)), fresh(cfg, prompt_set(400))
+    step(curriculum, 0.5, np.random.default_rng(0))
+    resumed.load_state_dict(curriculum.state_dict())
+    for seed in range(3):
+        asked = [step(one, 0.5, np.random.default_rng(seed))[0] for one in (curriculum, resumed)]
+        assert asked[0] == asked[1]
+        np.testing.assert_array_equal(curriculum.state_dict()["weight"], resumed.state_dict()["weight"])
+
+
 def test_in_a_large_pool_what_was_told_is_renewed_at_once_and_the_rest_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cures_core.curriculum.strategies.cures._FRESH_ROWS", 40)
     pool = prompt_set(400)
