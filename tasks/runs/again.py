@@ -31,9 +31,9 @@ def stages_in_order(config: RunConfig) -> list[str]:
 
 def times_again(store: Store, run: str) -> Mapping[str, int]:
     """How often each stage of a run is to be done again. Raises `CorruptArtifact`."""
-    data = store.get(_place(run))
+    data = store.get(again_place(run))
     remedy = f"To ask anew: remove it from the store, then cures run --resume {run} --from STAGE"
-    return {} if data is None else decode_value(Again, data, _place(run), remedy).times
+    return {} if data is None else decode_value(Again, data, again_place(run), remedy).times
 
 
 def ask_again(store: Store, run: str, config: RunConfig, first: str) -> list[str]:
@@ -51,9 +51,10 @@ def ask_again(store: Store, run: str, config: RunConfig, first: str) -> list[str
     with closing(Lease(store, run, config.store.lease_ttl_s)) as lease:
         before = times_again(store, run)
         times = {**before, **{name: before.get(name, 0) + 1 for name in redone}}
-        lease.commit(_place(run), encode_value(Again(times=times)), store.get(_place(run)))
+        lease.commit(again_place(run), encode_value(Again(times=times)), store.get(again_place(run)))
     return redone
 
 
-def _place(run: str) -> str:
+def again_place(run: str) -> str:
+    """Where the store keeps what was asked to be done again."""
     return f"runs/{run}/again.json"

@@ -14,6 +14,7 @@ from cures_core.jobs.kept import unsealed
 from cures_core.manifest import MANIFEST
 from tasks.registry.history import Entry, existing_pointer, model_names, pointer_key
 from tasks.registry.weights import weights_fault
+from tasks.runs.again import again_place, times_again
 from tasks.runs.notes import read_change, read_note, read_started, run_names, run_status, started_place, status_place
 from tasks.runs.opening import snapshot_places
 from tasks.runs.records import Record, read_record, record_place, verify_record
@@ -81,6 +82,9 @@ class _Look:
             self._check(
                 "values", place, partial(read_change, self._store, name, place), f"remove {place}, then {again}"
             )
+        if self._store.get(again_place(name)) is not None:
+            anew = f"remove {again_place(name)}, then {again} --from STAGE"
+            self._check("values", again_place(name), partial(times_again, self._store, name), anew)
         for place in list(self._store.list(f"runs/{name}/stages")):
             note = self._check("values", place, partial(read_note, self._store, name, place), again)
             record = None if note is None else self.record(f"{note['stage']}/{note['key']}", again)

@@ -11,6 +11,7 @@ from tasks.runs.again import ask_again, stages_in_order, times_again
 from tasks.runs.notes import stage_notes
 from tasks.runs.opening import open_run
 from tasks.runs.records import Record, RunRef, files_of
+from tasks.runs.verify import verify
 from tasks.stages.stage import run_stage
 from tasks.storage import open_store
 from tests.end_to_end.pipeline import cures, results, write_profile
@@ -88,6 +89,8 @@ def test_what_was_asked_is_checked_when_it_is_read(tmp_path: Path) -> None:
     store.put(place, (store.get(place) or b"").replace(b":1", b":2", 1))
     with pytest.raises(CorruptArtifact, match=r"again\.json"), open_run(config):
         pass
+    (finding,) = verify(config.store, [run.name]).damaged
+    assert (finding.place, "--from STAGE" in finding.remedy) == (place, True)
 
 
 @pytest.mark.end_to_end
