@@ -32,7 +32,7 @@ def measure_throughput(
     try:
         cfg = reader.validate_python({"type": engine, "max_new_tokens": max_new_tokens, **own})
     except ValidationError as error:
-        asked = f"--decoding {decoding}" if error.errors()[0]["loc"][-1] == "decoding" else f"--engine {engine}"
+        asked = f"--decoding {decoding}" if "decoding" in error.errors()[0]["loc"] else f"--engine {engine}"
         raise ConfigError(f"{asked}: {error.errors()[0]['msg']}") from error
     from cures_core.policy.loading import load_policy, setup_torch
     from cures_core.rollout.throughput import made_up_model, mixed_requests, throughput
