@@ -109,3 +109,22 @@ def test_a_rehearsal_on_cpu_measures_everything_once_and_then_nothing(tmp_path: 
     )
     again = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert "begun" not in again.stdout
+
+
+def test_a_session_needs_neither_prefect_nor_what_is_built_on_it() -> None:
+    """What a GPU machine is asked runs on its own torch and transformers, without the pipeline."""
+    modules = (
+        "benchmarks.gpu.__main__ benchmarks.gpu.work benchmarks.curriculum.pretrained benchmarks.step.training_step"
+    )
+    code = "import importlib, sys; [importlib.import_module(m) for m in sys.argv[1:]]; print(*sys.modules, sep='\\n')"
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        *modules.split(),
+        "cures_core.jobs.measure",
+        "cures_core.planning.device_memory",
+    ]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert not loaded & {"prefect", "flows", "tasks", "great_expectations", "dvc", "boto3"}
