@@ -219,7 +219,7 @@ def test_a_second_run_waits_visibly_for_the_first(desk: Desk, tmp_path: Path) ->
 
 def saved_steps(folder: Path) -> list[int]:
     """Steps of the unfinished epoch that can be gone on from."""
-    return sorted(int(p.name.split("-")[1]) for p in folder.glob(".cures/scratch/train_epoch/*/scratch/step-*"))
+    return sorted(int(p.name.split("-")[1]) for p in folder.glob(".cures/scratch/train_epoch/*/*/scratch/step-*"))
 
 
 def test_the_schedule_makes_runs_and_the_form_rejects_bad_values(desk: Desk) -> None:

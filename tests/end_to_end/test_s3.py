@@ -108,7 +108,7 @@ def test_an_outage_costs_time_and_nothing_else(tmp_path: Path, undisturbed: dict
                 server.kill()
                 os.kill(job, signal.SIGCONT)
                 wait_until_gone(job)  # training goes on to the end of the epoch
-                (spooled,) = (tmp_path / "a" / ".cures").glob("scratch/train_epoch/*/out")
+                (spooled,) = (tmp_path / "a" / ".cures").glob("scratch/train_epoch/*/*/out")
                 assert (spooled / "checkpoint" / "manifest.json").exists()
                 time.sleep(70)  # longer than a server is waited for that has never answered
                 assert process.poll() is None
