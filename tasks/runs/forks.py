@@ -47,7 +47,8 @@ def fork(store: Store, name: str, before: RunConfig, after: RunConfig, changed: 
             f"run {name} has trained its {begun.epoch} epochs, so {', '.join(keys)} would change nothing: add --set "
             f"epochs=N with N above {begun.epoch}, or start a new run with --config"
         )
-    return after.model_copy(update={"fork": begun})
+    faults = () if after.faults == before.faults else after.faults  # the other run's drills are over
+    return after.model_copy(update={"fork": begun, "faults": faults})
 
 
 def _records(store: Store, name: str) -> dict[str, Record]:

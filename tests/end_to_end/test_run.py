@@ -103,16 +103,15 @@ def test_a_changed_setting_redoes_what_reads_it(
         assert [figures["reused"] for figures in scored] == [["heldout"], ["heldout"]]
 
 
-def test_a_run_that_diverged_goes_on_as_a_fork_with_a_lower_learning_rate(tmp_path: Path) -> None:
-    settings = ("--set", "epochs=1", "--set", "promotion.model=forked", "--set", "training.learning_rate=1e30")
-    diverged = cures("run", "--config", write_profile(tmp_path), *settings, cwd=tmp_path)
-    assert diverged.code == 1
-    assert "cures run --resume RUN --set training.learning_rate=" in diverged.err
+def test_a_run_that_failed_goes_on_as_a_fork_with_a_lower_learning_rate(tmp_path: Path) -> None:
+    profile = write_profile(tmp_path, faults=["train.step:2=raise"])
+    broken = cures("run", "--config", profile, "--set", "epochs=1", cwd=tmp_path)
+    assert broken.code == 1
     (run,) = (one["run"] for one in json.loads(cures("runs", "list", "--json", cwd=tmp_path).out))
-    lower = ("--set", "training.learning_rate=1e-3", "--set", "evaluation.sharding.shards=1")
+    lower = ("--set", "training.learning_rate=5e-4")
     forked = cures("run", "--resume", run, *lower, "--json", cwd=tmp_path)
     assert forked.code == 0, forked.err
-    assert f"goes on as a fork of {run} from step" in forked.err
+    assert f"goes on as a fork of {run} from step 2 (epoch 1, checkpoint " in forked.err
     summary = forked.summary
     assert {s["name"] for s in summary["stages"] if s["cached"]} == {
         "validate_dataset",

@@ -283,7 +283,7 @@ def test_a_fork_goes_on_inside_the_epoch_that_was_broken_off(folder: Path) -> No
     name = identify(profile()).name
     config = resumed_config(StoreConfig(), name, ["training.learning_rate=1e-4"])
     assert config.fork is not None
-    assert (config.fork.epoch, config.fork.step, len(config.fork.checkpoint)) == (0, 2, 64)
+    assert (config.fork.epoch, config.fork.step, len(config.fork.checkpoint), config.faults) == (0, 2, 64, ())
     forked, (*_, epoch) = stages(config, 1)
     assert rates(epoch) == [1e-3, 1e-3, 1e-4]
     assert epoch.inputs["begun"] == {"step": 2, "checkpoint": config.fork.checkpoint}
