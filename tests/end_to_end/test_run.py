@@ -277,7 +277,7 @@ def test_sigterm_saves_the_step_and_a_second_run_goes_on(tmp_path: Path) -> None
     env = {**os.environ, "PYTHONPATH": str(PROJECT)}
     with subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 300
-        while not list(tmp_path.glob(".cures/scratch/train_epoch/*/scratch/step-*")):
+        while not list(tmp_path.glob(".cures/scratch/train_epoch/*/*/scratch/step-*")):
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.2)
@@ -286,7 +286,7 @@ def test_sigterm_saves_the_step_and_a_second_run_goes_on(tmp_path: Path) -> None
         process.send_signal(signal.SIGTERM)  # asking twice does no harm
         _, err = process.communicate(timeout=60)
     assert process.returncode == 75, err
-    (scratch,) = tmp_path.glob(".cures/scratch/train_epoch/*/scratch")
+    (scratch,) = tmp_path.glob(".cures/scratch/train_epoch/*/*/scratch")
     assert len(list(scratch.glob("step-*"))) >= 1
     assert json.loads((scratch / "error.json").read_bytes())["class"] == "Preempted"
     assert b"asked to stop" in err
