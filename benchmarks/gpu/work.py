@@ -216,11 +216,11 @@ def _random_model(spec: dict[str, Any], folder: Path) -> Path:
     values = json.loads((ROOT / "configs" / "architectures" / spec["architecture"]).read_text()) | spec.get(
         "smaller", {}
     )
-    build: Any = AutoModelForCausalLM.from_config
+    config = AutoConfig.for_model(**values)
     with torch.device(spec["device"]):
-        model = build(AutoConfig.for_model(**values), dtype=torch.bfloat16)
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, trust_remote_code=False)  # type: ignore[no-untyped-call]
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(spec["model"]).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(spec["model"], trust_remote_code=False).save_pretrained(folder)
     return folder
 
 
