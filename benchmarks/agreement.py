@@ -36,7 +36,7 @@ def _slip(gold: str, other: str) -> str:
     return slipped
 
 
-_SAID: dict[str, Callable[[str, str], str]] = {
+_ANSWERS: dict[str, Callable[[str, str], str]] = {
     "gold": lambda gold, other: gold,
     "respelled": _respelled,
     "named": lambda gold, other: f"x = {gold}",
@@ -51,7 +51,7 @@ class Difference:
     """A completion that is judged differently."""
 
     kind: str
-    """How the answer was made; a key of `_SAID`, or "no box"."""
+    """How the answer was made; a key of `_ANSWERS`, or "no box"."""
     gold: str
     answer: str
     ours: str
@@ -75,10 +75,10 @@ def compare(paths: Sequence[str], most: int | None = None) -> dict[str, Any]:
     if len(golds) < 2:
         raise DataRejected(f"{', '.join(paths)}: fewer than two usable answers; name a larger prompt set")
     items = [
-        (kind, gold, said, model_like(i, said))
+        (kind, gold, answer, model_like(i, answer))
         for i, gold in enumerate(golds)
-        for kind, say in _SAID.items()
-        for said in (say(gold, golds[i - 1]),)
+        for kind, answer_to in _ANSWERS.items()
+        for answer in (answer_to(gold, golds[i - 1]),)
     ]
     items += [("no box", gold, gold, f"We simplify.\nThe answer is {_in_math(gold)}.") for gold in golds]
     with make_verifier(MathConfig(workers=2, timeout_s=_PATIENCE_S)) as verifier:
@@ -86,9 +86,9 @@ def compare(paths: Sequence[str], most: int | None = None) -> dict[str, Any]:
     theirs = [_theirs(completion, gold) for _, gold, _, completion in items]
     found = [
         Difference(
-            kind, gold, said, str(verdict.outcome), "correct" if right else "wrong", verdict.rule, verdict.reason
+            kind, gold, answer, str(verdict.outcome), "correct" if right else "wrong", verdict.rule, verdict.reason
         )
-        for (kind, gold, said, _), verdict, right in zip(items, verdicts, theirs, strict=True)
+        for (kind, gold, answer, _), verdict, right in zip(items, verdicts, theirs, strict=True)
         if (verdict.outcome is Outcome.CORRECT) != right
     ]
     both = sum(v.outcome is Outcome.CORRECT and right for v, right in zip(verdicts, theirs, strict=True))

@@ -36,8 +36,8 @@ def items_of(paths: Sequence[str], num: int) -> list[Item]:
     for i in range(num):
         turn, place = divmod(i, len(golds))
         gold = golds[place]
-        said = golds[(place + 1 + turn) % len(golds)] if i % 3 == 2 else gold
-        made.append((model_like(i + turn, said), gold))
+        answer = golds[(place + 1 + turn) % len(golds)] if i % 3 == 2 else gold
+        made.append((model_like(i + turn, answer), gold))
     return made
 
 

@@ -1,4 +1,4 @@
-"""The processes (ranks) of one distributed job, and what they say to each other. Rank 0 leads, the others follow."""
+"""The processes (ranks) of one distributed job, and what they exchange. Rank 0 leads, the others follow."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class World:
             ) from error
 
 
-def obey(world: World, handlers: dict[str, Callable[[Any], Any]]) -> None:
+def serve(world: World, handlers: dict[str, Callable[[Any], Any]]) -> None:
     """All ranks but 0: do what rank 0 calls for until it ends the job."""
     for name, argument in world.calls():
         handlers[name](argument)

@@ -51,7 +51,7 @@ def run_epoch(
             curriculum.tell(groups)
             told += groups
             budget -= sum(request.n for request in requests)
-        engine.rest()
+        engine.sleep()
         figures = trainer.update(batch.groups)
         curriculum.learn(trainer.moments)
         engine.sync(trainer.model)

@@ -53,17 +53,17 @@ UNREPORTED = 74
 class Ended(Exception):
     """A process of ours that ended badly and left no report."""
 
-    def __init__(self, code: int, said: str = "", *, for_memory: bool = False) -> None:
-        """`code` as `subprocess` gives it, `said` the end of its log, `for_memory`: the kernel killed for memory."""
-        super().__init__(code, said)
+    def __init__(self, code: int, output: str = "", *, for_memory: bool = False) -> None:
+        """`code` as `subprocess` gives it, `output` the end of its log, `for_memory`: the kernel killed for memory."""
+        super().__init__(code, output)
         self.code, self.for_memory = code, for_memory
         number = -code if code < 0 else code - 128  # launchers and shells turn signals into 128 + number
         self.signal = signal.Signals(number) if number in signal.valid_signals() else None
-        self._said = said
+        self._message = output
 
     def __str__(self) -> str:
         how = f"ended with exit code {self.code}" if self.signal is None else f"was ended by {self.signal.name}"
-        return how + (f" ({self._said})" if self._said else "")
+        return how + (f" ({self._message})" if self._message else "")
 
 
 @dataclass(frozen=True)
@@ -298,7 +298,7 @@ def failure_of(error: BaseException, scene: Scene | None = None) -> CuresError:
         return error
     if isinstance(error, BaseExceptionGroup):
         return failure_of(error.exceptions[0], scene)
-    return _told(error, _row_of(error), scene or Scene())
+    return _described(error, _row_of(error), scene or Scene())
 
 
 def machine_failure(error: BaseException, path: Path) -> CuresError | None:
@@ -310,7 +310,7 @@ def machine_failure(error: BaseException, path: Path) -> CuresError | None:
         _row_of(error),
         Scene(str(path), str(path), less_memory="leave the process more, or use a smaller file"),
     )
-    return _told(error, row, scene) if issubclass(row.error, _OF_THE_MACHINE) else None
+    return _described(error, row, scene) if issubclass(row.error, _OF_THE_MACHINE) else None
 
 
 @contextmanager
@@ -353,9 +353,9 @@ def write_report(path: Path, failure: CuresError) -> int:
 def read_report(path: Path) -> CuresError | None:
     """What `write_report` left; None where there is nothing that can be read."""
     try:
-        told = json.loads(path.read_bytes())
-        kind = getattr(errors, told["class"])
-        return kind(str(told["message"])) if issubclass(kind, CuresError) else None
+        report = json.loads(path.read_bytes())
+        kind = getattr(errors, report["class"])
+        return kind(str(report["message"])) if issubclass(kind, CuresError) else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
@@ -373,14 +373,14 @@ def _row_of(error: BaseException) -> Row:
     return next(row for row in TABLE if row.applies(error))
 
 
-def _told(error: BaseException, row: Row, scene: Scene) -> CuresError:
+def _described(error: BaseException, row: Row, scene: Scene) -> CuresError:
     remedy = row.remedy.format(place=scene.place, go_on=scene.go_on, less_memory=scene.less_memory)
     log = "" if scene.log is None else f"; log: {scene.log}"
     link = " " if isinstance(error, Ended) else ": "
-    return row.error(f"{scene.what}{link if scene.what else ''}{_said(error, row, scene.what)}. {remedy}{log}")
+    return row.error(f"{scene.what}{link if scene.what else ''}{_message(error, row, scene.what)}. {remedy}{log}")
 
 
-def _said(error: BaseException, row: Row, what: str) -> str:
+def _message(error: BaseException, row: Row, what: str) -> str:
     if isinstance(error, OSError) and error.strerror:
         named = error.filename and str(error.filename) != what
         return f"{error.filename}: {error.strerror}" if named else error.strerror

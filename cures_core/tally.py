@@ -1,4 +1,4 @@
-"""Knows what the rollouts of training have said of each prompt: how many there were, and which wrong answers agree."""
+"""Verdicts of the rollouts of training by prompt: how many there were, and which wrong answers agree."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LONGEST = 80
 
 
 @dataclass
-class Heard:
+class Votes:
     """Counts of one prompt over all its rollouts; nothing fades."""
 
     rollouts: int = 0
@@ -42,18 +42,18 @@ class Tally:
     """Counts by prompt id. The state is JSON, and equal for equal rollouts in equal order."""
 
     def __init__(self, state: Mapping[str, Any] | None = None) -> None:
-        self.prompts = {name: Heard(**counts) for name, counts in (state or {}).items()}
+        self.prompts = {name: Votes(**counts) for name, counts in (state or {}).items()}
 
-    def see(self, groups: Sequence[Group]) -> None:
+    def observe(self, groups: Sequence[Group]) -> None:
         """Count the rollouts of a step."""
         for group in groups:
-            heard = self.prompts.setdefault(group.request.prompt.id, Heard())
-            heard.rollouts += len(group.verdicts)
-            heard.correct += group.successes
-            heard.unknown += group.unknown
+            votes = self.prompts.setdefault(group.request.prompt.id, Votes())
+            votes.rollouts += len(group.verdicts)
+            votes.correct += group.successes
+            votes.unknown += group.unknown
             for verdict in group.verdicts:
                 if verdict.outcome is Outcome.WRONG and verdict.extracted:
-                    heard.vote(verdict.extracted)
+                    votes.vote(verdict.extracted)
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: asdict(heard) for name, heard in self.prompts.items()}
+        return {name: asdict(votes) for name, votes in self.prompts.items()}

@@ -274,11 +274,11 @@ def _warm_start_seconds(cfg: RunConfig, policy: WarmStartPolicy, work: Path) -> 
     seen: list[tuple[int, float]] = []
     at = time.monotonic()
 
-    def hear(event: Event) -> None:
+    def on_event(event: Event) -> None:
         if isinstance(event, PartDone):
             seen.append((event.done, time.monotonic()))
 
-    run_job(job, hear)
+    run_job(job, on_event)
     if len(seen) < 2:
         return (time.monotonic() - at) * policy.steps / few.steps
     (first, begun), (last, ended) = seen[0], seen[-1]

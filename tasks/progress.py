@@ -1,4 +1,4 @@
-"""Who hears what a stage is doing right now: terminal, Prefect log, a file. Stages emit, listeners decide."""
+"""Events of stages and their listeners: terminal, Prefect log, a file. Stages emit, listeners decide."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ def listening(listener: Callable[[Event], None]) -> Iterator[None]:
 
 
 def emit(event: Event) -> None:
-    """Tell all listeners."""
+    """Send an event to all listeners."""
     for listener in tuple(_listeners):
         listener(event)

@@ -26,7 +26,7 @@ def describe(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "kernel": platform.release(),
         "versions": {name: number for name in _PACKAGES if (number := _version(name))},
-        "commit": _said("git", "-C", str(ROOT), "rev-parse", "HEAD")[:12],
+        "commit": _output("git", "-C", str(ROOT), "rev-parse", "HEAD")[:12],
         "source": source_digest(),
     }
     if device != "cpu":
@@ -35,7 +35,7 @@ def describe(device: str) -> dict[str, Any]:
             "memory_mib": properties.total_memory // 2**20,
             "capability": f"{properties.major}.{properties.minor}",
             "cuda": torch.version.cuda,
-            "driver": _said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+            "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
         }
     return found
 
@@ -59,7 +59,7 @@ def _processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _said(*command: str) -> str:
+def _output(*command: str) -> str:
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     except OSError:

@@ -105,10 +105,10 @@ class Session:
         out.unlink(missing_ok=True)
         limit = min(unit.most_s, self._left())
         former = self.kept.get(unit.name, {"spec": None})
-        told = {**unit.spec, "limit_s": max(1.0, limit - _MARGIN_S)}
+        given = {**unit.spec, "limit_s": max(1.0, limit - _MARGIN_S)}
         if former["spec"] == unit.spec and unit.kind:
-            told["former"] = former["result"]
-        write_atomic(spec, canonical_json(told))
+            given["former"] = former["result"]
+        write_atomic(spec, canonical_json(given))
         kind = [unit.kind] if unit.kind else []
         log = (self.scratch / f"{unit.name}.log").open("wb")
         threads = "1" if unit.side_by_side else os.environ.get("OMP_NUM_THREADS", "1")

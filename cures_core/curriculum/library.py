@@ -55,7 +55,7 @@ class Step:
     """What the strategy has measured: effective sample size, informative share, calibration ..."""
 
 
-class _Told(Group):
+class _CountedGroup(Group):
     """A group of which only the counts are known, and known at once."""
 
     __slots__ = ("failures", "successes", "unknown")
@@ -100,7 +100,7 @@ class Curriculum:
         self._strategy = make_curriculum(config, prompts, _start(posterior, prompts, config), seed)
         self._round: dict[str, Request] = {}  # asked last, in order
         self._late: dict[str, Request] = {}  # deferred
-        self._heard: dict[str, tuple[int, int, int]] = {}  # correct, wrong, unknown; not yet handed to the strategy
+        self._outcomes: dict[str, tuple[int, int, int]] = {}  # correct, wrong, unknown; not yet handed to the strategy
         self._counts = {"asked": 0, **{outcome.value: 0 for outcome in Outcome}}
 
     @classmethod
@@ -167,7 +167,7 @@ class Curriculum:
     @property
     def open(self) -> list[Ask]:
         """What was asked and is still to be told, deferred asks first, in the order of asking."""
-        return self._asks([q for q in (self._late | self._round).values() if q.id not in self._heard])
+        return self._asks([q for q in (self._late | self._round).values() if q.id not in self._outcomes])
 
     def ask(self, budget: int | None = None) -> list[Ask]:
         """What to roll out next: one ask a prompt, within the step's budget, or within less. May be empty.
@@ -197,7 +197,7 @@ class Curriculum:
         reward that is not a finite number.
         """
         request = self._round.get(request_id) or self._late.get(request_id)
-        if request is None or request_id in self._heard:
+        if request is None or request_id in self._outcomes:
             raise CurriculumMisuse(f"request {request_id} was not asked for, or was told before; nothing was counted")
         if rewards is not None and (correct or wrong or unknown):
             raise CurriculumMisuse(f"request {request_id}: told both by rewards and by counts; nothing was counted")
@@ -205,14 +205,14 @@ class Curriculum:
             raise CurriculumMisuse(f"request {request_id}: told negative counts; nothing was counted")
         if rewards is not None:
             correct, wrong, unknown = self._judged(request_id, rewards)
-        told = correct + wrong + unknown
-        if told > request.n:
+        total = correct + wrong + unknown
+        if total > request.n:
             raise CurriculumMisuse(
-                f"request {request_id} asked for {request.n} rollouts and was told {told}; nothing was counted"
+                f"request {request_id} asked for {request.n} rollouts and was told {total}; nothing was counted"
             )
-        heard = (correct, wrong, unknown + request.n - told)
-        self._heard[request_id] = heard
-        for outcome, count in zip(Outcome, heard, strict=True):
+        outcomes = (correct, wrong, unknown + request.n - total)
+        self._outcomes[request_id] = outcomes
+        for outcome, count in zip(Outcome, outcomes, strict=True):
             self._counts[outcome.value] += count
 
     def ready(self) -> Step | None:
@@ -252,7 +252,7 @@ class Curriculum:
         except (KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"the curriculum's state is incomplete ({error!r}): take an earlier one") from error
         self._counts = counts
-        self._round, self._heard = {}, {}
+        self._round, self._outcomes = {}, {}
         self._late = {q.id: q for q in self._strategy.deferred}
 
     def save(self, path: str | Path) -> None:
@@ -265,12 +265,12 @@ class Curriculum:
 
     def _settle(self) -> None:
         """Hand what was told to the strategy: a round when it is complete, in the order of asking."""
-        complete = self._round and all(name in self._heard for name in self._round)
-        known = [name for name in self._late if name in self._heard] + (list(self._round) if complete else [])
+        complete = self._round and all(name in self._outcomes for name in self._round)
+        known = [name for name in self._late if name in self._outcomes] + (list(self._round) if complete else [])
         if not known:
             return
         every = self._late | self._round
-        self._strategy.tell([_Told(every[name], *self._heard.pop(name)) for name in known])
+        self._strategy.tell([_CountedGroup(every[name], *self._outcomes.pop(name)) for name in known])
         for name in known:
             self._late.pop(name, None)
         if complete:

@@ -55,16 +55,16 @@ class Memory:
         """Let evidence for models fade by so many steps."""
         self.log_evidence *= _FORGETTING**steps
 
-    def score(self, counts: tuple[Floats, Floats], rate: Floats, dead: Floats, told: tuple[Floats, Floats]) -> None:
+    def score(self, counts: tuple[Floats, Floats], rate: Floats, dead: Floats, outcomes: tuple[Floats, Floats]) -> None:
         """Add the log likelihood of what was told, under every model.
 
         `counts`: own right and wrong rollouts before, shape (prompts, fadings). `rate`: the prior's pass rate, `dead`:
-        probability of being dead, `told`: right and wrong rollouts now; shape (prompts,).
+        probability of being dead, `outcomes`: right and wrong rollouts now; shape (prompts,).
         """
         right, wrong = (x[:, :, None] for x in counts)
         a = right + self.strengths * rate[:, None, None]
         b = wrong + self.strengths * (1 - rate[:, None, None])
-        s, f = (x[:, None, None] for x in told)
+        s, f = (x[:, None, None] for x in outcomes)
         alive = np.exp(special.betaln(a + s, b + f) - special.betaln(a, b))
         seen = (1 - dead[:, None, None]) * alive + dead[:, None, None] * (s == 0)
         self.log_evidence += np.log(np.maximum(seen, 1e-12)).sum(axis=0)

@@ -55,7 +55,7 @@ class Posterior:
         self.shifts = np.zeros(1)
         """Drift of all pass rates up to each step, in nats of logit; shape (step + 1,)."""
         self.predicted: tuple[Floats, float] | None = None
-        """What a predictor says (see `believe`): logits of pass rates against those of the groups, and their mass."""
+        """What a predictor says (see `set_prior`): logits of pass rates against those of the groups, and their mass."""
         self.archive: pa.Table | None = None
         """Rows of prompts that have left the set (see `posterior_file`), kept for their return."""
 
@@ -134,7 +134,7 @@ class Posterior:
         strength = self.memory.strength if self.predicted is None or fitted else self.predicted[1]
         return right + strength * rate, wrong + strength * (1 - rate)
 
-    def believe(self, rates: Floats, strength: float) -> None:
+    def set_prior(self, rates: Floats, strength: float) -> None:
         """Take predicted pass rates (prompts,) as the prior's, worth `strength` rollouts. They move with groups.
 
         A fitted strength starts from there: what a prediction is worth falls as the policy moves away from it.
@@ -240,8 +240,8 @@ class Posterior:
         # Of a group that nothing is known of all models say the same wrong thing, and the vaguest is the least wrong.
         known = (self.group_successes + self.group_failures > 0)[self.groups[rows]] | (self.cfg.pooling == "none")
         some = np.flatnonzero(known)[:SCORED]
-        counts, told = (before[0][some], before[1][some]), (right[some], wrong[some])
-        self.memory.score(counts, self._prior_rates(rows[some]), self.dead(rows[some]), told)
+        counts, outcomes = (before[0][some], before[1][some]), (right[some], wrong[some])
+        self.memory.score(counts, self._prior_rates(rows[some]), self.dead(rows[some]), outcomes)
 
     def _advance(self, step: int) -> None:
         if step > self.step:

@@ -15,7 +15,7 @@ from cures_core.config.curriculum import wants_moments
 from cures_core.config.policy import dtype_of
 from cures_core.config.rollout import VllmServerRolloutConfig
 from cures_core.curriculum import Strategy, load_posterior, make_curriculum, save_posterior
-from cures_core.distributed import World, obey
+from cures_core.distributed import World, serve
 from cures_core.epoch import Progress, run_epoch
 from cures_core.errors import ConfigError, TrainingDiverged
 from cures_core.events import StepDone
@@ -103,7 +103,7 @@ def follow(job: Job, world: World) -> None:
                 handlers.update(stack.enter_context(closing(engine)).handlers)
 
         handlers = {**trainer.handlers, "engine": start}
-        obey(world, handlers)
+        serve(world, handlers)
 
 
 def _policy_and_trainer(job: Job, world: World) -> tuple[Policy, TorchTrainer]:
@@ -147,7 +147,7 @@ class _Session:
 
     def commit(self, progress: Progress, groups: Sequence[Group], metrics: Mapping[str, Any], seconds: float) -> None:
         self.progress = progress
-        self._tally.see(groups)
+        self._tally.observe(groups)
         self._metrics.append(dict(metrics))
         fault_point("train.before_checkpoint", str(progress.step))
         stopping = self._parent.stop_requested
@@ -157,8 +157,8 @@ class _Session:
             f.write(
                 json.dumps({"step": progress.step, "seconds": round(seconds, 4), "at": round(time.time(), 3)}) + "\n"
             )
-        told = StepDone(epoch=self._job.epoch, seconds=seconds, last_step=self.last_step, metrics=dict(metrics))
-        self._parent.emit(told)
+        event = StepDone(epoch=self._job.epoch, seconds=seconds, last_step=self.last_step, metrics=dict(metrics))
+        self._parent.emit(event)
         fault_point("train.step", str(progress.step))
         if stopping and progress.step < self.last_step:  # asked later than that: the next step is saved
             self._writer.wait()

@@ -202,7 +202,7 @@ class _Evaluator:
 
 def _row(group: Group) -> Row:
     tally = Tally()
-    tally.see([group])
+    tally.observe([group])
     rival, votes = tally.prompts[group.request.prompt.id].rival()
     return {
         "correct": group.successes,
@@ -273,11 +273,11 @@ def comparison_settings(cfg: RunConfig, suite: EvaluatedSuite, prompts: PromptSe
     agrees."""
     intervals = {key: value for key, value in results(cfg.evaluation).items() if not is_within(key, ("suites",))}
     asked = {key: value for key, value in answering(cfg, suite).items() if key != "limit"}  # the items say it
-    told = {
+    settings = {
         key: value if isinstance(value, str | int | float) else canonical_json(value).decode()
         for key, value in {**asked, **intervals}.items()
     }
-    return {"suite_digest": prompts.digest, **told, "math-verify": versions()["math-verify"]}
+    return {"suite_digest": prompts.digest, **settings, "math-verify": versions()["math-verify"]}
 
 
 def _figures(results: Sequence[_Result]) -> dict[str, Any]:

@@ -14,20 +14,21 @@ from cures_core.jobs.launch import Ranks
 _LOOK_S = 0.5
 
 
-def join_epochs(cfg: RanksConfig, node: int, idle_s: float, *, on_gpu: bool, told: Callable[[str], None]) -> None:
+def join_epochs(cfg: RanksConfig, node: int, idle_s: float, *, on_gpu: bool, report: Callable[[str], None]) -> None:
     """Take part in every epoch that starts at `cfg.address`; return after `idle_s` seconds without one.
 
-    `told` hears what became of each. An epoch that fails here fails on the first node too, which may start it again.
+    `report` gets what became of each. An epoch that fails here fails on the first node too, which may start it again.
     """
-    while _wait(lambda: _listens(cfg.address), idle_s):
+    while _wait(lambda: _accepts_connections(cfg.address), idle_s):
         with tempfile.TemporaryDirectory(prefix="cures-ranks-") as folder:
             ranks = Ranks(cfg, node, Path(folder) / "reports", on_gpu=on_gpu, rank_0=None)
             try:
                 error = ranks.wait(lambda: False)
             finally:
                 ranks.kill()
-        told("epoch done" if error is None else f"epoch failed ({type(error).__name__}): {error}")
-        _wait(lambda: not _listens(cfg.address), cfg.wait_timeout_s)  # the same epoch, which is about to end
+        report("epoch done" if error is None else f"epoch failed ({type(error).__name__}): {error}")
+        # Until the same epoch, which is about to end, has ended.
+        _wait(lambda: not _accepts_connections(cfg.address), cfg.wait_timeout_s)
 
 
 def _wait(condition: Callable[[], bool], limit_s: float) -> bool:
@@ -40,7 +41,7 @@ def _wait(condition: Callable[[], bool], limit_s: float) -> bool:
     return True
 
 
-def _listens(address: str) -> bool:
+def _accepts_connections(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=5):

@@ -91,11 +91,15 @@ class Ranks:
         first = min(causes, key=lambda rank: _consequence(causes[rank], bad[rank]))  # of equal ones the first to end
         return causes[first]
 
-    def _error(self, rank: int, code: int, told: CuresError | None) -> CuresError:
-        if told is None:
+    def _error(self, rank: int, code: int, reported: CuresError | None) -> CuresError:
+        if reported is None:
             ended = Ended(code, for_memory=oom_kills() > self._oom_kills)
             return failure_of(ended, Scene(self._name(rank), str(self._reports), GO_ON))
-        return type(told)(f"{self._name(rank)}: {told}") if rank and not isinstance(told, RankLost) else told
+        return (
+            type(reported)(f"{self._name(rank)}: {reported}")
+            if rank and not isinstance(reported, RankLost)
+            else reported
+        )
 
     def _name(self, rank: int) -> str:
         return f"rank {rank} of {len(self._processes)}"

@@ -54,7 +54,7 @@ def run(job: Job, parent: Parent) -> None:
             at = time.monotonic()
             groups = roll_out(_requests(next(chunks), each, step), engine, verifier)
             done = time.monotonic()
-            engine.rest()
+            engine.sleep()
             trainer.update([_taught(group) for group in groups])
             engine.sync(trainer.model)
             if step:  # the first one makes the optimizer's states, and warms up

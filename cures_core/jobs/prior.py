@@ -73,7 +73,7 @@ def run(job: Job, parent: Parent) -> None:
     if not isinstance(cfg.prior, NoPrior) and cfg.prior.features:
         prediction = predict(prompts, posterior, cfg.seed)
         if prediction is not None and prediction.used:
-            posterior.believe(prediction.rates, prediction.strength)
+            posterior.set_prior(prediction.rates, prediction.strength)
     save_posterior(posterior, job.out / "posterior.parquet")
     figures = {
         "prompts": len(rows),

@@ -33,8 +33,8 @@ def main() -> int:
 
 def _work(reports: Path, rank: int, start_timeout_s: float, parent: Parent) -> None:
     world = join(reports, start_timeout_s)
-    told = Job.model_validate_json(Path(sys.argv[3]).read_bytes()).model_dump(mode="json") if rank == 0 else None
-    job = Job.model_validate(world.share(told, "the job"))
+    described = Job.model_validate_json(Path(sys.argv[3]).read_bytes()).model_dump(mode="json") if rank == 0 else None
+    job = Job.model_validate(world.share(described, "the job"))
     with explaining(scene_of(job)):
         module = importlib.import_module(f"cures_core.jobs.{job.name}")
         if rank == 0:

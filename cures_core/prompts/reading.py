@@ -108,7 +108,7 @@ def _with_columns(cfg: PromptFile, rows: Iterator[Row]) -> tuple[ColumnMap, Iter
 
 
 def _jsonl_rows(path: Path, cap: int) -> Iterator[Row]:
-    crlf_said = False
+    crlf_reported = False
     with opened(path) as stream:
         for number, (line, ended) in enumerate(capped_lines(stream, cap), 1):
             if len(line) > cap:
@@ -118,8 +118,8 @@ def _jsonl_rows(path: Path, cap: int) -> Iterator[Row]:
             if record is None and not line.strip():
                 yield Row(number, None, (("blank_line", ""),))
                 continue
-            if not crlf_said and line.endswith(b"\r"):
-                crlf_said, flaws = True, (*flaws, ("crlf", "the first such line"))
+            if not crlf_reported and line.endswith(b"\r"):
+                crlf_reported, flaws = True, (*flaws, ("crlf", "the first such line"))
             if not ended:
                 flaws = (*flaws, ("no_final_newline", ""))
             yield Row(number, record, flaws, line)

@@ -50,7 +50,7 @@ def main(work: str, timeout_s: float, memory_mb: int) -> None:
     gc.freeze()  # the workers share these pages
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the workers
     control.sendall(pack({"ready": True}))
-    while _heard(control.fileno(), parent):
+    while _has_input(control.fileno(), parent):
         data, descriptors, _, _ = socket.recv_fds(control, 1, 1)
         if not data:
             return
@@ -71,7 +71,7 @@ def _serve(jobs: int, timeout_s: float, memory_mb: int) -> None:
     parent = os.getppid()
     _confine(memory_mb)
     frames = Frames()
-    while _heard(jobs, parent):
+    while _has_input(jobs, parent):
         data = os.read(jobs, 1 << 16)
         if not data:
             return
@@ -80,7 +80,7 @@ def _serve(jobs: int, timeout_s: float, memory_mb: int) -> None:
             _send(jobs, _answer(job))
 
 
-def _heard(descriptor: int, parent: int) -> bool:
+def _has_input(descriptor: int, parent: int) -> bool:
     """Wait for input; False once the parent is gone, should a copy of the socket be held open elsewhere."""
     while not select.select([descriptor], [], [], _ORPHAN_POLL_S)[0]:
         if os.getppid() != parent:

@@ -27,13 +27,13 @@ class CustomVerifier(Managed):
 
     def _verdict(self, completion: str, gold: str) -> Verdict:
         try:
-            said = self._function(completion, gold)
+            answer = self._function(completion, gold)
         except Exception as error:  # the plugin boundary: one bad completion must not end a training run
             return Verdict(Outcome.UNKNOWN, rule="custom", reason=type(error).__name__)
-        if said is None or not isinstance(said, bool):
-            reason = "" if said is None else f"returned {type(said).__name__}, not True, False or None"
+        if answer is None or not isinstance(answer, bool):
+            reason = "" if answer is None else f"returned {type(answer).__name__}, not True, False or None"
             return Verdict(Outcome.UNKNOWN, rule="custom", reason=reason)
-        return Verdict(_OUTCOMES[said], rule="custom")
+        return Verdict(_OUTCOMES[answer], rule="custom")
 
 
 def _load(path: str) -> Callable[[str, str], object]:

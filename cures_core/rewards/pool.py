@@ -183,8 +183,8 @@ class Pool:
                     self._template.wait()
                 return self._template.fork()
             except OSError as error:
-                said = self._template.end() if self._template is not None else ""
-                self._template, failure = None, said.strip().rpartition("\n")[2] or str(error)
+                output = self._template.end() if self._template is not None else ""
+                self._template, failure = None, output.strip().rpartition("\n")[2] or str(error)
         raise ChildFailed(
             f"the verifier's process does not start ({failure}). "
             f"Try: {sys.executable} -m cures_core.rewards.child {' '.join(self._arguments)} < /dev/null"
@@ -210,15 +210,15 @@ class Pool:
             for child in busy:
                 selector.register(child.pipe, selectors.EVENT_READ, child)
             pause = max(0.0, min(child.deadline for child in busy) - time.monotonic())
-            heard = [key.data for key, _ in selector.select(pause)]
-        for child in heard:
+            ready = [key.data for key, _ in selector.select(pause)]
+        for child in ready:
             messages = child.receive()
             if messages is None:
                 self._lost(child, "crash", replies)
             for message in messages or []:
                 self._take(child, message, replies)
         for child in busy:
-            if child not in heard and child.deadline <= time.monotonic():
+            if child not in ready and child.deadline <= time.monotonic():
                 self._lost(child, "timeout", replies)
 
     def _take(self, child: _Child, message: Reply, replies: list[Reply | None]) -> None:

@@ -28,7 +28,7 @@ class RolloutEngine(Protocol):
         """Take the trainer's current weights (a `transformers` causal LM). Called after every update."""
         ...
 
-    def rest(self) -> None:
+    def sleep(self) -> None:
         """The trainer is about to update: give back the device memory that it can use. The next call wakes up."""
         ...
 

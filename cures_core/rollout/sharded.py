@@ -32,7 +32,7 @@ class ShardedEngine:
         return {
             "generate": lambda rows: self._share(_requests(rows), None),
             "sync": lambda _: self._engine.sync(self._model()),
-            "rest": lambda _: self._engine.rest(),
+            "sleep": lambda _: self._engine.sleep(),
             "retune": lambda cfg: self._engine.retune(TypeAdapter(RolloutConfig).validate_python(cfg)),
         }
 
@@ -59,9 +59,9 @@ class ShardedEngine:
         self._world.call("sync")
         self._engine.sync(model)
 
-    def rest(self) -> None:
-        self._world.call("rest")
-        self._engine.rest()
+    def sleep(self) -> None:
+        self._world.call("sleep")
+        self._engine.sleep()
 
     def retune(self, cfg: RolloutConfig) -> None:
         self._world.call("retune", cfg.model_dump(mode="json"))

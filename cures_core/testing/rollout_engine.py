@@ -239,9 +239,9 @@ class RolloutEngineExam:
         engine = self.make(trained, tokenizer, max_new_tokens=8)
         try:
             before = engine.generate(requests_of(n=3))
-            engine.rest()
+            engine.sleep()
             assert tokens_of(engine.generate(requests_of(n=3))) == tokens_of(before)
-            engine.rest()
+            engine.sleep()
             disturb(trained)
             engine.sync(trained)
             after = engine.generate(requests_of(n=3))

@@ -86,15 +86,15 @@ class VerifierExam:
             assert {v.outcome for v in verifier.judge(self.right)} == {Outcome.CORRECT}
 
     def test_works_from_several_threads(self) -> None:
-        said: list[list[Verdict]] = []
+        verdicts: list[list[Verdict]] = []
         items = [*self.right, *self.wrong]
         with self.make() as verifier:
-            threads = [threading.Thread(target=lambda: said.append(verifier.judge(items))) for _ in range(3)]
+            threads = [threading.Thread(target=lambda: verdicts.append(verifier.judge(items))) for _ in range(3)]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join(60)
-            assert said == [verifier.judge(items)] * 3
+            assert verdicts == [verifier.judge(items)] * 3
 
     def test_closing_twice_is_safe(self) -> None:
         verifier = self.make()

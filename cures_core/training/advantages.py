@@ -87,8 +87,8 @@ def batch_samples(
     ):
         if solved and right and all(right):
             if group_rewards.min() == group_rewards.max():
-                spoken = [r for r in group_rollouts if r.token_ids]
-                samples += [Sample(rollout, solved, sum(group_w), True) for rollout in spoken[:1]]
+                nonempty = [r for r in group_rollouts if r.token_ids]
+                samples += [Sample(rollout, solved, sum(group_w), True) for rollout in nonempty[:1]]
                 continue
             group_a = group_a + solved
         rows = zip(group_rollouts, group_a, group_w, right, strict=True)

@@ -82,15 +82,15 @@ def announce_command(
 
     url, cfg = api_url(), load_config(config)
     found = _changes(config, base, head)
-    told: dict[str, Any] = {"key": found["key"], "due": found["due"], "reasons": found["reasons"]}
+    answer: dict[str, Any] = {"key": found["key"], "due": found["due"], "reasons": found["reasons"]}
     if found["due"]:
         announce(url, found["key"], data_path or cfg.data.path, start_from)
         if wait_s:
             run = wait_for_run(url, found["key"], wait_s)
-            told |= {"flow_run": run["id"], "state": run["state_type"]}
-    print(json.dumps(told) if as_json else " ".join(f"{name}={value}" for name, value in told.items()))
-    if told.get("state", "COMPLETED") != "COMPLETED":
-        raise CuresError(f"run {told['flow_run']} ended {told['state']}; see its page in the UI")
+            answer |= {"flow_run": run["id"], "state": run["state_type"]}
+    print(json.dumps(answer) if as_json else " ".join(f"{name}={value}" for name, value in answer.items()))
+    if answer.get("state", "COMPLETED") != "COMPLETED":
+        raise CuresError(f"run {answer['flow_run']} ended {answer['state']}; see its page in the UI")
 
 
 def _changes(config: Path, base: str, head: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def flag(
     if not ids and source is None:
         raise ConfigError("name the ids to flag, or a file of them with --from")
     wanted = [(prompt_id, reason) for prompt_id in ids or []] + ([] if source is None else requested(source))
-    _tell("flagged", add(list_path, "flag", wanted), list_path, as_json)
+    _report("flagged", add(list_path, "flag", wanted), list_path, as_json)
 
 
 def unflag(
@@ -40,7 +40,7 @@ def unflag(
     as_json: AsJson = False,
 ) -> None:
     """Give flagged prompts back; a retraining finds what was known of them in the archive of the posterior."""
-    _tell("unflagged", add(list_path, "unflag", [(prompt_id, reason) for prompt_id in ids]), list_path, as_json)
+    _report("unflagged", add(list_path, "unflag", [(prompt_id, reason) for prompt_id in ids]), list_path, as_json)
 
 
 def flags(list_path: List = _DEFAULT, as_json: AsJson = False) -> None:
@@ -54,7 +54,7 @@ def flags(list_path: List = _DEFAULT, as_json: AsJson = False) -> None:
     print(f"{len(found)} flagged; version {flags_digest(found)[:12]}")
 
 
-def _tell(done: str, number: int, list_path: Path, as_json: bool) -> None:
+def _report(done: str, number: int, list_path: Path, as_json: bool) -> None:
     active = read_flags(list_path) if list_path.exists() else {}
     version = flags_digest(active)
     figures = {"list": str(list_path), done: number, "active": len(active), "version": version}

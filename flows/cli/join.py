@@ -32,7 +32,7 @@ def join(
         processes=processes, nodes=nodes, address=address, start_timeout_s=start_timeout, wait_timeout_s=wait_timeout
     )
     try:
-        join_epochs(cfg, node, idle, on_gpu=device != "cpu", told=lambda text: print(text, flush=True))
+        join_epochs(cfg, node, idle, on_gpu=device != "cpu", report=lambda text: print(text, flush=True))
     except KeyboardInterrupt:
         raise Preempted(
             "stopped by Ctrl-C. An epoch that was going on fails on the first node, which tries it again from its last "

@@ -94,14 +94,15 @@ def promote_command(
     if override and not why.strip():
         raise ConfigError("--override goes against the gate: say why with --why")
     opened = open_store(StoreConfig(url=store))
-    told: Any = promote_run(opened, run, model, who or this_user(), why or "asked for", override=override)
+    decision: Any = promote_run(opened, run, model, who or this_user(), why or "asked for", override=override)
     if as_json:
-        print(json.dumps(told))
+        print(json.dumps(decision))
     else:
-        print(f"{told['model']}: {'promoted' if told['promoted'] else 'not promoted'} over {told['incumbent']}")
-        for reason in told["reasons"]:
+        outcome = "promoted" if decision["promoted"] else "not promoted"
+        print(f"{decision['model']}: {outcome} over {decision['incumbent']}")
+        for reason in decision["reasons"]:
             print(f"  {reason}")
-    if not told["promoted"]:
+    if not decision["promoted"]:
         raise typer.Exit(1)
 
 

@@ -55,8 +55,8 @@ def _lines(shown: dict[str, Any]) -> list[str]:
         return [*lines, "published from outside of the pipeline: its predictions are not on record"]
     names = {"mae": "mean absolute error", "pearson": "Pearson r", "brier": "Brier score"}
     calibration = shown["calibration"] or {}  # a figure that is not defined is not there
-    told = [f"{name} {calibration[key]:.3f}" for key, name in names.items() if key in calibration]
+    parts = [f"{name} {calibration[key]:.3f}" for key, name in names.items() if key in calibration]
     lines.append(
-        f"calibration of the last epoch: {', '.join(told)}" if told else "no verdict yet: no prediction was checked"
+        f"calibration of the last epoch: {', '.join(parts)}" if parts else "no verdict yet: no prediction was checked"
     )
     return lines

@@ -136,23 +136,23 @@ def _run_flow(cfg: RunConfig) -> dict[str, Any]:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
         os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
     logging.captureWarnings(not debug)
-    told = _Told()
-    signal.signal(signal.SIGTERM, lambda *_: told.stop("asked to stop"))  # Prefect calls it when the flow is over
+    outcome = _Outcome()
+    signal.signal(signal.SIGTERM, lambda *_: outcome.stop("asked to stop"))  # Prefect calls it when the flow is over
     from flows.local.temporary_server import temporary_server
     from flows.train import train
 
     try:
-        with listening(told), temporary_server(Path(cfg.store.folder) / "prefect"), showing_progress():
+        with listening(outcome), temporary_server(Path(cfg.store.folder) / "prefect"), showing_progress():
             return train(cfg)
     except KeyboardInterrupt:
-        told.stop("stopped by Ctrl-C")
+        outcome.stop("stopped by Ctrl-C")
     except Exception as error:
-        told.add_note(error)
+        outcome.add_note(error)
         raise
 
 
-class _Told:
-    """What a run has said of itself, for the sentence that it ends with."""
+class _Outcome:
+    """A listener that keeps what the sentence at the end of a run needs."""
 
     def __init__(self) -> None:
         self._run = ""

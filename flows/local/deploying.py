@@ -24,7 +24,7 @@ def deploy(
     api_url: str,
     project: Path,
     environment: Mapping[str, str],
-    say: Callable[[str], None],
+    report: Callable[[str], None],
     pool_type: PoolType = "process",
 ) -> None:
     """Create or update pool, deployments and automation; doing it again changes nothing.
@@ -44,7 +44,7 @@ def deploy(
     _prefect(project, env, "--no-prompt", "deploy", "--all")
     if pool_type != "process":
         _run_from_image(api_url)
-    say("deployed the flows of prefect.yaml")
+    report("deployed the flows of prefect.yaml")
     watch_for_zombies(api_url)
 
 
@@ -90,5 +90,5 @@ def _prefect(project: Path, environment: Mapping[str, str], *arguments: str) -> 
     command = [sys.executable, "-m", "prefect", *arguments]
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-8:])
-        raise ConfigError(f"prefect {' '.join(arguments)} failed:\n{said}")
+        output = "\n".join((done.stdout + done.stderr).strip().splitlines()[-8:])
+        raise ConfigError(f"prefect {' '.join(arguments)} failed:\n{output}")

@@ -81,7 +81,7 @@ def start_postgres(folder: Path) -> str:
             _make_database(initdb, data, access["password"], user)
         options = ["-h", "127.0.0.1", "-p", str(access["port"]), "-c", f"unix_socket_directories={data}"]
         spawn(folder, "postgres", [postgres, "-D", str(data), *options], cwd=data, user=user)
-        wait_until(lambda: _listens(access["port"]), folder, "postgres")
+        wait_until(lambda: _accepts_connections(access["port"]), folder, "postgres")
     return f"127.0.0.1:{access['port']}"
 
 
@@ -199,7 +199,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _listens(port: int) -> bool:
+def _accepts_connections(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

@@ -62,7 +62,9 @@ class Stack:
         }
 
 
-def start(stack: Stack, project: Path, say: Callable[[str], None], *, s3: bool = False, postgres: bool = False) -> None:
+def start(
+    stack: Stack, project: Path, report: Callable[[str], None], *, s3: bool = False, postgres: bool = False
+) -> None:
     """Start what does not run yet and deploy everything in `project`/prefect.yaml.
 
     A stack that was started with S3 or Postgres once keeps them. Raises `ConfigError` where there is no such file, a
@@ -73,20 +75,20 @@ def start(stack: Stack, project: Path, say: Callable[[str], None], *, s3: bool =
         raise ConfigError(f"{project}: no prefect.yaml there; run this in a checkout of the project")
     known = service_environment(stack.folder)
     if postgres or "PREFECT_SERVER_DATABASE_CONNECTION_URL" in known:
-        say(f"postgres {start_postgres(stack.folder)}")
+        report(f"postgres {start_postgres(stack.folder)}")
     if s3 or "AWS_ENDPOINT_URL" in known:
-        say(f"s3      {start_s3(stack.folder)}, bucket cures: store.url = s3://cures/runs")
+        report(f"s3      {start_s3(stack.folder)}, bucket cures: store.url = s3://cures/runs")
     if process_id(stack.folder, "server") is None:
         if answers(stack.api_url):
             raise ConfigError(f"port {stack.port} is taken by another server; choose one with --port")
         command = ["server", "start", "--host", "127.0.0.1", "--port", str(stack.port)]
         _spawn_prefect(stack, "server", command, project)
         wait_until(lambda: answers(stack.api_url), stack.folder, "server")
-    say(f"server  {stack.ui_url}")
-    deploy(stack.api_url, project, stack.environment(), say)
+    report(f"server  {stack.ui_url}")
+    deploy(stack.api_url, project, stack.environment(), report)
     if process_id(stack.folder, "worker") is None:
         _spawn_prefect(stack, "worker", ["worker", "start", "--pool", POOL], project)
-    say(f"worker  pool {POOL}; logs in {stack.folder}")
+    report(f"worker  pool {POOL}; logs in {stack.folder}")
 
 
 def stop(stack: Stack) -> list[str]:

@@ -87,9 +87,9 @@ def _address(server: subprocess.Popen[str], folder: Path) -> str:
         time.sleep(0.1)
     _try_to_write(folder)
     log = folder / "server.log"
-    said = log.read_text(errors="replace").strip().splitlines()[-1:]
+    last_line = log.read_text(errors="replace").strip().splitlines()[-1:]
     raise ServerUnavailable(
-        f"the temporary Prefect server did not come up ({''.join(said) or 'it said nothing'}); log: {log}"
+        f"the temporary Prefect server did not come up ({''.join(last_line) or 'it said nothing'}); log: {log}"
     )
 
 

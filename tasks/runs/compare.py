@@ -131,8 +131,8 @@ def _differences(store: Store, configs: Mapping[str, RunConfig]) -> dict[str, tu
 
 
 def _settings(cfg: RunConfig) -> dict[str, str]:
-    told = (leaf for leaf in leaves(cfg) if leaf.mark is not Mark.PLACEMENT and leaf.path != "faults")
-    return {leaf.path: json.dumps(leaf.value, ensure_ascii=False) for leaf in told}
+    shown = (leaf for leaf in leaves(cfg) if leaf.mark is not Mark.PLACEMENT and leaf.path != "faults")
+    return {leaf.path: json.dumps(leaf.value, ensure_ascii=False) for leaf in shown}
 
 
 def _content(first: Started) -> dict[str, str]:

@@ -13,7 +13,7 @@ from cures_core.curriculum import load_posterior
 from cures_core.curriculum.posterior import Posterior
 from cures_core.evaluation.items import ItemResult, read_items
 from cures_core.prompts import PromptSet
-from cures_core.tally import Heard, Tally
+from cures_core.tally import Tally, Votes
 from cures_core.terms import Prompt
 from tasks.runs.records import Record, files_of
 from tasks.storage import Store
@@ -28,7 +28,7 @@ MANY_TRIES = 4
 def prompt_figures(store: Store, data: Record, first: Record, last: Record) -> dict[str, Any]:
     """`moved` and `hardest` (rows of prompts), `suspicious` (rows by reason) and `allocation`.
 
-    From the prior `first`, the posterior `last`, and what the rollouts up to there have said.
+    From the prior `first`, the posterior `last`, and the verdicts of the rollouts up to there.
     """
     prompts = PromptSet.read_parquet(files_of(store, data) / "prompts.parquet")
     before = load_posterior(files_of(store, first) / "posterior.parquet")
@@ -47,7 +47,7 @@ def prompt_figures(store: Store, data: Record, first: Record, last: Record) -> d
         picked = np.flatnonzero(chosen)
         return [row(i) for i in picked[np.argsort(order[picked], kind="stable")][:SHOWN].tolist()]
 
-    tally = [(index[name], heard) for name, heard in _tally(store, last).items() if name in index]
+    tally = [(index[name], votes) for name, votes in _tally(store, last).items() if name in index]
     return {
         "moved": rows(seen, -np.abs(new - old)),
         "hardest": rows(seen & (after.successes > 0), new),
@@ -66,27 +66,27 @@ def _suspicious_of(store: Store, data: Record, scores: Sequence[Record], suite: 
     rounds = [read_items(files_of(store, record) / f"items-{suite}.parquet") for record in scores]
     index = {name: i for i, name in enumerate(prompts.ids)}
     tries = [(index[items[0].id], items) for items in zip(*rounds, strict=True)]
-    heard = {i: _heard(items) for i, items in tries}
+    votes = {i: _votes(items) for i, items in tries}
     rates = {i: [item.correct / item.samples for item in items] for i, items in tries}
 
     def row(i: int, evidence: str) -> Row:
-        counts = heard[i]
+        counts = votes[i]
         wrong = counts.rollouts - counts.correct - counts.unknown
         return _row(prompts[i], rates[i][0], rates[i][-1], counts.correct, wrong, evidence)
 
-    return [{**found, "suite": suite} for found in _suspicious(row, heard.items())]
+    return [{**found, "suite": suite} for found in _suspicious(row, votes.items())]
 
 
-def _heard(items: Iterable[ItemResult]) -> Heard:
-    """What the completions of one item have said in several evaluations."""
-    heard = Heard()
+def _votes(items: Iterable[ItemResult]) -> Votes:
+    """Of the completions of one item, over several evaluations."""
+    votes = Votes()
     for item in items:
-        heard.rollouts += item.samples
-        heard.correct += item.correct
-        heard.unknown += item.unknown
+        votes.rollouts += item.samples
+        votes.correct += item.correct
+        votes.unknown += item.unknown
         if item.rival:
-            heard.vote(item.rival, item.rival_votes)
-    return heard
+            votes.vote(item.rival, item.rival_votes)
+    return votes
 
 
 def _row(prompt: Prompt, before: float, after: float, successes: float, failures: float, evidence: str) -> Row:
@@ -102,33 +102,33 @@ def _row(prompt: Prompt, before: float, after: float, successes: float, failures
     }
 
 
-def _tally(store: Store, state: Record) -> dict[str, Heard]:
+def _tally(store: Store, state: Record) -> dict[str, Votes]:
     """Empty where nothing has been trained yet."""
     path = files_of(store, state) / "tally.json"
     return Tally(json.loads(path.read_bytes())).prompts if path.exists() else {}
 
 
-def _unjudged(heard: Heard) -> str:
-    if heard.rollouts >= MANY_TRIES and heard.unknown == heard.rollouts:
-        return f"no verdict in {heard.rollouts} rollouts"
+def _unjudged(votes: Votes) -> str:
+    if votes.rollouts >= MANY_TRIES and votes.unknown == votes.rollouts:
+        return f"no verdict in {votes.rollouts} rollouts"
     return ""
 
 
-def _disputed(heard: Heard) -> str:
-    answer, votes = heard.rival()
-    if votes >= MANY_TRIES and 2 * votes > heard.rollouts:
-        return f"{votes} of {heard.rollouts} rollouts answer {answer}, {heard.correct} the gold answer"
+def _disputed(votes: Votes) -> str:
+    answer, number = votes.rival()
+    if number >= MANY_TRIES and 2 * number > votes.rollouts:
+        return f"{number} of {votes.rollouts} rollouts answer {answer}, {votes.correct} the gold answer"
     return ""
 
 
-def _unsolved(heard: Heard) -> str:
-    known = heard.rollouts - heard.unknown
-    if known >= MANY_TRIES and not heard.correct and not _disputed(heard):
+def _unsolved(votes: Votes) -> str:
+    known = votes.rollouts - votes.unknown
+    if known >= MANY_TRIES and not votes.correct and not _disputed(votes):
         return f"{known} rollouts, none correct"
     return ""
 
 
-_Kind = tuple[str, str, Callable[[Heard], str]]
+_Kind = tuple[str, str, Callable[[Votes], str]]
 _KINDS: tuple[_Kind, ...] = (
     (
         "never a verdict",
@@ -149,12 +149,12 @@ _KINDS: tuple[_Kind, ...] = (
 )
 
 
-def _suspicious(row: Callable[[int, str], Row], tally: Iterable[tuple[int, Heard]]) -> list[Row]:
+def _suspicious(row: Callable[[int, str], Row], tally: Iterable[tuple[int, Votes]]) -> list[Row]:
     """By reason; reasons without a prompt are left out."""
     counts, suspects = list(tally), []
     for reason, meaning, evidence in _KINDS:
-        found = [(-heard.rollouts, i, said) for i, heard in counts if (said := evidence(heard))]
-        shown = [row(i, said) for _, i, said in sorted(found)[:SHOWN]]
+        found = [(-votes.rollouts, i, text) for i, votes in counts if (text := evidence(votes))]
+        shown = [row(i, text) for _, i, text in sorted(found)[:SHOWN]]
         suspects.append({"reason": reason, "meaning": meaning, "total": len(found), "rows": shown})
     return [one for one in suspects if one["total"]]
 

@@ -71,8 +71,8 @@ def open_run(config: RunConfig) -> Iterator[RunRef]:
     except BaseException as error:
         kind = "stopped" if isinstance(error, KeyboardInterrupt) or not isinstance(error, Exception) else "failed"
         message = masked(str(error).splitlines()[0]) if str(error) else type(error).__name__
-        told = message if isinstance(error, CuresError) else type(error).__name__
-        note_status(store, name, ref.token, kind, told)
+        reason = message if isinstance(error, CuresError) else type(error).__name__
+        note_status(store, name, ref.token, kind, reason)
         raise
     finally:
         lease.close()

@@ -150,10 +150,10 @@ def _parse(tag: str, commit: str, pointer: bytes | None, lineage: bytes | None) 
             f"{tag}: its commit {commit[:12]} lacks {POINTER} or {LINEAGE}; it was not made by this project"
         )
     try:
-        told = TypeAdapter(dict[str, Any]).validate_json(lineage)
+        described = TypeAdapter(dict[str, Any]).validate_json(lineage)
     except ValidationError as error:
         raise CorruptArtifact(f"{tag}: {LINEAGE} of its commit {commit[:12]} is not a JSON object") from error
-    return Snapshot(tag, commit, md5[1], int(size[1]), place_of(tag), told)
+    return Snapshot(tag, commit, md5[1], int(size[1]), place_of(tag), described)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from cures_core.files import digest_json
 from cures_core.jobs.evaluate import answering, rows_file
 from cures_core.own_code import keyed
 from tasks.runs.records import Record, RunRef
-from tasks.stages.evaluation_cache import forget_parts, recall, remember, rows_key
+from tasks.stages.evaluation_cache import delete_parts, fetch_rows, keep_rows, rows_key
 from tasks.stages.evaluation_shards import Shards, evaluation_job, generate_in_shards
 from tasks.stages.job_process import run_job
 from tasks.stages.keys import ADAPTERS, POLICY, SUITES, settings
@@ -43,15 +43,15 @@ def evaluate_checkpoint(run: RunRef, k: int, data: Record, policy: Record, state
         keys = {name: digest_json([key, run.name, again]) for name, key in keys.items()}
 
     def work(space: Workspace) -> Mapping[str, Any]:
-        reused = [name for name, key in keys.items() if recall(space.store, key, rows_file(space.scratch, name))]
+        reused = [name for name, key in keys.items() if fetch_rows(space.store, key, rows_file(space.scratch, name))]
         missing = {name: key for name, key in keys.items() if name not in reused}
         if missing and cfg.evaluation.sharding.shards > 1:
             generate_in_shards(Shards(run, k, data, policy, state, missing), space)
         run_job(evaluation_job(run, k, data, policy, state, space.scratch, space.out))
         for name, key in missing.items():
-            remember(space.store, key, rows_file(space.scratch, name))
+            keep_rows(space.store, key, rows_file(space.scratch, name))
         for key in keys.values():  # also those of a broken-off evaluation whose rows another has made meanwhile
-            forget_parts(space.store, key)
+            delete_parts(space.store, key)
         return {**json.loads((space.out / "figures.json").read_bytes()), "reused": reused}
 
     parents = [data, policy] if state is None else [data, policy, state]

@@ -28,7 +28,7 @@ def rows_key(suite: Mapping[str, Any], scored: Mapping[str, Any]) -> str:
     return digest_json({"schema": SCHEMA, "suite": suite, "scored": scored, "versions": versions()})
 
 
-def recall(store: Store, key: str, path: Path) -> bool:
+def fetch_rows(store: Store, key: str, path: Path) -> bool:
     """Write the rows of an earlier evaluation to `path`; False where there are none, or damaged ones."""
     data = store.get(_place(key))
     rows = None if data is None else unsealed(data)
@@ -39,7 +39,7 @@ def recall(store: Store, key: str, path: Path) -> bool:
     return rows is not None
 
 
-def remember(store: Store, key: str, path: Path) -> None:
+def keep_rows(store: Store, key: str, path: Path) -> None:
     """Keep the rows in `path`; whoever was first stays. Damaged ones that were there are set aside.
 
     Raises `CorruptArtifact` where `path` holds none.
@@ -60,7 +60,7 @@ def part_key(key: str, shard: int, shards: int) -> str:
     return f"parts/{key}/{shard}-of-{shards}"
 
 
-def forget_parts(store: Store, key: str) -> None:
+def delete_parts(store: Store, key: str) -> None:
     """Remove the shards of a suite whose rows are kept as a whole."""
     store.delete(_place(f"parts/{key}"))
 

@@ -32,7 +32,7 @@ from cures_core.jobs.spec import Job
 from tasks.progress import emit
 from tasks.runs.prune import checkpoint_of
 from tasks.runs.records import Record, RunRef, files_of
-from tasks.stages.evaluation_cache import part_key, recall, remember
+from tasks.stages.evaluation_cache import fetch_rows, keep_rows, part_key
 from tasks.stages.job_process import allow_jobs, jobs_stopping, run_job, stop_jobs
 from tasks.stages.prepare_policy import policy_folder
 from tasks.stages.stage import RETRIES, RETRY_DELAYS_S, retryable
@@ -85,7 +85,7 @@ def generate_in_shards(what: Shards, space: Workspace) -> None:
     """
     cfg = what.run.config.evaluation.sharding
     parameters: dict[str, Any] = {name: getattr(what, name) for name in ("k", "data", "policy", "state", "keys")}
-    run = what.run if cfg.runner == "threads" else _at_home_anywhere(what.run)
+    run = what.run if cfg.runner == "threads" else _portable(what.run)
     try:
         with _task_runner(cfg) as runner, _resources(cfg):
             folder = str(space.scratch / "shards")
@@ -99,7 +99,7 @@ def generate_in_shards(what: Shards, space: Workspace) -> None:
         parts = []
         for i in range(cfg.shards):
             path = space.scratch / "parts" / f"{name}-{i}.json"
-            rows = kept(path) if recall(space.store, part_key(key, i, cfg.shards), path) else None
+            rows = kept(path) if fetch_rows(space.store, part_key(key, i, cfg.shards), path) else None
             if rows is None:
                 raise StoreUnavailable(f"suite {name}: shard {i} was there and is gone; resume to make it again")
             parts.append(rows)
@@ -140,19 +140,19 @@ def evaluate_shard(
     place = Path(folder) / f"{i}-of-{n}"
     scratch = place / "scratch"
     parts = {name: part_key(key, i, n) for name, key in keys.items()}
-    missing = [name for name, part in parts.items() if not recall(store, part, rows_file(scratch, name))]
+    missing = [name for name, part in parts.items() if not fetch_rows(store, part, rows_file(scratch, name))]
     if missing:
         suites = tuple(suite for suite in run.config.evaluation.suites if suite.name in keys)
         evaluation = run.config.evaluation.model_copy(update={"suites": suites})
         config = run.config.model_copy(update={"evaluation": evaluation})
         job = evaluation_job(run, k, data, policy, state, scratch, place / "out")
-        run_job(job.model_copy(update={"config": config, "shard": (i, n)}), _unheard)
+        run_job(job.model_copy(update={"config": config, "shard": (i, n)}), _ignore)
         for name in missing:
-            remember(store, parts[name], rows_file(scratch, name))
+            keep_rows(store, parts[name], rows_file(scratch, name))
     shutil.rmtree(place, ignore_errors=True)
 
 
-def _unheard(_: Event) -> None:
+def _ignore(_: Event) -> None:
     """Progress within a shard: its stage tells how many shards are done."""
 
 
@@ -194,7 +194,7 @@ def _resources(cfg: Sharding) -> AbstractContextManager[Any]:
     return asked
 
 
-def _at_home_anywhere(run: RunRef) -> RunRef:
+def _portable(run: RunRef) -> RunRef:
     """The run with absolute paths: another process may work in another folder."""
     cfg = run.config
     store = cfg.store.model_copy(

@@ -24,8 +24,8 @@ STOP_GRACE_S = 30.0
 _TAIL_LINES = 4
 
 
-def run_job(job: Job, heard: Callable[[Event], None] = emit) -> None:
-    """Run `python -m cures_core.jobs` to its end, passing its events to `heard`.
+def run_job(job: Job, on_event: Callable[[Event], None] = emit) -> None:
+    """Run `python -m cures_core.jobs` to its end, passing its events to `on_event`.
 
     Raises the error the job reported, or what its end amounts to (`cures_core.failures`). Whatever stops this function
     (Ctrl-C, cancellation, SIGTERM) first lets the job save its checkpoint: SIGTERM, 30 s, then SIGKILL; what it says
@@ -47,12 +47,12 @@ def run_job(job: Job, heard: Callable[[Event], None] = emit) -> None:
     try:
         for line in child.stdout or ():
             if line.endswith(b"\n"):  # else the job was killed in the middle of it
-                heard(parse_event(line))
+                on_event(parse_event(line))
         code = child.wait()
     except BaseException:
         _stop(child)
         if (last_words := read_report(report)) is not None:
-            heard(JobStopped(job=job.name, message=str(last_words)))
+            on_event(JobStopped(job=job.name, message=str(last_words)))
         raise
     finally:
         _jobs.ended(child)
@@ -113,7 +113,7 @@ def allow_jobs() -> None:
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
-    with _deaf():
+    with _signals_ignored():
         child.terminate()
         try:
             child.wait(STOP_GRACE_S)
@@ -123,7 +123,7 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
+def _signals_ignored() -> Iterator[None]:
     """Whoever stops a run may ask twice; the second time must not cut off the saving that the first one began."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -137,5 +137,5 @@ def _deaf() -> Iterator[None]:
 
 
 def _tail(log: Path) -> str:
-    """What a process said last."""
+    """The last lines of a process's log."""
     return " | ".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])

@@ -209,8 +209,8 @@ def _origin(run: RunRef) -> list[str]:
 
 def _unlike(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Suites whose scores before and after were made by other versions or on another machine."""
-    told = {row["suite"]: "; ".join(row["unlike"]) for row in rows}
-    return [f"{suite} was scored unlike before and after ({words})." for suite, words in told.items() if words]
+    reasons = {row["suite"]: "; ".join(row["unlike"]) for row in rows}
+    return [f"{suite} was scored unlike before and after ({words})." for suite, words in reasons.items() if words]
 
 
 def _notices(steps: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -95,7 +95,7 @@ def stage_lease(stage: str, key: str) -> str:
     return f"stages/{stage}/{key}"
 
 
-def spoken(name: str) -> str:
+def describe_lease(name: str) -> str:
     """What a lease is of, as messages say it."""
     return name.replace("stages/", "stage ", 1) if name.startswith("stages/") else f"run {name}"
 
@@ -113,8 +113,8 @@ def parse(store: Store, name: str) -> tuple[bytes | None, Held | None]:
         return raw, Held.model_validate_json(raw)
     except ValidationError as error:
         raise CorruptArtifact(
-            f"{lease_key(name)}: not a lease ({raw[:40]!r}). If nobody works on {spoken(name)}, remove it from the "
-            f"store"
+            f"{lease_key(name)}: not a lease ({raw[:40]!r}). If nobody works on "
+            f"{describe_lease(name)}, remove it from the store"
         ) from error
 
 
@@ -123,8 +123,8 @@ def _current(store: Store, name: str, token: int) -> tuple[bytes, Held]:
     if raw is None or held is None or held.token != token or held.holder is None:
         holder = "nobody" if held is None else held.holder or "nobody"
         raise LeaseLost(
-            f"{spoken(name)} (token {token}) is held by {holder} now: this process stood still for too long, or gave "
-            f"it back. Nothing was committed. Stop here"
+            f"{describe_lease(name)} (token {token}) is held by {holder} now: this process stood still for too "
+            f"long, or gave it back. Nothing was committed. Stop here"
         )
     return raw, held
 

@@ -21,7 +21,7 @@ import psutil
 
 from cures_core.errors import CuresError, LeaseHeld, LeaseLost
 from tasks.storage.base import Store
-from tasks.storage.fencing import Held, check_token, commit, encode, lease_key, parse, settle, spoken, swap
+from tasks.storage.fencing import Held, check_token, commit, describe_lease, encode, lease_key, parse, settle, swap
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Lease:
         try:
             release(self._store, self._name, self.token)
         except CuresError as error:
-            what = spoken(self._name)
+            what = describe_lease(self._name)
             _log.warning("the lease of %s was not given back (%s); it ends %.0f s from now", what, error, self._ttl)
 
     def _beat_until_closed(self) -> None:
@@ -83,7 +83,7 @@ class Lease:
                     self._lost()
                 return
             except CuresError as error:  # the store is away or refuses for now
-                _log.warning("no sign of life could be written for %s: %s", spoken(self._name), error)
+                _log.warning("no sign of life could be written for %s: %s", describe_lease(self._name), error)
 
 
 def acquire(
@@ -106,7 +106,7 @@ def acquire(
             free = True
         elif me.machine == held.machine or (watched is not None and raw != watched):
             raise LeaseHeld(
-                f"{spoken(name)} is held by {held.holder}, which is alive. Wait until it ends, or stop it there"
+                f"{describe_lease(name)} is held by {held.holder}, which is alive. Wait until it ends, or stop it there"
             )
         else:
             free = raw == watched and clock() - since > ttl_s

@@ -1,4 +1,4 @@
-"""Experiment trackers as listeners: they hear what stages emit, and can neither change nor end a run."""
+"""Experiment trackers as listeners: they get what stages emit, and can neither change nor end a run."""
 
 from __future__ import annotations
 

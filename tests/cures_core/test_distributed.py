@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from cures_core.distributed import World, obey
+from cures_core.distributed import World, serve
 from cures_core.errors import OutOfMemory, Preempted, RankLost
 from cures_core.failures import failure_of
 from tests.cures_core.ranks import in_ranks
@@ -17,14 +17,14 @@ from tests.cures_core.ranks import in_ranks
 
 def test_calls_reach_all_followers_until_the_end() -> None:
     def work(world: World) -> list[Any]:
-        heard: list[Any] = []
+        received: list[Any] = []
         if world.rank == 0:
             with world.leading():
                 world.call("add", {"text": "ä", "numbers": [0.1, 2**60]})
                 world.call("add", None)
         else:
-            obey(world, {"add": heard.append})
-        return heard
+            serve(world, {"add": received.append})
+        return received
 
     assert in_ranks(3, work) == [[], *([[{"text": "ä", "numbers": [0.1, 2**60]}, None]] * 2)]
 
@@ -46,7 +46,7 @@ def test_sums_largest_values_and_gathered_ones() -> None:
 def test_a_stop_between_two_calls_lets_the_others_end() -> None:
     def work(world: World) -> str:
         if world.rank:
-            obey(world, {})
+            serve(world, {})
             return "ended"
         with pytest.raises(Preempted), world.leading():
             raise Preempted("asked to stop")

@@ -32,7 +32,7 @@ from cures_core.config.training import TorchrunTrainerConfig, TorchTrainerConfig
 from cures_core.curriculum import Posterior, Strategy, make_curriculum
 from cures_core.curriculum.ask_tell import Batch
 from cures_core.curriculum.explain import explain_prompt, hopeless
-from cures_core.distributed import World, obey
+from cures_core.distributed import World, serve
 from cures_core.epoch import Progress, advance, step_metrics
 from cures_core.evaluation.items import ItemResult, score
 from cures_core.evaluation.lm_eval import lm_eval_results
@@ -109,7 +109,7 @@ def test_metrics_leave_out_what_is_no_mean(batch: list[Group], figures: dict[str
     assert_finite(row)
     assert ("reward_mean" in row) == (known(batch) > 0)
     assert ("completion_tokens_mean" in row) == ("truncated_share" in row) == any(g.rollouts for g in batch)
-    Tally().see(batch)
+    Tally().observe(batch)
 
 
 def tiny_policy() -> Policy:
@@ -151,7 +151,7 @@ def test_a_rank_without_a_sample_takes_part(outcomes: list[Outcome]) -> None:
     def work(world: World) -> Any:
         trainer = TorchTrainer(policies[world.rank], cfg, 1.0, measure=True, world=world)
         if world.rank:
-            return obey(world, trainer.handlers)
+            return serve(world, trainer.handlers)
         with world.leading():
             return trainer.update([group]), trainer.state_dict()
 

@@ -99,8 +99,8 @@ class RecordingEngine:
         reason = FinishReason.LENGTH if kind == "w" else FinishReason.STOP
         return Rollout(request.id, i, (1,), (2,) * (i + 1), (-1.0,) * (i + 1), kind, reason)
 
-    def rest(self) -> None:
-        self._script.calls.append(("rest", None))
+    def sleep(self) -> None:
+        self._script.calls.append(("sleep", None))
 
     def sync(self, model: Any) -> None:
         self._script.calls.append(("sync", model))
@@ -176,7 +176,7 @@ def test_a_step_calls_each_part_once_a_round_and_then_updates() -> None:
     script = Script([[["cw", "u"], ["ww"]], [["c"]]])
     play(script)
     one_round = ["ask", "generate", "judge", "tell"]
-    end = ["rest", "update", "learn", "sync", "commit"]
+    end = ["sleep", "update", "learn", "sync", "commit"]
     assert script.names() == [*one_round, *one_round, *end, *one_round, *end]
 
 
@@ -280,7 +280,7 @@ def test_an_update_that_fails_commits_nothing() -> None:
     script = Script([[["cw"]]])
     with pytest.raises(TrainingDiverged):
         play(script, trainer=Diverging(script))
-    assert script.names()[-2:] == ["tell", "rest"]
+    assert script.names()[-2:] == ["tell", "sleep"]
 
 
 def test_a_steps_seconds_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

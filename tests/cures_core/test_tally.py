@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from cures_core.prompts.identity import make_prompt
-from cures_core.tally import MOST_ANSWERS, Heard, Tally
+from cures_core.tally import MOST_ANSWERS, Tally, Votes
 from cures_core.terms import FinishReason, Group, Outcome, Request, Rollout, Verdict
 
 PROMPT = make_prompt("1 + 1 =", "2")
@@ -17,33 +17,33 @@ def group(*said: tuple[str, Outcome]) -> Group:
     return Group(Request("r", PROMPT, len(said), 0), rollouts, verdicts)
 
 
-def heard(tally: Tally) -> Heard:
+def votes(tally: Tally) -> Votes:
     return tally.prompts[PROMPT.id]
 
 
 def test_verdicts_are_counted_and_spellings_of_one_wrong_answer_are_one() -> None:
     tally = Tally()
-    tally.see([group(("2", Outcome.CORRECT), ("3", Outcome.WRONG), ("3.0", Outcome.WRONG), ("", Outcome.WRONG))])
-    tally.see([group(("?", Outcome.UNKNOWN), ("4", Outcome.WRONG))])
-    assert heard(tally) == Heard(rollouts=6, correct=1, unknown=1, wrong={"3": 2, "4": 1})
-    assert heard(tally).rival() == ("3", 2)
-    assert Heard().rival() == ("", 0)
+    tally.observe([group(("2", Outcome.CORRECT), ("3", Outcome.WRONG), ("3.0", Outcome.WRONG), ("", Outcome.WRONG))])
+    tally.observe([group(("?", Outcome.UNKNOWN), ("4", Outcome.WRONG))])
+    assert votes(tally) == Votes(rollouts=6, correct=1, unknown=1, wrong={"3": 2, "4": 1})
+    assert votes(tally).rival() == ("3", 2)
+    assert Votes().rival() == ("", 0)
 
 
 def test_the_state_goes_through_json_and_on() -> None:
     whole, first = Tally(), Tally()
     steps = [[group(("3", Outcome.WRONG))], [group(("3", Outcome.WRONG), ("2", Outcome.CORRECT))]]
     for step in steps:
-        whole.see(step)
-    first.see(steps[0])
+        whole.observe(step)
+    first.observe(steps[0])
     second = Tally(json.loads(json.dumps(first.state_dict())))
-    second.see(steps[1])
+    second.observe(steps[1])
     assert second.state_dict() == whole.state_dict()
 
 
 def test_what_most_say_is_kept_among_many_answers() -> None:
     tally = Tally()
     for i in range(200):
-        tally.see([group((f"w{i}", Outcome.WRONG), ("77", Outcome.WRONG), ("77", Outcome.WRONG))])
-    assert heard(tally).rival() == ("77", 400)
-    assert len(heard(tally).wrong) == MOST_ANSWERS
+        tally.observe([group((f"w{i}", Outcome.WRONG), ("77", Outcome.WRONG), ("77", Outcome.WRONG))])
+    assert votes(tally).rival() == ("77", 400)
+    assert len(votes(tally).wrong) == MOST_ANSWERS

@@ -187,10 +187,12 @@ def test_a_cause_ends_as_the_table_says(drill: Drill, outcomes: dict[str, Outcom
 
 
 def test_every_row_has_a_drill_and_says_what_the_drills_found(outcomes: dict[str, Outcome]) -> None:
-    told = {row.cause: (row.error, row.retried, row.error.exit_code) for row in TABLE if row.cause not in NOT_IN_A_JOB}
+    expected = {
+        row.cause: (row.error, row.retried, row.error.exit_code) for row in TABLE if row.cause not in NOT_IN_A_JOB
+    }
     seen = {(drill.error, drill.retried, drill.code) for drill in DRILLS}
-    assert set(told.values()) == seen
-    assert {kind for kind, *_ in told.values()} >= CLASSES - {CuresError}
+    assert set(expected.values()) == seen
+    assert {kind for kind, *_ in expected.values()} >= CLASSES - {CuresError}
 
 
 @pytest.mark.parametrize("name", ["python_memory", "full_disk", "type_error"])
@@ -207,9 +209,9 @@ def test_a_rank_tells_what_a_job_does(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cures_core.jobs.rank", str(reports), "60", str(folder / "job.json")]
     with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as rank:
         assert rank.wait(120) == drill.code
-    told = read_report(reports / "0.json")
-    assert type(told) is drill.error
-    assert re.search(drill.says, str(told), re.DOTALL), str(told)
+    failure = read_report(reports / "0.json")
+    assert type(failure) is drill.error
+    assert re.search(drill.says, str(failure), re.DOTALL), str(failure)
 
 
 CLASSES = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, CuresError)}
@@ -231,9 +233,9 @@ def test_each_refusal_of_the_system_has_its_class_and_names_the_file(
     numbers: tuple[int, ...], error: type[CuresError]
 ) -> None:
     for number in numbers:
-        told = failure_of(OSError(number, os.strerror(number), "/store/k"), Scene("epoch 2", go_on="resume"))
-        assert type(told) is error, errno.errorcode[number]
-        assert str(told).startswith(f"epoch 2: /store/k: {os.strerror(number)}. ")
+        failure = failure_of(OSError(number, os.strerror(number), "/store/k"), Scene("epoch 2", go_on="resume"))
+        assert type(failure) is error, errno.errorcode[number]
+        assert str(failure).startswith(f"epoch 2: /store/k: {os.strerror(number)}. ")
 
 
 @pytest.mark.parametrize(
@@ -250,11 +252,11 @@ def test_each_refusal_of_the_system_has_its_class_and_names_the_file(
     ids=lambda error: str(error)[:30],
 )
 def test_memory_that_runs_out_is_one_error_whoever_says_so(error: Exception) -> None:
-    told = failure_of(error, Scene(less_memory="lower the batch"))
-    assert type(told) is OutOfMemory
-    assert "lower the batch" in str(told)
-    assert "lecture" not in str(told)
-    assert not told.retryable
+    failure = failure_of(error, Scene(less_memory="lower the batch"))
+    assert type(failure) is OutOfMemory
+    assert "lower the batch" in str(failure)
+    assert "lecture" not in str(failure)
+    assert not failure.retryable
 
 
 def test_a_text_that_speaks_of_memory_is_not_a_lack_of_it() -> None:
@@ -281,10 +283,10 @@ def test_a_report_is_read_as_it_was_written_and_what_is_none_is_none(tmp_path: P
     path = tmp_path / "error.json"
     assert read_report(path) is None
     assert write_report(path, Own("gone: \udcff")) == 1
-    told = read_report(path)
-    assert type(told) is EngineFailed
-    assert told.retryable
-    assert str(told) == "gone: \\udcff"
+    failure = read_report(path)
+    assert type(failure) is EngineFailed
+    assert failure.retryable
+    assert str(failure) == "gone: \\udcff"
     for damaged in (b"", b"{", b"[]", b'{"class": "dataclass", "message": ""}', b'{"class": "Path", "message": ""}'):
         path.write_bytes(damaged)
         assert read_report(path) is None

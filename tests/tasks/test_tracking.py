@@ -49,13 +49,13 @@ def failing_run(run: RunRef) -> None:
 
 class Memory:
     def __init__(self, breaks: bool = False) -> None:
-        self.heard: list[tuple[int, dict[str, float]]] = []
+        self.logged: list[tuple[int, dict[str, float]]] = []
         self.breaks, self.ended = breaks, ""
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
         if self.breaks:
             raise OSError("no route")
-        self.heard.append((step, dict(figures)))
+        self.logged.append((step, dict(figures)))
 
     def close(self, completed: bool) -> None:
         self.ended = "well" if completed else "badly"
@@ -72,10 +72,10 @@ def test_steps_and_scores_are_heard_and_nothing_else(monkeypatch: pytest.MonkeyP
         scored(2, 0.75)
     step(2, 0.5)  # the run is over
     exam = {"eval/exam": 0.25, "eval/exam_low": 0.15, "eval/exam_high": 0.35}
-    assert memory.heard[0] == (0, pytest.approx(exam))
-    assert memory.heard[1] == (1, {"train/step": 1.0, "train/reward_mean": 0.5, "train/seconds": 0.5})
-    assert memory.heard[2][0] == 10
-    assert len(memory.heard) == 3
+    assert memory.logged[0] == (0, pytest.approx(exam))
+    assert memory.logged[1] == (1, {"train/step": 1.0, "train/reward_mean": 0.5, "train/seconds": 0.5})
+    assert memory.logged[2][0] == 10
+    assert len(memory.logged) == 3
     assert memory.ended == "well"
 
 
@@ -87,7 +87,7 @@ def test_a_tracker_that_fails_is_left_out_with_a_warning(
     with caplog.at_level(logging.WARNING), pytest.raises(RuntimeError):
         failing_run(ref())
     assert len([r for r in caplog.records if "no route" in r.message]) == 1
-    assert [number for number, _ in whole.heard] == [1]
+    assert [number for number, _ in whole.logged] == [1]
     assert (broken.ended, whole.ended) == ("", "badly")
 
 

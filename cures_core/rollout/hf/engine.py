@@ -65,7 +65,7 @@ class HfEngine:
             result.append([_rollout(request, job, n, completions[n], texts[n]) for n in numbers])
         return result
 
-    def rest(self) -> None:
+    def sleep(self) -> None:
         """Give a large static cache back. A small one stays, and with it the captured steps, which cost as much as
         several ordinary ones."""
         if self.static is not None and self.static.bytes > _device_bytes(self.device) * _KEPT_SHARE:

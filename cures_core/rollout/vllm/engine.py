@@ -55,7 +55,7 @@ class VllmEngine:
         self._load(self._handover.put(model, self.tokenizer))
         self._compare(model)
 
-    def rest(self) -> None:
+    def sleep(self) -> None:
         """Give back device memory until the next weights or requests, where `sleep_level` says so."""
         if self.cfg.sleep_level:
             self.core.sleep(self.cfg.sleep_level)

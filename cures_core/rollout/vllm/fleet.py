@@ -88,7 +88,7 @@ class Fleet:
                 while not any(member.in_service for member in self.members):
                     await self._look(tasks)
 
-    async def rest(self, level: int) -> None:
+    async def sleep(self, level: int) -> None:
         """Give back device memory until the next weights or calls."""
         async with _together([self._put_to_sleep(m, level) for m in self._whole() if not m.asleep]) as tasks:
             await asyncio.gather(*tasks)
@@ -224,14 +224,14 @@ class Fleet:
         folder, trainer = self._weights
         cfg, server = self.cfg, member.endpoint
         await server.health(cfg.health_timeout_s)
-        await self._introduce(member)
+        await self._check_served(member)
         if member.folder == folder and member.prints is not None and not member.asleep:
             now = await self._probe(member)
             if float(np.abs(now - member.prints[1]).max()) <= _SAME_WEIGHTS:
                 return
             _log.warning("%s: holds other weights than it was given; it was started anew", member.url)
             member.forget()
-            await self._introduce(member)
+            await self._check_served(member)
         if member.folder != folder or member.asleep:
             before, asleep = member.prints, member.asleep
             member.folder = None
@@ -244,7 +244,7 @@ class Fleet:
             raise EngineFailed(f"{member.url}: {error}") from error
         member.folder, member.prints = folder, prints
 
-    async def _introduce(self, member: Member) -> None:
+    async def _check_served(self, member: Member) -> None:
         if member.served is None:
             mode = None if member.process is None else member.process.logprobs_mode
             member.served = await member.endpoint.served(self.cfg.sync_timeout_s, mode)

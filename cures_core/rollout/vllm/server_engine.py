@@ -54,10 +54,10 @@ class VllmServerEngine:
         folder = self._handover.put(model, self.tokenizer)
         self._runner.run(self.fleet.take(folder, probe_logprobs(model, self._probe)))
 
-    def rest(self) -> None:
+    def sleep(self) -> None:
         """Give back device memory until the next weights or requests, where `sleep_level` says so."""
         if self.cfg.sleep_level:
-            self._runner.run(self.fleet.rest(self.cfg.sleep_level))
+            self._runner.run(self.fleet.sleep(self.cfg.sleep_level))
 
     def retune(self, cfg: RolloutConfig) -> None:
         """Sample as `cfg` says from now on. The servers stay as they are."""

@@ -84,7 +84,7 @@ def test_only_so_many_prompts_are_compared() -> None:
 
 def test_what_a_prediction_is_worth_is_a_start_that_outcomes_correct() -> None:
     posterior = Posterior.fresh(POOL, FITTED)
-    posterior.believe(np.linspace(0.05, 0.95, 120), 9.0)
+    posterior.set_prior(np.linspace(0.05, 0.95, 120), 9.0)
     assert posterior.memory.strength == 10.0
     a, b = posterior.parameters()
     np.testing.assert_allclose(a + b, 10.0)

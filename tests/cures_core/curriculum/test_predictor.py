@@ -45,7 +45,7 @@ def test_without_labels_features_predict_what_was_never_seen() -> None:
     assert found.used
     assert found.features > found.groups + 0.1
     assert "the features are used" in found.words()
-    posterior.believe(found.rates, found.strength)
+    posterior.set_prior(found.rates, found.strength)
     after = np.abs(posterior.mean()[unseen] - rates[unseen]).mean()
     assert after < 0.6 * before
 
@@ -71,7 +71,7 @@ def test_too_little_evidence_gives_none_and_equal_outcomes_are_no_error() -> Non
 def test_predictions_stay_with_the_posterior(tmp_path: Path) -> None:
     pool, rates = chains(labels=False)
     posterior, _ = rolled_out(pool, rates)
-    posterior.believe(rates, 5.0)
+    posterior.set_prior(rates, 5.0)
     save_posterior(posterior, tmp_path / "p.parquet")
     np.testing.assert_allclose(load_posterior(tmp_path / "p.parquet").mean(), posterior.mean(), rtol=1e-12)
     smaller = pool.take(np.arange(0, 1200, 2))
@@ -82,7 +82,7 @@ def test_predictions_stay_with_the_posterior(tmp_path: Path) -> None:
 def test_predictions_move_with_their_group() -> None:
     pool, rates = chains(labels=False)
     posterior, _ = rolled_out(pool, rates)
-    posterior.believe(rates, 5.0)
+    posterior.set_prior(rates, 5.0)
     before = posterior.mean()
     posterior.update(pool.ids[:300], np.full(300, 8), np.zeros(300), 1)
     assert (posterior.mean()[300:] > before[300:]).mean() > 0.9

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cures_core.config.rollout import HfRolloutConfig
-from cures_core.distributed import END, World, obey
+from cures_core.distributed import END, World, serve
 from cures_core.rollout import RolloutEngine, build_engine
 from cures_core.rollout.sharded import ShardedEngine, deal
 from cures_core.testing.rollout_engine import RolloutEngineExam, requests_of, tokens_of
@@ -51,7 +51,7 @@ class TestShardedEngine(RolloutEngineExam):
             engine = _Led(build_engine(cfg, own, tokenizer), world, lambda: own)
             if world.rank:
                 # Weights are the trainer's affair: here the follower is handed what rank 0 was.
-                obey(world, {**engine.handlers, "sync": lambda _: own.load_state_dict(model.state_dict())})
+                serve(world, {**engine.handlers, "sync": lambda _: own.load_state_dict(model.state_dict())})
             else:
                 engine.world, engine.over = world, over
                 ready.append(engine)
@@ -67,20 +67,20 @@ def test_tokens_do_not_depend_on_the_number_of_ranks() -> None:
     model, tokenizer = _policy()
     cfg, wanted = HfRolloutConfig(max_new_tokens=12), requests_of(n=(3, 1, 5, 2, 4, 1))
     alone = build_engine(cfg, model, tokenizer).generate(wanted)
-    heard: list[tuple[int, int]] = []
+    progress_calls: list[tuple[int, int]] = []
 
     def work(world: World) -> Any:
         own = copy.deepcopy(model)
         engine = ShardedEngine(build_engine(cfg, own, tokenizer), world, lambda: own)
         if world.rank:
-            return obey(world, engine.handlers)
+            return serve(world, engine.handlers)
         with world.leading():
-            return engine.generate(wanted, progress=lambda done, total: heard.append((done, total)))
+            return engine.generate(wanted, progress=lambda done, total: progress_calls.append((done, total)))
 
     shared = in_ranks(3, work)[0]
     assert tokens_of(shared) == tokens_of(alone)
     assert [[r.text for r in group] for group in shared] == [[r.text for r in group] for group in alone]
-    assert heard[-1] == (16, 16)
+    assert progress_calls[-1] == (16, 16)
 
 
 @given(st.lists(st.integers(1, 9), max_size=30), st.integers(1, 5))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cures_core.config.training import TorchrunTrainerConfig, TorchTrainerConfig
-from cures_core.distributed import World, obey
+from cures_core.distributed import World, serve
 from cures_core.errors import OutOfMemory, TrainingDiverged
 from cures_core.policy.loading import Policy
 from cures_core.terms import Group
@@ -38,7 +38,7 @@ def train(
     def work(world: World) -> Any:
         trainer = TorchTrainer(policies[world.rank], cfg, 1.0, measure=measure, world=world)
         if world.rank:
-            return obey(world, trainer.handlers)
+            return serve(world, trainer.handlers)
         with world.leading():
             if saved is not None:
                 trainer.load_state_dict(*saved)
@@ -116,7 +116,7 @@ def test_one_rank_out_of_memory_halves_its_micro_batches_and_then_all_do(caplog:
         trainer = TorchTrainer(policies[world.rank], cfg, 1.0, world=world)
         if world.rank:
             _Limited(policies[1].model, 40)
-            return obey(world, trainer.handlers)
+            return serve(world, trainer.handlers)
         with world.leading():
             figures = [trainer.update(batch)["micro_batch_tokens"] for batch in steps]
             return figures, trainer.state_dict()[0]
@@ -139,7 +139,7 @@ def test_not_finite_anywhere_is_no_update_everywhere() -> None:
         if world.rank:
             next(iter(policies[1].trainable().values())).register_hook(lambda g: g * float("nan"))
             with pytest.raises(TrainingDiverged):
-                obey(world, trainer.handlers)
+                serve(world, trainer.handlers)
             return None
         assert trainer.update(steps[0])["non_finite"] == 1.0
         with pytest.raises(TrainingDiverged, match="2 steps in a row"):
@@ -159,7 +159,7 @@ def test_a_share_that_does_not_fit_is_an_error_of_its_rank() -> None:
         trainer = TorchTrainer(policies[world.rank], cfg, 1.0, world=world)
         _Limited(policies[world.rank].model, 1)
         with pytest.raises(OutOfMemory):
-            obey(world, trainer.handlers) if world.rank else trainer.update(steps[0])
+            serve(world, trainer.handlers) if world.rank else trainer.update(steps[0])
 
     in_ranks(2, work)
 

@@ -12,7 +12,7 @@ import torch
 
 from cures_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cures_core.config.training import TrainingConfig
-from cures_core.distributed import obey
+from cures_core.distributed import serve
 from cures_core.jobs.rank import join
 from cures_core.policy.loading import Policy, load_policy
 from cures_core.training.torch_trainer import TorchTrainer
@@ -45,7 +45,7 @@ def main() -> None:
         if world.rank:
             if case.get("poison"):
                 next(iter(p.trainable().values())).register_hook(lambda g: g * float("nan"))
-            obey(world, trainer.handlers)
+            serve(world, trainer.handlers)
             continue
         with world.leading():
             if case.get("saved"):

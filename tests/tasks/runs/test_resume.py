@@ -210,7 +210,7 @@ def test_the_files_of_a_policy_are_inputs(folder: Path) -> None:
     assert resumed_config(StoreConfig(), name, ["policy.path=moved"]).fork is None
 
 
-class Unheard:
+class NoParent:
     """The parent of a job that runs in this process, where no start takes long."""
 
     stop_requested = False
@@ -227,7 +227,7 @@ def run_here(job: Job, *_: Any) -> None:
     shutil.rmtree(job.out, ignore_errors=True)
     for folder in (job.out, job.scratch):
         folder.mkdir(parents=True, exist_ok=True)
-    importlib.import_module(f"cures_core.jobs.{job.name}").run(job, Unheard())
+    importlib.import_module(f"cures_core.jobs.{job.name}").run(job, NoParent())
 
 
 def plain(stage: Any) -> Any:

@@ -27,7 +27,7 @@ from tasks.runs.opening import open_run, started_config
 from tasks.runs.records import Record, RunRef, committed, files_of
 from tasks.runs.verify import verify
 from tasks.snapshots import publish_snapshot
-from tasks.stages.evaluation_cache import remember
+from tasks.stages.evaluation_cache import keep_rows
 from tasks.stages.stage import run_stage
 from tasks.stages.workspace import Workspace
 from tasks.storage import LocalStore, open_store
@@ -67,7 +67,7 @@ def make(folder: Path) -> RunRef:
             if store.get("models/m.json") is None or len(existing_pointer(store, "m")[1].history) < k:
                 assert move(by_a_person(store), "m", store.get("models/m.json"), {**entry, "weights": weights})
         keep(folder / "rows.json", {"sampled": [1, 2]})
-        remember(store, "rows", folder / "rows.json")
+        keep_rows(store, "rows", folder / "rows.json")
     return run
 
 
@@ -231,9 +231,9 @@ def test_the_command_tells_what_is_wrong_and_what_mends_it(made: RunRef) -> None
     assert whole.exit_code == 0, whole.output
     assert "all as it was written" in whole.output
     change(root / "models" / "m.json", b'"version":2', b'"version":3')
-    told = CliRunner().invoke(app, ["runs", "verify", made.name, "--store", str(root), "--json"])
-    assert told.exit_code == 1
-    (finding,) = json.loads(told.output)["damaged"]
+    outcome = CliRunner().invoke(app, ["runs", "verify", made.name, "--store", str(root), "--json"])
+    assert outcome.exit_code == 1
+    (finding,) = json.loads(outcome.output)["damaged"]
     assert finding["place"] == "models/m.json"
     assert finding["remedy"].startswith("cures promote RUN --model m --override")
     assert CliRunner().invoke(app, ["runs", "verify", "--store", str(root)]).exit_code != 0

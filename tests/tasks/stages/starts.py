@@ -36,7 +36,7 @@ def config_in(folder: Path, rate: float, ttl_s: float = 60.0) -> RunConfig:
     return RunConfig.model_validate(settings)
 
 
-def say(folder: Path, what: str) -> None:
+def note(folder: Path, what: str) -> None:
     """Note something in the order in which it happens, whoever it happens to."""
     with (folder / "log").open("a") as f:
         f.write(f"{what}\n")
@@ -46,7 +46,7 @@ def shared(run: RunRef, folder: Path, seconds: float = 0.05) -> None:
     """A stage that all runs need, which goes on from what it finds; two at once in one folder would be an error."""
 
     def work(space: Workspace) -> Mapping[str, Any]:
-        say(folder, "shared")
+        note(folder, "shared")
         for path in space.scratch.glob("at-work-*"):  # of a holder before
             path.unlink()
         (space.scratch / f"at-work-{os.getpid()}").touch(exist_ok=False)
@@ -63,7 +63,7 @@ def own(run: RunRef, folder: Path) -> None:
     """A stage of this run alone."""
 
     def work(space: Workspace) -> Mapping[str, Any]:
-        say(folder, "own")
+        note(folder, "own")
         (space.out / "made.txt").write_text(str(run.config.training.learning_rate))
         return {}
 
@@ -84,7 +84,7 @@ def start(folder: Path) -> bool:
                     own(run, folder)
                 code = 0
             except BaseException as error:
-                say(folder, f"failed: {type(error).__name__}: {error}")
+                note(folder, f"failed: {type(error).__name__}: {error}")
             finally:
                 os._exit(code)
         children.append(pid)

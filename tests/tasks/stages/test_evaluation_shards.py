@@ -21,7 +21,7 @@ from tasks.progress import listening
 from tasks.runs.opening import identify
 from tasks.runs.records import RunRef
 from tasks.stages import evaluation_shards
-from tasks.stages.evaluation_cache import forget_parts, part_key
+from tasks.stages.evaluation_cache import delete_parts, part_key
 from tasks.stages.evaluation_shards import Shards, check_runner, generate_in_shards
 from tasks.stages.workspace import Workspace
 from tasks.storage.local import LocalStore
@@ -44,7 +44,7 @@ class Jobs:
     def __init__(self, failing: set[int]) -> None:
         self.failing, self.done = failing, list[int]()
 
-    def __call__(self, job: Job, heard: Any) -> None:
+    def __call__(self, job: Job, on_event: Any) -> None:
         assert job.shard is not None
         first, step = job.shard
         if first in self.failing:
@@ -88,7 +88,7 @@ def test_a_failed_shard_is_made_again_alone(what: Shards, tmp_path: Path, monkey
     rows = {"machine": HERE, "sampled": [f"heldout {i}" for i in range(ITEMS)], "greedy": []}
     assert kept(rows_file(space.scratch, "heldout")) == rows
     assert store.get(f"evaluations/{part_key('k1', 0, 3)}") is not None
-    forget_parts(store, "k1")
+    delete_parts(store, "k1")
     assert list(store.list("evaluations")) == []
 
 
@@ -160,10 +160,10 @@ def test_paths_hold_in_another_folder(what: Shards, tmp_path: Path, monkeypatch:
             .policy
         }
     )
-    run = evaluation_shards._at_home_anywhere(what.run.model_copy(update={"config": pretrained}))
+    run = evaluation_shards._portable(what.run.model_copy(update={"config": pretrained}))
     assert run.config.store.url == str(tmp_path / ".cures")
     assert run.config.policy.type == "pretrained"
     assert run.config.policy.path == str(tmp_path / "models" / "small")
     s3 = cfg.model_copy(update={"store": cfg.store.model_copy(update={"url": "s3://bucket/runs"})})
-    away = evaluation_shards._at_home_anywhere(what.run.model_copy(update={"config": s3})).config.store
+    away = evaluation_shards._portable(what.run.model_copy(update={"config": s3})).config.store
     assert (away.url, away.scratch) == ("s3://bucket/runs", str(tmp_path / ".cures"))

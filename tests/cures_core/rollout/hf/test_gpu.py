@@ -82,7 +82,7 @@ def test_new_weights_arrive_in_bfloat16_on_a_shared_gpu(kind: Any, sleep_level: 
     try:
         before = engine.generate(requests_of(n=4))
         awake = torch.cuda.mem_get_info()[0]
-        engine.rest()
+        engine.sleep()
         freed = torch.cuda.mem_get_info()[0] - awake
         assert (freed > 1 << 30) == (sleep_level > 0), freed
         moved = copy.deepcopy(model)

@@ -1,4 +1,4 @@
-"""When a step is run, captured and replayed. The graphs themselves are CUDA's: here they only note what they hear."""
+"""When a step is run, captured and replayed. The graphs themselves are CUDA's: here they only log their calls."""
 
 from __future__ import annotations
 
@@ -13,52 +13,52 @@ from cures_core.rollout.hf.graphs import StepGraphs
 
 
 class NotingGraph:
-    def __init__(self, heard: list[str]) -> None:
-        self.heard = heard
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
 
     def replay(self) -> None:
-        self.heard.append("replay")
+        self.log.append("replay")
 
 
 @pytest.fixture
-def heard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    heard: list[str] = []
+def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    log: list[str] = []
 
     @contextmanager
     def graph(_: Any, pool: Any, capture_error_mode: str) -> Iterator[None]:
         assert capture_error_mode == "thread_local"
-        heard.append(f"capture in {pool}")
+        log.append(f"capture in {pool}")
         yield
-        heard.append("captured")
+        log.append("captured")
 
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: NotingGraph(heard))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: NotingGraph(log))
     monkeypatch.setattr(torch.cuda, "graph", graph)
-    return heard
+    return log
 
 
-def test_a_shape_is_run_then_captured_then_replayed(heard: list[str]) -> None:
-    graphs = StepGraphs(lambda *shape: heard.append(f"step {shape[:2]}"), torch.device("cuda"))
+def test_a_shape_is_run_then_captured_then_replayed(log: list[str]) -> None:
+    graphs = StepGraphs(lambda *shape: log.append(f"step {shape[:2]}"), torch.device("cuda"))
     graphs.expect((1, 2))
     for _ in range(3):
         graphs.run(16, 32, 1.0, 1.0)
     # Work inside a capture is only noted down: the replay that follows does it.
-    assert heard == ["step (16, 32)", "capture in pool", "step (16, 32)", "captured", "replay", "replay"]
+    assert log == ["step (16, 32)", "capture in pool", "step (16, 32)", "captured", "replay", "replay"]
     graphs.run(16, 48, 1.0, 1.0)
-    assert heard[-1] == "step (16, 48)"
+    assert log[-1] == "step (16, 48)"
     assert graphs.captured == 1
 
 
-def test_other_sampling_is_another_step(heard: list[str]) -> None:
-    graphs = StepGraphs(lambda *shape: heard.append(f"step {shape[2:]}"), torch.device("cuda"))
+def test_other_sampling_is_another_step(log: list[str]) -> None:
+    graphs = StepGraphs(lambda *shape: log.append(f"step {shape[2:]}"), torch.device("cuda"))
     for temperature in (1.0, 0.0, 1.0, 0.0):
         graphs.run(16, 32, temperature, 1.0)
     assert graphs.captured == 2
-    assert [word for word in heard if word.startswith("step")] == ["step (1.0, 1.0)", "step (0.0, 1.0)"] * 2
+    assert [word for word in log if word.startswith("step")] == ["step (1.0, 1.0)", "step (0.0, 1.0)"] * 2
 
 
-def test_weights_elsewhere_are_captured_anew(heard: list[str]) -> None:
-    graphs = StepGraphs(lambda *shape: heard.append("step"), torch.device("cuda"))
+def test_weights_elsewhere_are_captured_anew(log: list[str]) -> None:
+    graphs = StepGraphs(lambda *shape: log.append("step"), torch.device("cuda"))
     graphs.expect((1, 2))
     for _ in range(2):
         graphs.run(16, 32, 1.0, 1.0)
@@ -67,26 +67,26 @@ def test_weights_elsewhere_are_captured_anew(heard: list[str]) -> None:
     graphs.expect((1, 3))
     assert graphs.captured == 0
     graphs.run(16, 32, 1.0, 1.0)
-    assert heard.count("capture in pool") == 2
+    assert log.count("capture in pool") == 2
 
 
-def test_a_step_that_cannot_be_captured_is_run(heard: list[str], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_step_that_cannot_be_captured_is_run(log: list[str], caplog: pytest.LogCaptureFixture) -> None:
     def step(*_: Any) -> None:
-        if "capture in pool" in heard and "step after" not in heard:
-            heard.append("step after")
+        if "capture in pool" in log and "step after" not in log:
+            log.append("step after")
             raise RuntimeError("operation not permitted when stream is capturing")
-        heard.append("step")
+        log.append("step")
 
     graphs = StepGraphs(step, torch.device("cuda"))
     for _ in range(3):
         graphs.run(16, 32, 1.0, 1.0)
-    assert heard == ["step", "capture in pool", "step after", "step", "step"]
+    assert log == ["step", "capture in pool", "step after", "step", "step"]
     assert "cannot be captured" in caplog.text
 
 
-def test_out_of_memory_in_a_capture_is_an_error(heard: list[str]) -> None:
+def test_out_of_memory_in_a_capture_is_an_error(log: list[str]) -> None:
     def step(*_: Any) -> None:
-        if "capture in pool" in heard:
+        if "capture in pool" in log:
             raise torch.OutOfMemoryError("out of memory")
 
     graphs = StepGraphs(step, torch.device("cuda"))
@@ -96,18 +96,18 @@ def test_out_of_memory_in_a_capture_is_an_error(heard: list[str]) -> None:
 
 
 def test_elsewhere_every_run_is_a_run() -> None:
-    heard: list[str] = []
-    graphs = StepGraphs(lambda *_: heard.append("step"), torch.device("cpu"))
+    log: list[str] = []
+    graphs = StepGraphs(lambda *_: log.append("step"), torch.device("cpu"))
     for _ in range(3):
         graphs.run(16, 32, 1.0, 1.0)
-    assert heard == ["step"] * 3
+    assert log == ["step"] * 3
     assert graphs.captured == 0
 
 
-def test_capturing_can_be_switched_off(heard: list[str]) -> None:
-    graphs = StepGraphs(lambda *_: heard.append("step"), torch.device("cuda"))
+def test_capturing_can_be_switched_off(log: list[str]) -> None:
+    graphs = StepGraphs(lambda *_: log.append("step"), torch.device("cuda"))
     for _ in range(2):
         graphs.run(16, 32, 1.0, 1.0)
     graphs.captures = False
     graphs.run(16, 32, 1.0, 1.0)
-    assert heard[-2:] == ["replay", "step"]
+    assert log[-2:] == ["replay", "step"]

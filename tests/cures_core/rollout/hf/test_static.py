@@ -73,7 +73,7 @@ def test_memory_is_kept_for_the_next_call_and_grows_only_where_it_must() -> None
     assert [layer.buffers[0].data_ptr() for layer in kept.layers] == buffers
     engine.generate(requests_of(n=50))
     assert engine.static is not kept
-    engine.rest()  # where the device's memory is not known, none is kept
+    engine.sleep()  # where the device's memory is not known, none is kept
     assert engine.static is None
 
 

@@ -229,7 +229,7 @@ def test_sleeping_servers_are_woken_in_two_parts(two: list[FakeVllm], engines: E
     engine = engines.of(*two, sleep_level=1)
     for server in two:
         server.asked = []
-    engine.rest()
+    engine.sleep()
     engine.sync(LLAMA)
     for server in two:
         order = [p for p in server.paths() if p.startswith(("/sleep", "/wake", "/coll"))]
@@ -242,7 +242,7 @@ def test_sleeping_servers_are_woken_in_two_parts(two: list[FakeVllm], engines: E
 
 
 def test_without_a_sleep_level_nobody_sleeps(two: list[FakeVllm], engines: Engines) -> None:
-    engines.of(two[0]).rest()
+    engines.of(two[0]).sleep()
     assert not any(path.startswith("/sleep") for path in two[0].paths())
 
 
