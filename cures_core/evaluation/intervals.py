@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm, t
+from scipy.special import ndtr, ndtri, stdtrit  # scipy.stats is built on them, and takes a second to import
 
 Floats = npt.NDArray[np.float64]
 
@@ -25,7 +25,7 @@ class Interval(NamedTuple):
 
 def wilson(successes: int, n: int, confidence: float) -> Interval:
     """Wilson's score interval of a share of `n` >= 1 independent items (Wilson 1927)."""
-    z2 = float(norm.isf((1 - confidence) / 2)) ** 2
+    z2 = float(ndtri((1 - confidence) / 2)) ** 2
     share = successes / n
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = float(np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n)))) / (1 + z2 / n)
@@ -64,4 +64,4 @@ def tail_share(n: int, confidence: float) -> float:
     The "expanded percentile interval" of Hesterberg 2015 (American Statistician 69, 371-386). One item counts as two.
     """
     degrees = max(n, 2) - 1
-    return float(norm.cdf(np.sqrt((degrees + 1) / degrees) * t.ppf((1 - confidence) / 2, degrees)))
+    return float(ndtr(np.sqrt((degrees + 1) / degrees) * stdtrit(degrees, (1 - confidence) / 2)))

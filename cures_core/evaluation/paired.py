@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest
 
 from cures_core.config.base import Strict
 from cures_core.config.evaluation import EvaluationConfig
@@ -77,10 +76,17 @@ def compare(candidate: Evaluated, incumbent: Evaluated, cfg: EvaluationConfig) -
         confidence=cfg.confidence,
         better=better,
         worse=worse,
-        p_value=float(binomtest(better, better + worse).pvalue) if better + worse else 1.0,
+        p_value=_sign_test(better, worse),
         unknown_share=max(candidate.score.unknown_share, incumbent.score.unknown_share),
         unlike=tuple(_differing(candidate.score.made_with, incumbent.score.made_with)),
     )
+
+
+def _sign_test(better: int, worse: int) -> float:
+    """Two-sided exact p-value; 1 where all items tie."""
+    from scipy.stats import binomtest  # takes a second to import, which those who only read scores need not wait
+
+    return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
 
 
 def _check_alike(candidate: SuiteScore, incumbent: SuiteScore) -> None:

@@ -4,35 +4,17 @@ from __future__ import annotations
 
 import sys
 import traceback
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
-from pydantic import ValidationError
-from typer.core import TyperGroup
 
-from cures_core.config.loading import explain
 from cures_core.errors import ConfigError, CuresError, Preempted, UnexpectedError
 from cures_core.failures import failure_of
 from cures_core.secrets import masked
-from flows.cli.bench import app as bench_commands
-from flows.cli.ci import app as ci_commands
-from flows.cli.curriculum import app as curriculum_commands
-from flows.cli.data import app as data_commands
-from flows.cli.doctor import doctor
-from flows.cli.fetch_model import app as model_commands
-from flows.cli.join import join
-from flows.cli.models import app as models_commands
-from flows.cli.models import promote_command, rollback_command
-from flows.cli.plan import plan
-from flows.cli.posterior import app as posterior_commands
-from flows.cli.report import report, watch
-from flows.cli.run import run
-from flows.cli.runs import app as runs_commands
-from flows.cli.stack import deploy, down, status, up
-from flows.cli.verify import verify
+from flows.cli.lazy import Entry, LazyGroup
 
 
-class Commands(TyperGroup):
+class Commands(LazyGroup):
     """A group in which Ctrl-C is an error like others; typer itself would end with 130 and say nothing."""
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
@@ -44,34 +26,79 @@ class Commands(TyperGroup):
             ) from None
 
 
+class CuresCommands(Commands):
+    """The commands of `cures`."""
+
+    entries: ClassVar[dict[str, Entry]] = {
+        "run": Entry(
+            "flows.cli.run:run", "Train a policy: the same command again, or --resume, goes on where a run ended."
+        ),
+        "plan": Entry(
+            "flows.cli.plan:plan",
+            "Estimate prompts, rollouts, tokens, time and GPU memory of a run. Starts nothing, unless --measure.",
+        ),
+        "join": Entry(
+            "flows.cli.join:join",
+            "Lend this machine to a run on another one: take part in every epoch that starts there.",
+        ),
+        "watch": Entry(
+            "flows.cli.report:watch",
+            "Show a run until it ends: stages, the last step, scores. Ctrl-C stops looking, not the run.",
+        ),
+        "report": Entry("flows.cli.report:report", "The report of a run as it stands, finished or not."),
+        "up": Entry(
+            "flows.cli.stack:up",
+            "Start a Prefect server with its UI and a worker, and deploy the flows of ./prefect.yaml.",
+        ),
+        "down": Entry("flows.cli.stack:down", "Stop what `cures up` started; runs keep what they have committed."),
+        "status": Entry(
+            "flows.cli.stack:status", "Show which parts of the local stack run; ends with 1 if one of them does not."
+        ),
+        "deploy": Entry(
+            "flows.cli.stack:deploy",
+            "Deploy the flows of ./prefect.yaml to a server, with its work pool and the automation that finds dead "
+            "runs.",
+        ),
+        "doctor": Entry(
+            "flows.cli.doctor:doctor",
+            "Check Python, git, device, store, disk, Prefect and extras; exit code 1 if something required is missing.",
+        ),
+        "verify": Entry(
+            "flows.cli.verify:verify",
+            "Judge completions: outcome, the answer that was read, the rule that decided, the reason, and the reward.",
+        ),
+        "promote": Entry(
+            "flows.cli.models:promote_command",
+            "Ask the gate about a finished run, and move the pointer if it says yes (exit code 1 if no).",
+        ),
+        "rollback": Entry(
+            "flows.cli.models:rollback_command",
+            "Point a model name at an earlier version again; the history keeps both.",
+        ),
+        "bench": Entry("flows.cli.bench:app", "Measure this machine."),
+        "ci": Entry("flows.cli.ci:app", "Answer a CI job: have prompts changed, is a run due; tell the server."),
+        "curriculum": Entry("flows.cli.curriculum:app", "Explain the curriculum."),
+        "data": Entry(
+            "flows.cli.data:app",
+            "Check, convert, describe, compare and flag prompts. A set is a file, a folder that `datasets` saved, "
+            "path@revision of git or DVC, or s3://bucket/key.",
+        ),
+        "model": Entry("flows.cli.fetch_model:app", "Fetch small pretrained models."),
+        "models": Entry("flows.cli.models:app", "List, show and export promoted models."),
+        "posterior": Entry(
+            "flows.cli.posterior:app", "Show, compare, export, restore and publish pass-rate posteriors."
+        ),
+        "runs": Entry("flows.cli.runs:app", "List and show runs."),
+    }
+
+
 app = typer.Typer(
-    cls=Commands,
+    cls=CuresCommands,
     help="Curriculum RL for reasoning LLMs: validate prompts, train, evaluate, snapshot, promote, report.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.command("run")(run)
-app.command("plan")(plan)
-app.command("join")(join)
-app.command("watch")(watch)
-app.command("report")(report)
-app.command("up")(up)
-app.command("down")(down)
-app.command("status")(status)
-app.command("deploy")(deploy)
-app.command("doctor")(doctor)
-app.command("verify")(verify)
-app.command("promote")(promote_command)
-app.command("rollback")(rollback_command)
-app.add_typer(bench_commands, name="bench")
-app.add_typer(ci_commands, name="ci")
-app.add_typer(curriculum_commands, name="curriculum")
-app.add_typer(data_commands, name="data")
-app.add_typer(model_commands, name="model")
-app.add_typer(models_commands, name="models")
-app.add_typer(posterior_commands, name="posterior")
-app.add_typer(runs_commands, name="runs")
 
 
 @app.callback()
@@ -91,16 +118,24 @@ def run_command_line(commands: typer.Typer, name: str) -> None:
     debug = "--debug" in sys.argv[1:]
     try:
         commands(prog_name=name)
-    except ValidationError as error:  # of an option that is part of a configuration, such as --store
-        print(f"{name}: {explain(error, 'the command line')}", file=sys.stderr)
-        sys.exit(ConfigError.exit_code)
     except Exception as error:
-        failure = failure_of(error)
+        failure = _failure_of(error)
         if debug or _is_a_fault_here(failure, error):
             print(masked("".join(traceback.format_exception(error))), file=sys.stderr)
         for sentence in (str(failure), *getattr(error, "__notes__", ())):
             print(f"{name}: {masked(sentence)}", file=sys.stderr)
         sys.exit(failure.exit_code)
+
+
+def _failure_of(error: Exception) -> CuresError:
+    """As everywhere; but here an option may be part of a configuration, such as --store."""
+    from pydantic import ValidationError  # both take time that a call for help need not
+
+    if not isinstance(error, ValidationError):
+        return failure_of(error)
+    from cures_core.config.loading import explain
+
+    return ConfigError(explain(error, "the command line"))
 
 
 def _is_a_fault_here(failure: CuresError, error: Exception) -> bool:

@@ -61,7 +61,7 @@ def run(
     if first is not None:
         _ask_again(cfg, resume, first)
     started = time.monotonic()
-    summary = _run_flow(cfg)
+    summary = _already_done(cfg) or _run_flow(cfg)
     summary["seconds"] = round(time.monotonic() - started, 1)
     if as_json:
         print(json.dumps(summary))
@@ -127,6 +127,20 @@ def _ask_again(cfg: RunConfig, resume: str | None, first: str) -> None:
     print(f"to be done again: {', '.join(redone)}", file=sys.stderr)
 
 
+def _already_done(cfg: RunConfig) -> dict[str, Any] | None:
+    """The outcome of a run of which nothing is left to do: that is told without a server, and changes nothing."""
+    from tasks.runs.opening import completed_run
+
+    if os.environ.get("PREFECT_API_URL"):  # a server of the user's is to show every run
+        return None
+    run = completed_run(cfg)
+    if run is None:
+        return None
+    from flows.train import already_done
+
+    return already_done(run)
+
+
 def _run_flow(cfg: RunConfig) -> dict[str, Any]:
     """Run the flow in this process, against the server that PREFECT_API_URL names or a temporary one."""
     debug = "--debug" in sys.argv[1:]
@@ -139,10 +153,11 @@ def _run_flow(cfg: RunConfig) -> dict[str, Any]:
     outcome = _Outcome()
     signal.signal(signal.SIGTERM, lambda *_: outcome.stop("asked to stop"))  # Prefect calls it when the flow is over
     from flows.local.temporary_server import temporary_server
-    from flows.train import train
 
     try:
         with listening(outcome), temporary_server(Path(cfg.store.folder) / "prefect"), showing_progress():
+            from flows.train import train  # imported while the server starts: either takes seconds
+
             return train(cfg)
     except KeyboardInterrupt:
         outcome.stop("stopped by Ctrl-C")

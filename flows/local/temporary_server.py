@@ -39,14 +39,8 @@ def temporary_server(folder: Path) -> Iterator[None]:
     Raises `ServerUnavailable` if the configured server does not answer, or the temporary one not within two minutes;
     what the machine refuses it (a full disk, rights) is told as such.
     """
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    if configured := PREFECT_API_URL.value():
-        if health(configured) is None:
-            raise ServerUnavailable(
-                f"no Prefect server answers at {configured}, which PREFECT_API_URL names: start it, or unset the "
-                "variable to run with a temporary one"
-            )
+    if os.environ.get("PREFECT_API_URL"):
+        _require_configured()
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,6 +48,16 @@ def temporary_server(folder: Path) -> Iterator[None]:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two first starts would both create the tables
         server = _start(folder, log.fileno())
         try:
+            # Prefect takes as long to import as the server to start, so that comes second. The server was in vain only
+            # where a profile of Prefect's names another one.
+            from prefect.settings import PREFECT_API_URL, temporary_settings
+
+            if PREFECT_API_URL.value():
+                server.kill()
+                fcntl.flock(lock, fcntl.LOCK_UN)
+                _require_configured()
+                yield
+                return
             url = _address(server, folder)
             fcntl.flock(lock, fcntl.LOCK_UN)
             with temporary_settings({PREFECT_API_URL: url}):
@@ -61,6 +65,17 @@ def temporary_server(folder: Path) -> Iterator[None]:
         finally:
             server.kill()
             server.communicate()
+
+
+def _require_configured() -> None:
+    from prefect.settings import PREFECT_API_URL
+
+    configured = PREFECT_API_URL.value()
+    if configured and health(configured) is None:
+        raise ServerUnavailable(
+            f"no Prefect server answers at {configured}, which PREFECT_API_URL names: start it, or unset the "
+            "variable to run with a temporary one"
+        )
 
 
 def _start(folder: Path, log: int) -> subprocess.Popen[str]:
@@ -82,7 +97,7 @@ def _address(server: subprocess.Popen[str], folder: Path) -> str:
     url = f"http://127.0.0.1:{port}/api"
     deadline = time.monotonic() + START_DEADLINE_S
     while port and server.poll() is None and time.monotonic() < deadline:
-        if answers(url):
+        if _listens(int(port)) and answers(url):
             return url
         time.sleep(0.1)
     _try_to_write(folder)
@@ -91,6 +106,12 @@ def _address(server: subprocess.Popen[str], folder: Path) -> str:
     raise ServerUnavailable(
         f"the temporary Prefect server did not come up ({''.join(last_line) or 'it said nothing'}); log: {log}"
     )
+
+
+def _listens(port: int) -> bool:
+    """Much cheaper to ask than whether it answers, and asked while the processor has the server to start."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _try_to_write(folder: Path) -> None:

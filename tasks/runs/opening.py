@@ -29,6 +29,7 @@ from tasks.runs.notes import (
     note_change,
     note_status,
     read_started,
+    run_status,
     started_place,
     utc_now,
 )
@@ -38,7 +39,7 @@ from tasks.stages.job_process import allow_jobs, stop_jobs
 from tasks.stages.workspace import sweep
 from tasks.storage import Store, open_store
 from tasks.storage.fencing import commit
-from tasks.storage.lease import Lease
+from tasks.storage.lease import Lease, is_free
 from tasks.storage.values import decode_value, encode_value, set_aside
 
 _log = logging.getLogger(__name__)
@@ -57,8 +58,7 @@ def open_run(config: RunConfig) -> Iterator[RunRef]:
     name, inputs = identify(config)
     lease = Lease(store, name, config.store.lease_ttl_s, stop_jobs)
     arm(config.faults, Path(config.store.folder).absolute() / "faults" / name)
-    digests = {setting: one.digest for setting, one in inputs.items()}
-    ref = RunRef(name=name, config=config, token=lease.token, inputs=digests)
+    ref = RunRef(name=name, config=config, token=lease.token, inputs=_digests(inputs))
     try:
         _note_start(store, ref)
         note_status(store, name, ref.token, "running")
@@ -77,6 +77,23 @@ def open_run(config: RunConfig) -> Iterator[RunRef]:
     finally:
         lease.close()
         allow_jobs()
+
+
+def completed_run(config: RunConfig) -> RunRef | None:
+    """The run that this configuration names, to look at, where it was completed with the same settings and nobody
+    holds it; None else, also where what it says of itself is damaged.
+    """
+    store = open_store(config.store)
+    name, inputs = identify(config)
+    try:
+        if run_status(store, name).status != "completed" or not is_free(store, name, config.store.lease_ttl_s):
+            return None
+        if any(change.path not in _KNOWN for change in changes(started_config(store, name), config)):
+            return None
+        again = dict(times_again(store, name))
+    except CorruptArtifact:
+        return None
+    return RunRef(name=name, config=config, token=0, inputs=_digests(inputs), again=again)
 
 
 def _note_start(store: Store, run: RunRef) -> None:
@@ -123,8 +140,11 @@ def identify(config: RunConfig) -> Identity:
     """The same results asked for and the same content to read are the same run, so it resumes by itself."""
     inputs = inputs_of(config, _read_first(config))
     _note_first(config, inputs)
-    content = {setting: one.digest for setting, one in inputs.items()}
-    return Identity(f"{config.name}-{digest_json([results(config), content])[:8]}", inputs)
+    return Identity(f"{config.name}-{digest_json([results(config), _digests(inputs)])[:8]}", inputs)
+
+
+def _digests(inputs: Mapping[str, Input]) -> dict[str, str]:
+    return {setting: one.digest for setting, one in inputs.items()}
 
 
 def _read_first(config: RunConfig) -> dict[str, str]:

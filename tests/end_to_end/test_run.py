@@ -66,9 +66,11 @@ def test_again_it_does_no_work_and_says_so(done: tuple[Path, dict[str, Any]]) ->
     folder, summary = done
     before = results(folder, summary["run"])
     assert len(list((folder / ".cures" / "evaluations").iterdir())) == 2
+    kept = {path: path.stat().st_mtime_ns for path in (folder / ".cures").rglob("*") if path.is_file()}
     outcome = cures("run", "--config", folder / "tiny.toml", cwd=folder)
     assert outcome.out.startswith(f"nothing to do: all {len(summary['stages'])} stages of run {summary['run']}")
     assert outcome.out.splitlines()[-1] == summary["report"]
+    assert {path: path.stat().st_mtime_ns for path in (folder / ".cures").rglob("*") if path.is_file()} == kept
     resumed = cures("run", "--resume", summary["run"], "--json", cwd=folder)
     assert {s["name"]: s["key"] for s in resumed.summary["stages"]} == {s["name"]: s["key"] for s in summary["stages"]}
     assert all(s["cached"] for s in resumed.summary["stages"])

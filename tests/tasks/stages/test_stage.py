@@ -12,10 +12,10 @@ from cures_core.errors import ConfigError, CorruptArtifact, InjectedFault, Lease
 from cures_core.faults import arm
 from tasks.progress import listening
 from tasks.runs.notes import run_names, run_overview, stage_notes
-from tasks.runs.opening import open_run
+from tasks.runs.opening import completed_run, open_run
 from tasks.runs.records import RunRef, files_of
 from tasks.runs.resume import resumed_config
-from tasks.stages.stage import run_stage
+from tasks.stages.stage import NotCommitted, only_looking, run_stage
 from tasks.stages.workspace import Workspace
 from tasks.storage import open_store
 from tasks.storage.local import LocalStore
@@ -154,3 +154,39 @@ def test_resuming_on_a_changed_prompt_set_is_refused(tmp_path: Path, monkeypatch
     (tmp_path / "set.jsonl").write_text('{"problem": "1+2", "answer": "3"}\n')
     with pytest.raises(ConfigError, match=r"set\.jsonl has changed since run"):
         resumed_config(config.store, ref.name)
+
+
+def test_who_only_looks_gets_what_is_committed_and_writes_nothing(run: RunRef) -> None:
+    work, store = Work(), open_store(run.config.store)
+    record = run_stage(run, "demo", 1, {}, [], work)
+    kept = ("stages", "runs", "artifacts")
+    before = {key: store.get(key) for place in kept for key in store.list(place)}
+    with only_looking():
+        assert run_stage(run, "demo", 1, {}, [], work) == record
+        with pytest.raises(NotCommitted):
+            run_stage(run, "demo", 1, {"other": 1}, [], work)
+        with pytest.raises(NotCommitted):
+            run_stage(run, "demo", 1, {}, [], work, still_there=lambda _: False)
+    assert {key: store.get(key) for place in kept for key in store.list(place)} == before
+    (Path(run.config.store.url) / str(record.files) / "file.txt").unlink()
+    with only_looking(), pytest.raises(NotCommitted):
+        run_stage(run, "demo", 1, {}, [], work)
+    assert work.calls == 1
+
+
+def test_a_run_is_only_looked_at_where_it_is_completed_unchanged_and_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load_config(write_profile(tmp_path))
+    assert completed_run(config) is None
+    with open_run(config) as held:
+        assert completed_run(config) is None  # somebody is at it
+    found = completed_run(config)
+    assert found is not None
+    assert (found.name, found.inputs) == (held.name, held.inputs)
+    assert completed_run(load_config(tmp_path / "tiny.toml", ["training.micro_batch_tokens=512"])) is None
+    status = tmp_path / ".cures/runs" / held.name / "status.json"
+    status.chmod(0o644)
+    status.write_text("{")
+    assert completed_run(config) is None  # damaged: the flow mends it
