@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cures_core.config.rewards import RewardConfig
-    from cures_core.rewards.verifier import ManagedVerifier
+    from cures_core.rewards.verifier import Verifier
 
 __all__ = ["make_verifier"]
 
 
-def make_verifier(cfg: RewardConfig) -> ManagedVerifier:
+def make_verifier(cfg: RewardConfig) -> Verifier:
     """The configured verifier; use it as `with make_verifier(cfg) as verifier`, which ends its processes.
 
     Raises `ConfigError` where a custom function cannot be imported.

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 from cures_core.config.rewards import ChoiceConfig
 from cures_core.rewards.extraction import Extracted, extract
-from cures_core.rewards.managed import Managed
 from cures_core.rewards.plain import plain
+from cures_core.rewards.verifier import Verifier
 from cures_core.terms import Outcome, Verdict
 
 _TAIL_CHARS = 4000
 _TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}")
 
 
-class ChoiceVerifier(Managed):
+class ChoiceVerifier(Verifier):
     """`correct` where the last box, else what follows "the answer is", else the last lone letter is the gold letter.
 
     A letter may stand in parentheses and be followed by its option's text: "(C) 12 apples" chooses C. Capitals only,

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from cures_core.config.rewards import CustomConfig
 from cures_core.errors import ConfigError
 from cures_core.plugins import load_plugin
-from cures_core.rewards.managed import Managed
+from cures_core.rewards.verifier import Verifier
 from cures_core.terms import Outcome, Verdict
 
 _OUTCOMES = {True: Outcome.CORRECT, False: Outcome.WRONG}
 
 
-class CustomVerifier(Managed):
+class CustomVerifier(Verifier):
     """Asks `function(completion, gold)`: True, False, or None for `unknown`. An exception is `unknown` too."""
 
     def __init__(self, cfg: CustomConfig) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cures_core.rewards.managed import Managed
+from cures_core.rewards.verifier import Verifier
 from cures_core.terms import Outcome, Verdict
 
 
-class ExactVerifier(Managed):
+class ExactVerifier(Verifier):
     """`correct` where completion and gold are the same string after stripping white space at both ends."""
 
     def judge(self, items: Sequence[tuple[str, str]]) -> list[Verdict]:

@@ -6,21 +6,25 @@ All but patterns are linear in the length of the text; patterns are searched in 
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from cures_core.config.rewards import BoxRule, FormatRule, PatternRule, TagsRule
 from cures_core.rewards.extraction import count_boxes, last_box
-from cures_core.rewards.managed import Managed
 from cures_core.rewards.pool import Pool
 from cures_core.rewards.regex import MEMORY_MB, TAIL_CHARS
 
 
-class Rule(Managed):
+class Rule(ABC):
     """A rule of format."""
 
+    @abstractmethod
     def keep(self, completions: Sequence[str]) -> list[bool | None]:
         """Which completions keep the rule; None where that cannot be decided."""
-        raise NotImplementedError
+
+    def close(self) -> None:
+        """Reap child processes. Safe to call twice. Default: there are none."""
+        return
 
 
 def make_rule(cfg: FormatRule) -> Rule:

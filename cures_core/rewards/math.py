@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from cures_core.config.rewards import MathConfig
 from cures_core.rewards.extraction import MAX_ANSWER_CHARS, Extracted, extract
-from cures_core.rewards.managed import Managed
 from cures_core.rewards.numbers import parse_quantity
 from cures_core.rewards.pool import Pool
 from cures_core.rewards.tidy import formulas, key, same_base, tidy, words
+from cures_core.rewards.verifier import Verifier
 from cures_core.terms import Outcome, Verdict
 
 CACHE_ENTRIES = 50_000
@@ -25,7 +25,7 @@ Pair = tuple[str, str]
 log = logging.getLogger(__name__)
 
 
-class MathVerifier(Managed):
+class MathVerifier(Verifier):
     """`correct` where the final answer equals gold by text, as an exact number, or by math-verify.
 
     An answer that does not parse is `wrong`. A gold answer that does not parse, a timeout, a crash or an exhausted

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from cures_core.config.rewards import NumericConfig
 from cures_core.rewards.extraction import extract
-from cures_core.rewards.managed import Managed
 from cures_core.rewards.numbers import Quantity, parse_quantity
+from cures_core.rewards.verifier import Verifier
 from cures_core.terms import Outcome, Verdict
 
 
-class NumericVerifier(Managed):
+class NumericVerifier(Verifier):
     """`correct` where the final answer and gold are the same number (`cures_core.rewards.numbers` says which are).
 
     Of an equation the right-hand side counts: x = 5 is 5. An answer that is no number is `wrong`, a gold answer that

@@ -6,15 +6,15 @@ import threading
 from collections.abc import Sequence
 
 from cures_core.config.rewards import RegexConfig
-from cures_core.rewards.managed import Managed
 from cures_core.rewards.pool import Pool, Reply
+from cures_core.rewards.verifier import Verifier
 from cures_core.terms import Outcome, Verdict
 
 TAIL_CHARS = 8000
 MEMORY_MB = 512
 
 
-class RegexVerifier(Managed):
+class RegexVerifier(Verifier):
     """`correct` where the last match's first group is the gold answer; no match is `wrong`, a timeout `unknown`."""
 
     def __init__(self, cfg: RegexConfig) -> None:

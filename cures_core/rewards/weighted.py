@@ -10,18 +10,17 @@ from dataclasses import replace
 
 from cures_core.config.rewards import WeightedConfig
 from cures_core.rewards.format import make_rule
-from cures_core.rewards.managed import Managed
-from cures_core.rewards.verifier import ManagedVerifier
+from cures_core.rewards.verifier import Verifier
 from cures_core.terms import Outcome, Verdict
 
 
-class WeightedVerifier(Managed):
+class WeightedVerifier(Verifier):
     """Verdicts of `answer`, with `reward` = the weights of what the completion has got right.
 
     Where the answer, or a rule, cannot be decided there is no reward to speak of: the verdict is `unknown`.
     """
 
-    def __init__(self, cfg: WeightedConfig, answer: ManagedVerifier) -> None:
+    def __init__(self, cfg: WeightedConfig, answer: Verifier) -> None:
         self._answer, self._answer_weight = answer, cfg.answer_weight
         self._rules = [(rule.weight, make_rule(rule)) for rule in cfg.format]
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import ClassVar
 
-from cures_core.rewards.verifier import ManagedVerifier
+from cures_core.rewards.verifier import Verifier
 from cures_core.terms import Outcome, Verdict
 
 HOSTILE = (
@@ -40,7 +40,7 @@ class VerifierExam:
     seconds_per_hostile: float = 2.0
     """Longest time for one hostile completion, once the verifier has started."""
 
-    def make(self) -> ManagedVerifier:
+    def make(self) -> Verifier:
         """A fresh verifier."""
         raise NotImplementedError
 

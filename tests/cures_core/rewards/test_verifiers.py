@@ -18,7 +18,7 @@ from cures_core.config.rewards import (
 )
 from cures_core.errors import ConfigError
 from cures_core.rewards import make_verifier
-from cures_core.rewards.verifier import ManagedVerifier
+from cures_core.rewards.verifier import Verifier
 from cures_core.terms import Outcome
 from cures_core.testing.verifier import VerifierExam
 
@@ -45,7 +45,7 @@ class TestExact(VerifierExam):
     right = ((" 7 ", "7"), ("a b", " a b"))
     wrong = (("8", "7"), ("ab", "a b"))
 
-    def make(self) -> ManagedVerifier:
+    def make(self) -> Verifier:
         return make_verifier(ExactConfig())
 
 
@@ -53,7 +53,7 @@ class TestNumeric(VerifierExam):
     right = ((r"\boxed{1,234}", "1234"), ("The answer is 3/4 cup.", "0.75"))
     wrong = ((r"\boxed{12}", "1234"), ("no", "7"), (r"7 \boxed{", "7"))
 
-    def make(self) -> ManagedVerifier:
+    def make(self) -> Verifier:
         return make_verifier(NumericConfig())
 
 
@@ -61,7 +61,7 @@ class TestMath(VerifierExam):
     right = ((r"\boxed{(x+1)^2}", "x^2+2x+1"), ("#### 5", "5"))
     wrong = ((r"\boxed{x}", "x^2"), (r"\boxed{5} \boxed{", "5"))
 
-    def make(self) -> ManagedVerifier:
+    def make(self) -> Verifier:
         return make_verifier(MathConfig(timeout_s=1.0, workers=1))
 
     @pytest.mark.slow  # a part of test_hostile's corpus, of which a sample always runs
@@ -73,7 +73,7 @@ class TestChoice(VerifierExam):
     right = (("so (C).", "C"), (r"\boxed{\text{(B)}}", "(B)"), ("The answer is **D**.", "D"), ("Thus\nA", "A"))
     wrong = (("so (C).", "D"), ("A fine mess", "A"), ("none", "A"), (r"(A) \boxed{", "A"))
 
-    def make(self) -> ManagedVerifier:
+    def make(self) -> Verifier:
         return make_verifier(ChoiceConfig())
 
 
@@ -81,7 +81,7 @@ class TestRegex(VerifierExam):
     right = (("final: 7", "7"), ("final: x final: y", "y"))
     wrong = (("final: 8", "7"), ("7", "7"))
 
-    def make(self) -> ManagedVerifier:
+    def make(self) -> Verifier:
         return make_verifier(RegexConfig(pattern=r"final: (\S+)"))
 
 
@@ -89,7 +89,7 @@ class TestCustom(VerifierExam):
     right = (("it is 7", "7"), ("it is x", "x"))
     wrong = (("it is 8", "7"), ("7", "7"))
 
-    def make(self) -> ManagedVerifier:
+    def make(self) -> Verifier:
         return make_verifier(CustomConfig(function=f"{__name__}:ends_with"))
 
 

@@ -12,7 +12,7 @@ from cures_core.config.rewards import NumericConfig, RewardConfig, WeightedConfi
 from cures_core.curriculum.ask_tell import Batch
 from cures_core.epoch import Progress, step_metrics
 from cures_core.rewards import make_verifier
-from cures_core.rewards.verifier import ManagedVerifier
+from cures_core.rewards.verifier import Verifier
 from cures_core.terms import FinishReason, Group, Outcome, Prompt, Request, Rollout, Verdict
 from cures_core.testing.verifier import HOSTILE, VerifierExam
 from cures_core.training.advantages import batch_samples
@@ -36,7 +36,7 @@ class TestWeighted(VerifierExam):
     right = ((r"\boxed{1,234}", "1234"), ("The answer is 3/4 cup.", "0.75"))
     wrong = ((r"\boxed{12}", "1234"), ("no", "7"), (r"7 \boxed{", "7"))
 
-    def make(self) -> ManagedVerifier:
+    def make(self) -> Verifier:
         return make_verifier(weighted(BOX, TAGS))
 
 
