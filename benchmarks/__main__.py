@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
+from benchmarks.curriculum import rivals
 from cures_core.errors import ConfigError
 from flows.cli.main import Commands, run_command_line
 
@@ -259,4 +260,5 @@ def _ratio(ratio: dict[str, Any], seeds: int) -> str:
 
 
 if __name__ == "__main__":
+    rivals.allow()
     run_command_line(app, "benchmarks")

@@ -1,7 +1,7 @@
 """The training loop: the one place that joins curriculum, rollouts, verdicts and updates. Read this page first.
 
 One step is one policy update:
-ask -> generate -> verify -> tell -> (ready?) -> advantage -> update -> learn -> sync -> commit.
+ask -> generate -> verify -> tell -> (ready?) -> advantage -> update -> sync -> commit.
 The loop does not know which curriculum it runs. Departures from the paper: evidence fades instead of being reset;
 groups without signal stay in the loss's denominator; every rollout asked for is paid from the step's budget.
 """
@@ -53,7 +53,6 @@ def run_epoch(
             budget -= sum(request.n for request in requests)
         engine.sleep()
         figures = trainer.update(batch.groups)
-        curriculum.learn(trainer.moments)
         engine.sync(trainer.model)
         progress = advance(progress, told)
         commit(progress, told, step_metrics(progress, batch, told, figures), time.monotonic() - started)

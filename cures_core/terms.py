@@ -1,4 +1,4 @@
-"""The nouns every module shares: prompt, request, rollout, verdict, group, moments. No behaviour beyond counting."""
+"""The nouns every module shares: prompt, request, rollout, verdict, group. No behaviour beyond counting."""
 
 from __future__ import annotations
 
@@ -109,15 +109,3 @@ class Group:
         """True where right and wrong both occur. With a reward of right and wrong alone, only then is the group's
         gradient not zero; what a reward pays for format does not count here."""
         return self.successes > 0 and self.failures > 0
-
-
-@dataclass(frozen=True, slots=True)
-class Moments:
-    """Of one prompt's scores G (gradients of log-probabilities of rollouts), as far as a training pass has measured."""
-
-    right: float
-    """E|G|^2 given that the rollout is right."""
-    wrong: float
-    """The same of wrong ones."""
-    gap: float
-    """|E[G | right] - E[G | wrong]|^2; estimated without bias, so it may be below 0."""

@@ -10,5 +10,6 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("shared-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared-machine")
 
-os.environ["CURES_PLUGINS"] = "tests.*"  # verifiers and strategies of tests, here and in the processes they start
+# Verifiers and strategies of tests, and the rivals of the benchmarks; here and in the processes they start.
+os.environ["CURES_PLUGINS"] = "tests.*,benchmarks.curriculum.rivals.*"
 os.environ["DVC_NO_ANALYTICS"] = "true"  # tests call `dvc` as a user would

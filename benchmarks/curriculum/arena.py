@@ -15,10 +15,11 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 from pydantic import Field
 
+from benchmarks.curriculum import rivals
 from benchmarks.curriculum.exact import ExactRates
 from benchmarks.curriculum.pools import PoolName, make_pool
 from cures_core.config.base import Strict
-from cures_core.config.curriculum import CuresConfig, CurriculumConfig, wants_moments
+from cures_core.config.curriculum import CuresConfig, CurriculumConfig
 from cures_core.config.device import DeviceConfig
 from cures_core.config.rewards import ExactConfig
 from cures_core.config.rollout import HfRolloutConfig
@@ -34,7 +35,7 @@ from cures_core.files import canonical_json, write_atomic
 from cures_core.policy.loading import load_policy, setup_torch
 from cures_core.rewards import make_verifier
 from cures_core.rollout import build_engine
-from cures_core.terms import Group, Moments, Request
+from cures_core.terms import Group, Request
 from cures_core.training.torch_trainer import TorchTrainer
 
 T = TypeVar("T")
@@ -102,9 +103,6 @@ class Timed:
     def ready(self) -> Batch | None:
         return self._clocked(self._inner.ready)
 
-    def learn(self, moments: Mapping[str, Moments]) -> None:
-        self._clocked(self._inner.learn, moments)
-
     def state_dict(self) -> dict[str, Any]:
         return self._inner.state_dict()
 
@@ -163,7 +161,7 @@ def run_arm(arm: Arm) -> dict[str, Any]:
         curriculum = make_curriculum(arm.curriculum, pool.train, posterior, arm.seed)
     recorder = _Recorder(arm, ExactRates(policy, list(pool.heldout)), ExactRates(policy, list(pool.frontier)))
     engine = build_engine(HfRolloutConfig(max_new_tokens=6), policy.model, policy.tokenizer, device)
-    trainer = TorchTrainer(policy, arm.training, 1.0, measure=wants_moments(arm.curriculum))
+    trainer = TorchTrainer(policy, arm.training, 1.0)
     timed = Timed(curriculum)
     with make_verifier(ExactConfig()) as verifier:
         progress = Progress()
@@ -182,6 +180,7 @@ def run_arm(arm: Arm) -> dict[str, Any]:
 
 
 def main() -> None:
+    rivals.allow()
     started = time.monotonic()
     arm = Arm.model_validate_json(Path(sys.argv[1]).read_bytes())
     result = run_arm(arm)

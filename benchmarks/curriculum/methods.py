@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import JsonValue
+
+from benchmarks.curriculum.rivals import mopps, official
+from cures_core.config.curriculum import PosteriorConfig
 from cures_core.config.training import TorchTrainerConfig
 
+
+def _rival(path: str, posterior: PosteriorConfig | None = None, **shape: JsonValue) -> dict[str, Any]:
+    """A plug-in in `benchmarks.curriculum.rivals`."""
+    believed = {} if posterior is None else {"posterior": posterior.model_dump(mode="json")}
+    return {"type": "custom", "strategy": f"benchmarks.curriculum.rivals.{path}", **believed, **shape}
+
+
+_MOPPS = _rival("mopps:Mopps", mopps.POSTERIOR)
+_GVM, _ARC = _rival("gvm:Gvm"), _rival("arc:Arc")
 _SHAPE: dict[str, Any] = {"prompts_per_step": 32, "rollouts_per_step": 256}
 _HELD: dict[str, Any] = {"solved_advantage": 1.0}
 _NEYMAN: dict[str, Any] = {"type": "cures", "prompts_per_step": 16, "rollouts_per_step": 64}
@@ -26,17 +39,16 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "cures-equal": ({"type": "cures", "rollouts_per_step": 64}, _HELD),
     "cures-grpo": ({"type": "cures", "rollouts_per_step": 128}, {}),
     "cures-neyman": ({**_NEYMAN, "allocation": {"type": "neyman"}}, _HELD),
-    "cures-gradient": ({**_NEYMAN, "allocation": {"type": "neyman", "sigma": "gradient"}}, _HELD),
     "paper": ({"type": "paper", "subsets": 1, "steps_per_subset": 1000}, {}),
-    "cures-official": ({"type": "cures-official"}, _SLOWER),
+    "cures-official": (_rival("official:Official", official.POSTERIOR), _SLOWER),
     "dapo": ({"type": "dapo", "prompts_per_step": 16, "rollouts_per_step": 512}, _FASTER),
-    "speed": ({"type": "speed"}, {}),
-    "gvm": ({"type": "gvm"}, _FASTER),
-    "mopps": ({"type": "mopps"}, {}),
-    "arc": ({"type": "arc"}, {}),
-    "gvm-held": ({"type": "gvm", "rollouts_per_step": 64}, _HELD),
-    "mopps-held": ({"type": "mopps", "rollouts_per_step": 64}, _HELD),
-    "arc-held": ({"type": "arc", "rollouts_per_step": 64}, _HELD),
+    "speed": (_rival("speed:Speed"), {}),
+    "gvm": (_GVM, _FASTER),
+    "mopps": (_MOPPS, {}),
+    "arc": (_ARC, {}),
+    "gvm-held": ({**_GVM, "rollouts_per_step": 64}, _HELD),
+    "mopps-held": ({**_MOPPS, "rollouts_per_step": 64}, _HELD),
+    "arc-held": ({**_ARC, "rollouts_per_step": 64}, _HELD),
     "oracle": ({**_SCREENED, "type": "oracle", "explore": 0.0}, _HELD),
 }
 """Name: (curriculum, changes of the training), on top of 32 prompts x 8 rollouts and GRPO at 5e-4, which of
@@ -45,8 +57,8 @@ half, once and twice that rate is best for nearly all (docs/benchmarks.md).
 `uniform` is the shape that is common in the field; `uniform-small` the best one for uniform prompts and plain GRPO;
 `uniform-held` takes small steps and holds solved groups; `uniform-screened` is everything that `cures` has but the
 sampling; `cures-grpo` the sampling alone, on plain GRPO; `cures-equal` the sampling with two rollouts for every prompt,
-`cures-neyman` and `cures-gradient` with a budget split by spread and by measured gradients; `gvm-held`, `mopps-held`
-and `arc-held` are those rivals with small steps and held solved groups.
+`cures-neyman` with a budget split by spread; `gvm-held`, `mopps-held` and `arc-held` are those rivals with small steps
+and held solved groups.
 """
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from benchmarks.curriculum import rivals
 from benchmarks.curriculum.arena import Timed
 from benchmarks.curriculum.arithmetic import PoolName, make_pool
 from benchmarks.curriculum.methods import settings
@@ -173,6 +174,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def main() -> None:
+    rivals.allow()
     spec, out = map(Path, sys.argv[1:])
     run_arm(PretrainedArm.model_validate_json(spec.read_bytes()), out)
 

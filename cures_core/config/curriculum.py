@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from cures_core.config.base import OwnCode, Strict
 from cures_core.config.marks import Result
+from cures_core.config.retired import without_retired
 from cures_core.config.urls import LocalName
 
 
@@ -26,9 +27,6 @@ class PosteriorConfig(Strict):
     one of 0.3 to 10 that predicts best; small where the prompts of a group differ much."""
     group_strength: Result[float] = Field(default=2.0, gt=0)
     """Mass with which a group's rate is shrunk to the rate of the whole set, in rollouts."""
-    drift: Result[float] = Field(default=0.0, ge=0, le=1)
-    """Standard deviation, in nats of logit, of the shift that all pass rates are believed to make together between two
-    updates; it is estimated from prompts that are visited again. 0 switches this off."""
     dead_prior: Result[float] = Field(default=0.1, ge=0, lt=1)
     """Prior share of prompts that no policy will ever solve (wrong gold answer, unreadable). 0 switches this off."""
     dead_fading: Result[float] = Field(default=1.0, gt=0, le=1)
@@ -46,9 +44,6 @@ class NeymanAllocation(Strict):
     """n_i so that the sum of sigma_i^2 / n_i is smallest, sigma the expected spread (arXiv 2510.01037, 3.2)."""
 
     type: Literal["neyman"] = "neyman"
-    sigma: Result[Literal["spread", "gradient"]] = "spread"
-    """Deviation of a rollout's gradient. `spread`: sqrt(p(1-p)), right where all scores are alike. `gradient`: with the
-    moments of scores measured in training, from groups with two right and two wrong rollouts; others get the mean."""
     min_rollouts: Result[int] = Field(default=2, ge=2)
     """Fewest rollouts of a prompt; a group of one has no group baseline."""
     max_rollouts: Result[int] = Field(default=32, ge=2)
@@ -88,16 +83,7 @@ class SoftmaxWeighting(Strict):
     """tau: towards 0 only the strongest signals are drawn, towards infinity all alike."""
 
 
-class EssWeighting(Strict):
-    """exp(signal / temperature), the temperature solved before every step: so many prompts as if drawn uniformly."""
-
-    type: Literal["ess"] = "ess"
-    share: Result[float] = Field(gt=0, le=1)
-    """Effective sample size 1 / sum rho^2 of the distribution, exploration included, as a share of the pool. Costs a
-    pass over the pool for every trial of a temperature, some 20 of them a step."""
-
-
-Weighting = Annotated[ProportionalWeighting | SoftmaxWeighting | EssWeighting, Field(discriminator="type")]
+Weighting = Annotated[ProportionalWeighting | SoftmaxWeighting, Field(discriminator="type")]
 
 
 class StrategyConfig(Strict):
@@ -115,24 +101,24 @@ class StrategyConfig(Strict):
         """Of a drawn prompt. Two: a group of one has no group baseline."""
         return 2
 
+    def check_budget(self, low: int, high: int | None = None) -> None:
+        """Raise `ValueError` where a step's prompts with `low` to `high` rollouts each cannot take up its budget."""
+        num, budget = self.prompts_per_step, self.rollouts_per_step
+        if budget < low * num:
+            raise ValueError(
+                f"rollouts_per_step {budget} is below {low} x prompts_per_step {num}: "
+                + ("a group of one has no group baseline" if low > 1 else "one for each")
+            )
+        if high is not None and budget > high * num:
+            raise ValueError(
+                f"{num} prompts of {low} to {high} rollouts take {low * num} to {high * num} rollouts, "
+                f"rollouts_per_step is {budget}"
+            )
+
     @model_validator(mode="after")
     def _budget_feeds_every_prompt(self) -> StrategyConfig:
-        low = self.fewest_rollouts
-        if self.rollouts_per_step < low * self.prompts_per_step:
-            raise ValueError(
-                f"rollouts_per_step {self.rollouts_per_step} is below {low} x prompts_per_step "
-                f"{self.prompts_per_step}: " + ("a group of one has no group baseline" if low > 1 else "one for each")
-            )
+        self.check_budget(self.fewest_rollouts)
         return self
-
-
-def _check_bounds(cfg: StrategyConfig, low: int, high: int) -> None:
-    """Raises `ValueError` where a step's prompts with `low` to `high` rollouts each cannot take up its budget."""
-    if not low * cfg.prompts_per_step <= cfg.rollouts_per_step <= high * cfg.prompts_per_step:
-        raise ValueError(
-            f"{cfg.prompts_per_step} prompts of {low} to {high} rollouts take {low * cfg.prompts_per_step} to "
-            f"{high * cfg.prompts_per_step} rollouts, rollouts_per_step is {cfg.rollouts_per_step}"
-        )
 
 
 class UniformConfig(StrategyConfig):
@@ -145,12 +131,9 @@ class CuresConfig(StrategyConfig):
     """Prompts by the signal their posterior promises, drawn without replacement."""
 
     type: Literal["cures"] = "cures"
-    signal: Result[Literal["thompson", "expected_spread", "plugin_spread", "expected_variance", "informative"]] = (
-        "thompson"
-    )
-    """What a prompt is worth, in terms of its posterior. `thompson`: spread of one draw; `expected_spread`: E[s] in
-    closed form; `plugin_spread`: s of the mean (the paper); `expected_variance`: E[p(1-p)]; `informative`: probability
-    that a group is neither all right nor all wrong."""
+    signal: Result[Literal["thompson", "plugin_spread", "expected_variance"]] = "thompson"
+    """What a prompt is worth, in terms of its posterior. `thompson`: spread of one draw; `plugin_spread`: s of the mean
+    (the paper); `expected_variance`: E[p(1-p)] in closed form, known as learnability."""
     weighting: Weighting = ProportionalWeighting()
     """How the signal becomes a probability."""
     explore: Result[float] = Field(default=0.05, ge=0, le=1)
@@ -167,14 +150,8 @@ class CuresConfig(StrategyConfig):
     @model_validator(mode="after")
     def _bounds_hold_the_budget(self) -> CuresConfig:
         if isinstance(self.allocation, NeymanAllocation):
-            _check_bounds(self, self.allocation.min_rollouts, self.allocation.max_rollouts)
+            self.check_budget(self.allocation.min_rollouts, self.allocation.max_rollouts)
         return self
-
-
-def wants_moments(cfg: StrategyConfig) -> bool:
-    """Does a strategy need the moments of scores, which training then measures?"""
-    allocation = getattr(cfg, "allocation", None)
-    return isinstance(allocation, NeymanAllocation) and allocation.sigma == "gradient"
 
 
 class DapoConfig(StrategyConfig):
@@ -195,76 +172,9 @@ class DapoConfig(StrategyConfig):
         return self
 
 
-class SpeedConfig(StrategyConfig):
-    """Screen many prompts with few rollouts, then continue those that are neither all right nor all wrong."""
+class ProtocolSettings(Strict):
+    """The published protocol: disjoint subsets, each probed, then trained on, then forgotten."""
 
-    type: Literal["speed"] = "speed"
-    screen: Result[int] = Field(default=4, ge=2)
-    """Rollouts of a screened prompt."""
-    screen_share: Result[float] = Field(default=0.5, gt=0, lt=1)
-    """Share of the budget that goes into screening."""
-    group_size: Result[int] = Field(default=16, ge=3)
-    """Most rollouts of a continued prompt, screening included. `prompts_per_step` is how many are continued at most."""
-
-    @model_validator(mode="after")
-    def _continuing_adds_rollouts(self) -> SpeedConfig:
-        if self.group_size <= self.screen:
-            raise ValueError(f"group_size {self.group_size} leaves nothing to continue after screen {self.screen}")
-        return self
-
-
-class GvmConfig(StrategyConfig):
-    """Uniform prompts, more rollouts for those with low pass rates."""
-
-    type: Literal["gvm"] = "gvm"
-    alpha: Result[float] = Field(default=1e-3, gt=0)
-    """Damps the allocation for pass rates near zero."""
-    beta: Result[float] = Field(default=2.0, ge=1)
-    """How fast it is damped."""
-    min_rollouts: Result[int] = Field(default=2, ge=2)
-    """Fewest rollouts of a prompt."""
-    max_rollouts: Result[int] = Field(default=32, ge=2)
-    """Most rollouts of a prompt."""
-
-    @model_validator(mode="after")
-    def _bounds_hold_the_budget(self) -> GvmConfig:
-        _check_bounds(self, self.min_rollouts, self.max_rollouts)
-        return self
-
-
-class MoppsConfig(StrategyConfig):
-    """Prompts whose drawn pass rate is nearest to a target, out of random candidates."""
-
-    type: Literal["mopps"] = "mopps"
-    posterior: PosteriorConfig = PosteriorConfig(fading=1.0, pooling="none", strength=2.0, dead_prior=0.0)
-    """As published: Beta(1, 1). Nothing fades by the step: forgetting is `decay`."""
-    decay: Result[float] = Field(default=0.5, ge=0, le=1)
-    """Lambda: factor on a prompt's counts when it is visited again, however long that took. 1 never forgets."""
-    target: Result[float] = Field(default=0.5, gt=0, lt=1)
-    """Pass rate that is wanted."""
-    candidates: Result[int] = Field(default=16, ge=1)
-    """Candidates for each prompt that is drawn."""
-
-
-class ArcConfig(StrategyConfig):
-    """A Kalman filter of the arc length asin(sqrt(p)) of every prompt, and a target that hardens."""
-
-    type: Literal["arc"] = "arc"
-    drift: Result[float] = Field(default=0.01, ge=0)
-    """Variance that a step adds to every prompt's estimate."""
-    width: Result[float] = Field(default=0.3, gt=0)
-    """Standard deviation of the kernel around the target, in arc length."""
-    tolerance: Result[float] = Field(default=0.03, ge=0, lt=1)
-    """The target is the lowest rate whose predicted yield is within this of the best."""
-
-
-class ProtocolConfig(StrategyConfig):
-    """What the published protocol and the published code share: disjoint subsets, probed, trained on, forgotten."""
-
-    posterior: PosteriorConfig = PosteriorConfig(
-        fading=1.0, group_fading=1.0, pooling="none", strength=2.0, dead_prior=0.0
-    )
-    """As published: Beta(1, 1), nothing fades within a subset."""
     subsets: Result[int] = Field(default=15, ge=1)
     """Disjoint subsets of the prompt set, taken in turn."""
     steps_per_subset: Result[int] = Field(default=10, ge=1)
@@ -274,26 +184,18 @@ class ProtocolConfig(StrategyConfig):
     nothing. Prompts that have as many from the prior are not probed again."""
 
 
-class PaperConfig(ProtocolConfig):
-    """The published protocol: disjoint subsets, each probed, then trained on, then forgotten."""
+class PaperConfig(StrategyConfig, ProtocolSettings):
+    """The published protocol, sampling and allocation."""
 
     type: Literal["paper"] = "paper"
+    posterior: PosteriorConfig = PosteriorConfig(
+        fading=1.0, group_fading=1.0, pooling="none", strength=2.0, dead_prior=0.0
+    )
+    """As published: Beta(1, 1), nothing fades within a subset."""
     temperature: Result[float] = Field(default=0.1, gt=0)
     """tau of the prompt distribution exp(s / tau)."""
     max_rollouts: Result[int] = Field(default=32, ge=2)
     """Most rollouts of a prompt; the fewest are 2."""
-
-
-class OfficialConfig(ProtocolConfig):
-    """The published code as it behaves, faults included: for the record, not for use."""
-
-    type: Literal["cures-official"] = "cures-official"
-    entropy: Result[float] = Field(default=0.01, gt=0)
-    """The divisor in its softmax, a constant there."""
-    processes: Result[int] = Field(default=8, ge=1)
-    """Processes that share the probing of a subset; each spreads the whole budget over its own part of it."""
-    repeats: Result[int] = Field(default=4, ge=1)
-    """Every size is rolled out this many times over."""
 
 
 class CustomConfig(StrategyConfig):
@@ -305,19 +207,16 @@ class CustomConfig(StrategyConfig):
     runs. The text of its file is part of the result: where it changes, epochs are trained again. What the file imports
     is not looked at."""
     options: Result[dict[LocalName, bool | int | float | LocalName]] = Field(default_factory=dict)
-    """Read by the class from its `cfg.options`."""
+    """Settings of the class's own: it says which there are (`Strategy.options_type`)."""
+
+    @property
+    def fewest_rollouts(self) -> int:
+        """One: what a strategy of one's own wants beyond that, it says itself (`Strategy.fewest_rollouts`)."""
+        return 1
 
 
 CurriculumConfig = Annotated[
-    CuresConfig
-    | UniformConfig
-    | DapoConfig
-    | SpeedConfig
-    | GvmConfig
-    | MoppsConfig
-    | ArcConfig
-    | PaperConfig
-    | OfficialConfig
-    | CustomConfig,
+    CuresConfig | UniformConfig | DapoConfig | PaperConfig | CustomConfig,
     Field(discriminator="type"),
+    BeforeValidator(without_retired("curriculum")),
 ]

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from cures_core.config.includes import include_suites
 from cures_core.config.marks import models_in
+from cures_core.config.retired import RETIRED
 from cures_core.config.run import RunConfig
 from cures_core.config.urls import REFUSED
 from cures_core.errors import ConfigError, MissingInput
@@ -79,8 +80,8 @@ def explain(error: ValidationError, origin: str) -> str:
 
 
 def _got(*faults: Any) -> str:
-    """The bad value, unless it was refused for the secret in it."""
-    if any(fault["type"] == REFUSED for fault in faults):
+    """The bad value, unless it was refused for the secret in it, or is named already."""
+    if any(fault["type"] in (REFUSED, RETIRED) for fault in faults):
         return ""
     value = faults[0]["input"]
     shown = "this table" if isinstance(value, dict | list) else masked(repr(value))[:80]

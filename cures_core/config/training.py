@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from cures_core.config.base import Strict
 from cures_core.config.marks import Operation, Placement, Result
+from cures_core.config.retired import without_retired
 from cures_core.config.urls import ClusterUrl
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -73,8 +74,8 @@ class TrainerOptions(Strict):
     kl_coef: Result[float] = Field(default=0.0, ge=0)
     """Weight of the KL divergence from the base policy in the loss. Above 0 rollouts without advantage count in it too,
     and full training keeps a copy of the base policy (adapters are switched off instead)."""
-    kl_estimator: Result[Literal["k1", "k2", "k3"]] = "k3"
-    """Estimator of the divergence; `k3` is GRPO's. `k1` in a loss has a gradient of mean zero."""
+    kl_estimator: Result[Literal["k2", "k3"]] = "k3"
+    """Estimator of the divergence: `k3` is GRPO's; `k2` has the divergence's gradient on the policy's own tokens."""
     micro_batch_tokens: Operation[int] = Field(default=16384, ge=64)
     """Tokens, padding included, per forward and backward pass: less takes less memory. The gradient is the same sum in
     another order, so results agree to float tolerance, not in every byte. Halved, for the rest of the run, up to three
@@ -190,4 +191,5 @@ TrainingConfig = Annotated[
     TorchTrainerConfig | TorchrunTrainerConfig | DeepSpeedTrainerConfig,
     Field(discriminator="type"),
     BeforeValidator(_torch_unless_named),
+    BeforeValidator(without_retired("training")),
 ]

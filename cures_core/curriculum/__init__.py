@@ -6,33 +6,30 @@ What is listed here is public and stable (docs/library.md); the modules below ar
 from __future__ import annotations
 
 from cures_core.config.curriculum import (
-    ArcConfig,
     CuresConfig,
     CurriculumConfig,
     CustomConfig,
     DapoConfig,
     EqualAllocation,
-    EssWeighting,
-    GvmConfig,
-    MoppsConfig,
     NeymanAllocation,
+    PaperConfig,
     PosteriorConfig,
     ProportionalWeighting,
     ScreenAllocation,
     SoftmaxWeighting,
-    SpeedConfig,
     UniformConfig,
 )
+from cures_core.curriculum.allocation import allocate, allocate_equally
 from cures_core.curriculum.ask_tell import Batch
 from cures_core.curriculum.library import Ask, Curriculum, Step
 from cures_core.curriculum.migration import migrate
 from cures_core.curriculum.posterior import Posterior
 from cures_core.curriculum.posterior_file import load_posterior, save_posterior
 from cures_core.curriculum.registry import make_curriculum
-from cures_core.curriculum.strategies.strategy import Strategy
+from cures_core.curriculum.sampling import draw, effective_sample_size, weight_ratio
+from cures_core.curriculum.strategies.strategy import Strategy, StrategyOptions
 
 __all__ = [
-    "ArcConfig",
     "Ask",
     "Batch",
     "CuresConfig",
@@ -41,21 +38,24 @@ __all__ = [
     "CustomConfig",
     "DapoConfig",
     "EqualAllocation",
-    "EssWeighting",
-    "GvmConfig",
-    "MoppsConfig",
     "NeymanAllocation",
+    "PaperConfig",
     "Posterior",
     "PosteriorConfig",
     "ProportionalWeighting",
     "ScreenAllocation",
     "SoftmaxWeighting",
-    "SpeedConfig",
     "Step",
     "Strategy",
+    "StrategyOptions",
     "UniformConfig",
+    "allocate",
+    "allocate_equally",
+    "draw",
+    "effective_sample_size",
     "load_posterior",
     "make_curriculum",
     "migrate",
     "save_posterior",
+    "weight_ratio",
 ]

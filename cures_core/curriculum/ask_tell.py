@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from cures_core.terms import Group, Moments, Request
+from cures_core.terms import Group, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,6 @@ class AskTell(Protocol):
     def tell(self, groups: Sequence[Group]) -> None: ...
 
     def ready(self) -> Batch | None: ...
-
-    def learn(self, moments: Mapping[str, Moments]) -> None:
-        """What the step's update has measured of scores, by prompt id; empty from trainers that measure nothing."""
-        ...
 
     def state_dict(self) -> dict[str, Any]:
         """JSON values and numpy arrays only (nested dicts allowed); a copy, safe to keep."""

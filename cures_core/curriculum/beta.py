@@ -30,26 +30,6 @@ def expected_variance(a: Floats, b: Floats) -> Floats:
     return np.asarray(a * b / ((a + b) * (a + b + 1)))
 
 
-def informative_probability(a: Floats, b: Floats, n: int) -> Floats:
-    """P(a group of n is neither all right nor all wrong) = 1 - B(a + n, b)/B(a, b) - B(a, b + n)/B(a, b)."""
-    base = special.betaln(a, b)
-    all_right = np.exp(special.betaln(a + n, b) - base)
-    all_wrong = np.exp(special.betaln(a, b + n) - base)
-    return np.asarray(np.clip(1 - all_right - all_wrong, 0.0, 1.0))
-
-
-def gradient_variance(a: Floats, b: Floats, right: Floats, wrong: Floats, gap: Floats) -> Floats:
-    """E[p(1-p)^2 m+ + p^2(1-p) m- - p^2(1-p)^2 |g+ - g-|^2] over p, at least 0 (arXiv 2510.01037, 3.2).
-
-    `right` and `wrong` are m+ and m-, the mean squared norms of the score given a right and a wrong rollout; `gap` is
-    the squared distance of its means. With the advantage r - p this is the variance of a rollout's gradient.
-    """
-    base = special.betaln(a, b)
-    one, two = np.exp(special.betaln(a + 1, b + 2) - base), np.exp(special.betaln(a + 2, b + 1) - base)
-    both = np.exp(special.betaln(a + 2, b + 2) - base)
-    return np.asarray(np.maximum(one * right + two * wrong - both * gap, 0.0))
-
-
 def log_all_wrong(a: Floats, b: Floats, n: Floats) -> Floats:
     """log P(0 of n right) under the beta-binomial."""
     return np.asarray(special.betaln(a, b + n) - special.betaln(a, b))

@@ -9,7 +9,7 @@ import numpy as np
 from cures_core.config.curriculum import CuresConfig, NeymanAllocation, ScreenAllocation
 from cures_core.curriculum.beta import Floats, expected_spread
 from cures_core.curriculum.posterior import NEVER, Posterior
-from cures_core.curriculum.sampling import distribution
+from cures_core.curriculum.sampling import probabilities, weights
 from cures_core.curriculum.strategies.cures import CuresCurriculum
 from cures_core.prompts import PromptSet
 
@@ -22,7 +22,7 @@ def draw_probabilities(cfg: CuresConfig, prompts: PromptSet, posterior: Posterio
     num = _DRAWS if cfg.signal == "thompson" else 1
     total = np.zeros(len(prompts))
     for _ in range(num):
-        total += distribution(curriculum.signal(), cfg.weighting, cfg.explore)
+        total += probabilities(weights(curriculum.signal(), cfg.weighting), cfg.explore)
     return total / num
 
 

@@ -20,7 +20,6 @@ import pyarrow as pa
 from cures_core.config.curriculum import PosteriorConfig
 from cures_core.curriculum import special
 from cures_core.curriculum.beta import Floats, fit_prior, log_all_wrong
-from cures_core.curriculum.drift import common_shift, shifted
 from cures_core.curriculum.model_selection import SCORED, Memory, ages
 from cures_core.errors import ConfigError
 from cures_core.prompts import PromptSet
@@ -29,7 +28,7 @@ Ints = npt.NDArray[np.int64]
 NEVER = -1
 _ALIVE = -50.0
 _MOST_EVIDENCE = 12.0  # of one visit for being dead, in log odds
-_STATE = ("right", "wrong", "touched", "dead_log_odds", "group_successes", "group_failures", "shifts")
+_STATE = ("right", "wrong", "touched", "dead_log_odds", "group_successes", "group_failures")
 
 
 class Posterior:
@@ -52,8 +51,6 @@ class Posterior:
         self.dead_log_odds = np.full(num, _log_odds(cfg.dead_prior))
         self.group_successes, self.group_failures = np.zeros(len(group_names)), np.zeros(len(group_names))
         self.step = 0
-        self.shifts = np.zeros(1)
-        """Drift of all pass rates up to each step, in nats of logit; shape (step + 1,)."""
         self.predicted: tuple[Floats, float] | None = None
         """What a predictor says (see `set_prior`): logits of pass rates against those of the groups, and their mass."""
         self.archive: pa.Table | None = None
@@ -110,10 +107,6 @@ class Posterior:
         before = self._all_counts(rows)
         self._score(rows, before, right, wrong)
         self._suspect(rows, right, wrong, a, b)
-        if self.cfg.drift:
-            again = self.touched[rows] != NEVER
-            mean = a[again] / (a[again] + b[again])
-            self.shifts[-1] += common_shift(mean, right[again], wrong[again], self.cfg.drift)
         self.right[rows] = before[0] + right[:, None]
         self.wrong[rows] = before[1] + wrong[:, None]
         self.touched[rows] = step
@@ -122,9 +115,9 @@ class Posterior:
         self.group_failures += np.bincount(self.groups[rows], wrong * (1 - self.dead(rows)), num)
 
     def own_counts(self, rows: Ints | slice = slice(None)) -> tuple[Floats, Floats]:
-        """Right and wrong rollouts of the given rows, faded to the current step and moved by the drift since then."""
+        """Right and wrong rollouts of the given rows, faded to the current step."""
         faded = self._fading(rows)
-        return self._moved(self.successes[rows] * faded, self.failures[rows] * faded, rows)
+        return self.successes[rows] * faded, self.failures[rows] * faded
 
     def parameters(self, rows: Ints | slice = slice(None)) -> tuple[Floats, Floats]:
         """(a, b) of the given rows at the current step."""
@@ -224,14 +217,7 @@ class Posterior:
     def _all_counts(self, rows: Ints) -> tuple[Floats, Floats]:
         """`own_counts` under every fading; shape (rows, fadings)."""
         faded = np.power(self.memory.fadings, ages(self.step, self.touched[rows])[:, None])
-        return self._moved(self.right[rows] * faded, self.wrong[rows] * faded, rows)
-
-    def _moved(self, right: Floats, wrong: Floats, rows: Ints | slice) -> tuple[Floats, Floats]:
-        """Counts as they would be after the drift since each prompt was touched."""
-        if not self.cfg.drift:
-            return right, wrong
-        shift = self.shifts[-1] - self.shifts[np.maximum(self.touched[rows], 0)]
-        return shifted(right, wrong, shift if right.ndim == 1 else shift[:, None])
+        return self.right[rows] * faded, self.wrong[rows] * faded
 
     def _score(self, rows: Ints, before: tuple[Floats, Floats], right: Floats, wrong: Floats) -> None:
         """Compare the models of memory by what they said of these rows; in order of a hash, so any few will do."""
@@ -247,7 +233,6 @@ class Posterior:
         if step > self.step:
             self.group_successes *= self.cfg.group_fading ** (step - self.step)
             self.group_failures *= self.cfg.group_fading ** (step - self.step)
-            self.shifts = np.pad(self.shifts, (0, step - self.step), mode="edge")
             self.memory.forget(step - self.step)
             self.step = step
 

@@ -3,7 +3,7 @@
 Columns: id, source, level (text), successes, failures (rollouts, faded up to `step`), step (when evidence was last
 added; -1 never), dead_log_odds, offset (logit of a predicted pass rate against that of the group), mean (expected pass
 rate, for readers; not read back), archived (the prompt has left the set). File metadata: schema version, the step up to
-which the run has come, the settings, the counts of the groups, the drift, the strength of predictions, and the log
+which the run has come, the settings, the counts of the groups, the strength of predictions, and the log
 evidence of the fadings and strengths that were compared. Counts are those under the best fading.
 """
 
@@ -14,10 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cures_core.config.curriculum import PosteriorConfig
+from cures_core.config.retired import readable
+from cures_core.curriculum import special
+from cures_core.curriculum.model_selection import ages
 from cures_core.curriculum.posterior import Posterior, encoded
 from cures_core.errors import CorruptArtifact, MissingInput
 from cures_core.failures import machine_failure
@@ -53,8 +57,6 @@ def save_posterior(posterior: Posterior, path: Path) -> None:
     }
     if posterior.memory.log_evidence.size > 1:
         about["log_evidence"] = posterior.memory.log_evidence.tolist()
-    if posterior.cfg.drift:
-        about["shifts"] = posterior.shifts.tolist()
     if posterior.predicted is not None:
         about["predicted_strength"] = posterior.predicted[1]
     metadata = {"cures.posterior.schema": str(SCHEMA_VERSION), "cures.posterior.about": canonical_json(about)}
@@ -117,16 +119,31 @@ def _from_table(table: pa.Table, about: dict[str, Any]) -> Posterior:
     ids = encoded(active.column("id").to_pylist())
     if len(ids) > 1 and not np.all(ids[1:] > ids[:-1]):
         raise CorruptArtifact("ids are not ascending")
-    posterior = Posterior(ids, groups, names, PosteriorConfig.model_validate(about["settings"]))
+    settings = readable({"curriculum": {"posterior": about["settings"]}})["curriculum"]["posterior"]
+    posterior = Posterior(ids, groups, names, PosteriorConfig.model_validate(settings))
     posterior.step = int(about["step"])
-    posterior.shifts = np.array(about.get("shifts", [0.0] * (posterior.step + 1)), dtype=np.float64)
     posterior.group_successes = np.array([row[2] for row in about["groups"]], dtype=np.float64)
     posterior.group_failures = np.array([row[3] for row in about["groups"]], dtype=np.float64)
     if "log_evidence" in about:
         posterior.memory.log_evidence = np.array(about["log_evidence"], dtype=np.float64)
     fill(posterior, slice(None), active)
+    if "shifts" in about:
+        _take_in_drift(posterior, np.array(about["shifts"], dtype=np.float64))
     if "predicted_strength" in about:
         posterior.predicted = active.column("offset").to_numpy().copy(), float(about["predicted_strength"])
     if archived.any():
         posterior.archive = table.filter(archived)
     return posterior
+
+
+def _take_in_drift(posterior: Posterior, shifts: npt.NDArray[np.float64]) -> None:
+    """Put into the counts what earlier versions could keep beside them, to move older counts by: a common shift of all
+    pass rates, in logit, up to each step; shape (step + 1,)."""
+    since = (shifts[-1] - shifts[np.maximum(posterior.touched, 0)])[:, None]
+    fading = np.power(posterior.memory.fading, ages(posterior.step, posterior.touched))[:, None]
+    right, wrong = posterior.right * fading, posterior.wrong * fading
+    num = right + wrong
+    before = (right + 0.5) / (num + 1)
+    moved = np.clip(right + num * (special.expit(special.logit(before) + since) - before), 0.0, num)
+    whole = np.where(fading > 0, fading, 1.0)
+    posterior.right, posterior.wrong = moved / whole, (num - moved) / whole

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from cures_core.config.curriculum import EssWeighting, ProportionalWeighting, SoftmaxWeighting
+from cures_core.config.curriculum import ProportionalWeighting, SoftmaxWeighting
 from cures_core.curriculum.beta import Floats
 from cures_core.curriculum.posterior import Ints
-from cures_core.curriculum.special import zero
 
 _LEAST_SIGNAL = 1e-6  # so that a signal of zero is a small weight, not an impossible one
 
@@ -19,41 +18,7 @@ def weights(signal: Floats, weighting: ProportionalWeighting | SoftmaxWeighting)
     """
     if isinstance(weighting, ProportionalWeighting):
         return np.asarray(np.maximum(signal, _LEAST_SIGNAL) ** weighting.power)
-    return _tempered(signal, weighting.temperature, 1.0)
-
-
-def distribution(
-    signal: Floats, weighting: ProportionalWeighting | SoftmaxWeighting | EssWeighting, explore: float
-) -> Floats:
-    """rho of every prompt of a pool with these signals in 0..1."""
-    if isinstance(weighting, EssWeighting):
-        tau = temperature(signal, weighting, explore)
-        return probabilities(_tempered(signal, tau, float(signal.max())), explore)
-    return probabilities(weights(signal, weighting), explore)
-
-
-def temperature(signal: Floats, weighting: EssWeighting, explore: float) -> float:
-    """tau at which `probabilities` have the wanted effective sample size, to 0.1 %.
-
-    It grows with tau. The nearest end of 1e-4 .. 1e4 where it lies outside what can be reached: ties at the top keep it
-    up, and exploration does.
-    """
-    wanted, top = np.log(weighting.share * len(signal)), float(signal.max())
-
-    def excess(log_tau: float) -> float:
-        p = probabilities(_tempered(signal, float(np.exp(log_tau)), top), explore)
-        return float(np.log(effective_sample_size(p)) - wanted)
-
-    low, high = np.log(1e-4), np.log(1e4)
-    if excess(low) >= 0:
-        return 1e-4
-    if excess(high) <= 0:
-        return 1e4
-    return float(np.exp(zero(excess, low, high, xtol=1e-4, rtol=1e-6)))
-
-
-def _tempered(signal: Floats, tau: float, top: float) -> Floats:
-    return np.asarray(np.exp(np.maximum((signal - top) / tau, -690.0)))
+    return np.asarray(np.exp(np.maximum((signal - 1.0) / weighting.temperature, -690.0)))
 
 
 def probabilities(weight: Floats, explore: float) -> Floats:

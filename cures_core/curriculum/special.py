@@ -51,19 +51,6 @@ def expit(x: _Argument) -> _Floats:
     return np.asarray(special.expit(x))
 
 
-def zero(
-    function: Callable[[float], float],
-    low: float,
-    high: float,
-    xtol: float = 2e-12,
-    rtol: float = 8.881784197001252e-16,
-) -> float:
-    """Where the function is 0 between two arguments at which its signs differ (Brent's method, scipy's tolerances)."""
-    from scipy import optimize
-
-    return float(optimize.brentq(function, low, high, xtol=xtol, rtol=rtol))
-
-
 def smallest(function: Callable[[_Floats], tuple[float, _Floats]], start: _Floats, bounds: Any) -> _Floats:
     """Argument within bounds at which the function, which returns value and gradient, is smallest (L-BFGS-B)."""
     from scipy import optimize

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cures_core.curriculum import CuresConfig, CurriculumConfig, EqualAllocation
 from cures_core.errors import ConfigError
 
-_FIT = ("cures", "uniform", "mopps", "arc", "custom")
+_FIT = ("cures", "uniform", "custom")
 
 
 def group_size(config: CurriculumConfig) -> int:

@@ -9,6 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from cures_core.config.curriculum import CustomConfig
 from cures_core.config.training import RanksConfig
 from cures_core.failures import Scene, explaining, run_reporting
 from cures_core.jobs.launch import Ranks
@@ -31,6 +32,10 @@ def _work(spec: Path, parent: Parent) -> None:
         shutil.rmtree(job.out, ignore_errors=True)
         job.out.mkdir(parents=True)
         job.scratch.mkdir(parents=True, exist_ok=True)
+        if isinstance(job.config.curriculum, CustomConfig) and job.name != "evaluate":
+            from cures_core.curriculum.strategies.custom import check_strategy
+
+            check_strategy(job.config.curriculum)  # before any work, not in the epoch that is the first to need it
         training = job.config.training
         if job.name == "epoch" and isinstance(training, RanksConfig):
             _run_ranks(spec, job, training, parent)

@@ -11,7 +11,6 @@ from typing import Any
 
 from cures_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cures_core.checkpoints.in_epoch import SPOILT, StepWriter, latest_step
-from cures_core.config.curriculum import wants_moments
 from cures_core.config.policy import dtype_of
 from cures_core.config.rollout import VllmServerRolloutConfig
 from cures_core.curriculum import Strategy, load_posterior, make_curriculum, save_posterior
@@ -108,9 +107,8 @@ def follow(job: Job, world: World) -> None:
 
 def _policy_and_trainer(job: Job, world: World) -> tuple[Policy, TorchTrainer]:
     cfg, policy = job.config, assemble_policy(job, None)
-    temperature, measure = cfg.rollout.temperature or 1.0, wants_moments(cfg.curriculum)
-    reference = assemble_reference(job)
-    return policy, TorchTrainer(policy, cfg.training, temperature, reference, measure=measure, world=world)
+    temperature, reference = cfg.rollout.temperature or 1.0, assemble_reference(job)
+    return policy, TorchTrainer(policy, cfg.training, temperature, reference, world=world)
 
 
 def _engine(job: Job, policy: Policy, trainer: TorchTrainer, world: World) -> RolloutEngine:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, Literal
@@ -12,16 +12,12 @@ from cures_core.training.bounded_attention import bounded_attention, bounds, cou
 from cures_core.training.losses import token_logprobs
 from cures_core.training.packing import MicroBatch
 
-Observer = Callable[[Any, Any], None]
-"""Sees logits (N, V) over the temperature and what the output layer got (N, D) of the completion tokens."""
-
 
 def completion_logprobs(
     model: Any,
     batch: MicroBatch,
     temperature: float,
     device: Any,
-    observe: Observer | None = None,
     *,
     bounded: bool = False,
 ) -> tuple[Any, Any]:
@@ -34,30 +30,24 @@ def completion_logprobs(
     ids, positions = (torch.from_numpy(a).to(device) for a in (batch.ids, batch.positions))
     predictors, targets = (torch.from_numpy(a).to(device) for a in (batch.predictors, batch.targets))
     where = bounds(batch.positions, device) if bounded else {}
-    with _head_on(model, predictors) as seen:
+    with _head_on(model, predictors):
         logits_1NV = model(input_ids=ids, position_ids=positions, use_cache=False, **where).logits
-    if observe is not None:
-        observe(logits_1NV[0].detach() / temperature, seen[0])
     return token_logprobs(logits_1NV[0], targets, temperature)
 
 
 @contextmanager
-def _head_on(model: Any, columns: Any) -> Iterator[list[Any]]:
-    """Let the output head see the given columns alone: logits of prompts and padding are never made. Yields what it
-    saw, (N, D) for each call.
+def _head_on(model: Any, columns: Any) -> Iterator[None]:
+    """Let the output head see the given columns alone: logits of prompts and padding are never made.
 
     A hook, so that whatever the model does to its logits (a scale, a soft cap) stays the model's affair.
     """
-    head, seen = model.get_output_embeddings(), []
 
     def choose(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        chosen = inputs[0].flatten(0, 1)[columns]
-        seen.append(chosen.detach())
-        return (chosen.unsqueeze(0),)
+        return (inputs[0].flatten(0, 1)[columns].unsqueeze(0),)
 
-    handle = head.register_forward_pre_hook(choose)
+    handle = model.get_output_embeddings().register_forward_pre_hook(choose)
     try:
-        yield seen
+        yield
     finally:
         handle.remove()
 

@@ -6,7 +6,7 @@ import math
 from typing import Any, Literal
 
 RatioName = Literal["token", "sequence"]
-KlName = Literal["k1", "k2", "k3"]
+KlName = Literal["k2", "k3"]
 _CHUNK_ELEMENTS = 1 << 24  # logits in float32 at once: 64 MiB
 
 
@@ -58,15 +58,13 @@ def surrogate(
 def kl_penalty(logp_N: Any, reference_N: Any, estimator: KlName) -> Any:
     """Estimate of KL(pi || reference) from a token drawn from pi, with r = reference / pi (Schulman 2020).
 
-    `k1` = -log r: unbiased as a value, but its gradient is the score, whose expectation is zero: as a loss it only adds
-    noise. `k2` = (log r)^2 / 2: biased as a value, its gradient on the policy's own tokens is that of the KL.
-    `k3` = r - 1 - log r: unbiased, never negative, low variance (GRPO's).
+    `k2` = (log r)^2 / 2: biased as a value, its gradient on the policy's own tokens is that of the KL. `k3` = r - 1 -
+    log r: unbiased, never negative, low variance (GRPO's). Schulman's `k1` = -log r is no loss: its gradient is the
+    score, whose expectation is zero.
     """
     import torch
 
     log_r_N = reference_N - logp_N
-    if estimator == "k1":
-        return -log_r_N
     if estimator == "k2":
         return 0.5 * log_r_N**2
     return torch.exp(log_r_N) - 1.0 - log_r_N

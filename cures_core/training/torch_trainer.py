@@ -9,20 +9,17 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from cures_core.config.training import TrainingConfig
 from cures_core.distributed import World
 from cures_core.errors import ConfigError, OutOfMemory, TrainingDiverged
 from cures_core.failures import is_out_of_memory
 from cures_core.faults import fault_point
 from cures_core.policy.loading import Policy
-from cures_core.terms import FinishReason, Group, Moments, Rollout
+from cures_core.terms import FinishReason, Group, Rollout
 from cures_core.training.advantages import Sample, batch_samples
 from cures_core.training.bounded_attention import bounded_attention
-from cures_core.training.forward import Observer, attends_in_bounds, completion_logprobs, keeps_rollouts_apart
+from cures_core.training.forward import attends_in_bounds, completion_logprobs, keeps_rollouts_apart
 from cures_core.training.losses import kl_penalty, surrogate
-from cures_core.training.moments import Sketcher, by_prompt
 from cures_core.training.optimizer_state import empty_tensor, shapes_of
 from cures_core.training.out_of_memory import MAX_HALVINGS, release
 from cures_core.training.packing import MicroBatch, length, micro_batches, shard
@@ -51,7 +48,7 @@ class TorchTrainer:
     """See `PolicyTrainer`. `temperature` is the sampling temperature: log-probabilities are compared under it.
 
     `reference` is the base policy's model, needed only for a KL penalty on full weights; adapters are switched off
-    to get it. Raises `ConfigError` where it is missing. With `measure`, updates leave `moments` of scores.
+    to get it. Raises `ConfigError` where it is missing.
 
     In a `world` of several ranks rank 0 calls the methods of `PolicyTrainer` and the others follow by `handlers`.
     """
@@ -63,7 +60,6 @@ class TorchTrainer:
         temperature: float,
         reference: Any = None,
         *,
-        measure: bool = False,
         world: World | None = None,
     ) -> None:
         if cfg.kl_coef and reference is None and not hasattr(policy.model, "disable_adapter"):
@@ -81,10 +77,6 @@ class TorchTrainer:
         self._step = 0
         self._bad_steps = 0
         self._micro_batch_tokens = cfg.micro_batch_tokens
-        self._sketcher: Sketcher | None = None
-        self._measure = measure
-        self._sketched: list[tuple[Sample, Any]] = []
-        self.moments: Mapping[str, Moments] = {}
 
     @property
     def model(self) -> Any:
@@ -109,26 +101,20 @@ class TorchTrainer:
         samples = batch_samples(groups, cfg.advantage, cfg.loss_weight, cfg.solved_advantage, keep_all=cfg.kl_coef > 0)
         if not any(sample.advantage for sample in samples):
             self._step += 1
-            self.moments = {}
             return {"updated": 0.0, "learning_rate": self._rate(), "tokens_trained": 0.0}
         self._world.call("update", {"samples": [_packed(s) for s in samples], "step": self._step})
-        figures = self._update_with(samples, self._step)
-        if self._measure and figures["updated"]:
-            self.moments = self._moments_of(groups)
-        return figures
+        return self._update_with(samples, self._step)
 
     def _follow_update(self, told: Mapping[str, Any]) -> None:
         fault_point("rank.update", str(told["step"] + 1))
         self._update_with([_unpacked(row) for row in told["samples"]], told["step"])
 
     def _update_with(self, samples: Sequence[Sample], steps_done: int) -> dict[str, float]:
-        """One step on samples that all ranks have alike. Sketches of scores are left with rank 0."""
+        """One step on samples that all ranks have alike."""
         self._step = steps_done + 1
-        self.moments, rate = {}, self._rate()
+        rate = self._rate()
         sums = self._sum_up(self._gradients(samples))
         norm, updated = self._updater.step(rate, sums.loss)
-        if self._measure:
-            self._sketched = self._gathered_sketches(samples)
         if updated:
             self._bad_steps = 0
         else:
@@ -162,7 +148,7 @@ class TorchTrainer:
 
     def _attempt(self, samples: Sequence[Sample]) -> _Sums | None:
         """None where memory ran out. Returns before the next attempt starts, so that the error's frames are gone."""
-        sums, self._sketched = _Sums(), []
+        sums = _Sums()
         self._updater.reset()
         batches = self._my_batches(samples)
         try:
@@ -193,10 +179,9 @@ class TorchTrainer:
         import torch
 
         cfg, device = self._cfg, self._policy.device
-        watch = self._watcher(batch) if self._measure else None
         self._updater.prepare(last=last)
         forward, bounded = self._updater.forward, self._bounded
-        logp_N, entropy_N = completion_logprobs(forward, batch, self._temperature, device, watch, bounded=bounded)
+        logp_N, entropy_N = completion_logprobs(forward, batch, self._temperature, device, bounded=bounded)
         sampler_N, rollout_N = (torch.from_numpy(a).to(device) for a in (batch.sampler_logprobs, batch.rollout))
         advantage_S, weight_S = (
             torch.tensor(values, dtype=torch.float32, device=device)
@@ -237,35 +222,6 @@ class TorchTrainer:
         self._world.max_(largest, "the sums of the step")
         self._micro_batch_tokens = -int(largest[1])
         return _Sums(**dict(zip(values, total.tolist(), strict=True)), gap_max=float(largest[0]))
-
-    def _gathered_sketches(self, samples: Sequence[Sample]) -> list[tuple[Sample, Any]]:
-        """Rank 0: the sketches of all samples, in the order of the batch."""
-        if self._world.size == 1:
-            return self._sketched
-        own = {(s.rollout.request_id, s.rollout.index): sketch for s, sketch in self._sketched}
-        rows = [(*key, sketch.tolist()) for key, sketch in own.items()]
-        told = self._world.gather(rows, "the moments of the step")
-        found = {(request, index): np.array(sketch) for rows in told for request, index, sketch in rows}
-        return [(s, found[s.rollout.request_id, s.rollout.index]) for s in samples] if found else []
-
-    def _watcher(self, batch: MicroBatch) -> Observer:
-        """Projects the scores of a micro-batch while its forward pass has them at hand."""
-        import torch
-
-        def watch(logits_NV: Any, hidden_ND: Any) -> None:
-            if self._sketcher is None:
-                self._sketcher = Sketcher(logits_NV.shape[-1], hidden_ND.shape[-1])
-            targets, rollout = (torch.from_numpy(a).to(logits_NV.device) for a in (batch.targets, batch.rollout))
-            sketches = self._sketcher.sketch(logits_NV, hidden_ND, targets, rollout, len(batch.samples))
-            self._sketched += zip(batch.samples, sketches, strict=True)
-
-        return watch
-
-    def _moments_of(self, groups: Sequence[Group]) -> Mapping[str, Moments]:
-        prompt_of = {r.request_id: g.request.prompt.id for g in groups for r in g.rollouts}
-        prompts = [prompt_of[sample.rollout.request_id] for sample, _ in self._sketched]
-        right = np.array([sample.right for sample, _ in self._sketched])
-        return by_prompt(prompts, np.stack([sketch for _, sketch in self._sketched]), right)
 
     def _reference_logprobs(self, batch: MicroBatch) -> Any:
         """Log-probabilities (N,) of the completion tokens under the base policy."""

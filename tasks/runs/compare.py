@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cures_core.config.marks import Mark, leaves
+from cures_core.config.retired import retired_in
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError
 from cures_core.evaluation.lm_eval import lm_eval_results
@@ -15,7 +16,7 @@ from cures_core.evaluation.paired import Evaluated, compare
 from cures_core.evaluation.scores import SuiteScore
 from cures_core.report.comparison_page import Comparison
 from tasks.runs.notes import Started, read_started, run_names, run_overview, stage_notes, stage_record
-from tasks.runs.opening import started_config
+from tasks.runs.opening import kept_config, started_config
 from tasks.runs.records import Record, files_of
 from tasks.runs.scores import read_evaluation, read_scores
 from tasks.storage import Store
@@ -124,7 +125,10 @@ def _steps(store: Store, trained: Any) -> Iterator[dict[str, Any]]:
 def _differences(store: Store, configs: Mapping[str, RunConfig]) -> dict[str, tuple[str, ...]]:
     """What is not the same in all runs, with each one's value as JSON: settings that change results or how they are
     computed by dotted key, and what was read, by the setting that names it."""
-    flat = [{**_settings(cfg), **_content(read_started(store, name))} for name, cfg in configs.items()]
+    flat = [
+        {**_settings(cfg), **_retired(kept_config(store, name)), **_content(read_started(store, name))}
+        for name, cfg in configs.items()
+    ]
     keys = dict.fromkeys(key for one in flat for key in one)
     rows = {key: tuple(one.get(key, "-") for one in flat) for key in keys}
     return {key: values for key, values in rows.items() if len(set(values)) > 1}
@@ -133,6 +137,11 @@ def _differences(store: Store, configs: Mapping[str, RunConfig]) -> dict[str, tu
 def _settings(cfg: RunConfig) -> dict[str, str]:
     shown = (leaf for leaf in leaves(cfg) if leaf.mark is not Mark.PLACEMENT and leaf.path != "faults")
     return {leaf.path: json.dumps(leaf.value, ensure_ascii=False) for leaf in shown}
+
+
+def _retired(kept: Mapping[str, Any]) -> dict[str, str]:
+    """What a run of an earlier version used that is no setting any more."""
+    return {f"{key} (retired)": json.dumps(value, ensure_ascii=False) for key, value in retired_in(kept).items()}
 
 
 def _content(first: Started) -> dict[str, str]:

@@ -13,7 +13,7 @@ from cures_core.curriculum.explain import draw_probabilities, explain_prompt, ho
 from cures_core.errors import ConfigError
 from cures_core.prompts import PromptSet
 from tasks.runs.notes import stage_record
-from tasks.runs.opening import started_config
+from tasks.runs.opening import usable_config
 from tasks.runs.records import files_of
 from tasks.runs.summary import posterior_record
 from tasks.snapshots.published import load_published, published_numbers
@@ -50,14 +50,14 @@ def explain(cfg: StoreConfig, run: str, epoch: int | None, prompt: str | None) -
     """`explain_prompt` of one prompt, or of the three most and the three least drawn ones.
 
     What was published under a name is explained with the defaults of `cures`. Raises `ConfigError` for an unknown run,
-    epoch or prompt, and for strategies other than `cures`.
+    epoch or prompt, for strategies other than `cures`, and for settings that this version does not have.
     """
     store = open_store(cfg)
     prompts, posterior = _believed(store, run, epoch)
     if published_numbers(store, run):
         curriculum: CurriculumConfig = CuresConfig(prompts_per_step=32, rollouts_per_step=256, posterior=posterior.cfg)
     else:
-        curriculum = started_config(store, run).curriculum
+        curriculum = usable_config(store, run).curriculum
     if not isinstance(curriculum, CuresConfig):
         raise ConfigError(f"run {run} has the strategy {curriculum.type}: only `cures` can be explained")
     if prompt is not None:

@@ -6,14 +6,15 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cures_core.config.fork import Fork
 from cures_core.config.marks import changes, results
+from cures_core.config.retired import readable, reasons
 from cures_core.config.run import RunConfig
 from cures_core.config.snapshot import SnapshotConfig
 from cures_core.config.storage import StoreConfig
-from cures_core.errors import CorruptArtifact, CuresError, StoreUnavailable
+from cures_core.errors import ConfigError, CorruptArtifact, CuresError, StoreUnavailable
 from cures_core.events import RunOpened
 from cures_core.faults import arm
 from cures_core.files import canonical_json, digest_json
@@ -175,9 +176,26 @@ def _flow_run_place(config: RunConfig) -> str | None:
 
 
 def started_config(store: Store, name: str) -> RunConfig:
-    """The configuration of run `name`, as it was last changed. `ConfigError` if there is no such run."""
+    """The configuration of run `name`, as it was last changed, in terms of this version: what has been retired since is
+    left out, so it is for reading. `ConfigError` if there is no such run."""
+    return RunConfig.model_validate(readable(kept_config(store, name)))
+
+
+def usable_config(store: Store, name: str) -> RunConfig:
+    """The same, to compute with. Raises `ConfigError` where the run used what this version does not have."""
+    kept = kept_config(store, name)
+    if why := reasons(kept):
+        raise ConfigError(
+            f"run {name} can be read, and not gone on with: {'; '.join(why)}. Start a new run without it, or go on "
+            "with the version that started this one"
+        )
+    return RunConfig.model_validate(readable(kept))
+
+
+def kept_config(store: Store, name: str) -> dict[str, Any]:
+    """The configuration of run `name` as it was last noted, in terms of the version that noted it."""
     first, changed = read_started(store, name), changes_of(store, name)
-    return RunConfig.model_validate(changed[-1].config if changed else first.config)
+    return changed[-1].config if changed else first.config
 
 
 def fork_of(store: Store, name: str) -> Fork | None:

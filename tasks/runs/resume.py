@@ -13,7 +13,7 @@ from cures_core.files import digest_json
 from tasks.inputs.digests import DATA, FLAGS, POLICY, Input
 from tasks.runs.forks import fork
 from tasks.runs.notes import Started, read_started
-from tasks.runs.opening import identify, started_config
+from tasks.runs.opening import identify, usable_config
 from tasks.storage import open_store
 
 _OF_A_FORK = ("epochs", "rollout", "curriculum", "training", "evaluation", "promotion")
@@ -39,11 +39,11 @@ def resumed_config(store_cfg: StoreConfig, name: str, overrides: Sequence[str] =
     Operations and placements may change, and the run stays the same. Where a result changes, it is the configuration of
     a fork: a run of its own, which takes over what is committed and the newest healthy checkpoint of the epoch that was
     broken off. So is that of a run which another version has started. Raises `ConfigError` where there is no such run,
-    for a setting that cannot change, and for an input that is not what it was.
+    for a setting that cannot change or that this version does not have, and for an input that is not what it was.
     """
     store = open_store(store_cfg)
     first = read_started(store, name)
-    before = started_config(store, name)
+    before = usable_config(store, name)
     # The store that was named is where the run is, whatever it was called before.
     place = {**before.store.model_dump(), **store_cfg.model_dump(exclude_unset=True), "url": store_cfg.url}
     before = before.model_copy(update={"store": StoreConfig.model_validate(place)})

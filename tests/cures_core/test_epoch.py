@@ -15,7 +15,7 @@ import pytest
 from cures_core.curriculum.ask_tell import Batch
 from cures_core.epoch import Progress, advance, roll_out, run_epoch, step_metrics
 from cures_core.errors import TrainingDiverged
-from cures_core.terms import FinishReason, Group, Moments, Outcome, Prompt, Request, Rollout, Verdict
+from cures_core.terms import FinishReason, Group, Outcome, Prompt, Request, Rollout, Verdict
 
 C, W, U = Outcome.CORRECT, Outcome.WRONG, Outcome.UNKNOWN
 
@@ -72,9 +72,6 @@ class ScriptedCurriculum:
         self._step, self._round, self._told = self._step + 1, 0, []
         return batch
 
-    def learn(self, moments: Mapping[str, Moments]) -> None:
-        self._script.calls.append(("learn", moments))
-
     def state_dict(self) -> dict[str, Any]:
         raise AssertionError("saving is for who commits")
 
@@ -128,7 +125,7 @@ class RecordingVerifier:
 
 
 class RecordingTrainer:
-    """Every update makes another model and other moments."""
+    """Every update makes another model."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -138,20 +135,10 @@ class RecordingTrainer:
     def model(self) -> str:
         return f"model after {self._updates} updates"
 
-    @property
-    def moments(self) -> Mapping[str, Moments]:
-        return {f"p{self._updates}": Moments(1.0, 2.0, 3.0)}
-
     def update(self, groups: Sequence[Group]) -> Mapping[str, float]:
         self._script.calls.append(("update", list(groups)))
         self._updates += 1
         return {"updated": 1.0, "loss": 0.25 * self._updates}
-
-    def state_dict(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        raise AssertionError("saving is for who commits")
-
-    def load_state_dict(self, weights: Any, optimizer: Any, state: Any) -> None:
-        raise AssertionError("loading is for who starts the epoch")
 
 
 def play(script: Script, progress: Progress | None = None, trainer: RecordingTrainer | None = None) -> Progress:
@@ -176,7 +163,7 @@ def test_a_step_calls_each_part_once_a_round_and_then_updates() -> None:
     script = Script([[["cw", "u"], ["ww"]], [["c"]]])
     play(script)
     one_round = ["ask", "generate", "judge", "tell"]
-    end = ["sleep", "update", "learn", "sync", "commit"]
+    end = ["sleep", "update", "sync", "commit"]
     assert script.names() == [*one_round, *one_round, *end, *one_round, *end]
 
 
@@ -208,7 +195,6 @@ def test_the_update_gets_the_batch_and_what_follows_gets_what_the_update_made() 
     play(script)
     told = script.of("tell")
     assert script.of("update") == [told[0][1:], told[1][1:]]
-    assert script.of("learn") == [{"p1": Moments(1.0, 2.0, 3.0)}, {"p2": Moments(1.0, 2.0, 3.0)}]
     assert script.of("sync") == ["model after 1 updates", "model after 2 updates"]
 
 

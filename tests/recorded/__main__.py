@@ -7,7 +7,8 @@ import os
 from tests.recorded import run, strategies
 from tests.recorded.recording import record
 
-os.environ["CURES_PLUGINS"] = "tests.*"  # the verifier of the recorded run
+os.environ["CURES_PLUGINS"] = "tests.*,benchmarks.*"  # the verifier of the recorded run, the rivals
 
 record("run", run.curve())
-record("strategies", strategies.traces())
+record("strategies", strategies.traces(strategies.CONFIGS))
+record("rivals", strategies.traces(strategies.RIVALS))

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from benchmarks.curriculum.rivals import mopps, official
 from cures_core.config.curriculum import (
-    ArcConfig,
     CuresConfig,
     CurriculumConfig,
+    CustomConfig,
     DapoConfig,
-    EssWeighting,
-    GvmConfig,
-    MoppsConfig,
     NeymanAllocation,
-    OfficialConfig,
     PaperConfig,
     PosteriorConfig,
     ScreenAllocation,
     SoftmaxWeighting,
-    SpeedConfig,
     UniformConfig,
 )
 from cures_core.curriculum import Posterior, make_curriculum
-from cures_core.terms import Group, Moments, Outcome, Request
+from cures_core.terms import Group, Outcome, Request
 from cures_core.testing.curriculum import answered, prompt_set
 
 _STEPS = 7
@@ -36,29 +33,36 @@ CONFIGS: dict[str, CurriculumConfig] = {
     "cures, screening": CuresConfig(**_SHAPE, allocation=ScreenAllocation(max_rollouts=4)),
     "cures, by the spread": CuresConfig(
         **_SHAPE,
-        signal="expected_spread",
+        signal="plugin_spread",
         weighting=SoftmaxWeighting(temperature=0.1),
         allocation=NeymanAllocation(max_rollouts=9),
     ),
-    "cures, by measured gradients": CuresConfig(
-        **_SHAPE, signal="plugin_spread", allocation=NeymanAllocation(sigma="gradient", max_rollouts=9)
-    ),
-    "cures, informative groups": CuresConfig(**_SHAPE, signal="informative", weighting=EssWeighting(share=0.3)),
     "cures, by the variance": CuresConfig(**_SHAPE, signal="expected_variance", explore=0.3),
-    "cures, fitted": CuresConfig(**_SHAPE, posterior=PosteriorConfig(fading="fitted", strength="fitted", drift=0.3)),
+    "cures, fitted": CuresConfig(**_SHAPE, posterior=PosteriorConfig(fading="fitted", strength="fitted")),
     "dapo": DapoConfig(**_SHAPE, group_size=3),
-    "speed": SpeedConfig(**_SHAPE, screen=2, group_size=6),
-    "gvm": GvmConfig(**_SHAPE),
-    "mopps": MoppsConfig(**_SHAPE, candidates=3),
-    "arc": ArcConfig(**_SHAPE),
     "paper": PaperConfig(**_SHAPE, subsets=5, steps_per_subset=2, probe=3),
-    "cures-official": OfficialConfig(**_SHAPE, subsets=3, steps_per_subset=2, probe=2, processes=2, repeats=2),
 }
 
 
-def traces() -> dict[str, Any]:
+def _rival(path: str, posterior: PosteriorConfig | None = None, **options: float) -> CustomConfig:
+    believed = {} if posterior is None else {"posterior": posterior}
+    return CustomConfig(**_SHAPE, **believed, strategy=f"benchmarks.curriculum.rivals.{path}", options=options)
+
+
+RIVALS: dict[str, CurriculumConfig] = {
+    "speed": _rival("speed:Speed", screen=2, group_size=6),
+    "gvm": _rival("gvm:Gvm"),
+    "mopps": _rival("mopps:Mopps", mopps.POSTERIOR, candidates=3),
+    "arc": _rival("arc:Arc"),
+    "cures-official": _rival(
+        "official:Official", official.POSTERIOR, subsets=3, steps_per_subset=2, probe=2, processes=2, repeats=2
+    ),
+}
+
+
+def traces(configs: Mapping[str, CurriculumConfig]) -> dict[str, Any]:
     """A row for each step of each strategy."""
-    return {name: trace(cfg) for name, cfg in CONFIGS.items()}
+    return {name: trace(cfg) for name, cfg in configs.items()}
 
 
 def trace(cfg: CurriculumConfig) -> list[dict[str, Any]]:
@@ -74,7 +78,6 @@ def trace(cfg: CurriculumConfig) -> list[dict[str, Any]]:
             budget -= sum(q.n for q in requests)
             asked.append(_shown([(rows[q.prompt.id], q.n) for q in requests]))
             curriculum.tell([_judged(q, rows[q.prompt.id], number) for q in requests])
-        curriculum.learn({g.request.prompt.id: _moments(rows[g.request.prompt.id]) for g in batch.groups[:2]})
         trained = _shown([(rows[g.request.prompt.id], len(g.verdicts)) for g in batch.groups])
         steps.append({"asked": asked, "trained": trained, "reason": batch.reason, **batch.figures})
     return steps
@@ -88,10 +91,6 @@ def _judged(request: Request, row: int, step: int) -> Group:
     if (row + step) % 7 == 0:
         outcomes[0] = Outcome.UNKNOWN
     return answered(request, outcomes)
-
-
-def _moments(row: int) -> Moments:
-    return Moments(right=1.0 + row / 10, wrong=2.0, gap=0.5)
 
 
 def _shown(pairs: list[tuple[int, int]]) -> str:

@@ -12,24 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from cures_core.config.curriculum import CuresConfig, EqualAllocation, EssWeighting, ScreenAllocation, wants_moments
+from cures_core.config.curriculum import CuresConfig, EqualAllocation, ScreenAllocation
 from cures_core.curriculum import beta
 from cures_core.curriculum.allocation import allocate, allocate_equally
 from cures_core.curriculum.beta import Floats
 from cures_core.curriculum.posterior import Ints, Posterior
-from cures_core.curriculum.sampling import (
-    distribution,
-    draw,
-    effective_sample_size,
-    probabilities,
-    weight_ratio,
-    weights,
-)
+from cures_core.curriculum.sampling import draw, effective_sample_size, probabilities, weight_ratio, weights
 from cures_core.curriculum.strategies.strategy import Strategy, spread_of
 from cures_core.prompts import PromptSet
-from cures_core.terms import Group, Moments
+from cures_core.terms import Group
 
-_NEWS = 0.3  # weight of a new measurement against the earlier ones
 _DEAD = 0.5  # a prompt that is more likely dead than not is not worth more rollouts in a step
 _FRESH_ROWS = 65_536  # a pool up to this size is looked at whole in every step
 
@@ -47,9 +39,7 @@ class CuresCurriculum(Strategy):
 
     def __init__(self, cfg: CuresConfig, prompts: PromptSet, posterior: Posterior, seed: int) -> None:
         super().__init__(cfg, prompts, posterior, seed)
-        self._weight = np.ones(len(prompts))  # signals instead, where the weighting needs all of them
-        self._measures = wants_moments(cfg)
-        self._moments = np.full((len(prompts) if self._measures else 0, 3), np.nan)  # right, wrong, gap
+        self._weight = np.ones(len(prompts))
         self._renewed = 0  # where the next block begins
         self._due: Ints | slice = slice(None)
 
@@ -69,7 +59,8 @@ class CuresCurriculum(Strategy):
         if isinstance(allocation, EqualAllocation):
             return rows, allocate_equally(num, budget, self.rng)
         low, high = allocation.min_rollouts, allocation.max_rollouts
-        return rows, allocate(self._sigma(rows), min(budget, high * num), low, high)
+        spread = beta.expected_spread(*self.posterior.parameters(rows))
+        return rows, allocate(spread, min(budget, high * num), low, high)
 
     def finished(self, told: Sequence[Group]) -> str:
         if not isinstance(self.cfg.allocation, ScreenAllocation):
@@ -84,47 +75,17 @@ class CuresCurriculum(Strategy):
         rows = np.sort(self.posterior.rows([g.request.prompt.id for g in told if g.failures]))
         return rows[self.posterior.dead(rows) < _DEAD]
 
-    def learn(self, moments: Mapping[str, Moments]) -> None:
-        if not self._measures or not moments:
-            return
-        rows = self.posterior.rows(list(moments))
-        new = np.array([[m.right, m.wrong, m.gap] for m in moments.values()])
-        old = self._moments[rows]
-        self._moments[rows] = np.where(np.isnan(old), new, (1 - _NEWS) * old + _NEWS * new)
-
-    def _sigma(self, rows: Ints) -> Floats:
-        """Deviation of the gradient of one rollout, up to a factor common to all rows."""
-        a, b = self.posterior.parameters(rows)
-        known = self._moments[~np.isnan(self._moments[:, 0])] if self._measures else self._moments
-        if not len(known):
-            return beta.expected_spread(a, b)
-        measured = self._moments[rows]
-        right, wrong, gap = np.where(np.isnan(measured), known.mean(axis=0), measured).T
-        return np.asarray(np.sqrt(beta.gradient_variance(a, b, right, wrong, gap)))
-
     def signal(self, rows: Ints | slice = slice(None)) -> Floats:
         """What each prompt is worth now, in 0..1; near 0 where it is taken for dead."""
         a, b = self.posterior.parameters(rows)
         if self.cfg.signal == "thompson":
             rates = self.rng.beta(a, b)
             return spread_of(rates) * (self.rng.random(len(rates)) >= self.posterior.dead(rows))
-        alive = 1 - self.posterior.dead(rows)
-        if self.cfg.signal == "informative":
-            group = self.cfg.rollouts_per_step // self.cfg.prompts_per_step
-            return alive * beta.informative_probability(a, b, group)
-        formula = {
-            "expected_spread": beta.expected_spread,
-            "plugin_spread": beta.plugin_spread,
-            "expected_variance": beta.expected_variance,
-        }
-        return alive * formula[self.cfg.signal](a, b)
+        formula = beta.plugin_spread if self.cfg.signal == "plugin_spread" else beta.expected_variance
+        return (1 - self.posterior.dead(rows)) * formula(a, b)
 
     def _distribution(self) -> Floats:
-        signal = self.signal(self._due)
-        if isinstance(self.cfg.weighting, EssWeighting):
-            self._weight[self._due] = signal
-            return distribution(self._weight, self.cfg.weighting, self.cfg.explore)
-        self._weight[self._due] = weights(signal, self.cfg.weighting)
+        self._weight[self._due] = weights(self.signal(self._due), self.cfg.weighting)
         return probabilities(self._weight, self.cfg.explore)
 
     def state_dict(self) -> dict[str, Any]:
@@ -132,14 +93,12 @@ class CuresCurriculum(Strategy):
         return {
             **super().state_dict(),
             "weight": self._weight.copy(),
-            "moments": self._moments.copy(),
             "renewed": self._renewed,
             "due": due,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        self._moments = state["moments"].copy()
         self._weight, self._renewed, self._due = state["weight"].copy(), int(state["renewed"]), state["due"].copy()
 
     def _next_due(self, drawn: Ints) -> Ints | slice:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from cures_core.config.curriculum import PaperConfig, ProtocolConfig, SoftmaxWeighting
+from cures_core.config.curriculum import PaperConfig, ProtocolSettings, SoftmaxWeighting, StrategyConfig
 from cures_core.curriculum.allocation import allocate
 from cures_core.curriculum.beta import plugin_spread
 from cures_core.curriculum.posterior import Ints, Posterior
@@ -29,21 +29,24 @@ from cures_core.terms import Group
 class ProtocolCurriculum(Strategy):
     """Subsets, probed, trained on, forgotten. One round a step; a probing step ends with an empty batch and says so."""
 
-    cfg: ProtocolConfig
-
-    def __init__(self, cfg: ProtocolConfig, prompts: PromptSet, posterior: Posterior, seed: int) -> None:
+    def __init__(self, cfg: StrategyConfig, prompts: PromptSet, posterior: Posterior, seed: int) -> None:
         super().__init__(cfg, prompts, posterior, seed)
         order = np.random.default_rng([seed, 0x5355425345]).permutation(len(prompts))
-        self._subsets = [np.sort(part) for part in np.array_split(order, min(cfg.subsets, len(prompts)))]
+        self._subsets = [np.sort(part) for part in np.array_split(order, min(self.protocol.subsets, len(prompts)))]
         self._subset, self._probed, self._trained = 0, 0, 0
         self._probing = False
+
+    @property
+    @abstractmethod
+    def protocol(self) -> ProtocolSettings:
+        """How many subsets, and what is done with each."""
 
     @abstractmethod
     def train_on(self, members: Ints, budget: int) -> tuple[Ints, Ints]:
         """(rows, rollouts of each) of a training step on the prompts of a probed subset."""
 
     def choose(self, budget: int, round_: int) -> tuple[Ints, Ints]:
-        if self._trained == self.cfg.steps_per_subset:
+        if self._trained == self.protocol.steps_per_subset:
             self._subset, self._probed, self._trained = (self._subset + 1) % len(self._subsets), 0, 0
             self.posterior.load_state_dict(
                 {**Posterior.fresh(self.prompts, self.posterior.cfg).state_dict(), "step": self.posterior.step}
@@ -52,7 +55,7 @@ class ProtocolCurriculum(Strategy):
         rows = self._to_probe(members, budget)
         self._probing = bool(len(rows))
         if self._probing:
-            return rows, np.full(len(rows), min(self.cfg.probe, budget))
+            return rows, np.full(len(rows), min(self.protocol.probe, budget))
         self._trained += 1
         return self.train_on(members, budget)
 
@@ -76,7 +79,9 @@ class ProtocolCurriculum(Strategy):
     def _to_probe(self, members: Ints, budget: int) -> Ints:
         """The next prompts that lack evidence. `_probed` moves past them, so that unknown verdicts are not repeated."""
         rest = members[self._probed :]
-        lacking = np.flatnonzero(self.posterior.evidence()[rest] < self.cfg.probe)[: max(1, budget // self.cfg.probe)]
+        lacking = np.flatnonzero(self.posterior.evidence()[rest] < self.protocol.probe)[
+            : max(1, budget // self.protocol.probe)
+        ]
         self._probed += int(lacking[-1]) + 1 if len(lacking) else len(rest)
         return rest[lacking]
 
@@ -85,6 +90,10 @@ class PaperCurriculum(ProtocolCurriculum):
     """The protocol with the sampling and the allocation of the paper, at a fixed temperature."""
 
     cfg: PaperConfig
+
+    @property
+    def protocol(self) -> ProtocolSettings:
+        return self.cfg
 
     def train_on(self, members: Ints, budget: int) -> tuple[Ints, Ints]:
         num = min(self.cfg.prompts_per_step, len(members), budget // 2)

@@ -1,6 +1,7 @@
 """What all strategies share: the book-keeping of ask and tell, the posterior, its calibration, and the saved state.
 
-A strategy decides which prompts are asked for (`choose`) and when a step is over (`finished`).
+A strategy decides which prompts are asked for (`choose`) and when a step is over (`finished`). One of a user's own is a
+subclass; what it may say and change beside that is listed in docs/curriculum.md.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
-from cures_core.config.curriculum import StrategyConfig
+from cures_core.config.base import Strict
+from cures_core.config.curriculum import CustomConfig, StrategyConfig
 from cures_core.curriculum.ask_tell import Batch
 from cures_core.curriculum.beta import Floats
 from cures_core.curriculum.calibration import Calibration
@@ -21,13 +25,25 @@ from cures_core.curriculum.posterior import Ints, Posterior
 from cures_core.errors import ConfigError, CurriculumMisuse
 from cures_core.means import ratio, valued
 from cures_core.prompts import PromptSet
-from cures_core.terms import Group, Moments, Request
+from cures_core.terms import Group, Request
+
+
+class StrategyOptions(Strict):
+    """Base of a strategy's own settings: the fields that `curriculum.options` may hold, with their types and bounds."""
 
 
 class Strategy(ABC):
     """Base of the strategies. One request a prompt a round; a round is one call of `ask`."""
 
+    options_type: ClassVar[type[StrategyOptions] | None] = None
+    """What `curriculum.options` must fit. None: it is not checked, and read from `self.cfg.options`."""
+    fewest_rollouts: ClassVar[int] = 2
+    """Of a drawn prompt, which a step's budget must be enough for: a group of one has no group baseline."""
+    options: StrategyOptions
+    """The checked options. A subclass repeats this line with its own type."""
+
     def __init__(self, cfg: StrategyConfig, prompts: PromptSet, posterior: Posterior, seed: int) -> None:
+        self.options = self.read_options(cfg)
         if not len(prompts):
             raise ConfigError("the prompt set is empty: nothing to draw from")
         if [x.decode() for x in posterior.ids.tolist()] != prompts.ids:
@@ -43,6 +59,26 @@ class Strategy(ABC):
         self._predicted: dict[str, float] = {}
         self._told: list[Group] = []
         self._figures: dict[str, float] = {}
+
+    @classmethod
+    def read_options(cls, cfg: StrategyConfig) -> StrategyOptions:
+        """The options of this configuration, checked. Raises `ConfigError` naming every bad one."""
+        if not isinstance(cfg, CustomConfig):
+            return StrategyOptions()
+        try:
+            options = StrategyOptions() if cls.options_type is None else cls.options_type.model_validate(cfg.options)
+            cfg.check_budget(cls.fewest_rollouts)
+            cls.check(cfg, options)
+        except ValidationError as error:
+            raise ConfigError("; ".join(_said(fault, cls) for fault in error.errors())) from error
+        except ValueError as error:
+            raise ConfigError(f"curriculum: {cfg.strategy}: {error}") from error
+        return options
+
+    @classmethod
+    def check(cls, cfg: StrategyConfig, options: StrategyOptions) -> None:
+        """Raise `ValueError` where settings do not go together. Called before any work. Default: they do."""
+        return
 
     @property
     def rollouts_per_step(self) -> int:
@@ -78,9 +114,12 @@ class Strategy(ABC):
         """The groups that go into the loss. Default: all."""
         return told
 
-    def learn(self, moments: Mapping[str, Moments]) -> None:
-        """Take what the update has measured of scores, by prompt id. Default: no use for it."""
-        return
+    def count(self, ids: Sequence[str], successes: Floats, failures: Floats) -> None:
+        """Take evidence of prompts, right and wrong rollouts of each; 0 and 0 where no verdict is known.
+
+        Called once a `tell`, which is refused before where it is not right. Default: the posterior counts it.
+        """
+        self.posterior.update(ids, successes, failures, self._step)
 
     def ask(self, budget: int) -> list[Request]:
         if self._open:
@@ -104,7 +143,7 @@ class Strategy(ABC):
         told = {f"calibration_{k}": v for k, v in self.calibration.add(predicted, successes, failures).items()}
         if self._round == 1:
             self._figures |= told
-        self.posterior.update([g.request.prompt.id for g in groups], successes, failures, self._step)
+        self.count([g.request.prompt.id for g in groups], successes, failures)
         for group in groups:
             name = group.request.id
             del self._predicted[name]
@@ -151,7 +190,7 @@ class Strategy(ABC):
         return batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Between steps only."""
+        """Between steps only. JSON values and numpy arrays; a subclass adds its own, under names of its own."""
         if self._round or self._open:
             raise CurriculumMisuse("a step is going on: the state can be saved between steps only")
         late = [[q.id, q.prompt.id, q.n, q.seed, self._predicted[q.id]] for q in self._late.values()]
@@ -167,7 +206,8 @@ class Strategy(ABC):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        if state["type"] != self._kind:
+        # Earlier versions called every strategy of a user's own `custom`.
+        if state["type"] not in (self._kind, getattr(self.cfg, "type", self._kind)):
             raise ConfigError(f"the saved state is of the strategy {state['type']}, this one is {self._kind}")
         if state["prompts"] != self.prompts.digest:
             raise ConfigError("the saved state is of another prompt set")
@@ -188,6 +228,8 @@ class Strategy(ABC):
 
     @property
     def _kind(self) -> str:
+        if isinstance(self.cfg, CustomConfig):
+            return self.cfg.strategy
         return str(getattr(self.cfg, "type", type(self).__name__))
 
     def _check(self, groups: Sequence[Group]) -> None:
@@ -218,6 +260,17 @@ class Strategy(ABC):
             ),
             **self._figures,
         }
+
+
+def _said(fault: ErrorDetails, strategy: type[Strategy]) -> str:
+    """What is wrong with one option."""
+    name = ".".join(map(str, fault["loc"]))
+    if fault["type"] == "extra_forbidden" and strategy.options_type is not None:
+        known = ", ".join(strategy.options_type.model_fields) or "none"
+        return f"curriculum.options.{name}: {strategy.__name__} has no such option; its options are {known}"
+    if not name:
+        return f"curriculum.options: {fault['msg'].removeprefix('Value error, ')}"
+    return f"curriculum.options.{name}: {fault['msg'].removeprefix('Value error, ')} (got {fault['input']!r})"
 
 
 def merged(groups: Sequence[Group]) -> list[Group]:

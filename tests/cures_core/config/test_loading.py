@@ -43,10 +43,10 @@ def test_keys_of_another_type_of_a_table_are_not_called_misspelt() -> None:
 
 def test_the_type_that_lacks_a_key_is_the_innermost_one() -> None:
     with pytest.raises(ConfigError) as caught:
-        load_config(PROFILE, ["curriculum.weighting.type=ess", "curriculum.weighting.temperature=1"])
-    assert 'curriculum.weighting.type = "ess" has no such key' in str(caught.value)
+        load_config(PROFILE, ["curriculum.weighting.type=softmax", "curriculum.weighting.power=1"])
+    assert 'curriculum.weighting.type = "softmax" has no such key' in str(caught.value)
     with pytest.raises(ConfigError) as caught:
-        load_config(PROFILE, ["curriculum.type=uniform", "curriculum.weighting.type=ess"])
+        load_config(PROFILE, ["curriculum.type=uniform", "curriculum.weighting.type=softmax"])
     assert 'curriculum.weighting: curriculum.type = "uniform" has no such key' in str(caught.value)
 
 

@@ -8,15 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from cures_core.config.curriculum import EssWeighting, ProportionalWeighting, SoftmaxWeighting
+from cures_core.config.curriculum import ProportionalWeighting, SoftmaxWeighting
 from cures_core.curriculum.allocation import allocate, allocate_equally
 from cures_core.curriculum.calibration import Calibration
 from cures_core.curriculum.sampling import (
-    distribution,
     draw,
     effective_sample_size,
     probabilities,
-    temperature,
     weight_ratio,
     weights,
 )
@@ -82,21 +80,6 @@ def test_temperature_goes_from_the_best_few_to_uniform() -> None:
     assert weight_ratio(flat) == pytest.approx(1.0, rel=1e-5)
     assert list(draw(sharp, 5, np.random.default_rng(0))) == [25, 26, 27, 28, 29]
     assert weight_ratio(sharp) > 1e80
-
-
-@given(st.integers(0, 1000), st.floats(0.05, 1.0), st.sampled_from([0.0, 0.05]))
-def test_the_wanted_effective_sample_size_is_met(seed: int, share: float, explore: float) -> None:
-    signal = np.random.default_rng(seed).random(400) / 2
-    p = distribution(signal, EssWeighting(share=share), explore)
-    assert p.sum() == pytest.approx(1.0)
-    assert effective_sample_size(p) == pytest.approx(share * 400, rel=0.01)
-
-
-def test_an_effective_sample_size_out_of_reach_gives_the_nearest() -> None:
-    tied = np.full(50, 0.3)
-    assert temperature(tied, EssWeighting(share=0.1), 0.0) == 1e-4
-    assert effective_sample_size(distribution(tied, EssWeighting(share=0.1), 0.0)) == pytest.approx(50)
-    assert effective_sample_size(distribution(SIGNAL, EssWeighting(share=1.0), 0.0)) == pytest.approx(30, rel=1e-4)
 
 
 def test_probabilities_are_the_stated_ones() -> None:

@@ -15,7 +15,7 @@ import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
 
-from cures_core.curriculum import CuresConfig, Curriculum, NeymanAllocation, SpeedConfig, UniformConfig
+from cures_core.curriculum import CuresConfig, Curriculum, DapoConfig, NeymanAllocation, UniformConfig
 from cures_core.errors import ConfigError, CurriculumMisuse, MissingExtra
 from cures_core.integrations.overlapping import Draws
 from cures_core.integrations.torch_sampler import CurriculumSampler
@@ -89,7 +89,7 @@ def test_a_state_saved_at_any_moment_goes_on(again: bool) -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        SpeedConfig(prompts_per_step=2, rollouts_per_step=40),
+        DapoConfig(prompts_per_step=2, rollouts_per_step=40),
         CuresConfig(prompts_per_step=4, rollouts_per_step=16, allocation=NeymanAllocation()),
         UniformConfig(prompts_per_step=3, rollouts_per_step=16),
     ],

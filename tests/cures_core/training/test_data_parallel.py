@@ -27,16 +27,15 @@ def batches(num: int) -> list[list[Group]]:
 
 def train(
     size: int, steps: list[list[Group]], saved: State | None = None, dtype: Any = torch.float32, **options: Any
-) -> tuple[State, list[dict[str, float]], list[Policy], Any]:
-    """State, figures of each step, the policies of all ranks, and rank 0's last moments."""
+) -> tuple[State, list[dict[str, float]], list[Policy]]:
+    """State, figures of each step, and the policies of all ranks."""
     policies = [policy() for _ in range(size)]
     for p in policies:
         p.model.to(dtype)
-    measure = options.pop("measure", False)
     cfg: Any = (TorchrunTrainerConfig if size > 1 else TorchTrainerConfig)(**{"learning_rate": 1e-3, **options})
 
     def work(world: World) -> Any:
-        trainer = TorchTrainer(policies[world.rank], cfg, 1.0, measure=measure, world=world)
+        trainer = TorchTrainer(policies[world.rank], cfg, 1.0, world=world)
         if world.rank:
             return serve(world, trainer.handlers)
         with world.leading():
@@ -45,10 +44,10 @@ def train(
             figures = [dict(trainer.update(batch)) for batch in steps]
             weights, optimizer, state = trainer.state_dict()
             copies = [{k: v.detach().clone() for k, v in tensors.items()} for tensors in (weights, optimizer)]
-            return (copies[0], copies[1], state), figures, trainer.moments
+            return (copies[0], copies[1], state), figures
 
-    state, figures, moments = in_ranks(size, work)[0]
-    return state, figures, policies, moments
+    state, figures = in_ranks(size, work)[0]
+    return state, figures, policies
 
 
 def assert_close(a: dict[str, Any], b: dict[str, Any], tolerance: float = 2e-4) -> None:
@@ -59,8 +58,8 @@ def assert_close(a: dict[str, Any], b: dict[str, Any], tolerance: float = 2e-4) 
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("change", [{}, {"loss": "dapo", "grad_clip": 0.0}, {"loss": "reinforce++"}, {"loss": "rloo"}])
 def test_results_do_not_depend_on_the_number_of_ranks(size: int, change: dict[str, Any]) -> None:
-    one, alone, _, _ = train(1, batches(3), **change)
-    many, shared, policies, _ = train(size, batches(3), **change)
+    one, alone, _ = train(1, batches(3), **change)
+    many, shared, policies = train(size, batches(3), **change)
     assert_close(one[0], many[0])
     assert_close(one[1], many[1])
     for a, b in zip(alone, shared, strict=True):
@@ -73,42 +72,33 @@ def test_results_do_not_depend_on_the_number_of_ranks(size: int, change: dict[st
 
 def test_more_ranks_than_rollouts_leave_some_idle() -> None:
     few = [batches(1)[0][:1]]
-    one, _, _, _ = train(1, few)
-    many, _, _, _ = train(6, few)
+    one, _, _ = train(1, few)
+    many, _, _ = train(6, few)
     assert_close(one[0], many[0])
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 3)])
 def test_a_checkpoint_resumes_at_another_number_of_ranks(before: int, after: int) -> None:
     steps = batches(4)
-    straight, _, _, _ = train(1, steps, warmup_steps=5)
-    first, _, _, _ = train(before, steps[:2], warmup_steps=5)
-    second, _, _, _ = train(after, steps[2:], saved=first, warmup_steps=5)
+    straight, _, _ = train(1, steps, warmup_steps=5)
+    first, _, _ = train(before, steps[:2], warmup_steps=5)
+    second, _, _ = train(after, steps[2:], saved=first, warmup_steps=5)
     assert_close(straight[0], second[0])
     assert second[2]["step"] == 4
 
 
 def test_resumed_at_the_same_number_of_ranks_the_bytes_are_the_same() -> None:
     steps = batches(4)
-    straight, _, _, _ = train(2, steps)
-    first, _, _, _ = train(2, steps[:2])
-    second, _, _, _ = train(2, steps[2:], saved=first)
+    straight, _, _ = train(2, steps)
+    first, _, _ = train(2, steps[:2])
+    second, _, _ = train(2, steps[2:], saved=first)
     assert all(torch.equal(v, second[0][k]) for k, v in straight[0].items())
     assert all(torch.equal(v, second[1][k]) for k, v in straight[1].items())
 
 
-def test_moments_come_from_all_ranks() -> None:
-    one, two = (train(size, batches(1), measure=True)[3] for size in (1, 2))
-    assert set(one) == set(two)
-    assert one
-    for name, moments in one.items():
-        assert moments.right == pytest.approx(two[name].right, rel=1e-4)
-        assert moments.gap == pytest.approx(two[name].gap, rel=1e-2, abs=1e-4)
-
-
 def test_one_rank_out_of_memory_halves_its_micro_batches_and_then_all_do(caplog: pytest.LogCaptureFixture) -> None:
     steps = batches(2)
-    one, _, _, _ = train(1, steps)
+    one, _, _ = train(1, steps)
     policies = [policy(), policy()]
     cfg = TorchrunTrainerConfig(learning_rate=1e-3, micro_batch_tokens=128)
 
@@ -167,11 +157,11 @@ def test_a_share_that_does_not_fit_is_an_error_of_its_rank() -> None:
 def test_small_updates_are_not_lost_in_bfloat16() -> None:
     """Updates of 1e-5 on weights of about 0.02 to 1: far below what bfloat16 resolves of most of them."""
     steps = batches(1) * 60
-    exact, _, _, _ = train(1, steps, learning_rate=1e-5)
+    exact, _, _ = train(1, steps, learning_rate=1e-5)
     start = {k: v.detach() for k, v in policy().trainable().items()}
     errors = {}
     for masters in (True, False):
-        state, _, _, _ = train(1, steps, dtype=torch.bfloat16, learning_rate=1e-5, master_weights=masters)
+        state, _, _ = train(1, steps, dtype=torch.bfloat16, learning_rate=1e-5, master_weights=masters)
         kept = [state[1].get(f"{i}.master", w).float() for i, w in enumerate(state[0].values())]
         moved = torch.cat([(k - s).flatten() for k, s in zip(kept, start.values(), strict=True)])
         wanted = torch.cat([(exact[0][k] - s).flatten() for k, s in start.items()])
@@ -186,9 +176,9 @@ def test_small_updates_are_not_lost_in_bfloat16() -> None:
 
 def test_masters_are_saved_and_of_all_ranks_alike() -> None:
     steps = batches(4)
-    one, _, _, _ = train(1, steps, dtype=torch.bfloat16)
-    first, _, _, _ = train(2, steps[:2], dtype=torch.bfloat16)
-    second, _, _, _ = train(1, steps[2:], saved=first, dtype=torch.bfloat16)
-    again, _, _, _ = train(1, steps[2:], saved=train(1, steps[:2], dtype=torch.bfloat16)[0], dtype=torch.bfloat16)
+    one, _, _ = train(1, steps, dtype=torch.bfloat16)
+    first, _, _ = train(2, steps[:2], dtype=torch.bfloat16)
+    second, _, _ = train(1, steps[2:], saved=first, dtype=torch.bfloat16)
+    again, _, _ = train(1, steps[2:], saved=train(1, steps[:2], dtype=torch.bfloat16)[0], dtype=torch.bfloat16)
     assert all(torch.equal(v, again[1][k]) for k, v in one[1].items())
     assert_close(one[1], second[1], 2e-2)

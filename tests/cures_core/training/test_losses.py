@@ -70,18 +70,17 @@ def test_the_whole_completion_is_truncated_with_a_sequence_ratio() -> None:
     assert torch.allclose(loss, torch.tensor([2.0, 2.0, 1.0]))  # 6 cut to 4, over two tokens
 
 
-@pytest.mark.parametrize(("name", "expected"), [("k1", 0.693147), ("k2", 0.240227), ("k3", 0.193147)])
+@pytest.mark.parametrize(("name", "expected"), [("k2", 0.240227), ("k3", 0.193147)])
 def test_kl_estimators_by_hand(name: Any, expected: float) -> None:
     # pi = 1/2, reference = 1/4: r = 1/2
     value = kl_penalty(torch.log(torch.tensor([0.5])), torch.log(torch.tensor([0.25])), name)
     assert float(value) == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("estimator", ["k1", "k3"])
-def test_kl_estimators_are_unbiased(estimator: Any) -> None:
+def test_the_kl_estimator_of_grpo_is_unbiased() -> None:
     p, q = torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.3, 0.3, 0.4])
     exact = (p * (p / q).log()).sum()
-    assert torch.allclose((p * kl_penalty(p.log(), q.log(), estimator)).sum(), exact, atol=1e-6)
+    assert torch.allclose((p * kl_penalty(p.log(), q.log(), "k3")).sum(), exact, atol=1e-6)
 
 
 def test_logprobs_and_entropy_are_those_of_the_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +128,7 @@ def test_a_token_that_cannot_occur_leaves_the_entropy_finite() -> None:
 
 
 @pytest.mark.parametrize("ratio", ["token", "sequence"])
-@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+@pytest.mark.parametrize("estimator", ["k2", "k3"])
 def test_gradient_matches_finite_differences(ratio: Any, estimator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cures_core.training.losses._CHUNK_ELEMENTS", 10)
     torch.manual_seed(1)

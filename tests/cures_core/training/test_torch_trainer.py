@@ -287,14 +287,14 @@ def test_gradient_checkpointing_changes_no_result_and_recomputes() -> None:
     assert all(torch.allclose(v, plain[k], atol=1e-6) for k, v in p.trainable().items())
 
 
-@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+@pytest.mark.parametrize("estimator", ["k2", "k3"])
 def test_kl_to_the_base_policy(estimator: Any) -> None:
     p, reference = policy(), policy()
     batch = groups(p)
     cfg = TorchTrainerConfig(learning_rate=1e-2, kl_coef=1.0, kl_estimator=estimator, grad_clip=0.0)
     trainer = TorchTrainer(p, cfg, 1.0, reference.model)
     assert trainer.update(batch)["kl"] == pytest.approx(0.0, abs=1e-6)
-    assert abs(trainer.update(batch)["kl"]) > 1e-3  # k1 of one batch may be negative
+    assert trainer.update(batch)["kl"] > 1e-3
     free, _ = step(TorchTrainerConfig(learning_rate=1e-2, grad_clip=0.0), steps=2)
     assert any(not torch.allclose(v, free[k], atol=1e-5) for k, v in p.trainable().items())
 
@@ -315,20 +315,3 @@ def test_a_recipe_fills_in_what_the_profile_leaves_open() -> None:
     assert TorchTrainerConfig.model_validate_json(cfg.model_dump_json()) == cfg
     with pytest.raises(ValueError, match="length_norm"):
         TorchTrainerConfig(learning_rate=1e-3, loss="dr-grpo")
-
-
-def test_moments_are_measured_on_request_and_change_nothing_else() -> None:
-    results = []
-    for measure in (False, True):
-        p = policy()
-        batch = groups(p)
-        trainer = TorchTrainer(p, TorchTrainerConfig(learning_rate=1e-3), 1.0, measure=measure)
-        trainer.update(batch)
-        results.append(({k: v.detach().clone() for k, v in p.trainable().items()}, trainer.moments, batch))
-    (plain, none, _), (measured, moments, batch) = results
-    assert none == {}
-    assert all(torch.equal(plain[k], measured[k]) for k in plain)
-    enough = {g.request.prompt.id for g in batch if g.successes >= 2 and g.failures >= 2}
-    assert set(moments) == enough
-    assert enough
-    assert all(m.right > 0 and m.wrong > 0 for m in moments.values())

@@ -45,14 +45,14 @@ def zero(stage: int, seeds: tuple[int, ...] = (0, 1, 2), **more: Any) -> dict[st
 
 @pytest.mark.slow
 def test_every_stage_gives_what_one_process_gives(tmp_path: Path) -> None:
-    one, figures, _, _ = train(1, batches(3), measure=True)
-    saved, _, _, _ = train(1, batches(3)[:1])
+    one, figures, _ = train(1, batches(3))
+    saved, _, _ = train(1, batches(3)[:1])
     save_checkpoint(Checkpoint(saved[0], saved[1], {}, {"step": 1, "trainer": saved[2]}), tmp_path / "saved")
-    cases = [zero(stage, measure=True) for stage in (0, 1, 2, 3)]
+    cases = [zero(stage) for stage in (0, 1, 2, 3)]
     cases += [zero(stage, (1, 2), saved=str(tmp_path / "saved")) for stage in (0, 1, 2, 3)]
     cases += [zero(stage, training={"grad_clip": 0.0, "micro_batch_tokens": 64}) for stage in (2, 3)]
     made = ranks(tmp_path / "two", 2, cases)
-    free, _, _, _ = train(1, batches(3), grad_clip=0.0)
+    free, _, _ = train(1, batches(3), grad_clip=0.0)
     for i, checkpoint in enumerate(made):
         wanted = one if i < 8 else free
         assert_close(wanted[0], checkpoint.weights)
@@ -73,7 +73,7 @@ def test_every_stage_gives_what_one_process_gives(tmp_path: Path) -> None:
     for checkpoint in rest:
         assert_close(one[0], checkpoint.weights)
         assert_close(one[1], checkpoint.optimizer)
-    back, _, _, _ = train(1, batches(3)[1:], saved=(first[0].weights, first[0].optimizer, first[0].state["trainer"]))
+    back, _, _ = train(1, batches(3)[1:], saved=(first[0].weights, first[0].optimizer, first[0].state["trainer"]))
     assert_close(one[0], back[0])
 
 
@@ -100,11 +100,11 @@ def test_offload_bfloat16_adapters_and_gradients_that_are_not_finite(tmp_path: P
         *(zero(stage, (0,), poison=True) for stage in (0, 1, 2, 3)),
     ]
     made = ranks(tmp_path / "two", 2, cases)
-    one, _, _, _ = train(1, batches(3))
+    one, _, _ = train(1, batches(3))
     for checkpoint in made[:3]:
         assert_close(one[0], checkpoint.weights)
         assert_close(one[1], checkpoint.optimizer)
-    low, _, _, _ = train(1, batches(3), dtype=torch.bfloat16)
+    low, _, _ = train(1, batches(3), dtype=torch.bfloat16)
     for checkpoint in made[3:6]:
         assert set(checkpoint.optimizer) == set(low[1])
         for i, (name, weight) in enumerate(checkpoint.weights.items()):

@@ -41,7 +41,7 @@ def main() -> None:
         cfg: Any = TypeAdapter(TrainingConfig).validate_python({"learning_rate": 1e-3, **case["training"]})
         p = policy_of(case)
         steps = [groups(policy(), seed=seed, num=5) for seed in case["seeds"]]
-        trainer = TorchTrainer(p, cfg, 1.0, world=world, measure=bool(case.get("measure")))
+        trainer = TorchTrainer(p, cfg, 1.0, world=world)
         if world.rank:
             if case.get("poison"):
                 next(iter(p.trainable().values())).register_hook(lambda g: g * float("nan"))

@@ -5,11 +5,20 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+from typer.testing import CliRunner
+
 from cures_core.config.run import RunConfig
+from cures_core.config.storage import StoreConfig
+from cures_core.errors import ConfigError
 from cures_core.evaluation.scores import SuiteScore
+from flows.cli.main import app
+from tasks.runs.compare import compare_runs
+from tasks.runs.explain import explain
 from tasks.runs.notes import changes_of
-from tasks.runs.opening import started_config
+from tasks.runs.opening import started_config, usable_config
 from tasks.runs.records import Record
+from tasks.runs.resume import resumed_config
 from tasks.storage.local import LocalStore
 
 RECORD = """{"created_at":"2025-01-02T03:04:05+00:00",
@@ -52,3 +61,48 @@ def test_a_run_that_noted_one_digest_and_no_fork(tmp_path: Any) -> None:
     store.put("runs/old-1/run.json", json.dumps(first).encode())
     assert started_config(store, "old-1") == config
     assert changes_of(store, "old-1") == []
+
+
+STEP = {"prompts_per_step": 4, "rollouts_per_step": 64}
+RETIRED: dict[str, dict[str, Any]] = {
+    "curriculum.posterior.drift": {"type": "cures", **STEP, "posterior": {"drift": 0.3}},
+    "curriculum.weighting.type": {"type": "cures", **STEP, "weighting": {"type": "ess", "share": 0.5}},
+    "curriculum.type": {"type": "mopps", **STEP, "decay": 0.5, "target": 0.5, "candidates": 16},
+}
+
+
+def started(store: LocalStore, name: str, curriculum: dict[str, Any]) -> None:
+    """What an earlier version has noted of a run's start and end."""
+    config = RunConfig.model_validate(
+        {"data": {"path": "p"}, "rollout": {"max_new_tokens": 4}, "training": {"learning_rate": 1e-3}}
+    )
+    noted = {**config.model_dump(mode="json"), "curriculum": curriculum}
+    store.put(f"runs/{name}/run.json", json.dumps({"config": noted, "started_at": "then"}).encode())
+    store.put(f"runs/{name}/status.json", json.dumps({"status": "completed", "at": "then"}).encode())
+
+
+@pytest.mark.parametrize("key", RETIRED)
+def test_a_run_that_used_what_has_been_retired_is_shown_and_not_gone_on_with(key: str, tmp_path: Any) -> None:
+    store, place = LocalStore(tmp_path), StoreConfig(url=str(tmp_path))
+    started(store, "old-1", RETIRED[key])
+    started(store, "new-1", {"type": "cures", **STEP, "posterior": {"drift": 0.0}})
+    for command in (["runs", "list"], ["runs", "show", "old-1"]):
+        shown = CliRunner().invoke(app, [*command, "--store", str(tmp_path)], catch_exceptions=False)
+        assert shown.exit_code == 0
+        assert "old-1" in shown.output
+    assert started_config(store, "old-1").curriculum.rollouts_per_step == 64
+    values = compare_runs(store, ["old-1", "new-1"]).settings[f"{key} (retired)"]
+    section, _, name = key.removeprefix("curriculum.").rpartition(".")
+    assert values == (json.dumps((RETIRED[key][section] if section else RETIRED[key])[name]), "-")
+    named = key.removeprefix("curriculum.")
+    words = rf"^run old-1 can be read, .* curriculum: {named} = .* was taken out in 0\.2\.0"
+    with pytest.raises(ConfigError, match=words):
+        resumed_config(place, "old-1")
+    assert usable_config(store, "new-1").curriculum.type == "cures"
+
+
+def test_draws_by_what_has_been_retired_are_not_explained_as_others(tmp_path: Any, monkeypatch: Any) -> None:
+    started(LocalStore(tmp_path), "old-1", RETIRED["curriculum.weighting.type"])
+    monkeypatch.setattr("tasks.runs.explain._believed", lambda *_: (None, None))
+    with pytest.raises(ConfigError, match="taken out"):
+        explain(StoreConfig(url=str(tmp_path)), "old-1", None, None)

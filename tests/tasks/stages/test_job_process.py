@@ -54,6 +54,19 @@ def test_a_job_without_its_inputs_says_which(job: Job) -> None:
         run_job(job.model_copy(update={"name": "evaluate"}))
 
 
+def test_a_strategy_that_does_not_take_its_settings_is_told_before_any_work(job: Job, tmp_path: Path) -> None:
+    """By the first job of a run, though the epoch is what needs the strategy; an evaluation does not."""
+    strategy = "tests.cures_core.curriculum.example_strategy:LongestAgo"
+    own = f'type = "custom", strategy = "{strategy}", prompts_per_step = 4, rollouts_per_step = 16, options = {{x = 1}}'
+    config = load_config(tmp_path / "tiny.toml", [f"curriculum={{{own}}}"])
+    bad = job.model_copy(update={"config": config})
+    with pytest.raises(ConfigError, match=r"curriculum\.options\.x: LongestAgo has no such option"):
+        run_job(bad)
+    assert not list(job.out.iterdir())
+    with pytest.raises(ConfigError, match="the folder of the suites"):
+        run_job(bad.model_copy(update={"name": "evaluate"}))
+
+
 def test_jobs_of_other_threads_save_and_end_when_asked_and_none_begins_meanwhile(job: Job) -> None:
     long = job.model_copy(update={"config": load_config(job.scratch.parent / "tiny.toml", ["policy.steps=100000"])})
     asked = threading.Event()

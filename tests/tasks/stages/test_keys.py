@@ -96,14 +96,10 @@ VARIANTS: list[dict[str, Any]] = [
     {"reward": {**WEIGHTED, "answer": {"type": "regex", "pattern": "a"}}},
     {"reward": {**WEIGHTED, "answer": {"type": "custom", "function": CODE}}},
     *({"prior": {"type": kind}} for kind in ("none", "full")),
-    *({"curriculum": {"type": kind, **STEP}} for kind in ("uniform", "dapo", "speed", "gvm", "mopps", "arc")),
-    *({"curriculum": {"type": kind, **STEP}} for kind in ("paper", "cures-official")),
+    *({"curriculum": {"type": kind, **STEP}} for kind in ("uniform", "dapo", "paper")),
     {"curriculum": {"type": "custom", "strategy": STRATEGY, **STEP}},
     *({"curriculum": {"type": "cures", **STEP, "allocation": {"type": kind}}} for kind in ("neyman", "screen")),
-    *(
-        {"curriculum": {"type": "cures", **STEP, "weighting": weighting}}
-        for weighting in ({"type": "softmax", "temperature": 1.0}, {"type": "ess", "share": 0.5})
-    ),
+    {"curriculum": {"type": "cures", **STEP, "weighting": {"type": "softmax", "temperature": 1.0}}},
     {"training": {"learning_rate": 1e-3, "lora": {}}},
     {"training": {"type": "torchrun", "learning_rate": 1e-3, "address": "a:1"}},
     {"training": {"type": "deepspeed", "learning_rate": 1e-3}},

@@ -14,25 +14,42 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
-from cures_core.config.curriculum import ArcConfig
-from cures_core.curriculum.allocation import allocate_equally
+from cures_core.config.curriculum import StrategyConfig
+from cures_core.curriculum import (
+    Posterior,
+    Strategy,
+    StrategyOptions,
+    allocate_equally,
+    draw,
+    effective_sample_size,
+)
 from cures_core.curriculum.beta import Floats
-from cures_core.curriculum.posterior import Ints, Posterior
-from cures_core.curriculum.sampling import draw, effective_sample_size
-from cures_core.curriculum.strategies.strategy import Strategy
+from cures_core.curriculum.posterior import Ints
 from cures_core.prompts import PromptSet
-from cures_core.terms import Group
 
 _START, _WIDE = np.pi / 4, 0.4  # p = 1/2, known to about nothing
 
 
-class ArcCurriculum(Strategy):
+class ArcOptions(StrategyOptions):
+    """A Kalman filter of the arc length of every prompt, and a target that hardens."""
+
+    drift: float = Field(default=0.01, ge=0)
+    """Variance that a step adds to every prompt's estimate."""
+    width: float = Field(default=0.3, gt=0)
+    """Standard deviation of the kernel around the target, in arc length."""
+    tolerance: float = Field(default=0.03, ge=0, lt=1)
+    """The target is the lowest rate whose predicted yield is within this of the best."""
+
+
+class Arc(Strategy):
     """One round a step, equal groups."""
 
-    cfg: ArcConfig
+    options_type = ArcOptions
+    options: ArcOptions
 
-    def __init__(self, cfg: ArcConfig, prompts: PromptSet, posterior: Posterior, seed: int) -> None:
+    def __init__(self, cfg: StrategyConfig, prompts: PromptSet, posterior: Posterior, seed: int) -> None:
         super().__init__(cfg, prompts, posterior, seed)
         mean = posterior.mean()
         known = posterior.evidence()
@@ -41,7 +58,7 @@ class ArcCurriculum(Strategy):
         self._seen = known > 0
 
     def choose(self, budget: int, round_: int) -> tuple[Ints, Ints]:
-        self._variance = np.minimum(self._variance + self.cfg.drift, _WIDE)
+        self._variance = np.minimum(self._variance + self.options.drift, _WIDE)
         num = min(self.cfg.prompts_per_step, len(self.prompts), budget // 2)
         psi = np.where(self._seen, self._psi, self._start())
         drawn = np.clip(self.rng.normal(psi, np.sqrt(self._variance)), 0.0, np.pi / 2)
@@ -50,20 +67,19 @@ class ArcCurriculum(Strategy):
         n = budget / num
         yield_ = informative(drawn, n)
         target = self._target(yield_, drawn, n)
-        log_w = -((drawn - target) ** 2) / (2 * self.cfg.width**2) + np.log(np.maximum(yield_, 1e-9))
+        log_w = -((drawn - target) ** 2) / (2 * self.options.width**2) + np.log(np.maximum(yield_, 1e-9))
         p = np.exp(np.maximum(log_w - np.logaddexp.reduce(log_w), -690.0))
         self.note(effective_sample_size=effective_sample_size(p), target_rate=float(np.sin(target) ** 2))
         return draw(p, num, self.rng), allocate_equally(num, budget, self.rng)
 
-    def tell(self, groups: Sequence[Group]) -> None:
-        super().tell(groups)
+    def count(self, ids: Sequence[str], successes: Floats, failures: Floats) -> None:
+        super().count(ids, successes, failures)
         start = self._start()
-        for group in groups:
-            n = group.successes + group.failures
+        numbers = successes + failures
+        for row, right, n in zip(self.posterior.rows(ids), successes, numbers, strict=True):
             if not n:
                 continue
-            row = int(self.posterior.rows([group.request.prompt.id])[0])
-            observed = np.arcsin(np.sqrt(group.successes / n))
+            observed = np.arcsin(np.sqrt(right / n))
             gain = self._variance[row] / (self._variance[row] + 1 / (4 * n))
             before = self._psi[row] if self._seen[row] else start
             self._psi[row] = before + gain * (observed - before)
@@ -86,9 +102,9 @@ class ArcCurriculum(Strategy):
     def _target(self, yield_: Floats, psi: Floats, n: float) -> float:
         """The lowest target on a grid whose kernel-weighted yield is within the tolerance of the best one."""
         grid = np.arcsin(np.sqrt(np.linspace(0.05, 0.95, 19)))
-        kernel = np.exp(-((psi[None, :] - grid[:, None]) ** 2) / (2 * self.cfg.width**2))
+        kernel = np.exp(-((psi[None, :] - grid[:, None]) ** 2) / (2 * self.options.width**2))
         predicted = (kernel * yield_).sum(axis=1) / np.maximum(kernel.sum(axis=1), 1e-12)
-        return float(grid[np.flatnonzero(predicted >= predicted.max() - self.cfg.tolerance)[0]])
+        return float(grid[np.flatnonzero(predicted >= predicted.max() - self.options.tolerance)[0]])
 
 
 def informative(psi: Floats, n: float) -> Floats:

@@ -18,23 +18,51 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
-from cures_core.config.curriculum import OfficialConfig
+from cures_core.config.curriculum import PosteriorConfig, ProtocolSettings, StrategyConfig
+from cures_core.curriculum import Posterior, StrategyOptions, draw, effective_sample_size, weight_ratio
 from cures_core.curriculum.beta import Floats, plugin_spread
-from cures_core.curriculum.posterior import Ints, Posterior
-from cures_core.curriculum.sampling import draw, effective_sample_size, weight_ratio
+from cures_core.curriculum.posterior import Ints
 from cures_core.curriculum.strategies.paper import ProtocolCurriculum
 from cures_core.curriculum.strategies.strategy import spread_of
 from cures_core.prompts import PromptSet
 from cures_core.terms import Group
 
+POSTERIOR = PosteriorConfig(fading=1.0, group_fading=1.0, pooling="none", strength=2.0, dead_prior=0.0)
+"""As published: Beta(1, 1), nothing fades within a subset."""
 
-class OfficialCurriculum(ProtocolCurriculum):
+
+class OfficialOptions(StrategyOptions, ProtocolSettings):
+    """The protocol, and the constants of the published code."""
+
+    entropy: float = Field(default=0.01, gt=0)
+    """The divisor in its softmax, a constant there."""
+    processes: int = Field(default=8, ge=1)
+    """Processes that share the probing of a subset; each spreads the whole budget over its own part of it."""
+    repeats: int = Field(default=4, ge=1)
+    """Every size is rolled out this many times over."""
+
+
+class Official(ProtocolCurriculum):
     """One round a step. The posterior is kept for calibration only, once a subset is probed."""
 
-    cfg: OfficialConfig
+    options_type = OfficialOptions
+    options: OfficialOptions
 
-    def __init__(self, cfg: OfficialConfig, prompts: PromptSet, posterior: Posterior, seed: int) -> None:
+    @classmethod
+    def check(cls, cfg: StrategyConfig, options: StrategyOptions) -> None:
+        if cfg.posterior.fading != 1:
+            raise ValueError(
+                "what it has probed does not fade; write curriculum.posterior = {fading = 1.0, group_fading = 1.0, "
+                'pooling = "none", strength = 2.0, dead_prior = 0.0}, as published'
+            )
+
+    @property
+    def protocol(self) -> ProtocolSettings:
+        return self.options
+
+    def __init__(self, cfg: StrategyConfig, prompts: PromptSet, posterior: Posterior, seed: int) -> None:
         super().__init__(cfg, prompts, posterior, seed)
         self._weight, self._sizes = np.zeros(0), np.zeros(0, dtype=np.int64)  # of the members of the subset
 
@@ -42,7 +70,7 @@ class OfficialCurriculum(ProtocolCurriculum):
         if self._trained == 1:
             successes, failures = self.posterior.successes[members], self.posterior.failures[members]
             spread = plugin_spread(successes + 1, failures + 1)
-            self._weight = np.exp(spread / ((successes + 1) / self.cfg.entropy))
+            self._weight = np.exp(spread / ((successes + 1) / self.options.entropy))
             self._sizes = self._sized(spread_of(successes / np.maximum(successes + failures, 1)))
         p = self._weight / self._weight.sum()
         self.note(effective_sample_size=effective_sample_size(p), weight_ratio=weight_ratio(p))
@@ -62,6 +90,6 @@ class OfficialCurriculum(ProtocolCurriculum):
 
     def _sized(self, sigma: Floats) -> Ints:
         """Each process spreads the budget over its own prompts; then everything is repeated."""
-        parts = np.array_split(sigma, min(self.cfg.processes, len(sigma)))
+        parts = np.array_split(sigma, min(self.options.processes, len(sigma)))
         sizes = [np.round(self.cfg.rollouts_per_step * part / max(part.sum(), 1e-12)) for part in parts]
-        return np.asarray(self.cfg.repeats * np.concatenate(sizes), dtype=np.int64)
+        return np.asarray(self.options.repeats * np.concatenate(sizes), dtype=np.int64)

@@ -1,107 +1,101 @@
+"""The rivals: each keeps the promises of a strategy, checks its options, and does what it is there for."""
+
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from benchmarks.curriculum import rivals
+from benchmarks.curriculum.rivals import mopps, official
 from cures_core.config.curriculum import (
-    ArcConfig,
     CuresConfig,
     CurriculumConfig,
     CustomConfig,
-    DapoConfig,
-    GvmConfig,
-    MoppsConfig,
-    OfficialConfig,
     PaperConfig,
-    SpeedConfig,
+    PosteriorConfig,
 )
 from cures_core.config.training import TorchTrainerConfig
 from cures_core.curriculum import Posterior, Strategy, make_curriculum
+from cures_core.curriculum.strategies.custom import check_strategy
 from cures_core.errors import ConfigError
 from cures_core.prompts import PromptSet
 from cures_core.terms import Outcome, Request
 from cures_core.testing.curriculum import CurriculumExam, answered, prompt_set, step
 from cures_core.training.advantages import batch_samples
-from tests.cures_core.curriculum.test_strategies import fresh, play, wasteful_pool
+from tasks.stages.job_process import run_job
+from tests.cures_core.curriculum.test_library import defers_and_is_told_late, tells_in_any_order_and_goes_on
+from tests.cures_core.curriculum.test_strategies import asked_in, fresh, play, wasteful_pool
+from tests.cures_core.jobs.epochs import make_job, outcome
+from tests.cures_core.test_empty_sets import bears_every_outcome
 
 SMALL: dict[str, Any] = {"prompts_per_step": 4, "rollouts_per_step": 32}
 BIG: dict[str, Any] = {"prompts_per_step": 16, "rollouts_per_step": 128}
-EXAMPLE = "tests.cures_core.curriculum.example_strategy:LongestAgo"
 
 
-class TestDapo(CurriculumExam):
-    def make(self, prompts: PromptSet, seed: int) -> Strategy:
-        return fresh(DapoConfig(**SMALL, group_size=4), prompts, seed)
+def rival(name: str, **settings: Any) -> CustomConfig:
+    """The configuration of a rival: its shape and posterior, and all else as options."""
+    shape = {key: settings.pop(key) for key in ("prompts_per_step", "rollouts_per_step")}
+    posterior = {"Mopps": mopps.POSTERIOR, "Official": official.POSTERIOR}.get(name, PosteriorConfig())
+    path = f"benchmarks.curriculum.rivals.{name.lower()}:{name}"
+    return CustomConfig(**shape, posterior=posterior, strategy=path, options=settings)
+
+
+def changed(cfg: CurriculumConfig, change: dict[str, Any]) -> CurriculumConfig:
+    """With other options."""
+    assert isinstance(cfg, CustomConfig)
+    return cfg.model_copy(update={"options": {**cfg.options, **change}})
 
 
 class TestSpeed(CurriculumExam):
     def make(self, prompts: PromptSet, seed: int) -> Strategy:
-        return fresh(SpeedConfig(**SMALL, screen=2), prompts, seed)
+        return fresh(rival("Speed", **SMALL, screen=2), prompts, seed)
 
 
 class TestGvm(CurriculumExam):
     def make(self, prompts: PromptSet, seed: int) -> Strategy:
-        return fresh(GvmConfig(**SMALL), prompts, seed)
+        return fresh(rival("Gvm", **SMALL), prompts, seed)
 
 
 class TestMopps(CurriculumExam):
     def make(self, prompts: PromptSet, seed: int) -> Strategy:
-        return fresh(MoppsConfig(**SMALL, candidates=3), prompts, seed)
+        return fresh(rival("Mopps", **SMALL, candidates=3), prompts, seed)
 
 
 class TestArc(CurriculumExam):
     def make(self, prompts: PromptSet, seed: int) -> Strategy:
-        return fresh(ArcConfig(**SMALL), prompts, seed)
-
-
-class TestPaper(CurriculumExam):
-    def make(self, prompts: PromptSet, seed: int) -> Strategy:
-        return fresh(PaperConfig(**SMALL, subsets=2, steps_per_subset=2), prompts, seed)
+        return fresh(rival("Arc", **SMALL), prompts, seed)
 
 
 class TestOfficial(CurriculumExam):
     def make(self, prompts: PromptSet, seed: int) -> Strategy:
-        return fresh(OfficialConfig(**SMALL), prompts, seed)
-
-
-class TestCustom(CurriculumExam):
-    def make(self, prompts: PromptSet, seed: int) -> Strategy:
-        return fresh(CustomConfig(**SMALL, strategy=EXAMPLE), prompts, seed)
+        return fresh(rival("Official", **SMALL), prompts, seed)
 
 
 @pytest.mark.parametrize(
     ("base", "change"),
     [
-        (DapoConfig(**BIG), {"group_size": 4}),
-        (SpeedConfig(**BIG), {"screen": 2}),
-        (SpeedConfig(**BIG), {"screen_share": 0.8}),
-        (GvmConfig(**BIG), {"alpha": 1.0}),
-        (GvmConfig(**BIG), {"beta": 1.0}),
-        (GvmConfig(**BIG), {"min_rollouts": 6}),
-        (GvmConfig(**BIG), {"max_rollouts": 9}),
-        (MoppsConfig(**BIG), {"target": 0.9}),
-        (MoppsConfig(**BIG), {"candidates": 2}),
-        (ArcConfig(**BIG), {"drift": 0.3}),
-        (ArcConfig(**BIG), {"width": 0.05}),
-        (ArcConfig(**BIG), {"tolerance": 0.8}),
-        (PaperConfig(**BIG, subsets=5), {"subsets": 3}),
-        (PaperConfig(**BIG, subsets=5), {"probe": 2}),
-        (PaperConfig(**BIG, subsets=10, steps_per_subset=9), {"steps_per_subset": 2}),
-        (PaperConfig(**BIG, subsets=5), {"temperature": 0.01}),
-        (PaperConfig(**BIG, subsets=10), {"max_rollouts": 8}),
+        (rival("Speed", **BIG), {"screen": 2}),
+        (rival("Speed", **BIG), {"screen_share": 0.8}),
+        (rival("Gvm", **BIG), {"alpha": 1.0}),
+        (rival("Gvm", **BIG), {"beta": 1.0}),
+        (rival("Gvm", **BIG), {"min_rollouts": 6}),
+        (rival("Gvm", **BIG), {"max_rollouts": 9}),
+        (rival("Mopps", **BIG), {"target": 0.9}),
+        (rival("Mopps", **BIG), {"candidates": 2}),
+        (rival("Arc", **BIG), {"drift": 0.3}),
+        (rival("Arc", **BIG), {"width": 0.05}),
+        (rival("Arc", **BIG), {"tolerance": 0.8}),
     ],
-    ids=lambda x: str(x)[:30] if isinstance(x, dict) else x.type,
+    ids=lambda x: str(x)[:30] if isinstance(x, dict) else x.strategy.rpartition(":")[2],
 )
 def test_every_option_changes_what_is_asked(base: CurriculumConfig, change: dict[str, Any]) -> None:
-    pool, rate = wasteful_pool()
-
-    def asked(cfg: CurriculumConfig) -> list[Any]:
-        batches, drawn = play(cfg, pool, rate, 12)
-        return [drawn, [[(g.request.prompt.id, g.request.n) for g in b.groups] for b in batches]]
-
-    assert asked(base) != asked(base.model_copy(update=change))
+    assert asked_in(base) != asked_in(changed(base, change))
 
 
 def test_options_that_need_evidence_to_matter() -> None:
@@ -116,23 +110,21 @@ def test_options_that_need_evidence_to_matter() -> None:
         return [(q.prompt.id, q.n) for q in curriculum.ask(200)]
 
     shape: dict[str, Any] = {"prompts_per_step": 12, "rollouts_per_step": 200}
-    official = OfficialConfig(**shape, subsets=1, processes=1, repeats=1)
+    published = rival("Official", **shape, subsets=1, processes=1, repeats=1)
     for change in ({"entropy": 5.0}, {"processes": 6}, {"repeats": 3}):
-        assert asked(official) != asked(official.model_copy(update=change))
-    custom = CustomConfig(**shape, strategy=EXAMPLE)
-    assert asked(custom) != asked(custom.model_copy(update={"options": {"luck": 9.0}}))
+        assert asked(published) != asked(changed(published, change))
 
 
 def test_speed_stops_at_the_largest_group() -> None:
     pool, rate = wasteful_pool()
     for size in (6, 16):
-        batches, _ = play(SpeedConfig(**BIG, screen=4, group_size=size), pool, rate, 10)
+        batches, _ = play(rival("Speed", **BIG, screen=4, group_size=size), pool, rate, 10)
         assert max(g.request.n for b in batches for g in b.groups) <= size
 
 
 def test_screened_and_continued_rollouts_are_one_group() -> None:
     pool, rate = wasteful_pool()
-    batches, _ = play(SpeedConfig(**BIG, screen=4), pool, rate, 10)
+    batches, _ = play(rival("Speed", **BIG, screen=4), pool, rate, 10)
     groups = [g for b in batches for g in b.groups]
     assert groups
     for group in groups:
@@ -140,39 +132,14 @@ def test_screened_and_continued_rollouts_are_one_group() -> None:
         assert group.informative
 
 
-def test_dapo_pays_for_what_it_discards_and_gives_up_when_the_budget_is_spent() -> None:
-    curriculum, rng = fresh(DapoConfig(**SMALL, group_size=4), prompt_set(40)), np.random.default_rng(0)
-    asked, batch = step(curriculum, 1.0, rng)
-    assert sum(q.n for q in asked) == 32
-    assert batch.groups == []
-    assert batch.reason == "budget spent: 0 of 4 informative groups"
-    assert len({q.prompt.id for q in asked}) == len(asked)
-    asked, batch = step(curriculum, 0.5, rng)
-    assert batch.reason == "complete"
-    assert len(batch.groups) == 4
-
-
 def test_gvm_gives_more_to_harder_prompts() -> None:
     pool, rate = wasteful_pool()
-    batches, _ = play(GvmConfig(**BIG), pool, rate, 40)
+    batches, _ = play(rival("Gvm", **BIG), pool, rate, 40)
     sizes: dict[bool, list[int]] = {True: [], False: []}
     for batch in batches[20:]:
         for group in batch.groups:
             sizes[rate[group.request.prompt.id] > 0.9].append(group.request.n)
     assert np.mean(sizes[False]) > 1.25 * np.mean(sizes[True])
-
-
-def test_paper_probes_trains_forgets_and_goes_on() -> None:
-    prompts = prompt_set(40)
-    curriculum, rng = fresh(PaperConfig(**SMALL, subsets=2, steps_per_subset=2), prompts), np.random.default_rng(0)
-    reasons = [step(curriculum, 0.5, rng)[1].reason for _ in range(5)]
-    assert reasons[:3] == [f"probing subset 1: {n} prompts" for n in (8, 16, 20)]
-    assert reasons[3:] == ["complete", "complete"]
-    assert curriculum.posterior.evidence().sum() > 20 * 4
-    asked, batch = step(curriculum, 0.5, rng)
-    assert batch.reason == "probing subset 2: 8 prompts"
-    assert curriculum.posterior.evidence().sum() == 32
-    assert len(asked) == 8
 
 
 class TestFaultsOfThePublishedCode:
@@ -184,11 +151,11 @@ class TestFaultsOfThePublishedCode:
 
     def test_fault_sampling_is_uniform_in_effect(self) -> None:
         prompts = prompt_set(200)
-        posterior = Posterior.fresh(prompts, OfficialConfig(**SMALL).posterior)
+        posterior = Posterior.fresh(prompts, rival("Official", **SMALL).posterior)
         posterior.update(prompts.ids, np.arange(200) % 5, 4 - np.arange(200) % 5, 0)
-        official = make_curriculum(OfficialConfig(**SMALL), prompts, posterior, 0)
-        official.ask(32)
-        ratio = official._figures["weight_ratio"]
+        published = make_curriculum(rival("Official", **SMALL), prompts, posterior, 0)
+        published.ask(32)
+        ratio = published._figures["weight_ratio"]
         assert ratio < 1.01
         cures = fresh(PaperConfig(**SMALL, subsets=1), prompts)
         cures.posterior.load_state_dict(posterior.state_dict())
@@ -198,11 +165,11 @@ class TestFaultsOfThePublishedCode:
 
     def test_fault_the_budget_is_missed(self) -> None:
         pool, rate = wasteful_pool()
-        official, _ = play(OfficialConfig(**BIG, subsets=1, processes=1, repeats=1), pool, rate, 24)
-        trained = [b.figures["step_rollouts"] for b in official if not b.reason.startswith("probing")]
+        published, _ = play(rival("Official", **BIG, subsets=1, processes=1, repeats=1), pool, rate, 24)
+        trained = [b.figures["step_rollouts"] for b in published if not b.reason.startswith("probing")]
         assert len(trained) > 4
         assert max(trained) < 64
-        for cfg in (GvmConfig(**BIG), MoppsConfig(**BIG)):
+        for cfg in (rival("Gvm", **BIG), rival("Mopps", **BIG)):
             batches, _ = play(cfg, pool, rate, 5)
             assert {b.figures["step_rollouts"] for b in batches} == {128}
 
@@ -216,14 +183,14 @@ class TestFaultsOfThePublishedCode:
             return [q.prompt.id for q in curriculum.ask(120)]
 
         shape: dict[str, Any] = {"prompts_per_step": 10, "rollouts_per_step": 120}
-        official = OfficialConfig(**shape)
-        assert second_ask(official, Outcome.CORRECT) == second_ask(official, Outcome.WRONG)
+        published = rival("Official", **shape)
+        assert second_ask(published, Outcome.CORRECT) == second_ask(published, Outcome.WRONG)
         cures = CuresConfig(**shape)
         assert second_ask(cures, Outcome.CORRECT) != second_ask(cures, Outcome.WRONG)
 
     def test_fault_the_temperature_does_nothing(self) -> None:
         prompts = prompt_set(200)
-        posterior = Posterior.fresh(prompts, OfficialConfig(**SMALL).posterior)
+        posterior = Posterior.fresh(prompts, rival("Official", **SMALL).posterior)
         posterior.update(prompts.ids, np.arange(200) % 5, 4 - np.arange(200) % 5, 0)
 
         def ratio(cfg: CurriculumConfig) -> float:
@@ -233,13 +200,13 @@ class TestFaultsOfThePublishedCode:
 
         probed: dict[str, Any] = {**SMALL, "subsets": 1}
         # Ten times the divisor, and the weights still differ by next to nothing.
-        assert ratio(OfficialConfig(**probed, entropy=0.1)) < 1.1
+        assert ratio(rival("Official", **probed, entropy=0.1)) < 1.1
         sharp, soft = (ratio(PaperConfig(**probed, temperature=t)) for t in (0.05, 0.5))
         assert sharp > 5 * soft
 
     def test_fault_all_right_and_all_wrong_are_given_up(self) -> None:
         prompts = prompt_set(200)
-        posterior = Posterior.fresh(prompts, OfficialConfig(**SMALL).posterior)
+        posterior = Posterior.fresh(prompts, rival("Official", **SMALL).posterior)
         posterior.update(prompts.ids, np.arange(200) % 5, 4 - np.arange(200) % 5, 0)
         settled = {i for i, right in zip(prompts.ids, np.arange(200) % 5, strict=True) if right in (0, 4)}
 
@@ -256,8 +223,8 @@ class TestFaultsOfThePublishedCode:
             return seen
 
         shape: dict[str, Any] = {"prompts_per_step": 16, "rollouts_per_step": 64}
-        official = OfficialConfig(**shape, subsets=1, steps_per_subset=100, processes=1, repeats=1)
-        assert not rolled_out(official) & settled
+        published = rival("Official", **shape, subsets=1, steps_per_subset=100, processes=1, repeats=1)
+        assert not rolled_out(published) & settled
         assert len(rolled_out(CuresConfig(**shape)) & settled) > 0.5 * len(settled)
 
     def test_fault_a_checker_that_fails_is_a_failure_of_the_policy(self) -> None:
@@ -285,10 +252,74 @@ class TestFaultsOfThePublishedCode:
 
 
 @pytest.mark.parametrize(
-    ("path", "message"),
-    [("no.such.module:X", "cannot be imported"), ("json:nothing", "cannot be imported"), ("json:loads", "no subclass")],
+    ("cfg", "words"),
+    [
+        (rival("Speed", **SMALL, screen=16), "group_size 16 leaves nothing to continue after screen 16"),
+        (rival("Gvm", **SMALL, max_rollouts=7), "4 prompts of 2 to 7 rollouts take 8 to 28 rollouts"),
+        (rival("Gvm", **SMALL, min_rollouts=9), "rollouts_per_step 32 is below 9 x prompts_per_step 4"),
+        (rival("Mopps", **SMALL, target=1.5), r"curriculum\.options\.target: Input should be less than 1 \(got 1\.5\)"),
+        (rival("Arc", **SMALL, drif=0.1), "Arc has no such option; its options are drift, width, tolerance"),
+        (rival("Official", **SMALL, probe=0), r"options\.probe: Input should be greater than or equal to 1"),
+        (rival("Mopps", **SMALL).model_copy(update={"posterior": PosteriorConfig()}), "it forgets by decay"),
+        (rival("Official", **SMALL).model_copy(update={"posterior": PosteriorConfig()}), "does not fade"),
+    ],
+    ids=lambda x: "" if isinstance(x, str) else x.strategy.rpartition(":")[2],
 )
-def test_a_bad_dotted_path_is_named(path: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CURES_PLUGINS", path)
-    with pytest.raises(ConfigError, match=rf"^curriculum\.strategy: {path} .*{message}"):
-        fresh(CustomConfig(**SMALL, strategy=path), prompt_set(8))
+def test_bad_options_are_named_before_any_work(cfg: CustomConfig, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        check_strategy(cfg)
+
+
+def test_mopps_forgets_by_the_visit() -> None:
+    """Lambda times what was counted, plus what came out; a visit without a verdict changes nothing."""
+    prompts = prompt_set(4)
+    curriculum = fresh(rival("Mopps", **SMALL, decay=0.25), prompts)
+    for said in (Outcome.CORRECT, Outcome.WRONG, Outcome.UNKNOWN):
+        curriculum.tell([answered(q, [said] * q.n) for q in curriculum.ask(32)])
+        curriculum.ready()
+    assert curriculum.posterior.successes.tolist() == [2.0] * 4
+    assert curriculum.posterior.failures.tolist() == [8.0] * 4
+
+
+@pytest.mark.parametrize("before", ["", "mine", f"mine,{rivals.PLUGINS}"])
+def test_the_commands_of_the_benchmarks_may_run_them_and_what_they_might_before(
+    before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CURES_PLUGINS", before)
+    rivals.allow()
+    assert os.environ["CURES_PLUGINS"] == ",".join([*filter(None, before.split(",")[:1]), rivals.PLUGINS])
+    check_strategy(rival("Arc", **SMALL))
+
+
+STEPS: list[CustomConfig] = [
+    *(rival(name, prompts_per_step=6, rollouts_per_step=24) for name in ("Arc", "Mopps", "Gvm", "Official")),
+    rival("Speed", prompts_per_step=2, rollouts_per_step=24, screen=2, group_size=4),
+]
+
+
+@pytest.mark.parametrize("cfg", STEPS, ids=lambda x: x.strategy.rpartition(":")[2])
+def test_they_serve_other_trainers_too(cfg: CustomConfig, tmp_path: Path) -> None:
+    tells_in_any_order_and_goes_on(cfg, tmp_path)
+    defers_and_is_told_late(cfg)
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(STEPS), st.data())
+def test_they_bear_every_outcome(cfg: CustomConfig, data: st.DataObject) -> None:
+    bears_every_outcome(cfg, data)
+
+
+@pytest.mark.parametrize("cfg", STEPS, ids=lambda x: x.strategy.rpartition(":")[2])
+def test_a_budget_that_feeds_no_group_asks_for_nothing_or_fits(cfg: CustomConfig) -> None:
+    for budget in range(1, cfg.rollouts_per_step + 1):
+        assert sum(q.n for q in fresh(cfg, prompt_set(12)).ask(budget)) <= budget
+
+
+def test_an_epoch_of_the_pipeline_runs_one(tmp_path: Path) -> None:
+    """In a process of its own, which has what it may run from the environment."""
+    cfg = rival("Mopps", prompts_per_step=6, rollouts_per_step=36, target=0.4)
+    job = make_job(tmp_path, {}, steps=2, curriculum=cfg.model_dump(mode="json"))
+    run_job(job)
+    saved, figures = outcome(job)
+    assert (saved.step, figures["rollouts"]) == (2, 72)
+    assert saved.curriculum["type"] == "benchmarks.curriculum.rivals.mopps:Mopps"
