@@ -33,13 +33,13 @@ class Package:
 
 
 _CORE, _TASKS = "tests/cures_core", "tests/tasks"
-_RIVALS = ("arc", "dapo", "gvm", "mopps", "official", "paper", "speed")
+_STRATEGIES = ("strategy", "cures", "uniform", "custom", "dapo", "paper")
 _OF_STRATEGIES = (
     (
         f"{_CORE}/curriculum/test_strategies.py",
-        f"{_CORE}/curriculum/test_rivals.py",
+        f"{_CORE}/curriculum/test_custom.py",
+        f"{_CORE}/curriculum/test_dapo_and_paper.py",
         f"{_CORE}/curriculum/test_library.py",
-        f"{_CORE}/curriculum/test_gradient_sigma.py",
         "tests/recorded/test_strategies.py",
     ),
     (f"{_CORE}/curriculum/test_library.py::test_importing_it_is_quick_and_loads_nothing_heavy",),
@@ -51,12 +51,12 @@ PACKAGES = {
     "packing": Package(("cures_core/training/packing.py",), (f"{_CORE}/training/test_packing.py",)),
     "promotion": Package(("cures_core/evaluation/promotion.py",), (f"{_CORE}/evaluation/test_promotion.py",)),
     "strategies": Package(
-        tuple(f"cures_core/curriculum/strategies/{name}.py" for name in ("strategy", "cures", "uniform", "custom")),
+        tuple(f"cures_core/curriculum/strategies/{name}.py" for name in _STRATEGIES),
         *_OF_STRATEGIES,
     ),
     "rivals": Package(
-        tuple(f"cures_core/curriculum/strategies/{name}.py" for name in _RIVALS),
-        *_OF_STRATEGIES,
+        ("benchmarks/curriculum/rivals/*.py",),
+        ("tests/benchmarks/curriculum/test_rivals.py", "tests/recorded/test_strategies.py"),
     ),
     "stage": Package(
         ("tasks/stages/stage.py",),
