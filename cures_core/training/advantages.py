@@ -29,7 +29,6 @@ class Sample:
     rollout: Rollout
     advantage: float
     weight: float
-    right: bool
 
 
 def group_advantages(rewards: Floats, name: AdvantageName) -> Floats:
@@ -88,11 +87,11 @@ def batch_samples(
         if solved and right and all(right):
             if group_rewards.min() == group_rewards.max():
                 nonempty = [r for r in group_rollouts if r.token_ids]
-                samples += [Sample(rollout, solved, sum(group_w), True) for rollout in nonempty[:1]]
+                samples += [Sample(rollout, solved, sum(group_w)) for rollout in nonempty[:1]]
                 continue
             group_a = group_a + solved
-        rows = zip(group_rollouts, group_a, group_w, right, strict=True)
-        samples += [Sample(r, float(a), w, ok) for r, a, w, ok in rows if r.token_ids and (keep_all or a != 0.0)]
+        rows = zip(group_rollouts, group_a, group_w, strict=True)
+        samples += [Sample(r, float(a), w) for r, a, w in rows if r.token_ids and (keep_all or a != 0.0)]
     return samples
 
 

@@ -311,7 +311,7 @@ def _finite(value: float) -> float:
 def _packed(sample: Sample) -> list[Any]:
     """A sample as a JSON value, without what only the verifier needs."""
     r = sample.rollout
-    return [r.request_id, r.index, r.prompt_ids, r.token_ids, r.logprobs, sample.advantage, sample.weight, sample.right]
+    return [r.request_id, r.index, r.prompt_ids, r.token_ids, r.logprobs, sample.advantage, sample.weight]
 
 
 def _unpacked(row: Sequence[Any]) -> Sample:

@@ -98,7 +98,6 @@ def test_samples_stand_for_their_rollouts_in_the_order_of_the_groups() -> None:
     samples = batch_samples(groups, "grpo", "prompt", solved=1.0)
     expected = [*groups[0].rollouts, groups[1].rollouts[0], *groups[2].rollouts]
     assert [s.rollout for s in samples] == expected
-    assert [s.right for s in samples] == [True, False, True, False, True]
     kept = batch_samples(groups, "grpo", "prompt", keep_all=True)
     assert [s.rollout for s in kept] == [r for g in groups for r in g.rollouts]
 
@@ -154,7 +153,8 @@ def test_screened_groups_point_along_the_gradient(p: float, stretch: float) -> N
 
     def update(*outcomes: Outcome) -> float:
         samples = batch_samples([group(*outcomes)], "grpo", "prompt", solved=1.0)
-        return sum(s.weight * s.advantage * ((1 - p) if s.right else -p) for s in samples)
+        scores = [(1 - p) if outcomes[s.rollout.index] is C else -p for s in samples]
+        return sum(s.weight * s.advantage * score for s, score in zip(samples, scores, strict=True))
 
     continued = sum(
         p ** more.count(C) * (1 - p) ** more.count(W) * update(W, *more) for more in product((C, W), repeat=4)

@@ -95,7 +95,7 @@ def test_an_empty_batch_has_empty_shards(world: int) -> None:
 def sample(prompt: tuple[int, ...], tokens: tuple[int, ...]) -> Sample:
     """The i-th token has the log-probability -i / 4."""
     logprobs = tuple(-i / 4 for i in range(len(tokens)))
-    return Sample(Rollout("r", 0, prompt, tokens, logprobs, "", FinishReason.STOP), 1.0, 1.0, True)
+    return Sample(Rollout("r", 0, prompt, tokens, logprobs, "", FinishReason.STOP), 1.0, 1.0)
 
 
 LONG, SHORT, MIDDLE = sample((1, 2), (3, 4, 5)), sample((6,), (7,)), sample((8,), (9, 10))
