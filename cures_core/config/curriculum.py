@@ -33,6 +33,8 @@ class PosteriorConfig(Strict):
     """Factor per step on the suspicion that a prompt is dead, towards `dead_prior`: below 1 it is tried again later,
     when the policy may have learnt what it takes. 1 never forgets."""
 
+    _retired = model_validator(mode="before")(without_retired("curriculum.posterior"))  # for who makes one in Python
+
 
 class EqualAllocation(Strict):
     """Every drawn prompt gets the same number of rollouts."""

@@ -217,8 +217,8 @@ def _as_plugin(curriculum: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _why(key: str, value: JsonValue, item: Retired, values: Mapping[str, Any]) -> str:
-    said = f"{key} = {json.dumps(value)} was taken out in {item.version}: {item.why}"
-    if value not in _RIVALS:
+    said = f"{key} = {_toml(value)} was taken out in {item.version}: {item.why}"
+    if not isinstance(value, str) or value not in _RIVALS:
         return said
     lines = ", ".join(f"{name} = {_toml(one)}" for name, one in _cleaned("curriculum", _as_plugin(values)).items())
     return (
@@ -231,4 +231,4 @@ def _toml(value: Any) -> str:
     """As a line of a profile."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{name} = {_toml(one)}" for name, one in value.items()) + "}"
-    return json.dumps(value)
+    return json.dumps(value, default=str)  # a profile may hold dates

@@ -84,6 +84,19 @@ def test_it_is_told_of_every_section_at_once() -> None:
     assert read.training.kl_estimator == "k3"
 
 
+def test_it_is_told_whatever_stands_there() -> None:
+    with pytest.raises(ConfigError, match=r'posterior\.drift = "2020-01-01" was taken out'):
+        load_config(PROFILE, ["curriculum.posterior.drift=2020-01-01"])
+    with pytest.raises(ConfigError, match=r"posterior\.drift = \[1, \{\}\] was taken out"):
+        load_config(PROFILE, ["curriculum.posterior.drift=[1,{}]"])
+
+
+def test_it_is_told_who_makes_a_posterior_in_python() -> None:
+    with pytest.raises(ValidationError, match=r"drift = 0\.3 was taken out in 0\.2\.0"):
+        PosteriorConfig(drift=0.3)  # type: ignore[call-arg]
+    assert PosteriorConfig.model_validate({"drift": 0.0}) == PosteriorConfig()
+
+
 def test_a_flow_refuses_it_as_a_parameter() -> None:
     from prefect.exceptions import ParameterTypeError
 
