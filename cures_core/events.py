@@ -1,47 +1,15 @@
-"""What a run says while it goes on: a type for each event, and the line of JSON that a job tells its parent."""
+"""Events of a job, and the line of JSON by which its parent gets them. Those of runs and stages: `tasks.progress`."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 
 class _Event(BaseModel):
     # A step whose loss is not finite is told too.
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
-
-
-class RunOpened(_Event):
-    """A run was started, or is gone on with."""
-
-    event: Literal["run"] = "run"
-    run: str
-
-
-class StageStarted(_Event):
-    """A stage looks for its record, and works where there is none. `stage`: name and label, as in "train_epoch 3"."""
-
-    event: Literal["stage_started"] = "stage_started"
-    stage: str
-
-
-class StageWaiting(_Event):
-    """Another process is at the same stage, so this one waits for its record. `holder`: who, in words."""
-
-    event: Literal["stage_waiting"] = "stage_waiting"
-    stage: str
-    holder: str
-
-
-class StageEnded(_Event):
-    """A stage has its record: committed before (`cached`), or after `seconds` of work."""
-
-    event: Literal["stage_ended"] = "stage_ended"
-    stage: str
-    cached: bool
-    seconds: float = 0.0
-    figures: dict[str, JsonValue]
 
 
 class StepDone(_Event):
@@ -80,10 +48,10 @@ class JobStopped(_Event):
     message: str
 
 
-Event = RunOpened | StageStarted | StageWaiting | StageEnded | StepDone | PartDone | JobStopped
-_EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
+JobEvent = StepDone | PartDone | JobStopped
+_EVENT: TypeAdapter[JobEvent] = TypeAdapter(Annotated[JobEvent, Field(discriminator="event")])
 
 
-def parse_event(line: bytes) -> Event:
+def parse_event(line: bytes) -> JobEvent:
     """The event that a job wrote as a line of JSON. Raises `ValueError` for anything else."""
     return _EVENT.validate_json(line)

@@ -6,15 +6,14 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 
-def canonical_json(value: Any) -> bytes:
+def canonical_json(value: object) -> bytes:
     """The one spelling of a JSON value: sorted keys, no spaces, UTF-8, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
-def digest_json(value: Any) -> str:
+def digest_json(value: object) -> str:
     """SHA-256 of the canonical JSON, hex."""
     return hashlib.sha256(canonical_json(value)).hexdigest()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from prefect import flow
 
 from cures_core.config.evaluation import EvaluationConfig
@@ -13,6 +11,7 @@ from cures_core.errors import ConfigError
 from cures_core.failures import explaining
 from cures_core.plugins import require_plugins_allowed
 from flows.ui.logs import logging_progress
+from tasks.runs.figures import EpochFigures, EvaluateFigures
 from tasks.runs.notes import stage_record
 from tasks.runs.opening import open_run, started_config
 from tasks.stages.evaluate_checkpoint import evaluate_checkpoint
@@ -24,7 +23,7 @@ from tasks.storage import open_store
 @flow(name="evaluate", flow_run_name="evaluate {run} epoch {epoch}", validate_parameters=True)
 def evaluate(
     run: str, epoch: int, evaluation: EvaluationConfig | None = None, store: StoreConfig | None = None
-) -> dict[str, Any]:
+) -> EvaluateFigures:
     """Score the checkpoint of `run` after `epoch` (0: the base policy) on `evaluation`'s suites (None: the run's)."""
     place = store or StoreConfig()
     opened = open_store(place)
@@ -37,7 +36,7 @@ def evaluate(
             **({} if evaluation is None else {"evaluation": evaluation}),
         }
     )
-    state = stage_record(opened, run, "train_epoch", str(epoch)) if epoch else None
+    state = stage_record(opened, run, EpochFigures, str(epoch)) if epoch else None
     if epoch and state is None:
         raise ConfigError(f"run {run} has no checkpoint of epoch {epoch}; `cures runs show {run}` lists its stages")
     require_plugins_allowed(config)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from prefect import flow
 
 from cures_core.config.run import RunConfig
 from cures_core.config.urls import S3Url
 from flows.train import run_stages
 from tasks.ci.retraining import with_earlier_posterior
+from tasks.runs.summary import RunSummary
 
 
 @flow(name="retrain", flow_run_name="retrain {config.name} {key}", validate_parameters=True)
-def retrain(config: RunConfig, data_path: S3Url = "", start_from: str = "latest", key: str = "") -> dict[str, Any]:
+def retrain(config: RunConfig, data_path: S3Url = "", start_from: str = "latest", key: str = "") -> RunSummary:
     """`data_path` replaces the configuration's (empty: it does not). `key` names the change that asked for the run."""
     if data_path:
         config = config.model_copy(update={"data": config.data.model_copy(update={"path": data_path})})

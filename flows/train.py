@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from prefect import flow
 
 from cures_core.config.run import RunConfig
@@ -12,9 +10,11 @@ from cures_core.failures import explaining
 from cures_core.plugins import require_plugins_allowed
 from flows.ui.artifacts import progress_artifacts, publish_outcome
 from flows.ui.logs import logging_progress
+from tasks.runs.figures import EpochFigures, StateFigures
 from tasks.runs.opening import open_run
+from tasks.runs.reading import RunRecords
 from tasks.runs.records import Record, RunRef
-from tasks.runs.summary import summarise
+from tasks.runs.summary import RunSummary, summarise
 from tasks.stages.estimate_prior import estimate_prior
 from tasks.stages.evaluate_checkpoint import evaluate_checkpoint
 from tasks.stages.evaluation_shards import check_runner
@@ -29,12 +29,12 @@ from tasks.tracking import tracking
 
 
 @flow(name="train", flow_run_name="train {config.name}", validate_parameters=True)
-def train(config: RunConfig) -> dict[str, Any]:
+def train(config: RunConfig) -> RunSummary:
     """Validate, estimate, train, evaluate, snapshot, promote, report; every stage skips what is committed already."""
     return run_stages(config)
 
 
-def run_stages(config: RunConfig) -> dict[str, Any]:
+def run_stages(config: RunConfig) -> RunSummary:
     """The stages in their order, for this flow and those that prepare a configuration for it."""
     require_plugins_allowed(config)
     check_runner(config.evaluation.sharding)
@@ -45,35 +45,36 @@ def run_stages(config: RunConfig) -> dict[str, Any]:
         open_run(config) as run,
         tracking(run),
     ):
-        summary, data, states = _chain(run)
-    publish_outcome(config, summary, data, states)
+        summary, records = _chain(run)
+    publish_outcome(config, summary, records)
     return summary
 
 
-def already_done(run: RunRef) -> dict[str, Any] | None:
+def already_done(run: RunRef) -> RunSummary | None:
     """What the flow would return of a completed run, without a server; None where a stage would have to be done."""
     try:
         with explaining(), only_looking():
-            summary, _, _ = _chain(run)
+            summary, _ = _chain(run)
     except (NotCommitted, CorruptArtifact):  # the flow will mend it, and say so
         return None
-    return {**summary, "stages": [{**stage, "cached": True} for stage in summary["stages"]]}
+    cached = tuple(stage.model_copy(update={"cached": True}) for stage in summary.stages)
+    return summary.model_copy(update={"stages": cached})
 
 
-def _chain(run: RunRef) -> tuple[dict[str, Any], Record, list[Record]]:
-    """Summary, clean data, and the states after the prior and every epoch."""
+def _chain(run: RunRef) -> tuple[RunSummary, RunRecords]:
     config = run.config
     data = validate_dataset(run)
     policy = prepare_policy(run)
     prior = estimate_prior(run, data, policy)
-    scores = [evaluate_checkpoint(run, 0, data, policy, None)]
-    snapshots = [snapshot_posterior(run, 0, data, policy, prior, None)]
-    states = [prior]
+    evaluations = {0: evaluate_checkpoint(run, 0, data, policy, None)}
+    snapshots = {0: snapshot_posterior(run, 0, data, policy, prior, None)}
+    epochs: dict[int, Record[EpochFigures]] = {}
+    state: Record[StateFigures] = prior
     for k in range(1, config.epochs + 1):
-        states.append(train_epoch(run, k, data, policy, states[-1]))
-        snapshots.append(snapshot_posterior(run, k, data, policy, states[-1], snapshots[-1]))
+        state = epochs[k] = train_epoch(run, k, data, policy, state)
+        snapshots[k] = snapshot_posterior(run, k, data, policy, state, snapshots[k - 1])
         if config.evaluation.due(k, config.epochs):
-            scores.append(evaluate_checkpoint(run, k, data, policy, states[-1]))
-    decision = promote(run, policy, states[-1], scores[0], scores[-1])
-    page = report(run, data, policy, states, scores, snapshots, decision)
-    return summarise(run, scores, states, snapshots[-1], decision, page), data, states
+            evaluations[k] = evaluate_checkpoint(run, k, data, policy, epochs[k])
+    decision = promote(run, policy, state, evaluations[0], evaluations[max(evaluations)])
+    records = RunRecords(data, policy, prior, epochs, evaluations, snapshots, decision)
+    return summarise(run, records, report(run, records)), records

@@ -20,7 +20,7 @@ from cures_core.config.prior import NoPrior
 from cures_core.config.run import RunConfig
 from cures_core.config.training import RanksConfig
 from cures_core.errors import ConfigError, CorruptArtifact, MissingInput
-from cures_core.events import Event, PartDone
+from cures_core.events import JobEvent, PartDone
 from cures_core.jobs.prior import stratified
 from cures_core.jobs.spec import Job
 from cures_core.planning.costs import (
@@ -39,9 +39,10 @@ from cures_core.planning.shape import Shape, pretrained_shape, read_architecture
 from cures_core.prompts import PromptSet, load_prompts
 from tasks.inputs.pretrained import pretrained_folder
 from tasks.inputs.prompt_files import Inputs
-from tasks.runs.notes import run_names, run_overview, stage_notes, stage_record
+from tasks.runs.notes import run_names, run_overview
 from tasks.runs.opening import started_config
-from tasks.runs.records import Record
+from tasks.runs.reading import RunRecords, read_run
+from tasks.runs.training import spent
 from tasks.stages.job_process import run_job
 from tasks.storage import Store, open_store
 
@@ -146,21 +147,19 @@ def _longest(cfg: RunConfig, shape: Shape, sets: Sequence[PromptSet]) -> int:
 def rates_of_runs(store: Store, cfg: RunConfig) -> Rates | None:
     """Rates of the latest completed run that computes as `cfg` does; None where there is none."""
     ended = [run_overview(store, name) for name in run_names(store)]
-    found = [
-        (run["at"], run["run"]) for run in ended if run["status"] == "completed" and _alike(store, run["run"], cfg)
-    ]
+    found = [(run.at, run.run) for run in ended if run.status == "completed" and _alike(store, run.run, cfg)]
     for _, name in sorted(found, reverse=True):
-        if (rates := _rates(name, _records(store, name))) is not None:
+        if (records := _records(store, name)) is not None and (rates := _rates(name, records)) is not None:
             return rates
     return None
 
 
-def _records(store: Store, name: str) -> list[Record]:
-    """Those that can be read: a plan is not to fail because an earlier run is damaged."""
+def _records(store: Store, name: str) -> RunRecords | None:
+    """None where they cannot be read: a plan is not to fail because an earlier run is damaged."""
     try:
-        return [r for n in stage_notes(store, name) if (r := stage_record(store, name, n["stage"], n["label"]))]
+        return read_run(store, name)
     except CorruptArtifact:
-        return []
+        return None
 
 
 def _alike(store: Store, name: str, cfg: RunConfig) -> bool:
@@ -181,32 +180,28 @@ def _ranks(cfg: RunConfig) -> int:
     return cfg.training.processes * cfg.training.nodes if isinstance(cfg.training, RanksConfig) else 1
 
 
-def _rates(name: str, records: Sequence[Record]) -> Rates | None:
-    stages: dict[Part, list[Record]] = {
-        "prior": [r for r in records if r.stage == "estimate_prior"],
-        "training": [r for r in records if r.stage == "train_epoch"],
-        "evaluation": [r for r in records if r.stage == "evaluate_checkpoint"],
-    }
-    if not stages["training"]:
+def _rates(name: str, records: RunRecords) -> Rates | None:
+    if not records.epochs:
         return None
+    took: dict[Part, float] = {
+        "prior": 0.0 if records.prior is None else records.prior.seconds,
+        "training": sum(record.seconds for record in records.epochs.values()),
+        "evaluation": sum(record.seconds for record in records.evaluations.values()),
+    }
+    cost = spent(records)
     tokens: dict[Part, float] = {}
-    spent: dict[Part, float] = {}
-    for part, found in stages.items():
-        if part == "training":  # its figures count from the start of the run
-            last = max(found, key=lambda r: r.figures["step"])
-            number, generated = last.figures["rollouts"], last.figures["tokens"]
-        else:
-            number, generated = (sum(r.figures[key] for r in found) for key in ("rollouts", "tokens"))
-        if number:
-            tokens[part], spent[part] = generated / number, sum(r.seconds for r in found) / number
+    seconds_each: dict[Part, float] = {}
+    keys: dict[Part, str] = {"prior": "prior", "training": "train", "evaluation": "eval"}
+    for part, key in keys.items():
+        if number := cost[key].rollouts:
+            tokens[part], seconds_each[part] = cost[key].tokens / number, took[part] / number
     for part in PARTS:  # a part that run did not have
         tokens.setdefault(part, tokens["training"])
-        spent.setdefault(part, spent["training"])
-    used = {r.id for found in stages.values() for r in found}
-    others = [r for r in records if r.id not in used]
-    policy = sum(r.seconds for r in others if r.stage == "prepare_policy")
-    fixed = {"policy": policy, "other stages": sum(r.seconds for r in others) - policy}
-    return Rates(f"run {name}", tokens, spent, fixed)
+        seconds_each.setdefault(part, seconds_each["training"])
+    policy = 0.0 if records.policy is None else records.policy.seconds
+    others = sum(record.seconds for _, record in records.labelled) - sum(took.values())
+    fixed = {"policy": policy, "other stages": others - policy}
+    return Rates(f"run {name}", tokens, seconds_each, fixed)
 
 
 def measure(cfg: RunConfig, prompts: PromptSet, suites: Mapping[str, PromptSet | None]) -> Rates:
@@ -274,7 +269,7 @@ def _warm_start_seconds(cfg: RunConfig, policy: WarmStartPolicy, work: Path) -> 
     seen: list[tuple[int, float]] = []
     at = time.monotonic()
 
-    def on_event(event: Event) -> None:
+    def on_event(event: JobEvent) -> None:
         if isinstance(event, PartDone):
             seen.append((event.done, time.monotonic()))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -16,6 +16,53 @@ from cures_core.prompts import PromptSet
 _DRAWS = 64
 
 
+class GroupRate(TypedDict):
+    """The group of a prompt, with the pass rate that it has shown."""
+
+    source: str
+    level: str
+    rate: float
+
+
+class PromptFigures(TypedDict):
+    """What is believed of one prompt, and what follows from it for the next step."""
+
+    id: str
+    problem: str
+    group: GroupRate
+    evidence: float
+    """Rollouts of its own that still count."""
+    last_step: int
+    a: float
+    b: float
+    """Beta(a, b) of its pass rate."""
+    mean: float
+    dead: float
+    """Probability that it is dead."""
+    expected_spread: float
+    probability: float
+    """Of being the first prompt drawn."""
+    times_uniform: float
+    rank: int
+    rollouts: str
+
+
+class Explanation(PromptFigures):
+    """The figures, and the same in words."""
+
+    words: list[str]
+
+
+class HopelessPrompt(TypedDict):
+    """A prompt that looks dead. `reason` is the evidence in words, for the list of flagged prompts."""
+
+    id: str
+    reason: str
+    problem: str
+    answer: str
+    dead: float
+
+
 def draw_probabilities(cfg: CuresConfig, prompts: PromptSet, posterior: Posterior) -> Floats:
     """Probability that each prompt is the first one drawn in the next step; its mean over 64 draws of the posterior."""
     curriculum = CuresCurriculum(cfg, prompts, posterior, seed=0)
@@ -26,14 +73,14 @@ def draw_probabilities(cfg: CuresConfig, prompts: PromptSet, posterior: Posterio
     return total / num
 
 
-def explain_prompt(cfg: CuresConfig, prompts: PromptSet, posterior: Posterior, prompt_id: str) -> dict[str, Any]:
+def explain_prompt(cfg: CuresConfig, prompts: PromptSet, posterior: Posterior, prompt_id: str) -> Explanation:
     """Figures of one prompt and sentences on them. Raises `ConfigError` for an unknown id."""
     (row,) = posterior.rows([prompt_id]).tolist()
     one = np.array([row])
     p = draw_probabilities(cfg, prompts, posterior)
     a, b = (float(x[0]) for x in posterior.parameters(one))
     group = posterior.group_names[posterior.groups[row]]
-    figures = {
+    figures: PromptFigures = {
         "id": prompt_id,
         "problem": prompts[row].problem[:500],
         "group": {"source": group[0], "level": group[1], "rate": float(posterior.group_rates()[posterior.groups[row]])},
@@ -52,14 +99,11 @@ def explain_prompt(cfg: CuresConfig, prompts: PromptSet, posterior: Posterior, p
     return {**figures, "words": _words(cfg, figures, posterior.step, len(p))}
 
 
-def hopeless(prompts: PromptSet, posterior: Posterior, least: float) -> list[dict[str, Any]]:
-    """Prompts that are dead with at least this probability, the surest first: id, reason, problem, answer, dead.
-
-    `reason` is the evidence in words, for the list of flagged prompts.
-    """
+def hopeless(prompts: PromptSet, posterior: Posterior, least: float) -> list[HopelessPrompt]:
+    """Prompts that are dead with at least this probability, the surest first."""
     dead, evidence, rates = posterior.dead(), posterior.evidence(), posterior.group_rates()
     rows = np.flatnonzero((dead >= least) & (posterior.touched != NEVER))
-    found = []
+    found: list[HopelessPrompt] = []
     for row in rows[np.argsort(-dead[rows], kind="stable")].tolist():
         prompt, group = prompts[row], posterior.groups[row]
         found.append(
@@ -85,7 +129,7 @@ def _rollouts(cfg: CuresConfig) -> str:
     return f"{cfg.rollouts_per_step / cfg.prompts_per_step:g}, as every prompt that is drawn"
 
 
-def _words(cfg: CuresConfig, f: dict[str, Any], step: int, num: int) -> list[str]:
+def _words(cfg: CuresConfig, f: PromptFigures, step: int, num: int) -> list[str]:
     if f["last_step"] == NEVER:
         seen = "It has never been rolled out: what is believed of it is what its group has shown."
     else:

@@ -23,6 +23,15 @@ class Estimate(Strict):
     """Upper end of the interval."""
 
 
+class Gain(Strict):
+    """Paired difference of two scores on a suite, in -1..1."""
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+
+
 class LabelScore(Strict):
     """Figures of the items that share a level, subject or source."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from cures_core.errors import Preempted
-from cures_core.events import Event
+from cures_core.events import JobEvent
 
 _ORPHANED = 75
 _LOOK_S = 0.5
@@ -36,7 +36,7 @@ class Parent:
     def stop_requested(self) -> bool:
         return self._stop.is_set()
 
-    def emit(self, event: Event) -> None:
+    def emit(self, event: JobEvent) -> None:
         """Tell the parent."""
         print(event.model_dump_json(), file=self.events, flush=True)
 

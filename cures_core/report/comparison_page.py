@@ -8,10 +8,10 @@ from importlib.resources import files
 from pydantic import Field
 
 from cures_core.config.base import Strict
-from cures_core.evaluation.scores import SuiteScore
+from cures_core.evaluation.scores import Gain, SuiteScore
 from cures_core.report.charts import Series, line_chart, smooth
 from cures_core.report.page import make_environment
-from cures_core.report.run_data import Gain, Scored, Spent
+from cures_core.report.run_data import Scored, Spent
 
 _AXES: dict[str, Callable[[Scored], float]] = {
     "training rollouts": lambda scored: float(scored.rollouts),

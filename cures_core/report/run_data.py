@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from cures_core.config.base import Strict
-from cures_core.evaluation.scores import SuiteScore
+from cures_core.evaluation.scores import Gain, SuiteScore
 
 
 class Stage(Strict):
@@ -33,15 +33,6 @@ class Scored(Strict):
     seconds: float = 0.0
     """Wall time of the training epochs up to this checkpoint."""
     suites: tuple[SuiteScore, ...] = ()
-
-
-class Gain(Strict):
-    """Paired difference of last and first scores on a suite."""
-
-    value: float
-    low: float
-    high: float
-    p_value: float
 
 
 class Belief(Strict):

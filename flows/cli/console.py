@@ -11,8 +11,17 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from cures_core.events import Event, PartDone, StageEnded, StageStarted, StageWaiting, StepDone
-from tasks.progress import listening
+from cures_core.events import PartDone, StepDone
+from tasks.progress import Event, StageEnded, StageStarted, StageWaiting, listening
+from tasks.runs.figures import (
+    EpochFigures,
+    EvaluateFigures,
+    Figures,
+    PolicyFigures,
+    PriorFigures,
+    ReportFigures,
+    ValidateFigures,
+)
 
 
 @contextmanager
@@ -32,12 +41,29 @@ def showing_progress(*, quiet: bool = False) -> Iterator[None]:
 
 def stage_line(event: StageEnded) -> str:
     """One line about a stage that ended."""
-    figures = event.figures
-    shown = ", ".join(f"{k} {_short(v)}" for k, v in figures.items() if isinstance(v, int | float) and k in _SHOWN)
-    how = "cached" if event.cached else f"{event.seconds:.1f} s"
-    unknown, rollouts = figures.get("unknown"), figures.get("rollouts")
-    share = unknown / rollouts if isinstance(unknown, int) and isinstance(rollouts, int) and rollouts else 0.0
+    figures = event.record.figures
+    shown = ", ".join(f"{name} {_short(value)}" for name, value in _headline(figures).items())
+    how = "cached" if event.cached else f"{event.record.seconds:.1f} s"
+    share = 0.0
+    if isinstance(figures, PriorFigures | EvaluateFigures) and figures.rollouts:
+        share = figures.unknown / figures.rollouts
     return f"{event.stage}: {how}" + (f" ({shown})" if shown else "") + _alarm(share)
+
+
+def _headline(figures: Figures) -> dict[str, float]:
+    """The figures of a stage that its line shows."""
+    match figures:
+        case ValidateFigures():
+            return {"prompts": figures.prompts, "rejected": figures.rejected}
+        case PolicyFigures(loss=float(loss)):
+            return {"loss": loss, "steps": figures.steps}
+        case PriorFigures():
+            return {"prompts": figures.prompts, "rollouts": figures.rollouts}
+        case EpochFigures() | EvaluateFigures():
+            return {"rollouts": figures.rollouts}
+        case ReportFigures():
+            return {"steps": figures.steps}
+    return {}
 
 
 def waiting_line(event: StageWaiting) -> str:
@@ -63,7 +89,6 @@ def _alarm(unknown_share: float) -> str:
 
 
 ALARM_SHARE = 0.01
-_SHOWN = ("prompts", "rejected", "rollouts", "steps", "score", "loss")
 
 
 class Eta:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -94,15 +94,15 @@ def promote_command(
     if override and not why.strip():
         raise ConfigError("--override goes against the gate: say why with --why")
     opened = open_store(StoreConfig(url=store))
-    decision: Any = promote_run(opened, run, model, who or this_user(), why or "asked for", override=override)
+    decision = promote_run(opened, run, model, who or this_user(), why or "asked for", override=override)
     if as_json:
-        print(json.dumps(decision))
+        print(decision.model_dump_json())
     else:
-        outcome = "promoted" if decision["promoted"] else "not promoted"
-        print(f"{decision['model']}: {outcome} over {decision['incumbent']}")
-        for reason in decision["reasons"]:
+        outcome = "promoted" if decision.promoted else "not promoted"
+        print(f"{decision.model}: {outcome} over {decision.incumbent}")
+        for reason in decision.reasons:
             print(f"  {reason}")
-    if not decision["promoted"]:
+    if not decision.promoted:
         raise typer.Exit(1)
 
 

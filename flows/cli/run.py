@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -17,9 +17,12 @@ from cures_core.config.loading import load_config
 from cures_core.config.run import RunConfig
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError, DataRejected, Preempted
-from cures_core.events import Event, JobStopped, RunOpened
+from cures_core.events import JobStopped
 from flows.cli.console import showing_progress
-from tasks.progress import listening
+from tasks.progress import Event, RunOpened, listening
+
+if TYPE_CHECKING:
+    from tasks.runs.summary import RunSummary
 
 
 def run(
@@ -62,44 +65,41 @@ def run(
         _ask_again(cfg, resume, first)
     started = time.monotonic()
     summary = _already_done(cfg) or _run_flow(cfg)
-    summary["seconds"] = round(time.monotonic() - started, 1)
+    seconds = round(time.monotonic() - started, 1)
     if as_json:
-        print(json.dumps(summary))
+        print(json.dumps({**summary.model_dump(mode="json"), "seconds": seconds}))
         return
-    for line in summary_lines(summary):
+    for line in summary_lines(summary, seconds):
         print(line)
 
 
-def summary_lines(summary: dict[str, Any]) -> list[str]:
+def summary_lines(summary: RunSummary, seconds: float) -> list[str]:
     """The outcome in words; the report's path is the last line."""
     lines = []
-    if all(stage["cached"] for stage in summary["stages"]):
+    if all(stage.cached for stage in summary.stages):
+        lines.append(f"nothing to do: all {len(summary.stages)} stages of run {summary.run} were committed before")
+    for score in summary.scores:
+        gain = score.gain
         lines.append(
-            f"nothing to do: all {len(summary['stages'])} stages of run {summary['run']} were committed before"
+            f"{score.suite} {score.measure}: {score.before.value:.3f} -> {score.after.value:.3f}, "
+            f"gain {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] (n = {score.n}, k = {score.k})"
+            + (f"; scored unlike: {'; '.join(score.unlike)}" if score.unlike else "")
         )
-    for score in summary["scores"]:
-        gain = score["gain"]
-        lines.append(
-            f"{score['suite']} {score['measure']}: {score['before']['value']:.3f} -> {score['after']['value']:.3f}, "
-            f"gain {gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}] (n = {score['n']}, k = {score['k']})"
-            + (f"; scored unlike: {'; '.join(score['unlike'])}" if score["unlike"] else "")
-        )
-    rollouts = summary["rollouts"]
+    rollouts = summary.rollouts
     lines.append(
         f"rollouts: {rollouts['prior']:,} prior, {rollouts['train']:,} training, {rollouts['eval']:,} evaluation; "
-        f"{summary['seconds']:.0f} s"
+        f"{seconds:.0f} s"
     )
-    prompts = summary["prompts"]
-    if prompts["kept"] or prompts["archived"]:
+    prompts = summary.prompts
+    if prompts.kept or prompts.archived:
         lines.append(
-            f"posterior: {prompts['kept']:,} prompts kept, {prompts['reset']:,} new or edited, "
-            f"{prompts['archived']:,} archived"
+            f"posterior: {prompts.kept:,} prompts kept, {prompts.reset:,} new or edited, {prompts.archived:,} archived"
         )
-    lines.append(f"posterior snapshot: {summary['snapshot']}")
-    decision = summary["promoted"]
+    lines.append(f"posterior snapshot: {summary.snapshot}")
+    decision = summary.promoted
     if decision is not None:
-        lines.append(f"{'promoted' if decision['promoted'] else 'not promoted'}: {' '.join(decision['reasons'])}")
-    lines.append(summary["report"])
+        lines.append(f"{'promoted' if decision.promoted else 'not promoted'}: {' '.join(decision.reasons)}")
+    lines.append(summary.report)
     return lines
 
 
@@ -127,7 +127,7 @@ def _ask_again(cfg: RunConfig, resume: str | None, first: str) -> None:
     print(f"to be done again: {', '.join(redone)}", file=sys.stderr)
 
 
-def _already_done(cfg: RunConfig) -> dict[str, Any] | None:
+def _already_done(cfg: RunConfig) -> RunSummary | None:
     """The outcome of a run of which nothing is left to do: that is told without a server, and changes nothing."""
     from tasks.runs.opening import completed_run
 
@@ -141,7 +141,7 @@ def _already_done(cfg: RunConfig) -> dict[str, Any] | None:
     return already_done(run)
 
 
-def _run_flow(cfg: RunConfig) -> dict[str, Any]:
+def _run_flow(cfg: RunConfig) -> RunSummary:
     """Run the flow in this process, against the server that PREFECT_API_URL names or a temporary one."""
     debug = "--debug" in sys.argv[1:]
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")

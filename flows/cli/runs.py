@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -34,12 +34,12 @@ def list_command(store: StoreUrl = ".cures", as_json: AsJson = False) -> None:
     from tasks.storage import open_store
 
     opened = open_store(StoreConfig(url=store))
-    rows = sorted((run_overview(opened, name) for name in run_names(opened)), key=lambda r: r["at"], reverse=True)
+    rows = sorted((run_overview(opened, name) for name in run_names(opened)), key=lambda row: row.at, reverse=True)
     if as_json:
-        print(json.dumps(rows))
+        print(json.dumps([row.model_dump(mode="json") for row in rows]))
         return
     for row in rows:
-        print(f"{row['run']}  {row['status']:<10} {row['at'][:19]}  {row['stages']} stages  {row['error']}".rstrip())
+        print(f"{row.run}  {row.status:<10} {row.at[:19]}  {row.stages} stages  {row.error}".rstrip())
     if not rows:
         print(f"no runs in {store}; start one with: cures run --config configs/quickstart.toml")
 
@@ -159,39 +159,40 @@ def show_command(
     as_json: AsJson = False,
 ) -> None:
     """Stages of a run with their figures, where it came from, and how its settings were changed while it went on."""
-    from tasks.runs.notes import changes_of, run_names, run_overview, stage_notes, stage_record
+    from tasks.runs.notes import changes_of, noted_record, require_run, run_overview, stage_notes
     from tasks.runs.opening import fork_of
     from tasks.storage import open_store
 
     opened = open_store(StoreConfig(url=store))
-    if run not in run_names(opened):
-        raise ConfigError(f"no run {run} in {store}; `cures runs list --store {store}` names them")
-    stages: list[dict[str, Any]] = []
-    for note in stage_notes(opened, run):
-        record = stage_record(opened, run, note["stage"], note["label"])
-        figures = {} if record is None else record.figures
-        seconds = 0.0 if record is None else record.seconds
-        machine = {} if record is None else record.machine
-        stages.append({**note, "seconds": seconds, "machine": machine, "figures": figures})
-    fork, changed = fork_of(opened, run), changes_of(opened, run)
-    shown = {
-        **run_overview(opened, run),
-        "fork": None if fork is None else fork.model_dump(mode="json"),
-        "changes": [change.model_dump(mode="json", exclude={"config"}) for change in changed],
-        "stages": stages,
-    }
+    require_run(opened, run)
+    overview, fork, changed = run_overview(opened, run), fork_of(opened, run), changes_of(opened, run)
+    stages = [(note, noted_record(opened, note)) for note in stage_notes(opened, run)]
     if as_json:
+        shown = {
+            **overview.model_dump(mode="json"),
+            "fork": None if fork is None else fork.model_dump(mode="json"),
+            "changes": [change.model_dump(mode="json", exclude={"config"}) for change in changed],
+            "stages": [
+                {
+                    **note,
+                    "seconds": 0.0 if record is None else record.seconds,
+                    "machine": {} if record is None else record.machine,
+                    "figures": {} if record is None else record.figures.model_dump(mode="json"),
+                }
+                for note, record in stages
+            ],
+        }
         print(json.dumps(shown))
         return
-    print(f"{run}: {shown['status']} {shown['error']}".rstrip())
+    print(f"{run}: {overview.status} {overview.error}".rstrip())
     if fork is not None:
         print(f"  {fork.words}")
     for change in changed:
         values = ", ".join(f"{key} {json.dumps(a)} -> {json.dumps(b)}" for key, (a, b) in change.settings.items())
         print(f"  changed {change.at[:19]}: {values}")
-    for stage in stages:
-        how = "cached" if stage["cached"] else f"{stage['seconds']:.1f} s"
-        print(f"  {stage['stage']} {stage['label']}".rstrip() + f": {how} ({stage['key'][:12]})")
+    for note, record in stages:
+        how = "cached" if note["cached"] else f"{0.0 if record is None else record.seconds:.1f} s"
+        print(f"  {note['stage']} {note['label']}".rstrip() + f": {how} ({note['key'][:12]})")
 
 
 @app.command("verify")

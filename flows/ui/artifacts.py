@@ -13,30 +13,37 @@ import logging
 import re
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
+
 from cures_core.config.run import RunConfig
 from cures_core.curriculum import load_posterior
-from cures_core.events import Event, PartDone, StageEnded, StageStarted, StepDone
-from tasks.progress import listening
-from tasks.runs.records import Record, files_of
+from cures_core.events import PartDone, StepDone
+from tasks.progress import Event, StageEnded, StageStarted, listening
+from tasks.runs.reading import RunRecords
+from tasks.runs.records import files_of
+from tasks.runs.summary import RunSummary
 from tasks.storage import open_store
 
 _log = logging.getLogger(__name__)
 _EVERY_S = 5.0
+TableRow = dict[str, JsonValue]
 
 
-def publish_outcome(config: RunConfig, summary: Mapping[str, Any], data: Record, states: list[Record]) -> None:
+def publish_outcome(config: RunConfig, summary: RunSummary, records: RunRecords) -> None:
     """Scores table, expectations, posterior picture, links to report, docs and snapshot. Keys carry the run's name.
 
     After the run's end, because a server that is away is waited for; if it does not come back, the rest is left out.
     """
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-    key, scores, store = artifact_key(summary["run"]), score_rows(summary), open_store(config.store)
+    key, scores, store = artifact_key(summary.run), score_rows(summary), open_store(config.store)
+    data, states = records.data, list(records.states.values())
+    assert data is not None  # the run is over
     picture = posterior_picture([files_of(store, s) / "posterior.parquet" for s in (states[0], states[-1])])
     rows = expectation_rows(json.loads((files_of(store, data) / "expectations.json").read_bytes()))
     docs = store.local_path(data.files or "") / "data_docs" / "index.html"
@@ -45,7 +52,7 @@ def publish_outcome(config: RunConfig, summary: Mapping[str, Any], data: Record,
     if scores:
         tables.insert(0, (scores, "scores", "Scores before and after"))
     texts = [(picture, "posterior", "Pass rates"), (links, "links", "Where its results are")]
-    publications: list[Callable[[], Any]] = [
+    publications: list[Callable[[], object]] = [
         *(functools.partial(create_table_artifact, table, f"{name}-{key}", what) for table, name, what in tables),
         *(functools.partial(create_markdown_artifact, text, f"{name}-{key}", what) for text, name, what in texts),
     ]
@@ -54,24 +61,24 @@ def publish_outcome(config: RunConfig, summary: Mapping[str, Any], data: Record,
             return
 
 
-def score_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+def score_rows(summary: RunSummary) -> list[TableRow]:
     """One row for each suite and measure."""
     return [
         {
-            "suite": score["suite"],
-            "measure": score["measure"],
-            "before": round(score["before"]["value"], 4),
-            "after": round(score["after"]["value"], 4),
-            "gain": round(score["gain"]["value"], 4),
-            "interval": f"{score['gain']['low']:+.4f} .. {score['gain']['high']:+.4f}",
-            "n": score["n"],
-            "k": score["k"],
+            "suite": score.suite,
+            "measure": score.measure,
+            "before": round(score.before.value, 4),
+            "after": round(score.after.value, 4),
+            "gain": round(score.gain.value, 4),
+            "interval": f"{score.gain.low:+.4f} .. {score.gain.high:+.4f}",
+            "n": score.n,
+            "k": score.k,
         }
-        for score in summary["scores"]
+        for score in summary.scores
     ]
 
 
-def expectation_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+def expectation_rows(found: Mapping[str, Sequence[TableRow]]) -> list[TableRow]:
     """One row for each expectation of Great Expectations, unmet ones first."""
     shown = ("expectation", "column", "description", "severity", "success", "unexpected")
     rows = [{name: row[name] for name in shown} for row in found["expectations"]]
@@ -91,17 +98,17 @@ def posterior_picture(posteriors: list[Path]) -> str:
     return f"![posterior](data:image/svg+xml;base64,{base64.b64encode(drawn.encode()).decode()})\n"
 
 
-def links_text(summary: Mapping[str, Any], docs: Path | None) -> str:
+def links_text(summary: RunSummary, docs: Path | None) -> str:
     """Paths as code: a browser would not follow them from the server's page."""
-    prompts, decision = summary["prompts"], summary["promoted"]
+    prompts, decision = summary.prompts, summary.promoted
     lines = [
-        f"- report: `{summary['report']}`",
+        f"- report: `{summary.report}`",
         *([] if docs is None else [f"- Data Docs: `{docs}`"]),
-        f"- snapshot: `{summary['snapshot']}`",
-        f"- prompts: {prompts['kept']:,} kept, {prompts['reset']:,} reset, {prompts['archived']:,} archived",
+        f"- snapshot: `{summary.snapshot}`",
+        f"- prompts: {prompts.kept:,} kept, {prompts.reset:,} reset, {prompts.archived:,} archived",
     ]
     if decision is not None:
-        lines.append(f"- {'promoted' if decision['promoted'] else 'not promoted'}: {' '.join(decision['reasons'])}")
+        lines.append(f"- {'promoted' if decision.promoted else 'not promoted'}: {' '.join(decision.reasons)}")
     return "\n".join(lines) + "\n"
 
 
@@ -169,7 +176,7 @@ def _show(bars: dict[str, uuid.UUID], stage: str, percent: float) -> None:
         bars[stage] = made
 
 
-def _try(publish: Callable[[], Any]) -> bool:
+def _try(publish: Callable[[], object]) -> bool:
     import httpx
     from prefect.exceptions import PrefectException
 

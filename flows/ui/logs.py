@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 from prefect.logging import get_run_logger
 
-from cures_core.events import Event, RunOpened, StageEnded, StageWaiting, StepDone
+from cures_core.events import StepDone
 from flows.cli.console import Eta, stage_line, step_line, waiting_line
-from tasks.progress import listening
+from tasks.progress import Event, RunOpened, StageEnded, StageWaiting, listening
 
 _EVERY_S = 15.0
 

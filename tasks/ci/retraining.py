@@ -10,6 +10,7 @@ from cures_core.config.base import Strict
 from cures_core.config.marks import results
 from cures_core.config.run import RunConfig
 from tasks.inputs.digests import policy_files
+from tasks.runs.figures import PriorFigures
 from tasks.runs.notes import read_started, run_names, run_status, stage_record
 from tasks.runs.opening import identify, started_config
 from tasks.storage import Store, open_store
@@ -48,7 +49,7 @@ def _latest(store: Store, name: str, policy: Policy) -> str:
     """Posterior 0 of the latest completed run of this name and this policy: it speaks of the policy that starts."""
     found = []
     for run in run_names(store):
-        status, prior = run_status(store, run), stage_record(store, run, "estimate_prior")
+        status, prior = run_status(store, run), stage_record(store, run, PriorFigures)
         if prior is not None and status.status == "completed" and _started_from(store, run, name, policy):
             found.append((status.at, run))
     return f"posterior/{max(found)[1]}/0" if found else "none"

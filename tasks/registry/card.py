@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from cures_core.config.run import RunConfig
 from cures_core.evaluation.scores import Estimate, SuiteScore
 from tasks.registry.history import Entry
+from tasks.runs.figures import EpochFigures, PriorFigures, ValidateFigures
+from tasks.runs.records import Record
 
 
 def model_card(
-    model: str, entry: Entry, config: RunConfig, stages: Mapping[str, Any], scores: Sequence[SuiteScore]
+    model: str,
+    entry: Entry,
+    config: RunConfig,
+    data: Record[ValidateFigures] | None,
+    prior: Record[PriorFigures] | None,
+    state: Record[EpochFigures],
+    scores: Sequence[SuiteScore],
 ) -> str:
-    """`stages` holds the figures of data, prior and state, and versions; `scores` are the model's own."""
-    data, prior, state = stages["data"], stages["prior"], stages["state"]
+    """The card of one version of a model: `state` is its checkpoint, `scores` are its own."""
+    digests = {} if data is None else data.figures.suites
+    suites = [f"- Suite {name}: digest `{digest}`" for name, digest in sorted(digests.items())]
     base = config.policy.path if config.policy.type == "pretrained" else "a small policy warm-started from tutor text"
     adapters = "none" if config.training.lora is None else f"LoRA of rank {config.training.lora.rank}, merged"
-    versions = ", ".join(f"{name} {v}" for name, v in sorted(stages["versions"].items()))
+    versions = ", ".join(f"{name} {v}" for name, v in sorted(state.versions.items()))
     return "\n".join(
         [
             "---",
@@ -47,11 +55,12 @@ def model_card(
             "",
             f"- Run `{entry.run}`, checkpoint `{entry.state}`, seed {config.seed}",
             f"- Base policy: {base} (`{entry.policy}`); adapters: {adapters}",
-            f"- Prompts: {data.get('prompts', 'unknown')} of `{config.data.path}`",
-            f"- Digest of the prompts: `{data.get('digest', 'unknown')}`",
-            *(f"- Suite {name}: digest `{digest}`" for name, digest in sorted(data.get("suites", {}).items())),
+            f"- Prompts: {'unknown' if data is None else data.figures.prompts} of `{config.data.path}`",
+            f"- Digest of the prompts: `{'unknown' if data is None else data.figures.digest}`",
+            *suites,
             f"- Curriculum: {config.curriculum.type}; {config.epochs} epochs of {config.steps_per_epoch} steps",
-            f"- Cost: {prior.get('rollouts', 0):,} rollouts of the prior, {state.get('rollouts', 0):,} of training",
+            f"- Cost: {0 if prior is None else prior.figures.rollouts:,} rollouts of the prior, "
+            f"{state.figures.rollouts:,} of training",
             f"- Made with {versions}",
             "",
             "## For the owner to fill in",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError, CorruptArtifact
@@ -13,10 +12,11 @@ from tasks.inputs.pretrained import pretrained_folder
 from tasks.registry.card import model_card
 from tasks.registry.history import Entry, existing_pointer
 from tasks.registry.weights import weights_fault
+from tasks.runs.figures import EpochFigures, EvaluateFigures, PolicyFigures, PriorFigures, ValidateFigures
 from tasks.runs.notes import stage_record
 from tasks.runs.opening import started_config
 from tasks.runs.prune import checkpoint_of
-from tasks.runs.records import Record, committed, files_of
+from tasks.runs.records import F, Record, committed, files_of
 from tasks.runs.scores import read_scores
 from tasks.storage import Store
 
@@ -33,18 +33,21 @@ def export_model(store: Store, model: str, version: int | None, out: Path) -> No
     if fault := weights_fault(store, entry, deep=True):
         raise CorruptArtifact(f"{model}, version {entry.version}: {fault}")
     config = started_config(store, entry.run)
-    state, evaluation = _record(store, entry.state), _record(store, entry.evaluation)
+    state = _record(store, EpochFigures, entry.state)
+    scores = read_scores(store, _record(store, EvaluateFigures, entry.evaluation))
     scratch = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         _write_weights(store, config, entry, state, scratch)
-        card = model_card(model, entry, config, _stages(store, entry, state), read_scores(store, evaluation))
+        data = stage_record(store, entry.run, ValidateFigures)
+        prior = stage_record(store, entry.run, PriorFigures)
+        card = model_card(model, entry, config, data, prior, state, scores)
         (scratch / "README.md").write_text(card, encoding="utf-8")
         scratch.rename(out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _write_weights(store: Store, config: RunConfig, entry: Entry, state: Record, out: Path) -> None:
+def _write_weights(store: Store, config: RunConfig, entry: Entry, state: Record[EpochFigures], out: Path) -> None:
     from cures_core.checkpoints.checkpoint import load_checkpoint
     from cures_core.jobs.assemble import assemble_policy
     from cures_core.jobs.spec import Job
@@ -53,27 +56,14 @@ def _write_weights(store: Store, config: RunConfig, entry: Entry, state: Record,
     if config.policy.type == "pretrained":
         base = pretrained_folder(config.policy)
     else:
-        base = files_of(store, _record(store, entry.policy)) / "policy"
+        base = files_of(store, _record(store, PolicyFigures, entry.policy)) / "policy"
     out.parent.mkdir(parents=True, exist_ok=True)
     job = Job(name="evaluate", config=config, scratch=out, out=out, policy=str(base))
     save_policy(assemble_policy(job, load_checkpoint(checkpoint_of(state, files_of(store, state)))), out)
 
 
-def _stages(store: Store, entry: Entry, state: Record) -> dict[str, Any]:
-    """Figures of the stages that the card tells of."""
-    data = stage_record(store, entry.run, "validate_dataset")
-    prior = stage_record(store, entry.run, "estimate_prior")
-    return {
-        "data": {} if data is None else data.figures,
-        "prior": {} if prior is None else prior.figures,
-        "state": state.figures,
-        "versions": state.versions,
-    }
-
-
-def _record(store: Store, record_id: str) -> Record:
-    stage, _, key = record_id.partition("/")
-    found = committed(store, stage, key)
+def _record(store: Store, kind: type[F], record_id: str) -> Record[F]:
+    found = committed(store, kind, record_id.partition("/")[2])
     if found is None:
         raise CorruptArtifact(f"{record_id}: is not in the store any more; resume the run to make it again")
     return found

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from contextlib import closing
-from typing import Any
 
 from cures_core.config.evaluation import PromotionConfig
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError, CorruptArtifact
 from tasks.registry.history import pointer_key, read_pointer
-from tasks.runs.notes import stage_notes, stage_record
+from tasks.runs.figures import EpochFigures, EvaluateFigures, PolicyFigures, PromoteFigures
+from tasks.runs.notes import noted_epochs, stage_record
 from tasks.runs.opening import started_config
-from tasks.runs.records import Record
+from tasks.runs.records import F, Record
 from tasks.stages.promote import candidate_of, decide_and_move
 from tasks.storage import Store
 from tasks.storage.lease import Lease
@@ -22,7 +21,7 @@ from tasks.storage.values import set_aside
 _log = logging.getLogger(__name__)
 
 
-def promote_run(store: Store, name: str, model: str | None, who: str, why: str, *, override: bool) -> Mapping[str, Any]:
+def promote_run(store: Store, name: str, model: str | None, who: str, why: str, *, override: bool) -> PromoteFigures:
     """Figures of the `promote` stage for the last checkpoint of run `name`.
 
     `model` names another pointer than the run's own. Holds the run's lease, so that nobody prunes it meanwhile.
@@ -31,10 +30,9 @@ def promote_run(store: Store, name: str, model: str | None, who: str, why: str, 
     """
     config = started_config(store, name)
     gate = _gate(config, name, model)
-    policy, before = _record(store, name, "prepare_policy", ""), _record(store, name, "evaluate_checkpoint", "0")
-    epochs = [int(note["label"]) for note in stage_notes(store, name) if note["stage"] == "train_epoch"]
-    last = str(max(epochs, default=1))
-    state, after = _record(store, name, "train_epoch", last), _record(store, name, "evaluate_checkpoint", last)
+    last = str(max(noted_epochs(store, name, EpochFigures), default=1))
+    policy, state = _record(store, name, PolicyFigures, ""), _record(store, name, EpochFigures, last)
+    before, after = _record(store, name, EvaluateFigures, "0"), _record(store, name, EvaluateFigures, last)
     candidate = {**candidate_of(name, state, policy, after), "who": who, "why": why}
     with closing(Lease(store, name, config.store.lease_ttl_s)) as lease:
         if override:
@@ -61,8 +59,9 @@ def _gate(config: RunConfig, name: str, model: str | None) -> PromotionConfig:
     return PromotionConfig.model_validate({**config.promotion.model_dump(), "model": model})
 
 
-def _record(store: Store, name: str, stage: str, label: str) -> Record:
-    found = stage_record(store, name, stage, label)
+def _record(store: Store, name: str, kind: type[F], label: str) -> Record[F]:
+    found = stage_record(store, name, kind, label)
     if found is None:
-        raise ConfigError(f"run {name} has no {stage} {label}".rstrip() + f"; finish it: cures run --resume {name}")
+        missing = f"{kind.stage} {label}".rstrip()
+        raise ConfigError(f"run {name} has no {missing}; finish it: cures run --resume {name}")
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cures_core.checkpoints.checkpoint import weights_digest
 from cures_core.errors import ConfigError, CorruptArtifact
 from tasks.registry.history import Entry, existing_pointer, roll_back, rollback_target
+from tasks.runs.figures import EpochFigures
 from tasks.runs.prune import checkpoint_of
 from tasks.runs.records import committed, files_of
 from tasks.storage import Store
@@ -12,12 +13,12 @@ from tasks.storage import Store
 
 def weights_fault(store: Store, entry: Entry, *, deep: bool = False) -> str:
     """What is wrong with them, and the remedy; "" where nothing is. `deep` reads every byte."""
-    stage, _, key = entry.state.partition("/")
+    key = entry.state.partition("/")[2]
     try:
-        record = committed(store, stage, key)
+        record = committed(store, EpochFigures, key)
         if record is None:
             return f"{entry.state}: is not in this store any more. To make it again: cures run --resume {entry.run}"
-        found = str(record.figures.get("weights_digest", ""))
+        found = record.figures.weights_digest
         if deep:
             found = weights_digest(checkpoint_of(record, files_of(store, record)))
         elif record.files is not None:

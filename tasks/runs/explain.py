@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from cures_core.config.curriculum import CuresConfig, CurriculumConfig
 from cures_core.config.storage import StoreConfig
 from cures_core.curriculum import Posterior, load_posterior
-from cures_core.curriculum.explain import draw_probabilities, explain_prompt, hopeless
+from cures_core.curriculum.explain import Explanation, HopelessPrompt, draw_probabilities, explain_prompt, hopeless
 from cures_core.errors import ConfigError
 from cures_core.prompts import PromptSet
+from tasks.runs.figures import ValidateFigures
 from tasks.runs.notes import stage_record
 from tasks.runs.opening import usable_config
 from tasks.runs.records import files_of
@@ -22,7 +21,7 @@ from tasks.storage import Store, open_store
 _SHOWN = 3
 
 
-def propose_flags(cfg: StoreConfig, run: str, epoch: int | None, least: float) -> list[dict[str, Any]]:
+def propose_flags(cfg: StoreConfig, run: str, epoch: int | None, least: float) -> list[HopelessPrompt]:
     """`hopeless` prompts of a run's posterior: what to look at, and perhaps to flag. Any strategy will do.
 
     Raises `ConfigError` for an unknown run or epoch.
@@ -40,13 +39,13 @@ def _believed(store: Store, run: str, epoch: int | None) -> tuple[PromptSet, Pos
 
 
 def _prompts(store: Store, run: str) -> PromptSet:
-    data = stage_record(store, run, "validate_dataset")
+    data = stage_record(store, run, ValidateFigures)
     if data is None:
         raise ConfigError(f"run {run} has no validated prompt set yet")
     return PromptSet.read_parquet(files_of(store, data) / "prompts.parquet")
 
 
-def explain(cfg: StoreConfig, run: str, epoch: int | None, prompt: str | None) -> list[dict[str, Any]]:
+def explain(cfg: StoreConfig, run: str, epoch: int | None, prompt: str | None) -> list[Explanation]:
     """`explain_prompt` of one prompt, or of the three most and the three least drawn ones.
 
     What was published under a name is explained with the defaults of `cures`. Raises `ConfigError` for an unknown run,

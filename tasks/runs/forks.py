@@ -16,15 +16,16 @@ from cures_core.config.marks import Change, is_within
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError, CorruptArtifact
 from tasks.runs.again import times_again
+from tasks.runs.figures import EpochFigures, Figures, PolicyFigures, PriorFigures, StateFigures, ValidateFigures
 from tasks.runs.notes import stage_notes, stage_record
-from tasks.runs.records import Record, RunRef, committed
+from tasks.runs.records import Record, RunRef, committed_any, has_figures
 from tasks.stages.keys import READS
 from tasks.stages.train_epoch import epoch_key
 from tasks.stages.unfinished import checkpoints_of, keep, spoilt_from
 from tasks.storage import Store
 from tasks.storage.lease import Lease
 
-_TAKEN = ("prepare_policy", "estimate_prior", "train_epoch")
+_TAKEN = (PolicyFigures.stage, PriorFigures.stage, EpochFigures.stage)
 
 
 def fork(store: Store, name: str, before: RunConfig, after: RunConfig, changed: Sequence[Change]) -> RunConfig:
@@ -51,7 +52,7 @@ def fork(store: Store, name: str, before: RunConfig, after: RunConfig, changed: 
     return after.model_copy(update={"fork": begun, "faults": faults})
 
 
-def _records(store: Store, name: str) -> dict[str, Record]:
+def _records(store: Store, name: str) -> dict[str, Record[Figures]]:
     """The committed records that a fork may stand on, by stage and label; epochs without a gap."""
     noted = {f"{n['stage']} {n['label']}".strip(): (n["stage"], n["key"]) for n in stage_notes(store, name)}
     found = {
@@ -62,14 +63,14 @@ def _records(store: Store, name: str) -> dict[str, Record]:
     return _up_to(found, _last_epoch(found) if "estimate_prior" in found else 0)
 
 
-def _whole(store: Store, stage: str, key: str) -> Record | None:
+def _whole(store: Store, stage: str, key: str) -> Record[Figures] | None:
     try:
-        return committed(store, stage, key)
+        return committed_any(store, stage, key)
     except CorruptArtifact:  # what comes before it can still be taken over
         return None
 
 
-def _up_to(records: dict[str, Record], epoch: int) -> dict[str, Record]:
+def _up_to(records: dict[str, Record[Figures]], epoch: int) -> dict[str, Record[Figures]]:
     """Those records, without epochs after `epoch`."""
     return {
         label: record
@@ -78,18 +79,18 @@ def _up_to(records: dict[str, Record], epoch: int) -> dict[str, Record]:
     }
 
 
-def _last_epoch(records: dict[str, Record]) -> int:
+def _last_epoch(records: dict[str, Record[Figures]]) -> int:
     epoch = 0
     while f"train_epoch {epoch + 1}" in records:
         epoch += 1
     return epoch
 
 
-def _begun(store: Store, name: str, cfg: RunConfig, records: dict[str, Record], epochs: int) -> Fork:
+def _begun(store: Store, name: str, cfg: RunConfig, records: dict[str, Record[Figures]], epochs: int) -> Fork:
     """Where a fork begins: after the last epoch of `records`, or inside the next one."""
     epoch = _last_epoch(records)
     standing = records.get(f"train_epoch {epoch}")
-    end = 0 if standing is None else int(standing.figures["step"])
+    end = standing.figures.step if standing is not None and has_figures(standing, EpochFigures) else 0
     step, checkpoint = end, ""
     if epoch < epochs and (key := _next_key(store, name, cfg, records, epoch)) is not None:
         spoilt = spoilt_from(store, "train_epoch", key)
@@ -107,13 +108,15 @@ def _begun(store: Store, name: str, cfg: RunConfig, records: dict[str, Record], 
     return Fork(run=name, epoch=epoch, step=step, records=keys, checkpoint=checkpoint)
 
 
-def _next_key(store: Store, name: str, cfg: RunConfig, records: dict[str, Record], epoch: int) -> str | None:
+def _next_key(store: Store, name: str, cfg: RunConfig, records: dict[str, Record[Figures]], epoch: int) -> str | None:
     """Key of the epoch after `epoch`, under the settings that the run has had; None where it cannot have begun."""
-    data = stage_record(store, name, "validate_dataset")
+    data = stage_record(store, name, ValidateFigures)
     state = records.get(f"train_epoch {epoch}" if epoch else "estimate_prior")
     policy = records.get("prepare_policy")
     if data is None or policy is None or state is None:
         return None
+    assert has_figures(policy, PolicyFigures)
+    assert has_figures(state, StateFigures)
     run = RunRef(name=name, config=cfg, token=0, again=dict(times_again(store, name)))
     return epoch_key(run, epoch + 1, data, policy, state)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from cures_core.jobs.spec import Job
 from cures_core.report import ReportData
-from tasks.runs.notes import run_overview, stage_notes, stage_record
+from tasks.runs.notes import run_overview
 from tasks.runs.opening import scratch_root, started_config
-from tasks.runs.records import Record, RunRef
+from tasks.runs.reading import read_run
+from tasks.runs.records import RunRef
+from tasks.runs.training import Metrics, parse_metrics
 from tasks.stages.report import report_data
 from tasks.storage import Store
 
@@ -21,41 +21,25 @@ def live_report(store: Store, name: str) -> ReportData:
     Steps of an epoch that is not over come from its last saved step, where the run is on this machine.
     """
     run = RunRef(name=name, config=started_config(store, name), token=0)
-    found: dict[str, dict[str, Record]] = {}
-    for note in stage_notes(store, name):
-        record = stage_record(store, name, note["stage"], note["label"])
-        if record is not None:
-            found.setdefault(note["stage"], {})[note["label"]] = record
-    states = [*found.get("estimate_prior", {}).values(), *_in_order(found.get("train_epoch", {}))]
-    shown = report_data(
-        store,
-        run,
-        data=next(iter(found.get("validate_dataset", {}).values()), None),
-        policy=next(iter(found.get("prepare_policy", {}).values()), None),
-        states=states,
-        scores=_in_order(found.get("evaluate_checkpoint", {})),
-        snapshots=_in_order(found.get("snapshot_posterior", {})),
-        decision=next(iter(found.get("promote", {}).values()), None),
-    )
-    overview = run_overview(store, name)
+    shown, overview = report_data(store, run, read_run(store, name)), run_overview(store, name)
     return shown.model_copy(
         update={
-            "status": overview["status"],
-            "trouble": overview["error"],
+            "status": overview.status,
+            "trouble": overview.error,
             "steps": (*shown.steps, *unfinished_steps(run, len(shown.steps))),
         }
     )
 
 
-def unfinished_steps(run: RunRef, done: int) -> list[dict[str, Any]]:
+def unfinished_steps(run: RunRef, done: int) -> list[Metrics]:
     """Steps after step `done` that a running epoch has saved on this machine."""
-    rows: dict[int, dict[str, Any]] = {}
+    rows: dict[int, Metrics] = {}
     for folder in sorted((scratch_root(run) / "train_epoch").glob("*/*/scratch")):
         if not _is_of(folder / "job.json", run):
             continue
         for path in sorted(folder.glob("step-*/metrics.jsonl")):
             try:
-                saved = [json.loads(line) for line in path.read_bytes().splitlines()]
+                saved = parse_metrics(path.read_bytes())
             except (FileNotFoundError, ValueError):  # the epoch has just moved on, or finds the damage when it goes on
                 continue
             rows |= {int(row["step"]): row for row in saved}
@@ -68,7 +52,3 @@ def _is_of(spec: Path, run: RunRef) -> bool:
         return Job.model_validate_json(spec.read_bytes()).config == run.config
     except (FileNotFoundError, ValueError):  # no job has begun there, or one of another version
         return False
-
-
-def _in_order(records: dict[str, Record]) -> list[Record]:
-    return [records[label] for label in sorted(records, key=int)]

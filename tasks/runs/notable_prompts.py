@@ -5,31 +5,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cures_core.curriculum import load_posterior
+from cures_core.curriculum.beta import Floats
 from cures_core.curriculum.posterior import Posterior
 from cures_core.evaluation.items import ItemResult, read_items
 from cures_core.prompts import PromptSet
+from cures_core.report.run_data import Allocation, Named, PromptRow, Suspects
 from cures_core.tally import Tally, Votes
 from cures_core.terms import Prompt
+from tasks.runs.figures import EvaluateFigures, StateFigures, ValidateFigures
 from tasks.runs.records import Record, files_of
 from tasks.storage import Store
 
 SHOWN = 8
 BINS = 20
-Row = dict[str, Any]
 MANY_TRIES = 4
 """Rollouts from which on it says something that none succeeded, none got a verdict, or most agree."""
 
 
-def prompt_figures(store: Store, data: Record, first: Record, last: Record) -> dict[str, Any]:
-    """`moved` and `hardest` (rows of prompts), `suspicious` (rows by reason) and `allocation`.
-
-    From the prior `first`, the posterior `last`, and the verdicts of the rollouts up to there.
-    """
+def named_prompts(
+    store: Store, data: Record[ValidateFigures], first: Record[StateFigures], last: Record[StateFigures]
+) -> Named:
+    """From the prior `first`, the posterior `last`, and the verdicts of the rollouts up to there."""
     prompts = PromptSet.read_parquet(files_of(store, data) / "prompts.parquet")
     before = load_posterior(files_of(store, first) / "posterior.parquet")
     after = load_posterior(files_of(store, last) / "posterior.parquet")
@@ -39,29 +40,36 @@ def prompt_figures(store: Store, data: Record, first: Record, last: Record) -> d
     index = {name: i for i, name in enumerate(names)}
     place = {name: i for i, name in enumerate(prompts.ids)}
 
-    def row(i: int, evidence: str = "") -> dict[str, Any]:
+    def row(i: int, evidence: str = "") -> PromptRow:
         counts = after.successes[i], after.failures[i]
         return _row(prompts[place[names[i]]], old[i], new[i], *counts, evidence)
 
-    def rows(chosen: Any, order: Any) -> list[dict[str, Any]]:
+    def rows(chosen: NDArray[np.bool_], order: Floats) -> tuple[PromptRow, ...]:
         picked = np.flatnonzero(chosen)
-        return [row(i) for i in picked[np.argsort(order[picked], kind="stable")][:SHOWN].tolist()]
+        return tuple(row(i) for i in picked[np.argsort(order[picked], kind="stable")][:SHOWN].tolist())
 
     tally = [(index[name], votes) for name, votes in _tally(store, last).items() if name in index]
-    return {
-        "moved": rows(seen, -np.abs(new - old)),
-        "hardest": rows(seen & (after.successes > 0), new),
-        "suspicious": _suspicious(row, tally),
-        "allocation": _allocation(after, new),
-    }
+    return Named(
+        moved=rows(seen, -np.abs(new - old)),
+        hardest=rows(seen & (after.successes > 0), new),
+        suspicious=tuple(_suspicious(row, tally)),
+        allocation=_allocation(after, new),
+    )
 
 
-def suspicious_items(store: Store, data: Record, scores: Sequence[Record], suites: Sequence[str]) -> list[Row]:
+def suspicious_items(
+    store: Store,
+    data: Record[ValidateFigures],
+    scores: Sequence[Record[EvaluateFigures]],
+    suites: Sequence[str],
+) -> list[Suspects]:
     """Items of suites that look wrong, by suite and reason, from the sampled completions of all evaluations."""
     return [found for suite in suites for found in _suspicious_of(store, data, scores, suite)]
 
 
-def _suspicious_of(store: Store, data: Record, scores: Sequence[Record], suite: str) -> list[Row]:
+def _suspicious_of(
+    store: Store, data: Record[ValidateFigures], scores: Sequence[Record[EvaluateFigures]], suite: str
+) -> list[Suspects]:
     prompts = PromptSet.read_parquet(files_of(store, data) / "suites" / f"{suite}.parquet")
     rounds = [read_items(files_of(store, record) / f"items-{suite}.parquet") for record in scores]
     index = {name: i for i, name in enumerate(prompts.ids)}
@@ -69,12 +77,12 @@ def _suspicious_of(store: Store, data: Record, scores: Sequence[Record], suite: 
     votes = {i: _votes(items) for i, items in tries}
     rates = {i: [item.correct / item.samples for item in items] for i, items in tries}
 
-    def row(i: int, evidence: str) -> Row:
+    def row(i: int, evidence: str) -> PromptRow:
         counts = votes[i]
         wrong = counts.rollouts - counts.correct - counts.unknown
         return _row(prompts[i], rates[i][0], rates[i][-1], counts.correct, wrong, evidence)
 
-    return [{**found, "suite": suite} for found in _suspicious(row, votes.items())]
+    return _suspicious(row, votes.items(), suite)
 
 
 def _votes(items: Iterable[ItemResult]) -> Votes:
@@ -89,20 +97,20 @@ def _votes(items: Iterable[ItemResult]) -> Votes:
     return votes
 
 
-def _row(prompt: Prompt, before: float, after: float, successes: float, failures: float, evidence: str) -> Row:
-    return {
-        "id": prompt.id,
-        "problem": prompt.problem[:300],
-        "answer": prompt.answer[:80],
-        "before": float(before),
-        "after": float(after),
-        "successes": float(successes),
-        "failures": float(failures),
-        "evidence": evidence,
-    }
+def _row(prompt: Prompt, before: float, after: float, successes: float, failures: float, evidence: str) -> PromptRow:
+    return PromptRow(
+        id=prompt.id,
+        problem=prompt.problem[:300],
+        answer=prompt.answer[:80],
+        before=float(before),
+        after=float(after),
+        successes=float(successes),
+        failures=float(failures),
+        evidence=evidence,
+    )
 
 
-def _tally(store: Store, state: Record) -> dict[str, Votes]:
+def _tally(store: Store, state: Record[StateFigures]) -> dict[str, Votes]:
     """Empty where nothing has been trained yet."""
     path = files_of(store, state) / "tally.json"
     return Tally(json.loads(path.read_bytes())).prompts if path.exists() else {}
@@ -149,23 +157,26 @@ _KINDS: tuple[_Kind, ...] = (
 )
 
 
-def _suspicious(row: Callable[[int, str], Row], tally: Iterable[tuple[int, Votes]]) -> list[Row]:
+def _suspicious(
+    row: Callable[[int, str], PromptRow], tally: Iterable[tuple[int, Votes]], suite: str = ""
+) -> list[Suspects]:
     """By reason; reasons without a prompt are left out."""
     counts, suspects = list(tally), []
     for reason, meaning, evidence in _KINDS:
         found = [(-votes.rollouts, i, text) for i, votes in counts if (text := evidence(votes))]
-        shown = [row(i, text) for _, i, text in sorted(found)[:SHOWN]]
-        suspects.append({"reason": reason, "meaning": meaning, "total": len(found), "rows": shown})
-    return [one for one in suspects if one["total"]]
+        if found:
+            shown = tuple(row(i, text) for _, i, text in sorted(found)[:SHOWN])
+            suspects.append(Suspects(suite=suite, reason=reason, meaning=meaning, total=len(found), rows=shown))
+    return suspects
 
 
-def _allocation(after: Posterior, mean: Any) -> dict[str, list[float]]:
+def _allocation(after: Posterior, mean: Floats) -> Allocation:
     """Shares of the prompts and of the remembered rollouts by expected pass rate, in equal bins over 0..1."""
     evidence = after.successes + after.failures
     edges = np.linspace(0, 1, BINS + 1)
     prompts, _ = np.histogram(mean, edges)
     rollouts, _ = np.histogram(mean, edges, weights=evidence)
-    return {
-        "prompts": (prompts / max(1, prompts.sum())).tolist(),
-        "rollouts": (rollouts / max(1e-9, rollouts.sum())).tolist(),
-    }
+    return Allocation(
+        prompts=tuple((prompts / max(1, prompts.sum())).tolist()),
+        rollouts=tuple((rollouts / max(1e-9, rollouts.sum())).tolist()),
+    )

@@ -6,7 +6,6 @@ Every value is checked when it is read: `CorruptArtifact` names it, and the comm
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
 
 from pydantic import Field, JsonValue, with_config
 from typing_extensions import TypedDict
@@ -14,7 +13,8 @@ from typing_extensions import TypedDict
 from cures_core.config.base import Strict
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError, CorruptArtifact, LeaseLost
-from tasks.runs.records import Record, RunRef, read_record
+from tasks.runs.figures import Figures
+from tasks.runs.records import F, Record, RunRef, read_any, read_record
 from tasks.storage import Store
 from tasks.storage.fencing import check_token, commit
 from tasks.storage.lease import holder_gone
@@ -24,7 +24,7 @@ from tasks.storage.values import decode_value, encode_value
 class Started(Strict):
     """`runs/<run>/run.json`: written once, when the run was started."""
 
-    config: dict[str, Any]
+    config: dict[str, JsonValue]
     """The configuration, as the version that started it understood it."""
     inputs: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of what is read beside the configuration, by the setting that names it; empty in runs of earlier
@@ -42,7 +42,7 @@ class Changed(Strict):
     """UTC time, ISO 8601."""
     settings: dict[str, tuple[JsonValue, JsonValue]]
     """(before, after) by dotted key."""
-    config: dict[str, Any]
+    config: dict[str, JsonValue]
     """The configuration from then on."""
 
 
@@ -73,6 +73,13 @@ class Status(Strict):
 
 def run_names(store: Store) -> list[str]:
     return sorted({key.split("/")[1] for key in store.list("runs")})
+
+
+def require_run(store: Store, name: str) -> None:
+    """Raises `ConfigError` where there is no such run."""
+    names = run_names(store)
+    if name not in names:
+        raise ConfigError(f"no run {name} in this store; runs there: {', '.join(names) or 'none'}")
 
 
 def read_started(store: Store, name: str) -> Started:
@@ -111,7 +118,7 @@ def read_change(store: Store, name: str, place: str) -> Changed | None:
     return None if data is None else decode_value(Changed, data, place, remedy)
 
 
-def note_stage(store: Store, run: RunRef, label: str, record: Record, *, cached: bool) -> None:
+def note_stage(store: Store, run: RunRef, label: str, record: Record[Figures], *, cached: bool) -> None:
     """Remember which record this run used for a stage, and whether it was there already. Raises `LeaseLost`."""
     check_token(store, run.name, run.token)
     note: StageNote = {
@@ -131,10 +138,20 @@ def stage_notes(store: Store, name: str) -> list[StageNote]:
     return sorted(found, key=lambda note: (note["noted_at"], note["stage"], note["label"]))
 
 
-def stage_record(store: Store, name: str, stage: str, label: str = "") -> Record | None:
-    """The record a run used for a stage."""
-    note = read_note(store, name, _note_place(name, stage, label))
-    return None if note is None else read_record(store, stage, note["key"])
+def stage_record(store: Store, name: str, kind: type[F], label: str = "") -> Record[F] | None:
+    """The record a run used for a stage, named by its figures."""
+    note = read_note(store, name, _note_place(name, kind.stage, label))
+    return None if note is None else read_record(store, kind, note["key"])
+
+
+def noted_epochs(store: Store, name: str, kind: type[Figures]) -> list[int]:
+    """The epochs of which a run has used a record of this stage, in order."""
+    return sorted(int(note["label"]) for note in stage_notes(store, name) if note["stage"] == kind.stage)
+
+
+def noted_record(store: Store, note: StageNote) -> Record[Figures] | None:
+    """The record that a note speaks of, of whatever stage; None where it is gone."""
+    return read_any(store, note["stage"], note["key"])
 
 
 def note_status(store: Store, name: str, token: int, status: str, error: str = "") -> None:
@@ -154,8 +171,23 @@ def run_status(store: Store, name: str) -> Status:
     return Status(status="unknown") if data is None else decode_value(Status, data, status_place(name), remedy)
 
 
-def run_overview(store: Store, name: str) -> dict[str, Any]:
-    """run, status, at (UTC), error, stages (how many were reached).
+class Overview(Strict):
+    """A run in short."""
+
+    run: str
+    """Run name."""
+    status: str
+    """As in `Status`; `died` and `damaged` too."""
+    at: str
+    """UTC time of its last word, ISO 8601."""
+    error: str
+    """What went wrong, in one line."""
+    stages: int
+    """How many were reached."""
+
+
+def run_overview(store: Store, name: str) -> Overview:
+    """How a run stands.
 
     A run whose process is known to have ended without a word has the status `died`; one whose last word cannot be read
     is `damaged`.
@@ -168,7 +200,7 @@ def run_overview(store: Store, name: str) -> dict[str, Any]:
     except CorruptArtifact as damage:
         status = Status(status="damaged", error=str(damage))
     number = len(list(store.list(f"runs/{name}/stages")))
-    return {"run": name, "status": status.status, "at": status.at, "error": status.error, "stages": number}
+    return Overview(run=name, status=status.status, at=status.at, error=status.error, stages=number)
 
 
 def _lease_ttl_s(store: Store, name: str) -> float:

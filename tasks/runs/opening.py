@@ -15,13 +15,12 @@ from cures_core.config.run import RunConfig
 from cures_core.config.snapshot import SnapshotConfig
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError, CorruptArtifact, CuresError, StoreUnavailable
-from cures_core.events import RunOpened
 from cures_core.faults import arm
 from cures_core.files import canonical_json, digest_json
 from cures_core.secrets import masked
 from tasks.inputs.digests import Input, inputs_of
 from tasks.inputs.prompt_files import is_elsewhere
-from tasks.progress import emit
+from tasks.progress import RunOpened, emit
 from tasks.runs.again import times_again
 from tasks.runs.notes import (
     Changed,
@@ -65,7 +64,7 @@ def open_run(config: RunConfig) -> Iterator[RunRef]:
         note_status(store, name, ref.token, "running")
         _sweep(store, ref)
         ref = ref.model_copy(update={"again": dict(times_again(store, name))})
-        emit(RunOpened(run=name))
+        emit(RunOpened(name))
         yield ref
         _sweep(store, ref, ended=True)
         note_status(store, name, ref.token, "completed")

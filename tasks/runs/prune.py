@@ -11,8 +11,10 @@ from pathlib import Path
 from cures_core.checkpoints.checkpoint import Checkpoint
 from cures_core.errors import ConfigError, CorruptArtifact, TryAgain
 from tasks.registry.history import existing_pointer, model_names
+from tasks.runs.figures import EpochFigures
 from tasks.runs.notes import run_names, stage_notes
-from tasks.runs.records import Record, files_of, read_record, record_bytes, record_place
+from tasks.runs.reading import by_epoch
+from tasks.runs.records import Record, files_of, record_bytes, record_place
 from tasks.storage import Store
 from tasks.storage.lease import Lease
 
@@ -21,9 +23,9 @@ _TTL_S = 60.0
 _log = logging.getLogger(__name__)
 
 
-def checkpoint_of(record: Record, files: Path) -> Path:
+def checkpoint_of(record: Record[EpochFigures], files: Path) -> Path:
     """The checkpoint among the files of an epoch's record. `ConfigError` where `prune` has deleted it."""
-    if record.figures.get("pruned"):
+    if record.figures.pruned:
         raise ConfigError(
             f"{record.id}: its weights were deleted by `cures runs prune`; go on from a later epoch, or train it "
             f"again: cures run --resume RUN --from 'train_epoch {record.inputs.get('epoch', 'K')}'"
@@ -39,7 +41,7 @@ def prune(store: Store, run: str, keep: int) -> list[int]:
     """
     lease = Lease(store, run, _TTL_S)
     try:
-        epochs = _epochs(store, run)
+        epochs = by_epoch(store, run, EpochFigures)
         if not epochs:
             raise ConfigError(f"run {run} has no epochs in this store")
         newest_first = sorted(epochs, reverse=True)
@@ -53,12 +55,6 @@ def prune(store: Store, run: str, keep: int) -> list[int]:
         lease.close()
 
 
-def _epochs(store: Store, run: str) -> dict[int, Record]:
-    notes = [note for note in stage_notes(store, run) if note["stage"] == "train_epoch"]
-    records = {int(note["label"]): read_record(store, "train_epoch", note["key"]) for note in notes}
-    return {epoch: record for epoch, record in records.items() if record is not None}
-
-
 def _pointed_to(store: Store) -> set[str]:
     """Records of every version of every model name: each may be rolled back to or exported."""
     return {entry.state for name in model_names(store) for entry in existing_pointer(store, name)[1].history}
@@ -68,14 +64,14 @@ def _standing(store: Store) -> set[str]:
     """The last epoch's record of every run: what it goes on from."""
     last = set()
     for run in run_names(store):
-        epochs = {int(n["label"]): n["key"] for n in stage_notes(store, run) if n["stage"] == "train_epoch"}
+        epochs = {int(n["label"]): n["key"] for n in stage_notes(store, run) if n["stage"] == EpochFigures.stage}
         if epochs:
-            last.add(f"train_epoch/{epochs[max(epochs)]}")
+            last.add(f"{EpochFigures.stage}/{epochs[max(epochs)]}")
     return last
 
 
-def _is_healthy(store: Store, record: Record) -> bool:
-    if record.files is None or record.figures.get("pruned"):
+def _is_healthy(store: Store, record: Record[EpochFigures]) -> bool:
+    if record.files is None or record.figures.pruned:
         return False
     try:
         store.verify_files(record.files, record.manifest)
@@ -85,11 +81,11 @@ def _is_healthy(store: Store, record: Record) -> bool:
     return Checkpoint({}, {}, {}, state).healthy
 
 
-def _lighten(store: Store, lease: Lease, run: str, record: Record) -> bool:
+def _lighten(store: Store, lease: Lease, run: str, record: Record[EpochFigures]) -> bool:
     """Put a record that points to the files without the heavy ones in its place, then delete the old files."""
     key = record_place(record.stage, record.key)
     raw = store.get(key)
-    if record.files is None or record.figures.get("pruned") or raw is None:
+    if record.files is None or record.figures.pruned or raw is None:
         return False
     try:
         before = files_of(store, record)  # what is kept must be what was made
@@ -104,7 +100,7 @@ def _lighten(store: Store, lease: Lease, run: str, record: Record) -> bool:
                 shutil.copyfile(before / name, folder / name)
         prefix = f"artifacts/{record.id}/{run}-{lease.token}-pruned"
         manifest = store.publish_files(prefix, folder)
-    figures = {**record.figures, "pruned": True}
+    figures = record.figures.model_copy(update={"pruned": True})
     light = record.model_copy(update={"files": prefix, "manifest": manifest, "figures": figures})
     if not lease.commit(key, record_bytes(light), expected=raw):
         store.delete(prefix)

@@ -15,9 +15,19 @@ from cures_core.manifest import MANIFEST
 from tasks.registry.history import Entry, existing_pointer, model_names, pointer_key
 from tasks.registry.weights import weights_fault
 from tasks.runs.again import again_place, times_again
-from tasks.runs.notes import read_change, read_note, read_started, run_names, run_status, started_place, status_place
+from tasks.runs.figures import Figures, SnapshotFigures
+from tasks.runs.notes import (
+    read_change,
+    read_note,
+    read_started,
+    require_run,
+    run_names,
+    run_status,
+    started_place,
+    status_place,
+)
 from tasks.runs.opening import snapshot_places
-from tasks.runs.records import Record, read_record, record_place, verify_record
+from tasks.runs.records import Record, has_figures, read_any, record_place, verify_record
 from tasks.snapshots import read_snapshot
 from tasks.snapshots.published import PARTS, published_file, published_names, published_numbers
 from tasks.storage import Store, open_store
@@ -70,11 +80,10 @@ class _Look:
         self._store, self._cfg = store, cfg
         self.checked: Counter[str] = Counter()
         self.found: list[Finding] = []
-        self._records: dict[str, Record | None] = {}
+        self._records: dict[str, Record[Figures] | None] = {}
 
     def run(self, name: str) -> None:
-        if name not in run_names(self._store):
-            raise ConfigError(f"no run {name} in this store; runs there: {', '.join(run_names(self._store)) or 'none'}")
+        require_run(self._store, name)
         again, first = f"cures run --resume {name}", "cures run --config PROFILE, as it was started"
         self._check("values", started_place(name), partial(self._started, name), first)
         self._check("values", status_place(name), partial(run_status, self._store, name), again)
@@ -88,10 +97,10 @@ class _Look:
         for place in list(self._store.list(f"runs/{name}/stages")):
             note = self._check("values", place, partial(read_note, self._store, name, place), again)
             record = None if note is None else self.record(f"{note['stage']}/{note['key']}", again)
-            if record is not None and record.stage == "snapshot_posterior":
-                self._snapshot(str(record.figures["tag"]), name)
+            if record is not None and has_figures(record, SnapshotFigures):
+                self._snapshot(record.figures.tag, name)
 
-    def record(self, record_id: str, remedy: str) -> Record | None:
+    def record(self, record_id: str, remedy: str) -> Record[Figures] | None:
         """Check a record, its files and its parents, once; None where something is wrong with it."""
         if record_id in self._records:
             return self._records[record_id]
@@ -171,13 +180,13 @@ class _Look:
         except ConfigError as error:
             raise CorruptArtifact(f"{started_place(name)}: is gone") from error
 
-    def _record(self, stage: str, key: str) -> Record:
-        record = read_record(self._store, stage, key)
+    def _record(self, stage: str, key: str) -> Record[Figures]:
+        record = read_any(self._store, stage, key)
         if record is None:
             raise CorruptArtifact(f"{record_place(stage, key)}: is gone")
         return record
 
-    def _files(self, record: Record) -> Record:
+    def _files(self, record: Record[Figures]) -> Record[Figures]:
         verify_record(self._store, record)
         return record
 

@@ -6,9 +6,9 @@ import datetime as dt
 import hashlib
 import re
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from cures_core.prompts import Loaded, content_id, load_prompts, require_accepta
 from cures_core.prompts.columns import MISSING, last_user_message, pick
 from cures_core.prompts.reading import open_rows
 from tasks.inputs.prompt_files import Inputs
+from tasks.runs.figures import SnapshotFigures
 from tasks.snapshots.objects import digest_md5
 from tasks.snapshots.publish import publish_snapshot
 from tasks.snapshots.published import PARTS
@@ -85,12 +86,12 @@ def publish_outside(
         save_posterior(posterior, Path(folder) / "posterior.parquet")
         loaded.prompts.write_parquet(Path(folder) / "prompts.parquet")
         tag, done = _publish(Path(folder), name, store, places, lineage)
-    return Published(tag, done["commit"], done["remote"], len(loaded.prompts), known, moved["archived"])
+    return Published(tag, done.commit, done.remote, len(loaded.prompts), known, moved["archived"])
 
 
 def _publish(
-    folder: Path, name: str, store: Store, places: SnapshotConfig, lineage: dict[str, Any]
-) -> tuple[str, dict[str, Any]]:
+    folder: Path, name: str, store: Store, places: SnapshotConfig, lineage: Mapping[str, object]
+) -> tuple[str, SnapshotFigures]:
     """(tag, what `publish_snapshot` says): the next number, or the latest one where that is this posterior already."""
     parquet = folder / "posterior.parquet"
     files = {part: (folder / part).read_bytes() for part in PARTS}

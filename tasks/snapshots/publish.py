@@ -8,12 +8,12 @@ import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from cures_core.config.snapshot import SnapshotConfig
 from cures_core.errors import ConfigError, CorruptArtifact, CuresError, StoreUnavailable
 from cures_core.faults import fault_point
 from cures_core.names import check_tag
+from tasks.runs.figures import SnapshotFigures
 from tasks.snapshots.commands import dvc
 from tasks.snapshots.objects import digest_md5, object_name, open_objects
 from tasks.snapshots.pointers import Pointers
@@ -23,9 +23,9 @@ _PASSING = ("created_at", "versions")  # may differ when the same snapshot is pu
 
 
 def publish_snapshot(
-    parquet: Path, lineage: Mapping[str, Any], tag: str, cfg: SnapshotConfig, scratch: Path
-) -> dict[str, Any]:
-    """Version a posterior under `tag` (`posterior/<run>/<k>`) and return tag, commit, md5, size, remote and path.
+    parquet: Path, lineage: Mapping[str, object], tag: str, cfg: SnapshotConfig, scratch: Path
+) -> SnapshotFigures:
+    """Version a posterior under `tag` (`posterior/<run>/<k>`) and say where it lies.
 
     `lineage` is JSON: parent, policy, data and configuration digests, versions; its `created_at` (ISO 8601) dates the
     commit. `cfg` names both places (`SnapshotConfig.within`). `scratch` is used and cleared.
@@ -49,14 +49,7 @@ def publish_snapshot(
             _check_same(held, wanted)
             if open_objects(remote, cfg.endpoint_url).read(wanted.md5) != data:
                 _push_data(data, wanted, cfg, Path(folder))
-    return {
-        "tag": tag,
-        "commit": held.commit,
-        "md5": held.md5,
-        "size": held.size,
-        "remote": remote,
-        "path": held.path,
-    }
+    return SnapshotFigures(tag=tag, commit=held.commit, md5=held.md5, size=held.size, remote=remote, path=held.path)
 
 
 def _publish_new(data: bytes, wanted: Snapshot, cfg: SnapshotConfig, pointers: Pointers, folder: Path) -> Snapshot:
@@ -145,11 +138,11 @@ def _check_same(held: Snapshot, wanted: Snapshot) -> None:
             )
 
 
-def _json(value: Mapping[str, Any]) -> bytes:
+def _json(value: Mapping[str, object]) -> bytes:
     return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def _date(lineage: Mapping[str, Any]) -> str:
+def _date(lineage: Mapping[str, object]) -> str:
     """Git's spelling of `created_at`: the commit, too, is the same when it is made again."""
     text = lineage.get("created_at")
     if text is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cures_core.config.snapshot import SnapshotConfig
 from cures_core.errors import CorruptArtifact, MissingInput
+from tasks.runs.figures import EpochFigures, PriorFigures
 from tasks.runs.notes import stage_record
 from tasks.runs.records import files_of
 from tasks.snapshots.objects import digest_md5, open_objects
@@ -37,7 +38,5 @@ def _from_store(tag: str, store: Store) -> bytes | None:
     epoch = number.partition(".")[0]  # the rest says how often the epoch was done again
     if int(epoch) in published_numbers(store, run):
         return published_file(store, run, int(epoch), DATA)
-    record = (
-        stage_record(store, run, "train_epoch", epoch) if int(epoch) else stage_record(store, run, "estimate_prior")
-    )
+    record = stage_record(store, run, EpochFigures, epoch) if int(epoch) else stage_record(store, run, PriorFigures)
     return None if record is None else (files_of(store, record) / DATA).read_bytes()

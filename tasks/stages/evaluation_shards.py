@@ -23,13 +23,14 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from cures_core.config.evaluation import Sharding
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import MissingExtra, StoreUnavailable
-from cures_core.events import Event, PartDone
+from cures_core.events import JobEvent, PartDone
 from cures_core.failures import Scene, explaining
 from cures_core.jobs.evaluate import joined, rows_file
 from cures_core.jobs.kept import keep, kept
 from cures_core.jobs.scene import GO_ON
 from cures_core.jobs.spec import Job
 from tasks.progress import emit
+from tasks.runs.figures import EpochFigures, PolicyFigures, ValidateFigures
 from tasks.runs.prune import checkpoint_of
 from tasks.runs.records import Record, RunRef, files_of
 from tasks.stages.evaluation_cache import fetch_rows, keep_rows, part_key
@@ -46,9 +47,9 @@ class Shards:
 
     run: RunRef
     k: int
-    data: Record
-    policy: Record
-    state: Record | None
+    data: Record[ValidateFigures]
+    policy: Record[PolicyFigures]
+    state: Record[EpochFigures] | None
     keys: Mapping[str, str]
 
 
@@ -61,7 +62,13 @@ def check_runner(cfg: Sharding) -> None:
 
 
 def evaluation_job(
-    run: RunRef, k: int, data: Record, policy: Record, state: Record | None, scratch: Path, out: Path
+    run: RunRef,
+    k: int,
+    data: Record[ValidateFigures],
+    policy: Record[PolicyFigures],
+    state: Record[EpochFigures] | None,
+    scratch: Path,
+    out: Path,
 ) -> Job:
     """The job that scores a checkpoint, with paths of this machine."""
     store = open_store(run.config.store)
@@ -72,7 +79,7 @@ def evaluation_job(
         out=out,
         epoch=k,
         policy=str(policy_folder(run, policy)),
-        policy_digest=policy.figures["digest"] if state is None else state.figures["weights_digest"],
+        policy_digest=policy.figures.digest if state is None else state.figures.weights_digest,
         checkpoint=None if state is None else checkpoint_of(state, files_of(store, state)),
         suites=files_of(store, data) / "suites",
     )
@@ -123,9 +130,9 @@ def _again(its_task: Any, task_run: Any, state: Any) -> bool:
 def evaluate_shard(
     run: RunRef,
     k: int,
-    data: Record,
-    policy: Record,
-    state: Record | None,
+    data: Record[ValidateFigures],
+    policy: Record[PolicyFigures],
+    state: Record[EpochFigures] | None,
     keys: dict[str, str],
     i: int,
     n: int,
@@ -152,7 +159,7 @@ def evaluate_shard(
     shutil.rmtree(place, ignore_errors=True)
 
 
-def _ignore(_: Event) -> None:
+def _ignore(_: JobEvent) -> None:
     """Progress within a shard: its stage tells how many shards are done."""
 
 

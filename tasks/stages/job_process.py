@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cures_core.errors import Preempted
-from cures_core.events import Event, JobStopped, parse_event
+from cures_core.events import JobEvent, JobStopped, parse_event
 from cures_core.failures import Ended, failure_of, read_report
 from cures_core.files import write_atomic
 from cures_core.jobs.scene import scene_of
@@ -24,7 +24,7 @@ STOP_GRACE_S = 30.0
 _TAIL_LINES = 4
 
 
-def run_job(job: Job, on_event: Callable[[Event], None] = emit) -> None:
+def run_job(job: Job, on_event: Callable[[JobEvent], None] = emit) -> None:
     """Run `python -m cures_core.jobs` to its end, passing its events to `on_event`.
 
     Raises the error the job reported, or what its end amounts to (`cures_core.failures`). Whatever stops this function

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from cures_core.config.policy import PretrainedPolicy
 from cures_core.files import digest_folder
 from cures_core.jobs.spec import Job
 from tasks.inputs.digests import policy_files
 from tasks.inputs.pretrained import policy_digest, pretrained_folder
+from tasks.runs.figures import PolicyFigures
 from tasks.runs.records import Record, RunRef, files_of
 from tasks.stages.job_process import run_job
 from tasks.stages.keys import settings
-from tasks.stages.stage import as_stage, run_stage
+from tasks.stages.stage import Made, as_stage, read_made, run_stage
 from tasks.stages.workspace import Workspace
 from tasks.storage import open_store
 
@@ -23,22 +21,22 @@ SCHEMA = 2
 
 
 @as_stage()
-def prepare_policy(run: RunRef) -> Record:
-    """Files: policy/ (warm start only). Figures: digest (of the folder), and those of the warm start."""
+def prepare_policy(run: RunRef) -> Record[PolicyFigures]:
+    """Files: policy/ (warm start only)."""
     cfg = run.config
     if isinstance(cfg.policy, PretrainedPolicy):
         digest = policy_digest(policy_files(run.inputs))
-        return run_stage(run, "prepare_policy", SCHEMA, {"digest": digest}, [], lambda _: {"digest": digest})
+        made = Made(PolicyFigures(digest=digest))
+        return run_stage(run, PolicyFigures, SCHEMA, {"digest": digest}, [], lambda _: made)
 
-    def work(space: Workspace) -> Mapping[str, Any]:
+    def work(space: Workspace) -> Made[PolicyFigures]:
         run_job(Job(name="warm_start", config=cfg, scratch=space.scratch, out=space.out))
-        figures = json.loads((space.out / "figures.json").read_bytes())
-        return {"digest": digest_folder(space.out / "policy"), **figures}
+        return read_made(PolicyFigures, space.out, digest=digest_folder(space.out / "policy"))
 
-    return run_stage(run, "prepare_policy", SCHEMA, {"settings": settings(cfg, "prepare_policy")}, [], work)
+    return run_stage(run, PolicyFigures, SCHEMA, {"settings": settings(cfg, "prepare_policy")}, [], work)
 
 
-def policy_folder(run: RunRef, record: Record) -> Path:
+def policy_folder(run: RunRef, record: Record[PolicyFigures]) -> Path:
     """Where the base policy lies on this machine."""
     if isinstance(run.config.policy, PretrainedPolicy):
         return pretrained_folder(run.config.policy)

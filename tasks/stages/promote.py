@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any
 
 from cures_core.config.evaluation import EvaluationConfig, PromotionConfig
 from cures_core.errors import ConfigError, CorruptArtifact, StoreUnavailable
@@ -12,38 +11,58 @@ from cures_core.evaluation.paired import Evaluated
 from cures_core.evaluation.promotion import Decision, decide
 from cures_core.faults import fault_point
 from tasks.registry.history import Entry, Swap, move, pointer_key, read_pointer, this_user
+from tasks.runs.figures import (
+    EvaluateFigures,
+    PolicyFigures,
+    PromoteFigures,
+    StateFigures,
+    ValidateFigures,
+)
 from tasks.runs.records import Record, RunRef, committed, read_record
 from tasks.runs.scores import paired, read_evaluation
-from tasks.stages.stage import as_stage, run_stage
+from tasks.stages.stage import Made, as_stage, run_stage
 from tasks.stages.workspace import Workspace
 from tasks.storage import Store
 from tasks.storage.fencing import commit
 
 
 @as_stage()
-def promote(run: RunRef, policy: Record, state: Record, before: Record, after: Record) -> Record | None:
+def promote(
+    run: RunRef,
+    policy: Record[PolicyFigures],
+    state: Record[StateFigures],
+    before: Record[EvaluateFigures],
+    after: Record[EvaluateFigures],
+) -> Record[PromoteFigures] | None:
     """Compare the run's last checkpoint with the incumbent, or with the base policy where there is none.
 
-    Figures: promoted, reasons, model, incumbent. None where the configuration asks for no promotion.
+    None where the configuration asks for no promotion.
     """
     gate = run.config.promotion
     if gate is None:
         return None
     inputs = {"gate": gate.model_dump(mode="json"), "before": before.id, "after": after.id, "state": state.id}
 
-    def work(space: Workspace) -> Mapping[str, Any]:
+    def work(space: Workspace) -> Made[PromoteFigures]:
         note = {"who": this_user(), "why": "the run's gate"}
         swap = functools.partial(commit, space.store, run.name, run.token)
         candidate = {**candidate_of(run.name, state, policy, after), **note}
-        return decide_and_move(space.store, swap, gate, run.config.evaluation, candidate, before, after)
+        return Made(decide_and_move(space.store, swap, gate, run.config.evaluation, candidate, before, after))
 
-    return run_stage(run, "promote", 1, inputs, [policy, state, before, after], work)
+    return run_stage(run, PromoteFigures, 1, inputs, [policy, state, before, after], work)
 
 
-def candidate_of(run: str, state: Record, policy: Record, evaluation: Record) -> dict[str, str]:
+def candidate_of(
+    run: str, state: Record[StateFigures], policy: Record[PolicyFigures], evaluation: Record[EvaluateFigures]
+) -> dict[str, str]:
     """What the registry says of a run's checkpoint: fields of an `Entry`."""
-    weights = str(state.figures.get("weights_digest", ""))
-    return {"run": run, "state": state.id, "weights": weights, "policy": policy.id, "evaluation": evaluation.id}
+    return {
+        "run": run,
+        "state": state.id,
+        "weights": state.figures.weights_digest,
+        "policy": policy.id,
+        "evaluation": evaluation.id,
+    }
 
 
 def decide_and_move(
@@ -52,11 +71,11 @@ def decide_and_move(
     gate: PromotionConfig,
     cfg: EvaluationConfig,
     candidate: dict[str, str],
-    before: Record,
-    after: Record,
+    before: Record[EvaluateFigures],
+    after: Record[EvaluateFigures],
     *,
     override: bool = False,
-) -> Mapping[str, Any]:
+) -> PromoteFigures:
     """Ask the gate about `candidate` (fields of an `Entry`) and move the pointer; `override` moves it in any case.
 
     Moves by `swap`, so that who has lost the right to moves nothing. The decision is made again whenever someone else
@@ -66,16 +85,15 @@ def decide_and_move(
         raw, pointer = read_pointer(store, gate.model)
         incumbent = None if pointer is None else pointer.current
         if incumbent is not None and incumbent.evaluation == candidate["evaluation"]:  # an earlier try got this far
-            reasons = list(incumbent.reasons)
-            return {"promoted": True, "reasons": reasons, "model": gate.model, "incumbent": "itself"}
+            return PromoteFigures(promoted=True, reasons=incumbent.reasons, model=gate.model, incumbent="itself")
         decision = _compare(store, cfg, gate, before, after, incumbent)
-        figures = {
-            "promoted": decision.promoted or override,
-            "reasons": list(decision.reasons),
-            "model": gate.model,
-            "incumbent": "the base policy" if incumbent is None else incumbent.run,
-        }
-        if not figures["promoted"]:
+        figures = PromoteFigures(
+            promoted=decision.promoted or override,
+            reasons=decision.reasons,
+            model=gate.model,
+            incumbent="the base policy" if incumbent is None else incumbent.run,
+        )
+        if not figures.promoted:
             return figures
         fault_point("promote.before_pointer")
         action = "promoted" if decision.promoted else "override"
@@ -89,8 +107,8 @@ def _compare(
     store: Store,
     cfg: EvaluationConfig,
     gate: PromotionConfig,
-    before: Record,
-    after: Record,
+    before: Record[EvaluateFigures],
+    after: Record[EvaluateFigures],
     incumbent: Entry | None,
 ) -> Decision:
     candidate = read_evaluation(store, after)
@@ -103,9 +121,9 @@ def _compare(
 
 def _scored(store: Store, model: str, incumbent: Entry) -> dict[str, Evaluated]:
     """What the incumbent was scored. Raises `ConfigError` where that cannot be told any more: a reason, no failure."""
-    stage, _, key = incumbent.evaluation.partition("/")
+    key = incumbent.evaluation.partition("/")[2]
     try:
-        if (found := committed(store, stage, key)) is not None:
+        if (found := committed(store, EvaluateFigures, key)) is not None:
             return read_evaluation(store, found)
         fault = "are not in this store"
     except CorruptArtifact as error:
@@ -113,11 +131,11 @@ def _scored(store: Store, model: str, incumbent: Entry) -> dict[str, Evaluated]:
     raise ConfigError(f"the scores of the incumbent of {model} ({incumbent.run}), to compare with, {fault}")
 
 
-def _trained_on(store: Store, evaluation: Record) -> Mapping[str, float]:
+def _trained_on(store: Store, evaluation: Record[EvaluateFigures]) -> Mapping[str, float]:
     """Of each suite the share of items that the training set of this evaluation's run holds too."""
-    data = [parent for parent in evaluation.parents if parent.startswith("validate_dataset/")]
-    found = read_record(store, *data[0].split("/")) if data else None
+    stages = dict(parent.split("/") for parent in evaluation.parents)
+    key = stages.get(ValidateFigures.stage)
+    found = None if key is None else read_record(store, ValidateFigures, key)
     if found is None:
         raise CorruptArtifact(f"{evaluation.id}: the record of its suites is gone; resume the run to make it again")
-    shares: Mapping[str, float] = found.figures["trained_on"]
-    return shares
+    return found.figures.trained_on

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from cures_core.config.marks import results
 from cures_core.errors import CorruptArtifact, MissingInput
 from cures_core.files import digest_json
+from tasks.runs.figures import Figures, PolicyFigures, SnapshotFigures, StateFigures, ValidateFigures
 from tasks.runs.records import Record, RunRef, files_of
 from tasks.snapshots import publish_snapshot, read_snapshot
-from tasks.stages.stage import as_stage, run_stage
+from tasks.stages.stage import Made, as_stage, run_stage
 from tasks.stages.workspace import Workspace
 from tasks.storage import open_store
 
 
 @as_stage("snapshot_posterior {k}")
 def snapshot_posterior(
-    run: RunRef, k: int, data: Record, policy: Record, state: Record, parent: Record | None
-) -> Record:
-    """Publish the posterior of `state` as `posterior/<run>/<k>`. Figures: tag, commit, md5, size, remote, path."""
+    run: RunRef,
+    k: int,
+    data: Record[ValidateFigures],
+    policy: Record[PolicyFigures],
+    state: Record[StateFigures],
+    parent: Record[SnapshotFigures] | None,
+) -> Record[SnapshotFigures]:
+    """Publish the posterior of `state` as `posterior/<run>/<k>`."""
     cfg = run.config
     places = cfg.snapshot.within(cfg.store.url, cfg.store.endpoint_url)
     again = run.times("snapshot_posterior", k)  # a snapshot is never replaced
@@ -27,12 +30,12 @@ def snapshot_posterior(
     lineage = {
         "run": run.name,
         "epoch": k,
-        "step": state.figures.get("step", 0),
-        "parent": None if parent is None else parent.figures["tag"],
-        "posterior": state.figures["posterior_digest"],
-        "policy": policy.figures["digest"],
-        "weights": state.figures.get("weights_digest"),
-        "prompts": data.figures["digest"],
+        "step": state.figures.step,
+        "parent": None if parent is None else parent.figures.tag,
+        "posterior": state.figures.posterior_digest,
+        "policy": policy.figures.digest,
+        "weights": state.figures.weights_digest or None,
+        "prompts": data.figures.digest,
         "config": digest_json(results(cfg)),
         **({} if cfg.fork is None else {"fork": cfg.fork.model_dump(mode="json")}),
         "versions": state.versions,
@@ -44,16 +47,16 @@ def snapshot_posterior(
         "places": places.model_dump(mode="json"),
     }
 
-    def work(space: Workspace) -> Mapping[str, Any]:
+    def work(space: Workspace) -> Made[SnapshotFigures]:
         parquet = files_of(open_store(cfg.store), state) / "posterior.parquet"
-        return publish_snapshot(parquet, lineage, tag, places, space.scratch)
+        return Made(publish_snapshot(parquet, lineage, tag, places, space.scratch))
 
-    def still_there(record: Record) -> bool:
+    def still_there(record: Record[SnapshotFigures]) -> bool:
         try:
-            read_snapshot(record.figures["tag"], places)
+            read_snapshot(record.figures.tag, places)
         except (MissingInput, CorruptArtifact):
             return False
         return True
 
-    parents = [state] if parent is None else [state, parent]
-    return run_stage(run, "snapshot_posterior", 2, inputs, parents, work, label=str(k), still_there=still_there)
+    parents: list[Record[Figures]] = [state, *([] if parent is None else [parent])]
+    return run_stage(run, SnapshotFigures, 2, inputs, parents, work, label=str(k), still_there=still_there)

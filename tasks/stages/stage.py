@@ -16,25 +16,27 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar, cast
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, ParamSpec, TypeVar, cast
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from pydantic import JsonValue, TypeAdapter
 
 from cures_core.errors import CorruptArtifact, LeaseHeld, LeaseLost, StoreUnavailable, TryAgain
-from cures_core.events import StageEnded, StageStarted, StageWaiting
 from cures_core.failures import Scene, explaining, failure_of
 from cures_core.faults import fault_point
 from cures_core.files import canonical_json, digest_json
 from cures_core.jobs.assemble import versions
 from cures_core.jobs.scene import GO_ON
 from cures_core.machine import processor
-from tasks.progress import emit
+from tasks.progress import StageEnded, StageStarted, StageWaiting, emit
+from tasks.runs.figures import Figures
 from tasks.runs.notes import note_stage
 from tasks.runs.opening import scratch_root
-from tasks.runs.records import Record, RunRef, committed, record_bytes, record_place
+from tasks.runs.records import F, Record, RunRef, committed, record_bytes, record_place
 from tasks.stages.job_process import allow_jobs, stop_jobs
 from tasks.stages.workspace import Workspace, clear, take_over, unfinished_prefix
 from tasks.storage import Store, open_store
@@ -51,8 +53,6 @@ RETRIES, RETRY_DELAYS_S = 2, [2.0, 15.0]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Work = Callable[[Workspace], Mapping[str, Any]]
-StillThere = Callable[[Record], bool]
 
 
 _looking: contextvars.ContextVar[bool] = contextvars.ContextVar("looking", default=False)
@@ -75,7 +75,27 @@ def only_looking() -> Iterator[None]:
         _looking.reset(token)
 
 
-def retryable(_task: Any, _task_run: Any, state: Any) -> bool:
+@dataclass(frozen=True)
+class Made(Generic[F]):
+    """What a stage's work gives back: figures, and what they were made on, where it was not this process alone."""
+
+    figures: F
+    machine: Mapping[str, str] = field(default_factory=dict)
+    """Policy device, threads or gpu, dtype."""
+
+
+Work = Callable[[Workspace], Made[F]]
+StillThere = Callable[[Record[F]], bool]
+
+
+def read_made(kind: type[F], out: Path, **figures: JsonValue) -> Made[F]:
+    """What a job has left in `figures.json`, together with figures of the files that it has made."""
+    said: dict[str, JsonValue] = json.loads((out / "figures.json").read_bytes())
+    machine = TypeAdapter(dict[str, str]).validate_python(said.pop("machine", {}))
+    return Made(kind.model_validate({**figures, **said}), machine)
+
+
+def retryable(_task: object, _task_run: object, state: State[object]) -> bool:
     """Prefect's retry condition: what `cures_core.failures` says of the error."""
     try:
         state.result()
@@ -92,9 +112,8 @@ def as_stage(run_name: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        make: Any = task
-        prefect_task = make(
-            explaining(Scene(function.__name__, go_on=GO_ON))(function),
+        explained = explaining(Scene(function.__name__, go_on=GO_ON))(function)
+        prefect_task = task(
             name=function.__name__,
             task_run_name=run_name or function.__name__,
             retries=RETRIES,
@@ -102,14 +121,14 @@ def as_stage(run_name: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
             retry_condition_fn=retryable,
             cache_policy=NO_CACHE,
             persist_result=False,
-        )
+        )(explained)
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             if _looking.get():
                 return function(*args, **kwargs)
-            done: Any = prefect_task(*args, **kwargs)
-            return cast(R, done.result() if isinstance(done, State) else done)
+            done: R | State[R] = prefect_task(*args, **kwargs)
+            return done.result() if isinstance(done, State) else done
 
         return call
 
@@ -118,16 +137,17 @@ def as_stage(run_name: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 def run_stage(
     run: RunRef,
-    stage: str,
+    kind: type[F],
     schema: int,
-    inputs: Mapping[str, Any],
-    parents: Sequence[Record],
-    work: Work,
+    inputs: Mapping[str, object],
+    parents: Sequence[Record[Figures]],
+    work: Work[F],
     *,
     label: str = "",
-    still_there: StillThere | None = None,
-) -> Record:
-    """Return the committed record for these inputs, doing the work only if there is none.
+    still_there: StillThere[F] | None = None,
+) -> Record[F]:
+    """Return the committed record for these inputs, doing the work only if there is none. The stage is that of the
+    figures `kind`.
 
     `schema` is the version of the stage's output: raise it when the meaning of its files changes. `label` tells apart
     the run's stages of one kind ("3" for epoch 3). `still_there` checks what a record points to outside the store. A
@@ -137,20 +157,21 @@ def run_stage(
     done again.
     """
     store = open_store(run.config.store)
-    key, inputs = stage_key(run, stage, label, schema, inputs)
+    stage = kind.stage
+    key, inputs = stage_key(run, kind, label, schema, inputs)
     name = f"{stage} {label}".strip()
     if _looking.get():
-        return _committed_only(store, stage, _taken_over(run, stage, label) or key, still_there)
-    emit(StageStarted(stage=name))
+        return _committed_only(store, kind, _taken_over(run, stage, label) or key, still_there)
+    emit(StageStarted(name))
     if taken := _taken_over(run, stage, label):
         key = taken
-        _require_taken_over(store, run, stage, key)
-    lease, found = _claim(store, stage, key, run.config.store.lease_ttl_s, name, still_there)
+        _require_taken_over(store, run, kind, key)
+    lease, found = _claim(store, kind, key, run.config.store.lease_ttl_s, name, still_there)
     if lease is None:
         record = found.intact
         note_stage(store, run, label, record, cached=True)
-        emit(StageEnded(stage=name, cached=True, figures=record.figures))
-        return cast(Record, _cached_state(record))
+        emit(StageEnded(name, record, cached=True))
+        return cast(Record[F], _cached_state(record))
     with _working(store, run, lease):
         started = time.monotonic()
         fault_point("stage.start", name.replace(" ", "-"))
@@ -159,34 +180,33 @@ def run_stage(
             _log.warning("%s Doing the stage again; the record is kept as %s, its files as they are", found.fault, kept)
         place = take_over(scratch_root(run), stage, key, lease.token, run.name)
         space = Workspace(place / "scratch", place / "out", store, unfinished_prefix(stage, key))
-        figures = dict(work(space))
-        machine = {"processor": processor(), **figures.pop("machine", {})}
-        made = Record(
+        made = work(space)
+        new = Record(
             stage=stage,
             key=key,
             inputs=json.loads(canonical_json(inputs)),
             parents=tuple(p.id for p in parents),
-            figures=figures,
+            figures=made.figures,
             versions=versions(),
-            machine=machine,
+            machine={"processor": processor(), **made.machine},
             seconds=round(time.monotonic() - started, 3),
             created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         )
-        record = found.record or _commit(store, run, lease, made, space, found.raw, name.replace(" ", "-"))
+        record = found.record or _commit(store, run, lease, new, space, found.raw, name.replace(" ", "-"))
         store.delete(space.unfinished)
         clear(scratch_root(run), stage, key)
     note_stage(store, run, label, record, cached=False)
-    emit(StageEnded(stage=name, cached=False, seconds=record.seconds, figures=figures))
+    emit(StageEnded(name, record, cached=False))
     return record
 
 
 def stage_key(
-    run: RunRef, stage: str, label: str, schema: int, inputs: Mapping[str, Any]
-) -> tuple[str, Mapping[str, Any]]:
+    run: RunRef, kind: type[Figures], label: str, schema: int, inputs: Mapping[str, object]
+) -> tuple[str, Mapping[str, object]]:
     """The key of a stage's record, a digest of everything that it reads, and what it is made of."""
-    if again := run.times(stage, label):  # nothing that was made before is in the way, nor lost
+    if again := run.times(kind.stage, label):  # nothing that was made before is in the way, nor lost
         inputs = {**inputs, "again": [run.name, again]}
-    return digest_json({"stage": stage, "schema": schema, "inputs": inputs})[:32], inputs
+    return digest_json({"stage": kind.stage, "schema": schema, "inputs": inputs})[:32], inputs
 
 
 def _taken_over(run: RunRef, stage: str, label: str) -> str:
@@ -196,61 +216,61 @@ def _taken_over(run: RunRef, stage: str, label: str) -> str:
     return "" if fork is None or run.times(stage, label) else fork.records.get(f"{stage} {label}".strip(), "")
 
 
-def _require_taken_over(store: Store, run: RunRef, stage: str, key: str) -> None:
+def _require_taken_over(store: Store, run: RunRef, kind: type[Figures], key: str) -> None:
     """Raises `CorruptArtifact`: a fork cannot make what it took over, for it has other settings."""
     parent = "" if run.config.fork is None else run.config.fork.run
     remedy = f"Taken over from run {parent}. To make it again: cures run --resume {parent}; then resume this run"
     try:
-        if committed(store, stage, key) is not None:
+        if committed(store, kind, key) is not None:
             return
     except CorruptArtifact as error:
         raise CorruptArtifact(f"{error}. {remedy}") from error
-    raise CorruptArtifact(f"{record_place(stage, key)}: is gone. {remedy}")
+    raise CorruptArtifact(f"{record_place(kind.stage, key)}: is gone. {remedy}")
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Found(Generic[F]):
     """What lies at a stage's key: bytes, the record if it and its files are whole, whether it will do, else why not."""
 
     raw: bytes | None = None
-    record: Record | None = None
+    record: Record[F] | None = None
     usable: bool = False
     fault: str = ""
 
     @property
-    def intact(self) -> Record:
+    def intact(self) -> Record[F]:
         assert self.record is not None
         return self.record
 
 
-def _look(store: Store, stage: str, key: str, still_there: StillThere | None) -> _Found:
-    raw = store.get(record_place(stage, key))
+def _look(store: Store, kind: type[F], key: str, still_there: StillThere[F] | None) -> _Found[F]:
+    raw = store.get(record_place(kind.stage, key))
     if raw is None:
         return _Found()
     try:
-        record = committed(store, stage, key)
+        record = committed(store, kind, key)
     except CorruptArtifact as error:
         return _Found(raw, fault=str(error))
     return _Found(raw, record, record is not None and (still_there is None or still_there(record)))
 
 
-def _committed_only(store: Store, stage: str, key: str, still_there: StillThere | None) -> Record:
-    found = _look(store, stage, key, still_there)
+def _committed_only(store: Store, kind: type[F], key: str, still_there: StillThere[F] | None) -> Record[F]:
+    found = _look(store, kind, key, still_there)
     if not found.usable:
-        raise NotCommitted(f"{stage}/{key}")
+        raise NotCommitted(f"{kind.stage}/{key}")
     return found.intact
 
 
 def _claim(
-    store: Store, stage: str, key: str, ttl_s: float, name: str, still_there: StillThere | None
-) -> tuple[Lease | None, _Found]:
+    store: Store, kind: type[F], key: str, ttl_s: float, name: str, still_there: StillThere[F] | None
+) -> tuple[Lease | None, _Found[F]]:
     """The lease of a stage that is to be done, and what lies at its key; no lease where the record will do.
 
     Waits, however long, while another process holds the stage and lives.
     """
-    lease_name, holder = stage_lease(stage, key), ""
+    place, lease_name, holder = record_place(kind.stage, key), stage_lease(kind.stage, key), ""
     while True:
-        found = _look(store, stage, key, still_there)
+        found = _look(store, kind, key, still_there)
         if found.usable:
             return None, found
         try:
@@ -258,10 +278,10 @@ def _claim(
         except LeaseHeld as held:
             if str(held) != holder:
                 holder = str(held)
-                emit(StageWaiting(stage=name, holder=holder.partition(", which")[0]))
-            _wait_for_news(store, lease_name, record_place(stage, key), found.raw, ttl_s)
+                emit(StageWaiting(name, holder=holder.partition(", which")[0]))
+            _wait_for_news(store, lease_name, place, found.raw, ttl_s)
             continue
-        if store.get(record_place(stage, key)) == found.raw:
+        if store.get(place) == found.raw:
             return lease, found
         lease.close()  # whoever held it has committed meanwhile
 
@@ -296,8 +316,8 @@ def _working(store: Store, run: RunRef, lease: Lease) -> Iterator[None]:
 
 
 def _commit(
-    store: Store, run: RunRef, lease: Lease, record: Record, space: Workspace, damaged: bytes | None, name: str
-) -> Record:
+    store: Store, run: RunRef, lease: Lease, record: Record[F], space: Workspace, damaged: bytes | None, name: str
+) -> Record[F]:
     """Publish the files, then put the record in place of none, or of the damaged one."""
     fault_point("stage.before_files", name)
     if any(space.out.iterdir()):
@@ -310,7 +330,8 @@ def _commit(
     fault_point("stage.before_record", name)
     lease.check()
     if not commit(store, run.name, run.token, record_place(record.stage, record.key), record_bytes(record), damaged):
-        theirs = committed(store, record.stage, record.key)  # another run did the same work first: theirs counts
+        # Another run did the same work first: theirs counts.
+        theirs = committed(store, type(record.figures), record.key)
         if theirs is None:
             raise StoreUnavailable(f"{record.id}: was there and is gone; resume to do it again")
         if record.files is not None:
@@ -321,7 +342,7 @@ def _commit(
     return record
 
 
-def _remove_orphans(store: Store, record: Record) -> None:
+def _remove_orphans(store: Store, record: Record[Figures]) -> None:
     """Remove files that holders of this stage published and did not live to commit. What a damaged record may point to
     stays."""
     if any(key.startswith(f"damaged/stages/{record.id}.") for key in store.list(f"damaged/stages/{record.stage}")):
@@ -333,7 +354,7 @@ def _remove_orphans(store: Store, record: Record) -> None:
             store.delete(f"{place}{writer}")
 
 
-def _cached_state(record: Record) -> Any:
+def _cached_state(record: Record[F]) -> Record[F] | State[Record[F]]:
     """In a Prefect task: a final state named `Cached`, as its UI shows results that were not computed again."""
     from prefect.context import TaskRunContext
     from prefect.states import Completed

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from cures_core.config.data import SuiteConfig
 from cures_core.config.evaluation import EvaluatedSuite
@@ -14,21 +13,20 @@ from cures_core.own_code import keyed
 from tasks.inputs.digests import DATA, FLAGS, policy_files, suite_field
 from tasks.inputs.pretrained import tokenizer_digest
 from tasks.inputs.prompt_files import Inputs
+from tasks.runs.figures import ValidateFigures
 from tasks.runs.records import Record, RunRef
 from tasks.stages.keys import settings
-from tasks.stages.stage import as_stage, run_stage
+from tasks.stages.stage import Made, as_stage, run_stage
 from tasks.stages.workspace import Workspace
 from tasks.validation import validate
 from tasks.validation.golds import gold_checks
 
 
 @as_stage()
-def validate_dataset(run: RunRef) -> Record:
+def validate_dataset(run: RunRef) -> Record[ValidateFigures]:
     """Files: prompts.parquet, suites/<name>.parquet and the lists of rows (`tasks.validation`).
 
-    Figures: digest (of the clean set), suites (digests), prompts, rejected, dropped, warnings by reason,
-    trained_on (share of each suite's items that the clean set holds). Raises
-    `DataRejected` (exit code 3) with a table of reasons.
+    Raises `DataRejected` (exit code 3) with a table of reasons.
     """
     cfg = run.config
     suites = [
@@ -45,7 +43,7 @@ def validate_dataset(run: RunRef) -> Record:
         "tokenizer": _tokenizer(run),
     }
 
-    def work(space: Workspace) -> Mapping[str, Any]:
+    def work(space: Workspace) -> Made[ValidateFigures]:
         with gold_checks(cfg) as (check_gold, of_suites):
             summary = validate(
                 cfg.data, suites, space.out, check_gold, token_counter(cfg), of_suites, places.__getitem__
@@ -55,24 +53,26 @@ def validate_dataset(run: RunRef) -> Record:
         for field, file in read.items():
             if made_of[field]["file_digest"] != run.inputs[field]:
                 raise TryAgain(f"{file.path}: has changed since the run was started; start it again")
-        return {
-            "digest": prompts["digest"],
-            "suites": {name: s["digest"] for name, s in summary["suites"].items()},
-            "prompts": prompts["kept"],
-            "rows": prompts["rows_read"],
-            "rejected": prompts["rejected"],
-            "dropped": prompts["dropped"],
-            "reasons": prompts["reasons"],
-            "trained_on": {
-                name: summary["contamination"]["trained_on"][name] / max(1, suite["kept"])
-                for name, suite in summary["suites"].items()
-            },
-        }
+        return Made(
+            ValidateFigures(
+                digest=prompts["digest"],
+                suites={name: s["digest"] for name, s in summary["suites"].items()},
+                prompts=prompts["kept"],
+                rows=prompts["rows_read"],
+                rejected=prompts["rejected"],
+                dropped=prompts["dropped"],
+                reasons=prompts["reasons"],
+                trained_on={
+                    name: summary["contamination"]["trained_on"][name] / max(1, suite["kept"])
+                    for name, suite in summary["suites"].items()
+                },
+            )
+        )
 
-    return run_stage(run, "validate_dataset", 3, inputs, [], work)
+    return run_stage(run, ValidateFigures, 3, inputs, [], work)
 
 
-def _settings(suite: EvaluatedSuite) -> dict[str, Any]:
+def _settings(suite: EvaluatedSuite) -> dict[str, object]:
     """How the file of a suite is read, and what vouches for its golds where that is not what training is paid by."""
     return {**keyed(suite, of=SuiteConfig), "reward": None if suite.reward is None else keyed(suite.reward)}
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cures_core.errors import CorruptArtifact, LeaseHeld
-from tasks.runs.records import committed
+from tasks.runs.records import committed_any
 from tasks.storage import Store
 from tasks.storage.fencing import stage_lease
 from tasks.storage.lease import Lease, is_free
@@ -81,7 +81,7 @@ def sweep(store: Store, root: Path, ttl_s: float, run: str | None = None) -> Non
 
 def _is_done(store: Store, stage: str, key: str) -> bool:
     try:
-        return committed(store, stage, key) is not None
+        return committed_any(store, stage, key) is not None
     except CorruptArtifact:  # it is to be done again, perhaps from there
         return False
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
-from cures_core.events import Event, StageEnded, StepDone
-from tasks.progress import listening
+from cures_core.events import StepDone
+from tasks.progress import Event, StageEnded, listening
+from tasks.runs.figures import EvaluateFigures
 from tasks.runs.records import RunRef
 
 _log = logging.getLogger(__name__)
@@ -68,10 +69,9 @@ class _Listener:
         if isinstance(event, StepDone):
             figures = {f"train/{k}": v for k, v in event.metrics.items() if isinstance(v, float)}
             self._log({**figures, "train/seconds": event.seconds}, event.step)
-        elif isinstance(event, StageEnded):
-            name, _, label = event.stage.partition(" ")
-            if name == "evaluate_checkpoint":
-                self._log(_scores(event), int(label) * self._steps_per_epoch)
+        elif isinstance(event, StageEnded) and isinstance(event.record.figures, EvaluateFigures):
+            epoch = int(event.stage.rpartition(" ")[2])
+            self._log(_scores(event.record.figures), epoch * self._steps_per_epoch)
 
     def _log(self, figures: Mapping[str, float], step: int) -> None:
         for tracker in tuple(self._trackers):
@@ -92,10 +92,9 @@ class _Listener:
         _log.warning("%s: %s; it hears no more of this run", type(tracker).__name__, error)
 
 
-def _scores(event: StageEnded) -> dict[str, float]:
-    scores: Any = event.figures["scores"]
+def _scores(figures: EvaluateFigures) -> dict[str, float]:
     return {
-        f"eval/{suite}{end}": float(score[key])
-        for suite, score in scores.items()
-        for key, end in (("value", ""), ("low", "_low"), ("high", "_high"))
+        f"eval/{suite}{end}": value
+        for suite, score in figures.scores.items()
+        for end, value in (("", score.value), ("_low", score.low), ("_high", score.high))
     }

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cures_core.files import digest_file, digest_folder
-from tasks.runs.notes import stage_notes, stage_record
+from tasks.runs.notes import noted_record, stage_notes
 from tasks.storage import LocalStore, Store
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -118,7 +118,7 @@ def results_in(store: Store, run: str) -> dict[str, str]:
     """Digests of what a run made: checkpoints (metrics inside), posteriors, scores and items."""
     found = {}
     for note in stage_notes(store, run):
-        record = stage_record(store, run, note["stage"], note["label"])
+        record = noted_record(store, note)
         if record is None or record.files is None:
             continue
         stage, files = f"{note['stage']}-{note['label']}".rstrip("-"), store.local_path(record.files)

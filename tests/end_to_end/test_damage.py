@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tasks.runs.figures import FIGURES, EpochFigures
 from tasks.runs.notes import stage_record
 from tasks.storage import LocalStore
 from tests.end_to_end.pipeline import cures, results, write_profile
@@ -57,7 +58,7 @@ def test_a_damaged_file_is_named_with_what_mends_it_and_nothing_is_touched(
     done: tuple[Path, str], command: tuple[str, ...], stage: str, label: str, file: str
 ) -> None:
     folder, run = done
-    record = stage_record(LocalStore(folder / ".cures"), run, stage, label)
+    record = stage_record(LocalStore(folder / ".cures"), run, FIGURES[stage], label)
     assert record is not None
     other = "another" if "OTHER" in command else ""
     words = [run if word == "RUN" else word for word in command if word != "OTHER"]
@@ -79,7 +80,7 @@ def test_a_damaged_file_is_named_with_what_mends_it_and_nothing_is_touched(
 def test_verify_names_it_and_the_command_it_names_mends_it(done: tuple[Path, str]) -> None:
     folder, run = done
     before = results(folder, run)
-    record = stage_record(LocalStore(folder / ".cures"), run, "train_epoch", "1")
+    record = stage_record(LocalStore(folder / ".cures"), run, EpochFigures, "1")
     assert record is not None
     weights = folder / ".cures" / str(record.files) / "checkpoint" / "weights.safetensors"
     next(flipped(weights))

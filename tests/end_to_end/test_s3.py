@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.runs.figures import EpochFigures
 from tasks.runs.notes import run_names, stage_record
 from tasks.storage import S3Store
 from tasks.storage.s3_client import make_client
@@ -68,14 +69,14 @@ def check_another_machine_goes_on(tmp_path: Path, endpoint: str, undisturbed: di
             time.sleep(0.2)
         kill_tree(first.pid)
     (run,) = run_names(store)
-    assert stage_record(store, run, "train_epoch", "2") is None
+    assert stage_record(store, run, EpochFigures, "2") is None
     with running(tmp_path / "b", snapshots, endpoint) as second:
         out, err = second.communicate(timeout=900)
     assert second.returncode == 0, err
     summary = json.loads(out.splitlines()[-1])
     done_before = {stage["name"] for stage in summary["stages"] if stage["cached"]}
     assert {"validate_dataset", "prepare_policy", "estimate_prior", "train_epoch 1"} <= done_before
-    record = stage_record(store, run, "train_epoch", "2")
+    record = stage_record(store, run, EpochFigures, "2")
     assert record is not None
     timings = (store.local_path(record.files or "") / "timings.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in timings] == [16, 17, 18, 19, 20]  # what the second machine did
@@ -126,7 +127,7 @@ def test_an_outage_costs_time_and_nothing_else(tmp_path: Path, undisturbed: dict
 
 def check_order_of_writes(store: S3Store, run: str, endpoint: str, back: float) -> None:
     """The files of epoch 2 came after the outage, its manifest after them, its record last: nothing counted early."""
-    record = stage_record(store, run, "train_epoch", "2")
+    record = stage_record(store, run, EpochFigures, "2")
     assert record is not None
     client = make_client(endpoint, attempts=3)
 

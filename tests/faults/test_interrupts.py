@@ -101,7 +101,7 @@ def test_other_commands_end_alike(tmp_path: Path) -> None:
 def test_looking_is_ended_by_ctrl_c_without_an_error(tmp_path: Path) -> None:
     store = open_store(StoreConfig(url=str(tmp_path / ".cures")))
     with open_run(load_config(write_profile(tmp_path), [f"store.url={tmp_path / '.cures'}"])) as run:
-        assert run_overview(store, run.name)["status"] == "running"
+        assert run_overview(store, run.name).status == "running"
         command = [sys.executable, "-m", "flows.cli.main", "report", run.name, "--serve", "--port", "0"]
         env = {**os.environ, "PYTHONPATH": str(PROJECT)}
         with subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True) as process:

@@ -13,7 +13,7 @@ import torch
 from cures_core.config.policy import WarmStartPolicy
 from cures_core.config.run import RunConfig
 from cures_core.curriculum import load_posterior
-from cures_core.events import Event
+from cures_core.events import JobEvent
 from cures_core.jobs import epoch, prior
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.spec import Job
@@ -56,7 +56,7 @@ class NoParent(Parent):
     def __init__(self) -> None:
         self._stop = threading.Event()
 
-    def emit(self, event: Event) -> None:
+    def emit(self, event: JobEvent) -> None:
         """Nobody listens."""
 
 

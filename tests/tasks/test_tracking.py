@@ -13,11 +13,12 @@ import pytest
 
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError
-from cures_core.events import StageEnded, StageStarted, StepDone
-from tasks.progress import emit
+from cures_core.events import StepDone
+from tasks.progress import StageEnded, StageStarted, emit
 from tasks.runs.opening import identify
-from tasks.runs.records import RunRef
+from tasks.runs.records import Record, RunRef
 from tasks.tracking import listener, tracking
+from tests.tasks.stages.figures import figures_of
 
 
 def ref(**trackers: str) -> RunRef:
@@ -36,9 +37,15 @@ def step(number: int, reward: float) -> None:
     emit(StepDone(epoch=1, seconds=0.5, last_step=10, metrics=metrics))
 
 
+def ended(stage: str, *, cached: bool = False, **figures: Any) -> None:
+    name = stage.partition(" ")[0]
+    record = Record(stage=name, key="k", inputs={}, figures=figures_of(name, **figures))
+    emit(StageEnded(stage, record, cached=cached))
+
+
 def scored(epoch: int, value: float, status: str = "done") -> None:
-    figures = {"scores": {"exam": {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 5, "k": 1}}}
-    emit(StageEnded(stage=f"evaluate_checkpoint {epoch}", cached=status == "cached", figures=figures))
+    scores = {"exam": {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 5, "k": 1}}
+    ended(f"evaluate_checkpoint {epoch}", cached=status == "cached", scores=scores)
 
 
 def failing_run(run: RunRef) -> None:
@@ -66,7 +73,7 @@ def test_steps_and_scores_are_heard_and_nothing_else(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(listener, "_trackers", lambda _: [memory])
     with tracking(ref()):
         emit(StageStarted(stage="evaluate_checkpoint 1"))
-        emit(StageEnded(stage="report", cached=False, figures={}))
+        ended("report")
         scored(0, 0.25, "cached")
         step(1, 0.5)
         scored(2, 0.75)

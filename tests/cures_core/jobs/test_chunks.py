@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cures_core.events import Event
+from cures_core.events import JobEvent
 from cures_core.jobs.chunks import in_chunks
 from cures_core.jobs.kept import kept, sealed, unsealed
 from cures_core.terms import Prompt, Request
@@ -19,7 +19,7 @@ from cures_core.terms import Prompt, Request
 class Silent:
     """A parent that hears nothing and asks for nothing."""
 
-    def emit(self, event: Event) -> None: ...
+    def emit(self, event: JobEvent) -> None: ...
 
     def stop_if_asked(self, done: str) -> None: ...
 

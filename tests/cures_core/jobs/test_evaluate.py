@@ -18,7 +18,7 @@ from cures_core.errors import ConfigError, DataRejected, InjectedFault, MissingI
 from cures_core.evaluation.items import read_items
 from cures_core.evaluation.paired import Evaluated, compare
 from cures_core.evaluation.scores import SuiteScore
-from cures_core.events import Event, PartDone
+from cures_core.events import JobEvent, PartDone
 from cures_core.jobs import assemble, evaluate
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.spec import Job
@@ -42,10 +42,10 @@ class Listener:
     """Stands in for the process that started the job; asks to stop after `patience` events."""
 
     def __init__(self, patience: int = 1000) -> None:
-        self.events: list[Event] = []
+        self.events: list[JobEvent] = []
         self.patience = patience
 
-    def emit(self, event: Event) -> None:
+    def emit(self, event: JobEvent) -> None:
         self.events.append(event)
 
     def stop_if_asked(self, done: str) -> None:

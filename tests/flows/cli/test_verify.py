@@ -4,15 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
-from pydantic import JsonValue
 from typer.testing import CliRunner
 
 from cures_core.errors import CuresError
-from cures_core.events import StageEnded, StepDone
+from cures_core.events import StepDone
 from flows.cli.console import stage_line, step_line
 from flows.cli.main import app
+from tasks.progress import StageEnded
+from tasks.runs.records import Record
 from tests.cures_core.prompts.files import jsonl
 from tests.end_to_end.pipeline import PROFILE
+from tests.tasks.stages.figures import figures_of
 
 
 def run(*arguments: object) -> str:
@@ -76,8 +78,10 @@ def test_unknown_verdicts_above_one_per_cent_are_a_visible_warning() -> None:
     def step(**metrics: float) -> str:
         return step_line(StepDone(epoch=1, seconds=1.0, last_step=2, metrics={"step": 1, **metrics}), 10.0)
 
-    def stage(**figures: JsonValue) -> str:
-        return stage_line(StageEnded(stage="estimate_prior", cached=False, figures=figures))
+    def stage(**figures: int) -> str:
+        found = figures_of("estimate_prior", **figures)
+        record = Record(stage="estimate_prior", key="k", inputs={}, figures=found)
+        return stage_line(StageEnded("estimate_prior", record, cached=False))
 
     assert "WARNING" not in step(reward_mean=0.5, unknown_share=0.01)
     assert step(reward_mean=0.5, unknown_share=0.02).endswith("; WARNING: 2.0 % of the verdicts unknown")

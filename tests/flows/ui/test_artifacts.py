@@ -11,10 +11,13 @@ import pytest
 
 from cures_core.config.curriculum import PosteriorConfig
 from cures_core.curriculum import Posterior, save_posterior
-from cures_core.events import Event, PartDone, RunOpened, StepDone
+from cures_core.events import PartDone, StepDone
 from cures_core.prompts import PromptSet
 from cures_core.prompts.identity import make_prompt
 from flows.ui.artifacts import artifact_key, expectation_rows, links_text, percent_done, posterior_picture
+from tasks.progress import Event, RunOpened
+from tasks.runs.figures import PromoteFigures
+from tasks.runs.summary import PromptsMoved, RunSummary
 
 
 @pytest.mark.parametrize(
@@ -24,7 +27,7 @@ from flows.ui.artifacts import artifact_key, expectation_rows, links_text, perce
         (StepDone(epoch=2, seconds=1.0, metrics={"step": 20}, last_step=20), 100.0),
         (PartDone(part="prior", done=3, total=12), 25.0),
         (PartDone(part="prior", done=0, total=0), None),
-        (RunOpened(run="demo"), None),
+        (RunOpened("demo"), None),
     ],
 )
 def test_progress_is_a_share_of_the_stage(event: Event, percent: float | None) -> None:
@@ -48,12 +51,16 @@ def test_the_picture_changes_with_the_posterior(tmp_path: Path) -> None:
 
 
 def test_links_name_report_docs_snapshot_and_counts() -> None:
-    summary = {
-        "report": "r.html",
-        "snapshot": "posterior/a-1/2",
-        "prompts": {"kept": 9, "reset": 2, "archived": 1},
-        "promoted": {"promoted": False, "reasons": ["too close"]},
-    }
+    summary = RunSummary(
+        run="a-1",
+        stages=(),
+        scores=(),
+        rollouts={},
+        prompts=PromptsMoved(kept=9, reset=2, archived=1),
+        snapshot="posterior/a-1/2",
+        promoted=PromoteFigures(promoted=False, reasons=("too close",), model="m", incumbent="a-0"),
+        report="r.html",
+    )
     text = links_text(summary, Path("docs/index.html"))
     for words in (
         "r.html",

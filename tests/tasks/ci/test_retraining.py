@@ -14,6 +14,7 @@ from tasks.runs.opening import open_run
 from tasks.runs.records import Record, record_bytes, record_place
 from tasks.storage import open_store
 from tests.cures_core.prompts.files import jsonl
+from tests.tasks.stages.figures import figures_of
 
 PROFILE = """
 name = "nightly"
@@ -44,7 +45,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     config = profile()
     with open_run(config) as ref:
         store = open_store(config.store)
-        prior = Record(stage="estimate_prior", key="0" * 32, inputs={})
+        prior = Record(stage="estimate_prior", key="0" * 32, inputs={}, figures=figures_of("estimate_prior"))
         store.put(record_place(prior.stage, prior.key), record_bytes(prior))
         note_stage(store, ref, "", prior, cached=False)
     return ref.name

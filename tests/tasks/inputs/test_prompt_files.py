@@ -310,7 +310,7 @@ def test_a_stage_reads_what_the_run_has_read(bucket: Bucket, tmp_path: Path, mon
     with opened_run(config) as run:
         bucket.put("sets/stage.jsonl", range(100, 130))
         record = validated(run)
-    assert record.figures["rows"] == 20
+    assert record.figures.rows == 20
     assert record.inputs["files"]["data.path"] == run.inputs["data.path"]
 
 

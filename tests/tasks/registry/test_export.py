@@ -18,11 +18,12 @@ from tasks.registry.history import by_a_person, move
 from tasks.runs.records import Record
 from tasks.storage.local import LocalStore
 from tests.cures_core.rollout.tiny import character_tokenizer, tiny_llama
+from tests.tasks.stages.figures import figures_of
 
 
 def put(store: LocalStore, stage: str, folder: Path | None = None, **figures: Any) -> str:
     """A committed record; returns its id."""
-    record = Record(stage=stage, key="k", inputs={}, figures=figures, versions={"torch": "2"})
+    record = Record(stage=stage, key="k", inputs={}, figures=figures_of(stage, **figures), versions={"torch": "2"})
     if folder is not None:
         manifest = store.publish_files(f"artifacts/{stage}/k/r-1", folder)
         record = record.model_copy(update={"files": f"artifacts/{stage}/k/r-1", "manifest": manifest})

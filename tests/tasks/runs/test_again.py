@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cures_core.errors import ConfigError, CorruptArtifact, LeaseHeld
 from tasks.runs.again import ask_again, stages_in_order, times_again
+from tasks.runs.figures import FIGURES
 from tasks.runs.notes import stage_notes
 from tasks.runs.opening import open_run
 from tasks.runs.records import Record, RunRef, files_of
 from tasks.runs.verify import verify
-from tasks.stages.stage import run_stage
+from tasks.stages.stage import Made, run_stage
 from tasks.storage import open_store
 from tests.end_to_end.pipeline import cures, results, write_profile
+from tests.tasks.stages.figures import made, mark_of
 from tests.tasks.stages.starts import config_in
 
 STAGES = [("prepare_policy", ""), ("train_epoch", "1"), ("snapshot_posterior", "1")]
 
 
-def play(run: RunRef, text: str) -> list[Record]:
+def play(run: RunRef, text: str) -> list[Record[Any]]:
     """Three stages, each writing `text` and reading what the one before has written."""
-    records: list[Record] = []
+    records: list[Record[Any]] = []
     for stage, label in STAGES:
 
-        def work(space: object) -> dict[str, str]:
+        def work(space: object, stage: str = stage) -> Made[Any]:
             (space.out / "made.txt").write_text(text)  # type: ignore[attr-defined]
-            return {"made": text}
+            return made(stage, text)
 
-        before = records[-1].figures["made"] if records else ""
-        records.append(run_stage(run, stage, 1, {"before": before}, records[-1:], work, label=label))
+        before = mark_of(records[-1]) if records else ""
+        records.append(run_stage(run, FIGURES[stage], 1, {"before": before}, records[-1:], work, label=label))
     return records
 
 
@@ -50,13 +53,13 @@ def test_the_named_stage_and_those_after_it_are_done_again_and_nothing_is_lost(t
     for _ in range(2):  # a run that is resumed goes on with what was asked, and asks for nothing more
         with open_run(config) as run:
             second = play(run, "b")
-    assert [r.figures["made"] for r in second] == ["a", "b", "b"]
+    assert [mark_of(r) for r in second] == ["a", "b", "b"]
     assert [n["cached"] for n in stage_notes(store, run.name)] == [True, True, True]
     assert {r.id for r in first} & {r.id for r in second} == {first[0].id}
     assert [(files_of(store, r) / "made.txt").read_text() for r in (*first, *second)] == [*"aaa", *"abb"]
     ask_again(store, run.name, config, "snapshot_posterior 1")
     with open_run(config) as run:
-        assert [r.figures["made"] for r in play(run, "c")] == ["a", "b", "c"]
+        assert [mark_of(r) for r in play(run, "c")] == ["a", "b", "c"]
     times = times_again(store, run.name)
     assert (times["train_epoch-1"], times["snapshot_posterior-1"], times["report"]) == (1, 2, 2)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,30 +43,29 @@ def test_prompts_are_named_for_what_they_did(tmp_path: Path, monkeypatch: pytest
     prompts.write_parquet(tmp_path / "data" / "prompts.parquet")
     monkeypatch.setattr(notable_prompts, "files_of", lambda _, record: tmp_path / record.name)
     records: list[Any] = [SimpleNamespace(name=name) for name in ("data", "first", "last")]
-    found = notable_prompts.prompt_figures(None, *records)  # type: ignore[arg-type]
+    found = notable_prompts.named_prompts(None, *records)  # type: ignore[arg-type]
 
-    assert {row["id"] for row in found["moved"]} == {risen, hard, silent}
-    assert found["hardest"][0]["id"] == hard
-    named = {one["reason"]: [(row["id"], row["evidence"]) for row in one["rows"]] for one in found["suspicious"]}
+    assert {row.id for row in found.moved} == {risen, hard, silent}
+    assert found.hardest[0].id == hard
+    named = {one.reason: [(row.id, row.evidence) for row in one.rows] for one in found.suspicious}
     assert named == {
         "never a verdict": [(unjudged, "no verdict in 5 rollouts")],
         "answer disputed": [(disputed, "6 of 8 rollouts answer 12, 1 the gold answer")],
         "never solved": [(silent, "7 rollouts, none correct")],
     }
-    assert [one["total"] for one in found["suspicious"]] == [1, 1, 1]
-    (row,) = [row for row in found["moved"] if row["id"] == risen]
-    assert row["after"] > 0.8 > row["before"]
-    assert (row["successes"], row["failures"]) == (8, 0)
-    assert unseen not in {row["id"] for rows in ("moved", "hardest") for row in found[rows]}
-    shares = found["allocation"]
-    assert sum(shares["prompts"]) == pytest.approx(1)
-    assert sum(shares["rollouts"]) == pytest.approx(1)
-    top = [
-        share for share, prompts_there in zip(shares["rollouts"], shares["prompts"], strict=True) if prompts_there > 0.5
-    ]
+    assert [one.total for one in found.suspicious] == [1, 1, 1]
+    (row,) = [row for row in found.moved if row.id == risen]
+    assert row.after > 0.8 > row.before
+    assert (row.successes, row.failures) == (8, 0)
+    assert unseen not in {row.id for rows in (found.moved, found.hardest) for row in rows}
+    shares = found.allocation
+    assert shares is not None
+    assert sum(shares.prompts) == pytest.approx(1)
+    assert sum(shares.rollouts) == pytest.approx(1)
+    top = [share for share, prompts_there in zip(shares.rollouts, shares.prompts, strict=True) if prompts_there > 0.5]
     assert top == [0.0]  # where most prompts are, none was tried
-    before_training = notable_prompts.prompt_figures(None, records[0], records[1], records[1])  # type: ignore[arg-type]
-    assert before_training["suspicious"] == []
+    before_training = notable_prompts.named_prompts(None, records[0], records[1], records[1])  # type: ignore[arg-type]
+    assert before_training.suspicious == ()
 
 
 def test_items_of_suites_are_named_by_what_all_evaluations_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,17 +92,17 @@ def test_items_of_suites_are_named_by_what_all_evaluations_say(tmp_path: Path, m
     data, *scores = [SimpleNamespace(name=name) for name in ("data", "0", "1")]
     found = notable_prompts.suspicious_items(None, data, scores, ["s"])  # type: ignore[arg-type]
 
-    assert [(one["suite"], one["reason"], one["total"]) for one in found] == [
+    assert [(one.suite, one.reason, one.total) for one in found] == [
         ("s", "never a verdict", 1),
         ("s", "answer disputed", 1),
         ("s", "never solved", 1),
     ]
-    rows = {one["reason"]: one["rows"][0] for one in found}
-    assert rows["answer disputed"]["id"] == disputed
-    assert rows["answer disputed"]["evidence"] == "6 of 8 rollouts answer 0.5, 1 the gold answer"
-    assert [rows["answer disputed"][name] for name in ("before", "after", "successes", "failures")] == [0.25, 0, 1, 7]
-    assert (rows["never a verdict"]["id"], rows["never a verdict"]["failures"]) == (unjudged, 0)
-    assert rows["never solved"]["id"] == unsolved
+    rows = {one.reason: one.rows[0] for one in found}
+    assert rows["answer disputed"].id == disputed
+    assert rows["answer disputed"].evidence == "6 of 8 rollouts answer 0.5, 1 the gold answer"
+    assert operator.attrgetter("before", "after", "successes", "failures")(rows["answer disputed"]) == (0.25, 0, 1, 7)
+    assert (rows["never a verdict"].id, rows["never a verdict"].failures) == (unjudged, 0)
+    assert rows["never solved"].id == unsolved
 
 
 def _folder(path: Path) -> Path:

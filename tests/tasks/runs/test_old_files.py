@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,17 +11,23 @@ from typer.testing import CliRunner
 
 from cures_core.config.run import RunConfig
 from cures_core.config.storage import StoreConfig
-from cures_core.errors import ConfigError
+from cures_core.errors import ConfigError, CorruptArtifact
 from cures_core.evaluation.scores import SuiteScore
 from flows.cli.main import app
+from tasks.runs.again import stages_in_order
 from tasks.runs.compare import compare_runs
 from tasks.runs.explain import explain
+from tasks.runs.figures import FIGURES, PolicyFigures
 from tasks.runs.notes import changes_of
 from tasks.runs.opening import started_config, usable_config
-from tasks.runs.records import Record
+from tasks.runs.records import Record, read_any, record_bytes, record_place
 from tasks.runs.resume import resumed_config
 from tasks.storage.local import LocalStore
+from tasks.storage.values import encode_value
 
+CONFIG = RunConfig.model_validate(
+    {"data": {"path": "p"}, "rollout": {"max_new_tokens": 4}, "training": {"learning_rate": 1e-3}}
+)
 RECORD = """{"created_at":"2025-01-02T03:04:05+00:00",
 "figures":{"digest":"d"},"files":null,"inputs":{"device":{"threads":1,
 "type":"auto"},"policy":{"batch":128,"type":"warm-start"}},"key":"0123456789abcdef0123456789abcdef","manifest":null,
@@ -42,9 +49,62 @@ SCORE: dict[str, Any] = {
 """When versions and device were settings."""
 
 
+EARLY = {
+    "validate_dataset": {"digest": "d", "suites": {"exam": "e"}, "prompts": 9, "rows": 10, "rejected": 1},
+    "prepare_policy": {"digest": "d", "steps": 400.0, "loss": 0.25},
+    "estimate_prior": {"posterior_digest": "p", "prompts": 3, "rollouts": 12, "tokens": 99, "unknown": 1},
+    "train_epoch": {"checkpoint_digest": "c", "posterior_digest": "p", "step": 5, "rollouts": 40, "tokens": 200},
+    "evaluate_checkpoint": {
+        "rollouts": 8,
+        "tokens": 64,
+        "unknown": 0,
+        "scores": {"exam": {"value": 0.5, "low": 0.25, "high": 0.75}},
+    },
+    "snapshot_posterior": {"tag": "posterior/a-1/0", "commit": "c", "md5": "m", "size": 7, "remote": "r", "path": "p"},
+    "promote": {"promoted": False, "reasons": ["too close"], "model": "m", "incumbent": "the base policy"},
+    "report": {"steps": 5, "bytes": 1000},
+}
+"""Figures as the first versions of the stages wrote them."""
+
+
 def test_a_record_without_a_machine() -> None:
     record = Record.model_validate_json(RECORD)
     assert (record.machine, record.versions["torch"]) == ({}, "2.13.0")
+    assert record.figures == PolicyFigures(digest="d")
+
+
+@pytest.mark.parametrize("stage", EARLY)
+def test_figures_of_early_versions_are_read_and_written_as_they_were(stage: str, tmp_path: Path) -> None:
+    store, written = LocalStore(tmp_path), {**json.loads(RECORD), "stage": stage, "figures": EARLY[stage]}
+    store.put(record_place(stage, written["key"]), encode_value(written))
+    record = read_any(store, stage, written["key"])
+    assert record is not None
+    assert type(record.figures) is FIGURES[stage]
+    assert json.loads(record_bytes(record))["figures"] == EARLY[stage]
+
+
+def test_every_stage_has_figures_here() -> None:
+    assert set(EARLY) == {name.rpartition("-")[0] or name for name in stages_in_order(CONFIG)} | {"promote"}
+
+
+@pytest.mark.parametrize(
+    ("stage", "change", "said"),
+    [
+        ("train_epoch", {"step": "many"}, "step: Input should be a valid integer"),
+        ("train_epoch", {"steps": 5}, "steps: Extra inputs are not permitted"),
+        ("evaluate_checkpoint", {"scores": {"exam": {"value": 1}}}, "scores.exam.low: Field required"),
+        ("a_stage_of_tomorrow", {}, "of a stage that this version does not know"),
+    ],
+)
+def test_foreign_figures_are_named_by_record_and_field(
+    stage: str, change: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    store, figures = LocalStore(tmp_path), {**EARLY.get(stage, {}), **change}
+    written = {**json.loads(RECORD), "stage": stage, "figures": figures}
+    store.put(record_place(stage, written["key"]), encode_value(written))
+    with pytest.raises(CorruptArtifact) as caught:
+        read_any(store, stage, written["key"])
+    assert str(caught.value).startswith(f"stages/{stage}/{written['key']}.json: figures: {said}")
 
 
 def test_a_score_whose_versions_are_settings() -> None:
@@ -53,9 +113,7 @@ def test_a_score_whose_versions_are_settings() -> None:
 
 
 def test_a_run_that_noted_one_digest_and_no_fork(tmp_path: Any) -> None:
-    config = RunConfig.model_validate(
-        {"data": {"path": "p"}, "rollout": {"max_new_tokens": 4}, "training": {"learning_rate": 1e-3}}
-    )
+    config = CONFIG
     first = {"config": config.model_dump(mode="json", exclude={"fork"}), "data_digest": "d", "started_at": "then"}
     store = LocalStore(tmp_path)
     store.put("runs/old-1/run.json", json.dumps(first).encode())

@@ -13,24 +13,26 @@ from cures_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_
 from cures_core.config.loading import load_config
 from cures_core.errors import ConfigError, LeaseHeld
 from tasks.registry.history import by_a_person, move
+from tasks.runs.figures import EpochFigures
 from tasks.runs.opening import open_run
 from tasks.runs.prune import checkpoint_of, prune
 from tasks.runs.records import Record, RunRef, committed, files_of
-from tasks.stages.stage import run_stage
+from tasks.stages.stage import Made, run_stage
 from tasks.storage import Store, open_store
 from tests.end_to_end.pipeline import write_profile
+from tests.tasks.stages.figures import made as made_by
 
 
 def epoch(run: RunRef, k: int, *, bad: bool = False) -> Record:
-    def work(space: Any) -> dict[str, Any]:
+    def work(space: Any) -> Made[Any]:
         state = {"step": k, "trainer": {"bad_steps": int(bad)}}
         weights = {"w": torch.full((100,), float(k))}
         save_checkpoint(Checkpoint(weights, weights, {}, state, [{"step": k}]), space.out / "checkpoint")
         for name in ("posterior.parquet", "timings.jsonl"):
             (space.out / name).write_text(name)
-        return {"step": k}
+        return made_by("train_epoch", step=k)
 
-    return run_stage(run, "train_epoch", 2, {"epoch": k}, [], work, label=str(k))
+    return run_stage(run, EpochFigures, 2, {"epoch": k}, [], work, label=str(k))
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Store, str, l
 
 
 def again(store: Store, record: Record) -> Record:
-    found = committed(store, record.stage, record.key)
+    found = committed(store, EpochFigures, record.key)
     assert found is not None
     return found
 
@@ -55,12 +57,12 @@ def whole(store: Store, record: Record) -> bool:
     found = again(store, record)
     files = files_of(store, found)
     assert (files / "posterior.parquet").read_text() == "posterior.parquet"
-    assert json.loads((files / "checkpoint" / "metrics.jsonl").read_bytes()) == {"step": record.figures["step"]}
-    if found.figures.get("pruned"):
+    assert json.loads((files / "checkpoint" / "metrics.jsonl").read_bytes()) == {"step": record.figures.step}
+    if found.figures.pruned:
         with pytest.raises(ConfigError, match="cures runs prune"):
             checkpoint_of(found, files)
         return False
-    assert load_checkpoint(checkpoint_of(found, files)).step == record.figures["step"]
+    assert load_checkpoint(checkpoint_of(found, files)).step == record.figures.step
     return True
 
 
@@ -87,7 +89,7 @@ def test_a_run_goes_on_after_pruning(made: tuple[Store, str, list[Record]], tmp_
     with open_run(load_config(tmp_path / "tiny.toml")) as ref:
         assert ref.name == run
         assert [epoch(ref, k, bad=k > 2).id for k in (1, 2, 3, 4)] == [r.id for r in records]
-        assert again(store, records[0]).figures["pruned"]
+        assert again(store, records[0]).figures.pruned
 
 
 def test_the_command_says_what_it_has_deleted(made: tuple[Store, str, list[Record]]) -> None:

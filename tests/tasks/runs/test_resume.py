@@ -17,7 +17,7 @@ from cures_core.config.loading import load_config
 from cures_core.config.run import RunConfig
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError, CorruptArtifact, InjectedFault, LeaseHeld, TrainingDiverged
-from cures_core.events import Event
+from cures_core.events import JobEvent
 from cures_core.files import canonical_json, digest_file
 from cures_core.jobs.spec import Job
 from cures_core.manifest import write_manifest
@@ -115,7 +115,7 @@ def test_operations_and_placements_change_under_a_run_and_are_noted(folder: Path
         "evaluation.sharding.shards": (1, 2),
     }
     assert started_config(store, name) == resumed_config(StoreConfig(), name) == config
-    assert run_overview(store, name)["status"] == "completed"
+    assert run_overview(store, name).status == "completed"
 
 
 def test_what_does_not_change_is_not_noted(folder: Path) -> None:
@@ -215,7 +215,7 @@ class NoParent:
 
     stop_requested = False
 
-    def emit(self, event: Event) -> None:
+    def emit(self, event: JobEvent) -> None:
         """Nobody listens."""
 
     def stop_if_asked(self, done: str) -> None:
@@ -273,7 +273,7 @@ def test_a_run_that_diverged_goes_on_with_a_lower_learning_rate(folder: Path) ->
     forked, (*taken, second) = stages(after, 2)
     assert taken == [policy, prior, first]
     assert (rates(first), rates(second)) == (3 * [1e-3], 3 * [1e-4])
-    assert (run_overview(open_store(StoreConfig()), forked)["status"], forked != diverged) == ("completed", True)
+    assert (run_overview(open_store(StoreConfig()), forked).status, forked != diverged) == ("completed", True)
 
 
 def test_a_fork_goes_on_inside_the_epoch_that_was_broken_off(folder: Path) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +22,32 @@ from cures_core.jobs.kept import keep
 from flows.cli.main import app
 from tasks.registry.history import by_a_person, existing_pointer, move
 from tasks.registry.weights import checked_roll_back, weights_fault
-from tasks.runs.notes import run_names, run_overview, stage_notes, stage_record
+from tasks.runs.figures import FIGURES, EpochFigures, PolicyFigures, SnapshotFigures
+from tasks.runs.notes import noted_record, run_names, run_overview, stage_notes, stage_record
 from tasks.runs.opening import open_run, started_config
-from tasks.runs.records import Record, RunRef, committed, files_of
+from tasks.runs.records import Record, RunRef, committed, committed_any, files_of
 from tasks.runs.verify import verify
 from tasks.snapshots import publish_snapshot
 from tasks.stages.evaluation_cache import keep_rows
-from tasks.stages.stage import run_stage
+from tasks.stages.stage import Made, run_stage
 from tasks.stages.workspace import Workspace
 from tasks.storage import LocalStore, open_store
+from tests.tasks.stages.figures import made as made_by
 from tests.tasks.stages.starts import config_in
 
 OWN = (".stamps", ".tmp", ".locks")
 
 
 def stage(run: RunRef, name: str, parents: list[Record], label: str = "") -> Record:
-    def work(space: Workspace) -> Mapping[str, Any]:
+    def work(space: Workspace) -> Made[Any]:
         (space.out / "made.json").write_text(json.dumps({"by": name, "label": label}))
         if name != "train_epoch":
-            return {}
+            return made_by(name)
         weights = {"w": torch.full((50,), float(label))}
         save_checkpoint(Checkpoint(weights, weights, {}, {"step": int(label)}), space.out / "checkpoint")
-        return {"weights_digest": weights_digest(space.out / "checkpoint"), "step": int(label)}
+        return made_by(name, weights_digest=weights_digest(space.out / "checkpoint"), step=int(label))
 
-    return run_stage(run, name, 1, {"label": label}, parents, work, label=label)
+    return run_stage(run, FIGURES[name], 1, {"label": label}, parents, work, label=label)
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ def make(folder: Path) -> RunRef:
         score = stage(run, "evaluate_checkpoint", [data, policy])
         for k in (1, 2):
             state = stage(run, "train_epoch", [data, policy], str(k))
-            weights = str(state.figures["weights_digest"])
+            weights = state.figures.weights_digest
             entry = {"run": run.name, "state": state.id, "policy": policy.id, "evaluation": score.id}
             if store.get("models/m.json") is None or len(existing_pointer(store, "m")[1].history) < k:
                 assert move(by_a_person(store), "m", store.get("models/m.json"), {**entry, "weights": weights})
@@ -87,7 +89,7 @@ def read_all(store: LocalStore, run: str) -> None:
         lambda: existing_pointer(store, "m"),
         lambda: [weights_fault(store, entry) for entry in existing_pointer(store, "m")[1].history],
         lambda: [files_of(store, r) for n in stage_notes(store, run) if (r := _record(store, run, n))],
-        lambda: [committed(store, n["stage"], n["key"]) for n in stage_notes(store, run)],
+        lambda: [committed_any(store, n["stage"], n["key"]) for n in stage_notes(store, run)],
     ]
     for read in reads:
         with contextlib.suppress(CuresError):
@@ -95,7 +97,7 @@ def read_all(store: LocalStore, run: str) -> None:
 
 
 def _record(store: LocalStore, run: str, note: Any) -> Record | None:
-    return stage_record(store, run, note["stage"], note["label"])
+    return noted_record(store, note)
 
 
 def test_a_whole_store_is_found_whole(made: RunRef) -> None:
@@ -149,7 +151,7 @@ def change(path: Path, old: bytes, new: bytes) -> None:
 
 def test_flipped_bytes_of_equal_length_are_not_taken_for_committed(made: RunRef, tmp_path: Path) -> None:
     store = LocalStore(made.config.store.url)
-    record = stage_record(store, made.name, "train_epoch", "2")
+    record = stage_record(store, made.name, EpochFigures, "2")
     assert record is not None
     weights = Path(made.config.store.url) / str(record.files) / "checkpoint" / "weights.safetensors"
     data = bytearray(weights.read_bytes())
@@ -157,9 +159,9 @@ def test_flipped_bytes_of_equal_length_are_not_taken_for_committed(made: RunRef,
     weights.chmod(0o644)
     weights.write_bytes(data)
     with pytest.raises(CorruptArtifact, match=f"weights.safetensors.* cures run --resume {made.name}"):
-        committed(store, record.stage, record.key)
+        committed(store, EpochFigures, record.key)
     make(tmp_path)
-    again = stage_record(store, made.name, "train_epoch", "2")
+    again = stage_record(store, made.name, EpochFigures, "2")
     assert again is not None
     assert again.files != record.files
     assert [n["stage"] for n in stage_notes(store, made.name) if not n["cached"]] == ["train_epoch"]
@@ -173,7 +175,7 @@ def test_flipped_bytes_of_equal_length_are_not_taken_for_committed(made: RunRef,
 @pytest.mark.parametrize("name", ["run.json", "status.json", "stages/train_epoch-1.json", "record"])
 def test_a_damaged_value_is_written_again_by_the_next_holder(made: RunRef, tmp_path: Path, name: str) -> None:
     root = Path(made.config.store.url)
-    record = stage_record(LocalStore(root), made.name, "train_epoch", "1")
+    record = stage_record(LocalStore(root), made.name, EpochFigures, "1")
     assert record is not None
     place = root / (f"stages/{record.id}.json" if name == "record" else f"runs/{made.name}/{name}")
     change(place, b'":"', b'":#')
@@ -185,16 +187,16 @@ def test_a_damaged_value_is_written_again_by_the_next_holder(made: RunRef, tmp_p
 
 def test_a_number_changed_in_a_value_that_still_parses_is_told(made: RunRef) -> None:
     root = Path(made.config.store.url)
-    record = stage_record(LocalStore(root), made.name, "train_epoch", "1")
+    record = stage_record(LocalStore(root), made.name, EpochFigures, "1")
     assert record is not None
     change(root / f"stages/{record.id}.json", b'"step":1', b'"step":7')
     with pytest.raises(CorruptArtifact, match="not those that were written"):
-        stage_record(LocalStore(root), made.name, "train_epoch", "1")
+        stage_record(LocalStore(root), made.name, EpochFigures, "1")
 
 
 def test_an_artefact_deleted_behind_a_record_runs_its_stage_alone(made: RunRef, tmp_path: Path) -> None:
     store = LocalStore(made.config.store.url)
-    record = stage_record(store, made.name, "prepare_policy")
+    record = stage_record(store, made.name, PolicyFigures)
     assert record is not None
     shutil.rmtree(Path(made.config.store.url) / str(record.files))
     (finding,) = verify(made.config.store, [made.name]).damaged
@@ -206,7 +208,7 @@ def test_an_artefact_deleted_behind_a_record_runs_its_stage_alone(made: RunRef, 
 def test_a_model_is_not_rolled_back_to_damaged_weights_and_show_says_so(made: RunRef) -> None:
     store = LocalStore(made.config.store.url)
     first = existing_pointer(store, "m")[1].entry(1)
-    record = stage_record(store, made.name, "train_epoch", "1")
+    record = stage_record(store, made.name, EpochFigures, "1")
     assert record is not None
     change(Path(made.config.store.url) / str(record.files) / "checkpoint" / "weights.safetensors", b"\x80?", b"\x00@")
     pointer = store.get("models/m.json")
@@ -244,13 +246,14 @@ def test_a_snapshot_whose_object_is_gone_at_the_dvc_remote_is_seen(tmp_path: Pat
         places = run.config.snapshot.within(run.config.store.url, None)
         tag = f"posterior/{run.name}/0"
 
-        def work(space: Workspace) -> Mapping[str, Any]:
+        def work(space: Workspace) -> Made[Any]:
             (space.scratch / "posterior.parquet").write_bytes(b"a posterior")
-            return publish_snapshot(space.scratch / "posterior.parquet", {"run": run.name}, tag, places, space.scratch)
+            parquet = space.scratch / "posterior.parquet"
+            return Made(publish_snapshot(parquet, {"run": run.name}, tag, places, space.scratch))
 
-        record = run_stage(run, "snapshot_posterior", 1, {}, [], work, label="0")
+        record = run_stage(run, SnapshotFigures, 1, {}, [], work, label="0")
     assert verify(run.config.store, [run.name]).damaged == ()
-    md5 = str(record.figures["md5"])
+    md5 = record.figures.md5
     (Path(str(places.remote)) / "files" / "md5" / md5[:2] / md5[2:]).unlink()
     (finding,) = verify(run.config.store, [run.name]).damaged
     assert (finding.place, finding.remedy) == (tag, f"cures posterior restore {tag}")

@@ -31,17 +31,17 @@ def check_whole_life(tmp_path: Path, url: str) -> None:
     record = publish(tmp_path, cfg, 1, "posterior/run-1/0")
     data = (tmp_path / "1.parquet").read_bytes()
     bucket = S3(cfg.remote or "", url)
-    assert bucket.read(object_name(record["md5"]))[0] == data
-    assert bucket.sizes("files") == {object_name(record["md5"]): len(data)}
-    command = ["dvc", "get", str(cfg.repository), record["path"], "--rev", record["tag"], "-o", "got.parquet"]
+    assert bucket.read(object_name(record.md5))[0] == data
+    assert bucket.sizes("files") == {object_name(record.md5): len(data)}
+    command = ["dvc", "get", str(cfg.repository), record.path, "--rev", record.tag, "-o", "got.parquet"]
     subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, check=True, capture_output=True)
     assert (tmp_path / "got.parquet").read_bytes() == data
-    bucket.call("put_object", object_name(record["md5"]), Body=b"damaged")
+    bucket.call("put_object", object_name(record.md5), Body=b"damaged")
     with pytest.raises(CorruptArtifact):
-        read_snapshot(record["tag"], cfg)
+        read_snapshot(record.tag, cfg)
     assert publish(tmp_path, cfg, 1, "posterior/run-1/0") == record
-    assert read_snapshot(record["tag"], cfg) == data
-    shown = git(cfg.repository, "show", f"{record['tag']}:.dvc/config")
+    assert read_snapshot(record.tag, cfg) == data
+    shown = git(cfg.repository, "show", f"{record.tag}:.dvc/config")
     assert f"endpointurl = {url}" in shown
     assert not any(secret in shown for secret in KEYS.values())
 

@@ -19,6 +19,7 @@ import pytest
 
 from cures_core.config.snapshot import SnapshotConfig
 from cures_core.errors import ConfigError, CorruptArtifact, CuresError, InjectedFault, MissingInput, StoreUnavailable
+from tasks.runs.figures import SnapshotFigures
 from tasks.snapshots import commands, diff_snapshots, find_snapshot, list_snapshots, publish_snapshot, read_snapshot
 from tasks.snapshots import pointers as pointers_module
 from tasks.snapshots.objects import FolderObjects, object_name
@@ -66,7 +67,7 @@ def posterior(folder: Path, seed: int, rows: int = 100) -> Path:
     return folder / f"{seed}.parquet"
 
 
-def publish(tmp_path: Path, cfg: SnapshotConfig, seed: int, tag: str, **lineage: Any) -> dict[str, Any]:
+def publish(tmp_path: Path, cfg: SnapshotConfig, seed: int, tag: str, **lineage: Any) -> SnapshotFigures:
     return publish_snapshot(posterior(tmp_path, seed), LINEAGE | lineage, tag, cfg, tmp_path / "scratch")
 
 
@@ -91,17 +92,17 @@ def test_a_snapshot_is_read_with_plain_dvc_and_pandas(tmp_path: Path, template: 
 def test_the_record_names_what_lies_where(tmp_path: Path, cfg: SnapshotConfig) -> None:
     record = publish(tmp_path, cfg, 1, "posterior/run-1/0")
     data = (tmp_path / "1.parquet").read_bytes()
-    assert record == {
+    assert record.model_dump() == {
         "tag": "posterior/run-1/0",
         "commit": git(cfg.repository, "rev-parse", "refs/tags/posterior/run-1/0"),
-        "md5": record["md5"],
+        "md5": record.md5,
         "size": len(data),
         "remote": str(tmp_path / "store" / "dvc"),
         "path": "posterior/run-1/posterior.parquet",
     }
-    assert stored(cfg, record["md5"]).read_bytes() == data
-    assert git(cfg.repository, "rev-parse", "snapshots") == record["commit"]
-    files = git(cfg.repository, "ls-tree", "-r", "--name-only", record["commit"]).splitlines()
+    assert stored(cfg, record.md5).read_bytes() == data
+    assert git(cfg.repository, "rev-parse", "snapshots") == record.commit
+    files = git(cfg.repository, "ls-tree", "-r", "--name-only", record.commit).splitlines()
     assert files == [
         ".dvc/config",
         "posterior/run-1/lineage.json",
@@ -133,7 +134,7 @@ def test_the_same_again_is_the_same_record_and_no_commit(tmp_path: Path, filled:
     started = time.monotonic()
     again = publish(tmp_path, filled, 9, "posterior/run-1/9", parent=8, created_at="2026-05-05", versions={})
     assert time.monotonic() - started < 1
-    assert (again["commit"], again["md5"], again["size"]) == (known.commit, known.md5, known.size)
+    assert (again.commit, again.md5, again.size) == (known.commit, known.md5, known.size)
     assert git(filled.repository, "rev-list", "--count", "--all") == "3"
 
 
@@ -159,8 +160,8 @@ def test_branch_repository_and_remote_are_the_configured_ones(tmp_path: Path) ->
         repository=str(tmp_path / "r.git"), remote=str(tmp_path / "data"), branch="posteriors/all"
     ).within("unused")
     record = publish(tmp_path, cfg, 1, "posterior/run-1/0")
-    assert git(str(tmp_path / "r.git"), "rev-parse", "refs/heads/posteriors/all") == record["commit"]
-    assert (tmp_path / "data" / object_name(record["md5"])).is_file()
+    assert git(str(tmp_path / "r.git"), "rev-parse", "refs/heads/posteriors/all") == record.commit
+    assert (tmp_path / "data" / object_name(record.md5)).is_file()
 
 
 def test_a_working_tree_and_its_index_are_left_alone(tmp_path: Path) -> None:
@@ -202,7 +203,7 @@ def test_four_processes_at_once_all_land(tmp_path: Path, cfg: SnapshotConfig) ->
 
 @pytest.mark.slow
 def test_threads_at_once_with_the_same_snapshot_get_one_record(tmp_path: Path, cfg: SnapshotConfig) -> None:
-    records: list[dict[str, Any]] = []
+    records: list[SnapshotFigures] = []
     parquet = posterior(tmp_path, 1)
 
     def work(i: int) -> None:
@@ -293,7 +294,7 @@ def test_damaged_or_lost_data_is_found_on_reading_and_restored_by_publishing(
         place.write_bytes(damage)
     with pytest.raises(CorruptArtifact, match="posterior/run-1/9"):
         read_snapshot("posterior/run-1/9", filled)
-    assert publish(tmp_path, filled, 9, "posterior/run-1/9", parent=8)["commit"] == known.commit
+    assert publish(tmp_path, filled, 9, "posterior/run-1/9", parent=8).commit == known.commit
     assert place.read_bytes() == (tmp_path / "9.parquet").read_bytes()
 
 

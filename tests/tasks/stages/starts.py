@@ -8,16 +8,17 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cures_core.config.run import RunConfig
+from tasks.runs.figures import EpochFigures, PolicyFigures
 from tasks.runs.opening import open_run
 from tasks.runs.records import RunRef
 from tasks.stages import stage
-from tasks.stages.stage import run_stage
+from tasks.stages.stage import Made, run_stage
 from tasks.stages.workspace import Workspace
+from tests.tasks.stages.figures import made
 
 RUNS = 4
 
@@ -45,7 +46,7 @@ def note(folder: Path, what: str) -> None:
 def shared(run: RunRef, folder: Path, seconds: float = 0.05) -> None:
     """A stage that all runs need, which goes on from what it finds; two at once in one folder would be an error."""
 
-    def work(space: Workspace) -> Mapping[str, Any]:
+    def work(space: Workspace) -> Made[Any]:
         note(folder, "shared")
         for path in space.scratch.glob("at-work-*"):  # of a holder before
             path.unlink()
@@ -54,20 +55,20 @@ def shared(run: RunRef, folder: Path, seconds: float = 0.05) -> None:
         alone = [path.name for path in space.scratch.glob("at-work-*")]
         assert alone == [f"at-work-{os.getpid()}"], alone
         (space.out / "made.txt").write_text("made")
-        return {"by": os.getpid()}
+        return made("prepare_policy", str(os.getpid()))
 
-    run_stage(run, "prepare_policy", 1, {"same": "for all"}, [], work)
+    run_stage(run, PolicyFigures, 1, {"same": "for all"}, [], work)
 
 
 def own(run: RunRef, folder: Path) -> None:
     """A stage of this run alone."""
 
-    def work(space: Workspace) -> Mapping[str, Any]:
+    def work(space: Workspace) -> Made[Any]:
         note(folder, "own")
         (space.out / "made.txt").write_text(str(run.config.training.learning_rate))
-        return {}
+        return made("train_epoch")
 
-    run_stage(run, "train_epoch", 1, {"rate": run.config.training.learning_rate}, [], work, label="1")
+    run_stage(run, EpochFigures, 1, {"rate": run.config.training.learning_rate}, [], work, label="1")
 
 
 def start(folder: Path) -> bool:

@@ -17,6 +17,7 @@ from tasks.stages import stage as stage_module
 from tasks.stages.stage import RETRIES, RETRY_DELAYS_S, as_stage, retryable, run_stage, stage_key
 from tasks.storage import open_store
 from tasks.storage.local import LocalStore
+from tests.tasks.stages.figures import DemoFigures, OtherFigures
 from tests.tasks.stages.test_stage import Work, run  # noqa: F401  (a fixture)
 
 
@@ -27,9 +28,9 @@ class Recorder:
         self.settings: dict[str, Any] = {}
         self._give = give
 
-    def __call__(self, function: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
+    def __call__(self, **settings: Any) -> Callable[..., Any]:
         self.settings = settings
-        return lambda *args, **kwargs: self._give(function(*args, **kwargs))
+        return lambda function: lambda *args, **kwargs: self._give(function(*args, **kwargs))
 
 
 def polish(stone: str, times: int = 1) -> str:
@@ -83,33 +84,33 @@ def test_in_a_task_a_committed_record_is_a_state_named_cached(
     run: RunRef,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made = run_stage(run, "demo", 1, {}, [], Work())
+    made = run_stage(run, DemoFigures, 1, {}, [], Work())
     monkeypatch.setattr("prefect.context.TaskRunContext.get", lambda: object())
-    state: Any = run_stage(run, "demo", 1, {}, [], Work())
+    state: Any = run_stage(run, DemoFigures, 1, {}, [], Work())
     assert (state.name, state.type.value, state.data) == ("Cached", "COMPLETED", made)
     assert state.message == f"committed before: {made.id}"
 
 
 def test_what_a_person_wants_done_again_has_another_key_by_its_label(run: RunRef) -> None:  # noqa: F811
     again = run.model_copy(update={"again": {"demo-2": 1}})
-    keys = {label: stage_key(run, "demo", label, 1, {"a": 1})[0] for label in ("", "1", "2")}
+    keys = {label: stage_key(run, DemoFigures, label, 1, {"a": 1})[0] for label in ("", "1", "2")}
     assert set(keys.values()) == {keys[""]}
-    assert stage_key(again, "demo", "1", 1, {"a": 1})[0] == keys[""]
-    assert stage_key(again, "other", "2", 1, {"a": 1})[0] == stage_key(run, "other", "2", 1, {"a": 1})[0]
-    key, inputs = stage_key(again, "demo", "2", 1, {"a": 1})
+    assert stage_key(again, DemoFigures, "1", 1, {"a": 1})[0] == keys[""]
+    assert stage_key(again, OtherFigures, "2", 1, {"a": 1})[0] == stage_key(run, OtherFigures, "2", 1, {"a": 1})[0]
+    key, inputs = stage_key(again, DemoFigures, "2", 1, {"a": 1})
     assert key != keys[""]
     assert inputs == {"a": 1, "again": [run.name, 1]}
 
 
 def test_files_of_holders_that_did_not_live_to_commit_are_removed(run: RunRef, tmp_path: Path) -> None:  # noqa: F811
     store = open_store(run.config.store)
-    key, _ = stage_key(run, "demo", "", 1, {})
+    key, _ = stage_key(run, DemoFigures, "", 1, {})
     left = tmp_path / "left"
     left.mkdir()
     (left / "half.txt").write_text("half")
     for place in (f"artifacts/demo/{key}/gone-3.1", f"artifacts/demo/{key}/gone-4.2", "artifacts/demo/other/gone-3.1"):
         store.publish_files(place, left)
-    record = run_stage(run, "demo", 1, {}, [], Work())
+    record = run_stage(run, DemoFigures, 1, {}, [], Work())
     assert {name.rpartition("/")[0] for name in store.list("artifacts")} == {
         record.files,
         "artifacts/demo/other/gone-3.1",

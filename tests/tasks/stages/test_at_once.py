@@ -14,15 +14,16 @@ import psutil
 import pytest
 
 from cures_core.errors import LeaseLost, TryAgain
-from cures_core.events import StageEnded, StageWaiting
-from tasks.progress import listening
+from tasks.progress import StageEnded, StageWaiting, listening
+from tasks.runs.figures import PolicyFigures
 from tasks.runs.notes import run_names, run_status, stage_record
 from tasks.runs.opening import open_run
 from tasks.stages import stage as stage_module
-from tasks.stages.stage import run_stage
+from tasks.stages.stage import Made, run_stage
 from tasks.stages.workspace import Workspace
 from tasks.storage import LocalStore
 from tests.end_to_end.pipeline import PROJECT
+from tests.tasks.stages.figures import made
 from tests.tasks.stages.starts import RUNS, config_in, own, shared
 from tests.tasks.stages.warm_starts import warm_start_stage
 
@@ -42,7 +43,7 @@ def test_twenty_starts_of_four_runs_that_share_a_stage(tmp_path: Path) -> None:
         assert sorted((folder / "log").read_text().split()) == ["own"] * RUNS + ["shared"], done.stderr
         store = LocalStore(folder / "store")
         assert {run_status(store, name).status for name in run_names(store)} == {"completed"}
-        records = [stage_record(store, name, "prepare_policy") for name in run_names(store)]
+        records = [stage_record(store, name, PolicyFigures) for name in run_names(store)]
         assert len(records) == RUNS
         assert len({record.files for record in records if record is not None}) == 1
         assert len({key.rsplit("/", 1)[0] for key in store.list("artifacts")}) == 1 + RUNS
@@ -119,12 +120,12 @@ def test_a_holder_that_dies_is_followed_at_once_in_its_folder(folder: Path) -> N
     (left,) = (folder / "store" / "scratch" / "prepare_policy").glob("*/*/scratch/*")
     left.rename(left.with_name("step-000007"))
 
-    def work(space: Workspace) -> dict[str, str]:
+    def work(space: Workspace) -> Made[Any]:
         found.extend(path.name for path in space.scratch.iterdir())
-        return {}
+        return made("prepare_policy")
 
     with open_run(config_in(folder, 1e-4)) as run:
-        run_stage(run, "prepare_policy", 1, {"same": "for all"}, [], work)
+        run_stage(run, PolicyFigures, 1, {"same": "for all"}, [], work)
     assert found == ["step-000007"]
     assert left_in(folder / "store") == []
 
@@ -186,6 +187,6 @@ def test_the_job_of_a_holder_that_stands_still_ends_when_its_work_is_taken_over(
             os.kill(pid, signal.SIGCONT)
         assert first.wait(60) == LeaseLost.exit_code
     assert not job.is_running()
-    assert made.figures["steps"] == 400
+    assert made.figures.steps == 400
     assert run_status(LocalStore(folder / "store"), run.name).status == "completed"
     assert left_in(folder / "store") == []

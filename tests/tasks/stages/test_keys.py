@@ -20,9 +20,11 @@ from cures_core.config.run import RunConfig
 from cures_core.files import digest_json
 from tasks.inputs.digests import suite_field
 from tasks.runs import opening
+from tasks.runs.figures import Figures
 from tasks.runs.records import Record, RunRef
 from tasks.stages.evaluation_cache import rows_key
 from tasks.stages.keys import READS
+from tests.tasks.stages.figures import figures_of
 
 ALL = {"prepare_policy", "estimate_prior", "train_epoch", "evaluate base", "evaluate trained", "completions"}
 """`completions`: the cache of a suite's completions, across runs."""
@@ -262,8 +264,8 @@ def test_every_setting_is_changed_below() -> None:
     }
 
 
-def record(stage: str, **figures: Any) -> Record:
-    return Record(stage=stage, key=stage, inputs={}, figures=figures)
+def record(stage: str, **figures: Any) -> Record[Any]:
+    return Record(stage=stage, key=stage, inputs={}, figures=figures_of(stage, **figures))
 
 
 def keys(cfg: RunConfig, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
@@ -271,15 +273,19 @@ def keys(cfg: RunConfig, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     made: dict[str, str] = {}
     label = ""
 
-    def run_stage(_: RunRef, stage: str, schema: int, inputs: Mapping[str, Any], *__: Any, **___: Any) -> Record:
-        made[f"{stage}{label}".replace("evaluate_checkpoint", "evaluate")] = digest_json([stage, schema, inputs])
-        return record(stage, tag="t", **FIGURES)
+    def run_stage(
+        _: RunRef, kind: type[Figures], schema: int, inputs: Mapping[str, Any], *__: Any, **___: Any
+    ) -> Record[Any]:
+        name = f"{kind.stage}{label}".replace("evaluate_checkpoint", "evaluate")
+        made[name] = digest_json([kind.stage, schema, inputs])
+        return record(kind.stage)
 
     suites = cfg.evaluation.suites
     inputs = {"data.path": "d", "policy.path/config.json": "p", **{suite_field(suite): "s" for suite in suites}}
     run = RunRef(name="run", config=cfg, token=1, inputs=inputs)
     data = record("validate_dataset", digest="d", suites={suite.name: "s" for suite in suites})
-    policy, state = record("prepare_policy", digest="p"), record("train_epoch", step=1, **FIGURES)
+    policy, score = record("prepare_policy", digest="p"), record("evaluate_checkpoint")
+    state = record("train_epoch", step=1, posterior_digest="q", checkpoint_digest="c", weights_digest="w")
     modules = {
         name: importlib.import_module(f"tasks.stages.{name}") for name in [*READS, "promote", "snapshot_posterior"]
     }
@@ -304,12 +310,9 @@ def keys(cfg: RunConfig, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     label = " base"
     stage["evaluate_checkpoint"](run, 0, data, policy, None)
     label = ""
-    stage["promote"](run, policy, state, state, state)
+    stage["promote"](run, policy, state, score, score)
     stage["snapshot_posterior"](run, 1, data, policy, state, None)
     return made
-
-
-FIGURES = {"posterior_digest": "q", "checkpoint_digest": "c", "weights_digest": "w"}
 
 
 def expected(case: Case) -> set[str]:

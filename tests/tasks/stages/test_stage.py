@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,17 @@ from cures_core.config.loading import load_config
 from cures_core.errors import ConfigError, CorruptArtifact, InjectedFault, LeaseHeld, LeaseLost
 from cures_core.faults import arm
 from tasks.progress import listening
+from tasks.runs.figures import Figures
 from tasks.runs.notes import run_names, run_overview, stage_notes
 from tasks.runs.opening import completed_run, open_run
 from tasks.runs.records import RunRef, files_of
 from tasks.runs.resume import resumed_config
-from tasks.stages.stage import NotCommitted, only_looking, run_stage
+from tasks.stages.stage import Made, NotCommitted, only_looking, run_stage
 from tasks.stages.workspace import Workspace
 from tasks.storage import open_store
 from tasks.storage.local import LocalStore
 from tests.end_to_end.pipeline import write_profile
+from tests.tasks.stages.figures import DemoFigures, OtherFigures
 
 
 @pytest.fixture
@@ -32,33 +34,33 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunRef]:
 class Work:
     """Writes a file and counts how often it was called."""
 
-    def __init__(self, text: str = "hello") -> None:
-        self.calls, self._text = 0, text
+    def __init__(self, text: str = "hello", kind: type[Figures] = DemoFigures) -> None:
+        self.calls, self._text, self.kind = 0, text, kind
 
-    def __call__(self, space: Workspace) -> Mapping[str, Any]:
+    def __call__(self, space: Workspace) -> Made[Any]:
         self.calls += 1
         (space.scratch / "kept").touch()
         (space.out / "file.txt").write_text(self._text)
-        return {"length": len(self._text)}
+        return Made(self.kind(length=len(self._text)))
 
 
 def test_the_same_inputs_are_worked_on_once(run: RunRef) -> None:
     work, events = Work(), []
     with listening(events.append):
-        first = run_stage(run, "demo", 1, {"a": 1}, [], work)
-        second = run_stage(run, "demo", 1, {"a": 1}, [], work)
+        first = run_stage(run, DemoFigures, 1, {"a": 1}, [], work)
+        second = run_stage(run, DemoFigures, 1, {"a": 1}, [], work)
     assert work.calls == 1
     assert first == second
-    assert first.figures == {"length": 5}
+    assert first.figures == DemoFigures(length=5)
     assert [getattr(e, "cached", None) for e in events] == [None, False, None, True]
     assert (files_of(open_store(run.config.store), first) / "file.txt").read_text() == "hello"
     assert [(n["stage"], n["cached"]) for n in stage_notes(open_store(run.config.store), run.name)] == [("demo", True)]
 
 
-@pytest.mark.parametrize("change", [{"inputs": {"a": 2}}, {"schema": 2}, {"stage": "other"}])
+@pytest.mark.parametrize("change", [{"inputs": {"a": 2}}, {"schema": 2}, {"kind": OtherFigures}])
 def test_anything_that_is_read_makes_another_key(run: RunRef, change: dict[str, Any]) -> None:
-    base: dict[str, Any] = {"stage": "demo", "schema": 1, "inputs": {"a": 1}, "parents": []}
-    keys = [run_stage(run, **arguments, work=Work()).key for arguments in (base, {**base, **change})]
+    base: dict[str, Any] = {"kind": DemoFigures, "schema": 1, "inputs": {"a": 1}, "parents": []}
+    keys = [run_stage(run, **one, work=Work(kind=one["kind"])).key for one in (base, {**base, **change})]
     assert keys[0] != keys[1]
 
 
@@ -69,9 +71,9 @@ def test_a_failure_anywhere_leaves_old_or_new(run: RunRef, point: str, tmp_path:
     work = Work()
     try:
         with pytest.raises(InjectedFault):
-            run_stage(run, "demo", 1, {}, [], work)
+            run_stage(run, DemoFigures, 1, {}, [], work)
         assert (sum(1 for _ in store.list("stages")) == 1) is (point == "stage.after_record")
-        record = run_stage(run, "demo", 1, {}, [], work)
+        record = run_stage(run, DemoFigures, 1, {}, [], work)
     finally:
         arm([], tmp_path)
     assert work.calls == {"stage.start": 1, "stage.after_record": 1}.get(point, 2)
@@ -80,32 +82,32 @@ def test_a_failure_anywhere_leaves_old_or_new(run: RunRef, point: str, tmp_path:
 
 def test_a_missing_file_is_made_again(run: RunRef) -> None:
     work = Work()
-    record = run_stage(run, "demo", 1, {}, [], work)
+    record = run_stage(run, DemoFigures, 1, {}, [], work)
     (Path(run.config.store.url) / str(record.files) / "file.txt").unlink()
-    again = run_stage(run, "demo", 1, {}, [], work)
+    again = run_stage(run, DemoFigures, 1, {}, [], work)
     assert work.calls == 2
     assert (files_of(open_store(run.config.store), again) / "file.txt").exists()
 
 
 def test_changed_bytes_are_found_before_they_are_built_on(run: RunRef) -> None:
     store, work = open_store(run.config.store), Work()
-    record = run_stage(run, "demo", 1, {}, [], work)
+    record = run_stage(run, DemoFigures, 1, {}, [], work)
     path = Path(run.config.store.url) / str(record.files) / "file.txt"
     path.chmod(0o644)
     path.write_text("jello")
     with pytest.raises(CorruptArtifact, match=f"do this stage again: cures run --resume {run.name}"):
         files_of(store, record)
-    run_stage(run, "demo", 1, {}, [], work)
+    run_stage(run, DemoFigures, 1, {}, [], work)
     assert work.calls == 2
 
 
 def test_what_lies_outside_the_store_is_asked_for(run: RunRef) -> None:
     work, there = Work(), iter([False, True])
-    first = run_stage(run, "demo", 1, {}, [], work, still_there=lambda _: next(there))
-    again = run_stage(run, "demo", 1, {}, [], work, still_there=lambda _: next(there))
+    first = run_stage(run, DemoFigures, 1, {}, [], work, still_there=lambda _: next(there))
+    again = run_stage(run, DemoFigures, 1, {}, [], work, still_there=lambda _: next(there))
     assert work.calls == 2
     assert first == again
-    run_stage(run, "demo", 1, {}, [], work, still_there=lambda _: next(there))
+    run_stage(run, DemoFigures, 1, {}, [], work, still_there=lambda _: next(there))
     assert work.calls == 2
 
 
@@ -116,7 +118,7 @@ def test_a_stale_holder_cannot_commit(run: RunRef) -> None:
     taken = {**json.loads(raw), "token": run.token + 1}
     assert store.compare_and_swap(f"leases/{run.name}.json", raw, json.dumps(taken).encode())
     with pytest.raises(LeaseLost):
-        run_stage(run, "demo", 1, {}, [], Work())
+        run_stage(run, DemoFigures, 1, {}, [], Work())
     assert list(store.list("stages")) == []
 
 
@@ -130,9 +132,9 @@ def test_a_run_remembers_how_it_ended(tmp_path: Path, monkeypatch: pytest.Monkey
     config = load_config(write_profile(tmp_path))
     store = open_store(config.store)
     with open_run(config) as ref:
-        assert run_overview(store, ref.name)["status"] == "running"
+        assert run_overview(store, ref.name).status == "running"
     assert run_names(store) == [ref.name]
-    assert run_overview(store, ref.name)["status"] == "completed"
+    assert run_overview(store, ref.name).status == "completed"
     for error, status, told in (
         (ConfigError("first line\nsecond line"), "failed", "first line"),
         (ZeroDivisionError("secret"), "failed", "ZeroDivisionError"),
@@ -141,7 +143,7 @@ def test_a_run_remembers_how_it_ended(tmp_path: Path, monkeypatch: pytest.Monkey
         with pytest.raises(type(error)), open_run(config):
             raise error
         shown = run_overview(store, ref.name)
-        assert (shown["status"], shown["error"]) == (status, told)
+        assert (shown.status, shown.error) == (status, told)
     assert resumed_config(config.store, ref.name) == config
 
 
@@ -158,19 +160,19 @@ def test_resuming_on_a_changed_prompt_set_is_refused(tmp_path: Path, monkeypatch
 
 def test_who_only_looks_gets_what_is_committed_and_writes_nothing(run: RunRef) -> None:
     work, store = Work(), open_store(run.config.store)
-    record = run_stage(run, "demo", 1, {}, [], work)
+    record = run_stage(run, DemoFigures, 1, {}, [], work)
     kept = ("stages", "runs", "artifacts")
     before = {key: store.get(key) for place in kept for key in store.list(place)}
     with only_looking():
-        assert run_stage(run, "demo", 1, {}, [], work) == record
+        assert run_stage(run, DemoFigures, 1, {}, [], work) == record
         with pytest.raises(NotCommitted):
-            run_stage(run, "demo", 1, {"other": 1}, [], work)
+            run_stage(run, DemoFigures, 1, {"other": 1}, [], work)
         with pytest.raises(NotCommitted):
-            run_stage(run, "demo", 1, {}, [], work, still_there=lambda _: False)
+            run_stage(run, DemoFigures, 1, {}, [], work, still_there=lambda _: False)
     assert {key: store.get(key) for place in kept for key in store.list(place)} == before
     (Path(run.config.store.url) / str(record.files) / "file.txt").unlink()
     with only_looking(), pytest.raises(NotCommitted):
-        run_stage(run, "demo", 1, {}, [], work)
+        run_stage(run, DemoFigures, 1, {}, [], work)
     assert work.calls == 1
 
 
