@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 from cures_core.config.data import DataConfig
 from cures_core.peak_memory import peak_bytes
@@ -25,7 +24,7 @@ def write_rows(path: Path, num: int) -> None:
             )
 
 
-def measure(path: Path, num: int) -> tuple[PromptSet, dict[str, Any]]:
+def measure(path: Path, num: int) -> tuple[PromptSet, dict[str, float]]:
     """(the set, figures) of reading a file of `write_rows` in this one process, copies and contradictions included."""
     wall, processor = time.perf_counter(), time.process_time()
     loaded = load_prompts(DataConfig(path=str(path)))

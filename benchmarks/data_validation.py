@@ -5,14 +5,13 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from benchmarks.data import measure, write_rows
 from cures_core.config.data import DataConfig
 from tasks.validation.expectations import run_expectations
 
 
-def measure_data(num: int) -> dict[str, Any]:
+def measure_data(num: int) -> dict[str, float]:
     """Figures of `benchmarks.data.measure`, seconds of Great Expectations, and rows a second of both together."""
     with tempfile.TemporaryDirectory(prefix="cures-bench-") as folder:
         path = Path(folder) / "rows.jsonl"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from cures_core.peak_memory import peak_bytes
 _ROLLOUTS = 8
 
 
-def measure(num: int, num_drawn: int, rounds: int = 20) -> dict[str, Any]:
+def measure(num: int, num_drawn: int, rounds: int = 20) -> dict[str, float]:
     """Median milliseconds of `ask` and `tell` over `rounds` steps of `num_drawn` prompts out of `num`, with the default
     strategy, and the resident memory at the end in MiB. Every ask follows a tell that has changed `num_drawn` rows.
     `library_ms`: ask, tells and ready of such a step through `Curriculum`, in processor time."""

@@ -142,7 +142,7 @@ def write_docs(pages: Iterable[str] = DOCS) -> list[str]:
     return changed
 
 
-def _table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def _table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     if not rows:
         return ""
     lines = [titles, ["---"] * len(titles), *rows]

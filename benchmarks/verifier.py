@@ -99,5 +99,5 @@ def _isolation_s(cfg: MathConfig, rounds: int = 200) -> float:
     return min(trips)
 
 
-def _short(value: Any) -> Any:
+def _short(value: object) -> object:
     return round(value, 6) if isinstance(value, float) else value

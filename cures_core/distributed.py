@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cures_core.errors import RankLost, TryAgain
 from cures_core.failures import is_out_of_memory
 
+if TYPE_CHECKING:
+    import torch
+    from torch.distributed import ProcessGroup
+
 END = "end"
+
+Handler = Callable[[Any], object]
+"""Does what rank 0 calls for; gets the call's argument, a JSON value."""
 
 
 class World:
@@ -20,11 +27,16 @@ class World:
     group, and soon after another rank died: `RankLost`.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, group: Any = None) -> None:
+    def __init__(self, rank: int = 0, size: int = 1, group: ProcessGroup | None = None) -> None:
         """`group`: a torch process group that moves CPU tensors and those of the trainer's device."""
         self.rank, self.size, self._group = rank, size, group
 
-    def call(self, name: str, argument: Any = None) -> None:
+    @property
+    def _peers(self) -> ProcessGroup:
+        assert self._group is not None  # several ranks have one
+        return self._group
+
+    def call(self, name: str, argument: object = None) -> None:
         """Rank 0 only: have the others do `name`. They are in `calls` meanwhile."""
         if self.size > 1:
             self.share([name, argument], f"the others to take the call {name!r}")
@@ -47,7 +59,7 @@ class World:
             raise
         self.call(END)
 
-    def gather(self, value: Any, what: str) -> list[Any]:
+    def gather(self, value: object, what: str) -> list[Any]:
         """Rank 0: the values of all ranks, in their order. The others: an empty list."""
         if self.size == 1:
             return [value]
@@ -58,15 +70,15 @@ class World:
         with self._named(what):
             return [value, *(json.loads(self._receive(rank)) for rank in range(1, self.size))]
 
-    def sum_(self, tensor: Any, what: str) -> Any:
+    def sum_(self, tensor: torch.Tensor, what: str) -> torch.Tensor:
         """Replace a tensor by its sum over the ranks."""
         return self._reduce(tensor, "SUM", what)
 
-    def max_(self, tensor: Any, what: str) -> Any:
+    def max_(self, tensor: torch.Tensor, what: str) -> torch.Tensor:
         """Replace a tensor by its largest values over the ranks."""
         return self._reduce(tensor, "MAX", what)
 
-    def broadcast_(self, tensor: Any, what: str) -> Any:
+    def broadcast_(self, tensor: torch.Tensor, what: str) -> torch.Tensor:
         """Replace a tensor by that of rank 0."""
         if self.size > 1:
             from torch.distributed import BroadcastOptions
@@ -74,20 +86,20 @@ class World:
             options = BroadcastOptions()
             options.rootRank, options.rootTensor = 0, 0
             with self._named(what):
-                self._group.broadcast([tensor], options).wait()
+                self._peers.broadcast([tensor], options).wait()
         return tensor
 
-    def _reduce(self, tensor: Any, operation: str, what: str) -> Any:
+    def _reduce(self, tensor: torch.Tensor, operation: str, what: str) -> torch.Tensor:
         if self.size > 1:
             from torch.distributed import AllreduceOptions, ReduceOp
 
             options = AllreduceOptions()
             options.reduceOp = getattr(ReduceOp, operation)
             with self._named(what):
-                self._group.allreduce([tensor], options).wait()
+                self._peers.allreduce([tensor], options).wait()
         return tensor
 
-    def share(self, value: Any, what: str) -> Any:
+    def share(self, value: object, what: str) -> Any:
         """Rank 0's value (a JSON value) on every rank; what the others give is ignored."""
         import torch
 
@@ -99,19 +111,19 @@ class World:
         self.broadcast_(data, what)
         return value if self.rank == 0 else json.loads(data.numpy().tobytes())
 
-    def _send(self, data: Any) -> None:
+    def _send(self, data: torch.Tensor) -> None:
         import torch
 
-        self._group.send([torch.tensor([len(data)])], 0, 0).wait()
-        self._group.send([data], 0, 1).wait()
+        self._peers.send([torch.tensor([len(data)])], 0, 0).wait()
+        self._peers.send([data], 0, 1).wait()
 
     def _receive(self, rank: int) -> bytes:
         import torch
 
         length = torch.zeros(1, dtype=torch.int64)
-        self._group.recv([length], rank, 0).wait()
+        self._peers.recv([length], rank, 0).wait()
         data = torch.empty(int(length), dtype=torch.uint8)
-        self._group.recv([data], rank, 1).wait()
+        self._peers.recv([data], rank, 1).wait()
         return bytes(data.numpy().tobytes())
 
     @contextmanager
@@ -127,13 +139,13 @@ class World:
             ) from error
 
 
-def serve(world: World, handlers: dict[str, Callable[[Any], Any]]) -> None:
+def serve(world: World, handlers: Mapping[str, Handler]) -> None:
     """All ranks but 0: do what rank 0 calls for until it ends the job."""
     for name, argument in world.calls():
         handlers[name](argument)
 
 
-def _packed(value: Any) -> Any:
+def _packed(value: object) -> torch.Tensor:
     """JSON in a tensor of bytes."""
     import torch
 

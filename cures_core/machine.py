@@ -6,7 +6,10 @@ import platform
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 _CPUINFO = Path("/proc/cpuinfo")
 
@@ -19,7 +22,7 @@ def processor() -> str:
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 
-def machine_of(device: Any, dtype: str) -> dict[str, str]:
+def machine_of(device: torch.device, dtype: str) -> dict[str, str]:
     """processor, device (what `auto` came to), threads or gpu, and dtype of the weights, of this process.
 
     `device` is a torch device.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TypedDict
 
 from cures_core.prompts.canonical import answer_key
 from cures_core.terms import Group, Outcome
@@ -12,6 +12,15 @@ from cures_core.terms import Group, Outcome
 MOST_ANSWERS = 8
 """Wrong answers that are kept of a prompt. One that most rollouts give is among them, however many others there are."""
 _LONGEST = 80
+
+
+class VoteCounts(TypedDict):
+    """`Votes` as JSON."""
+
+    rollouts: int
+    correct: int
+    unknown: int
+    wrong: dict[str, int]
 
 
 @dataclass
@@ -41,7 +50,7 @@ class Votes:
 class Tally:
     """Counts by prompt id. The state is JSON, and equal for equal rollouts in equal order."""
 
-    def __init__(self, state: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, state: Mapping[str, VoteCounts] | None = None) -> None:
         self.prompts = {name: Votes(**counts) for name, counts in (state or {}).items()}
 
     def observe(self, groups: Sequence[Group]) -> None:
@@ -55,5 +64,8 @@ class Tally:
                 if verdict.outcome is Outcome.WRONG and verdict.extracted:
                     votes.vote(verdict.extracted)
 
-    def state_dict(self) -> dict[str, Any]:
-        return {name: asdict(votes) for name, votes in self.prompts.items()}
+    def state_dict(self) -> dict[str, VoteCounts]:
+        return {
+            name: {"rollouts": v.rollouts, "correct": v.correct, "unknown": v.unknown, "wrong": dict(v.wrong)}
+            for name, v in self.prompts.items()
+        }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from prefect import flow
 
 from cures_core.config.storage import StoreConfig
@@ -11,7 +9,7 @@ from cures_core.errors import ConfigError
 
 
 @flow(name="doctor", flow_run_name="doctor {store.url}", validate_parameters=True)
-def doctor(store: StoreConfig) -> list[dict[str, Any]]:
+def doctor(store: StoreConfig) -> list[dict[str, object]]:
     """Findings as a table artifact; the run fails if something required is missing."""
     from prefect.artifacts import create_table_artifact
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import JsonValue, ValidationError
 
@@ -46,6 +46,7 @@ from tasks.runs.training import spent
 from tasks.stages.job_process import run_job
 from tasks.storage import Store, open_store
 
+P = TypeVar("P", bound=str)
 DATA = "data"
 _WARM_STEPS = 40
 _BATCH = ("curriculum.prompts_per_step", "curriculum.rollouts_per_step")
@@ -105,8 +106,8 @@ def costs(cfg: RunConfig, sizes: Mapping[str, int], rates: Rates | None) -> dict
     }
 
 
-def _with_total(parts: Mapping[Any, Any]) -> dict[str, Any]:
-    return {**parts, "total": sum(parts.values())}
+def _with_total(parts: Mapping[P, float]) -> dict[str, float]:
+    return {**{str(part): value for part, value in parts.items()}, "total": sum(parts.values())}
 
 
 def policy_shape(cfg: RunConfig, architecture: Path | None = None) -> Shape:

@@ -23,7 +23,7 @@ def check_api_url(url: str) -> str:
     return url
 
 
-def call(api_url: str, path: str, body: Any, method: str = "POST") -> Any:
+def call(api_url: str, path: str, body: object, method: str = "POST") -> Any:
     """The server's JSON answer, None where it is empty. PREFECT_API_KEY or PREFECT_API_AUTH_STRING is sent if set.
 
     Raises `CuresError` with what the server refuses, `ServerUnavailable` if it does not answer.

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 _PACKAGES = ("torch", "transformers", "numpy", "triton", "peft", "trl", "vllm", "deepspeed", "flash-attn", "pydantic")
 
 
-def describe(device: str) -> dict[str, Any]:
+def describe(device: str) -> dict[str, object]:
     """JSON values. `commit` is empty where there is no git; `source` (12 hex of SHA-256 over the Python files of
     cures_core and benchmarks) says what ran there too."""
     import torch

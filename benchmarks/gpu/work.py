@@ -218,7 +218,7 @@ def _random_model(spec: dict[str, Any], folder: Path) -> Path:
     )
     config = AutoConfig.for_model(**values)
     with torch.device(spec["device"]):
-        model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, trust_remote_code=False)  # type: ignore[no-untyped-call]
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, trust_remote_code=False)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(spec["model"], trust_remote_code=False).save_pretrained(folder)
     return folder

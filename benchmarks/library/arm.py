@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,15 @@ from cures_core.config.base import Strict
 from cures_core.files import canonical_json, write_atomic
 from cures_core.integrations.trl import CurriculumGRPOTrainer
 from cures_core.policy.loading import load_policy
+
+if TYPE_CHECKING:
+    from transformers import (
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+        TrainerControl,
+        TrainerState,
+        TrainingArguments,
+    )
 
 _SAMPLES = 4
 
@@ -42,7 +51,7 @@ class Arm(Strict):
     held_out: int = 240
 
 
-def correct(completions: list[str], answer: list[str], **_: Any) -> list[float]:
+def correct(completions: list[str], answer: list[str], **_: object) -> list[float]:
     return [float(is_correct(text, gold)) for text, gold in zip(completions, answer, strict=True)]
 
 
@@ -102,21 +111,36 @@ def run(arm: Arm) -> dict[str, Any]:
 class Exam(TrainerCallback):
     """Samples the held-out frontier now and then; its random numbers are its own."""
 
-    def __init__(self, arm: Arm, tokenizer: Any) -> None:
+    def __init__(self, arm: Arm, tokenizer: PreTrainedTokenizerBase) -> None:
         self._items = items(FRONTIER, arm.held_out, True, np.random.default_rng(5), set())
         self._every, self._rollouts = max(1, arm.steps // arm.evaluations), arm.prompts * arm.group
         self._tokenizer = tokenizer
         self.curve: list[dict[str, float]] = []
         self.seconds = 0.0
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: PreTrainedModel | None = None,
+        **_: object,
+    ) -> None:
         self._sit(model, 0)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: PreTrainedModel | None = None,
+        **_: object,
+    ) -> None:
         if state.global_step % self._every == 0:
             self._sit(model, state.global_step)
 
-    def _sit(self, model: Any, step: int) -> None:
+    def _sit(self, model: PreTrainedModel | None, step: int) -> None:
+        assert model is not None  # the trainer gives it to its callbacks
         started = time.process_time()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1000 + step)
@@ -126,14 +150,15 @@ class Exam(TrainerCallback):
         self.seconds += time.process_time() - started
 
     @torch.no_grad()
-    def _answers(self, model: Any, exam: list[Item]) -> list[float]:
+    def _answers(self, model: PreTrainedModel, exam: list[Item]) -> list[float]:
         was_training, found = model.training, []
         model.eval()
+        generate: Any = model.generate
         for start in range(0, len(exam), 60):
             batch = [item for item in exam[start : start + 60] for _ in range(_SAMPLES)]
             inputs = self._tokenizer([item.problem for item in batch], return_tensors="pt", padding=True)
             inputs.pop("token_type_ids", None)
-            out = model.generate(**inputs, do_sample=True, max_new_tokens=LONGEST, top_k=0)
+            out = generate(**inputs, do_sample=True, max_new_tokens=LONGEST, top_k=0)
             texts = self._tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
             found += [float(is_correct(text, item.answer)) for text, item in zip(texts, batch, strict=True)]
         model.train(was_training)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,20 +14,22 @@ from benchmarks.library.scratchpad import SYMBOLS, Tutors
 from cures_core.policy.characters import character_tokenizer
 from cures_core.policy.loading import Policy, save_policy
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 _BATCH, _RATE, _WARM_UP = 16, 2.5e-3, 50
 _TYPICAL = 26  # tokens of a completion: the loss is a sum over a constant, or short ones would weigh too much
 _DRAWN = 8  # batches that are drawn together and cut by length
 
 
-def model_for(tokenizer: Any) -> Any:
+def model_for(tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """0.36 million weights; initial ones of deviation 0.08, with which copying is learnt several times sooner."""
     config = GPT2Config(
         vocab_size=len(tokenizer), n_positions=160, n_embd=96, n_layer=3, n_head=4, initializer_range=0.08,
         resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, tie_word_embeddings=False,
         pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
     )  # fmt: skip
-    build: Any = GPT2LMHeadModel
-    return build(config)
+    return GPT2LMHeadModel(config)
 
 
 def make(out: Path, steps: int, seed: int = 0) -> None:
@@ -58,7 +60,9 @@ def make(out: Path, steps: int, seed: int = 0) -> None:
     save_policy(Policy(model.eval(), tokenizer, torch.device("cpu")), out)
 
 
-def _batches(tutors: Tutors, rng: np.random.Generator, tokenizer: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def _batches(
+    tutors: Tutors, rng: np.random.Generator, tokenizer: PreTrainedTokenizerBase
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
     vocabulary = tokenizer.get_vocab()
     pairs = sorted((tutors.demonstration(rng) for _ in range(_BATCH * _DRAWN)), key=lambda p: len(p[0]) + len(p[1]))
     batches = []

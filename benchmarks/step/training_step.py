@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -36,6 +36,9 @@ from cures_core.rollout import build_engine
 from cures_core.rollout.throughput import mixed_requests
 from cures_core.terms import Outcome, Request, Verdict
 from cures_core.training.torch_trainer import TorchTrainer
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
 
 
 class StepSpec(Strict):
@@ -190,11 +193,13 @@ def run_trl(spec: StepSpec) -> Figures:
     trl: Any = importlib.import_module("trl")
 
     class StartClock(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        def on_step_end(
+            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+        ) -> None:
             if state.global_step == 1:
                 clock.start()
 
-    def reward(completions: Sequence[str], **kwargs: Any) -> list[float]:
+    def reward(completions: Sequence[str], **kwargs: object) -> list[float]:
         return [float(coin(text)) for text in completions]
 
     with tempfile.TemporaryDirectory() as folder:

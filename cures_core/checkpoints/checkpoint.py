@@ -17,13 +17,16 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cures_core.arrays import put_arrays, take_arrays
 from cures_core.errors import CorruptArtifact
 from cures_core.faults import fault_point
 from cures_core.files import canonical_json, digest_file, digest_json, sync_folder
 from cures_core.manifest import verify_manifest, write_manifest
+
+if TYPE_CHECKING:
+    import torch
 
 FORMAT = 1
 SHARD_BYTES = 4 << 30
@@ -109,7 +112,7 @@ def weights_digest(folder: Path) -> str:
     return digests[0] if len(digests) == 1 else digest_json(digests)
 
 
-def _save_tensors(tensors: Mapping[str, Any], folder: Path, name: str, shard_bytes: int) -> None:
+def _save_tensors(tensors: Mapping[str, torch.Tensor], folder: Path, name: str, shard_bytes: int) -> None:
     from safetensors.torch import save_file
 
     shards: list[list[str]] = [[]]
@@ -128,7 +131,7 @@ def _save_tensors(tensors: Mapping[str, Any], folder: Path, name: str, shard_byt
         save_file(whole, folder / f"{name}{part}.safetensors")
 
 
-def _load_tensors(folder: Path, name: str) -> dict[str, Any]:
+def _load_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     return {key: tensor for path in _shards(folder, name) for key, tensor in load_file(path).items()}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from cures_core.config.includes import include_suites
 from cures_core.config.marks import models_in
@@ -79,7 +80,7 @@ def explain(error: ValidationError, origin: str) -> str:
     return "\n".join([head, *(f"  {masked(line)}" for line in lines)])
 
 
-def _got(*faults: Any) -> str:
+def _got(*faults: ErrorDetails) -> str:
     """The bad value, unless it was refused for the secret in it, or is named already."""
     if any(fault["type"] in (REFUSED, RETIRED) for fault in faults):
         return ""
@@ -163,7 +164,7 @@ def _step_into(place: Any, name: str, text: str) -> Any:
     return inner
 
 
-def _index(place: list[Any], name: str, text: str) -> int:
+def _index(place: Sequence[object], name: str, text: str) -> int:
     if not name.isdigit() or int(name) >= len(place):
         raise ConfigError(f"--set {masked(text)!r}: {name} is not an index of a list of {len(place)}")
     return int(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -189,7 +189,7 @@ def _is_loopback(url: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-def _hf_unless_named(values: Any) -> Any:
+def _hf_unless_named(values: object) -> object:
     """Profiles older than the choice of engines name none."""
     return {"type": "hf", **values} if isinstance(values, dict) else values
 

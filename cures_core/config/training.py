@@ -96,9 +96,10 @@ class TrainerOptions(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in_the_recipe(cls, values: Any) -> Any:
-        recipe = RECIPES.get(values.get("loss", "grpo"), {}) if isinstance(values, dict) else {}
-        return {**recipe, **values} if recipe else values
+    def _fill_in_the_recipe(cls, values: object) -> object:
+        if not isinstance(values, dict):
+            return values
+        return {**RECIPES.get(values.get("loss", "grpo"), {}), **values}
 
     @model_validator(mode="after")
     def _dr_grpo_has_its_constant(self) -> TrainerOptions:
@@ -182,7 +183,7 @@ class DeepSpeedTrainerConfig(TrainerOptions, RanksConfig):
         return self
 
 
-def _torch_unless_named(values: Any) -> Any:
+def _torch_unless_named(values: object) -> object:
     """Profiles may leave the trainer out."""
     return {"type": "torch", **values} if isinstance(values, dict) else values
 

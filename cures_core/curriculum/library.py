@@ -106,9 +106,9 @@ class Curriculum:
     @classmethod
     def from_ids(
         cls,
-        ids: Iterable[Any],
-        sources: Iterable[Any] | None = None,
-        levels: Iterable[Any] | None = None,
+        ids: Iterable[object],
+        sources: Iterable[object] | None = None,
+        levels: Iterable[object] | None = None,
         config: CurriculumConfig | None = None,
         **options: Any,
     ) -> Curriculum:

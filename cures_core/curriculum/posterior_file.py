@@ -22,7 +22,7 @@ from cures_core.config.curriculum import PosteriorConfig
 from cures_core.config.retired import readable
 from cures_core.curriculum import special
 from cures_core.curriculum.model_selection import ages
-from cures_core.curriculum.posterior import Posterior, encoded
+from cures_core.curriculum.posterior import Ints, Posterior, encoded
 from cures_core.errors import CorruptArtifact, MissingInput
 from cures_core.failures import machine_failure
 from cures_core.files import canonical_json
@@ -100,7 +100,7 @@ def active_rows(posterior: Posterior) -> pa.Table:
     return pa.Table.from_arrays([pa.array(c, f.type) for c, f in zip(columns, _COLUMNS, strict=True)], schema=_COLUMNS)
 
 
-def fill(posterior: Posterior, rows: Any, table: pa.Table) -> None:
+def fill(posterior: Posterior, rows: Ints | slice, table: pa.Table) -> None:
     """Set the given rows of a posterior from as many rows of the file's form."""
     # Only the counts under the best fading are on disk; to the other ones they are a start.
     posterior.right[rows] = table.column("successes").to_numpy()[:, None]

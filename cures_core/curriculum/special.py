@@ -6,8 +6,7 @@ of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +50,9 @@ def expit(x: _Argument) -> _Floats:
     return np.asarray(special.expit(x))
 
 
-def smallest(function: Callable[[_Floats], tuple[float, _Floats]], start: _Floats, bounds: Any) -> _Floats:
+def smallest(
+    function: Callable[[_Floats], tuple[float, _Floats]], start: _Floats, bounds: Sequence[tuple[float, float]]
+) -> _Floats:
     """Argument within bounds at which the function, which returns value and gradient, is smallest (L-BFGS-B)."""
     from scipy import optimize
 

@@ -20,7 +20,7 @@ Rows = npt.NDArray[np.int64]
 
 
 def from_ids(
-    ids: Iterable[Any], sources: Iterable[Any] | None = None, levels: Iterable[Any] | None = None
+    ids: Iterable[object], sources: Iterable[object] | None = None, levels: Iterable[object] | None = None
 ) -> tuple[PromptSet, Rows]:
     """A set without texts, and the place among `ids` of each of its prompts.
 
@@ -89,7 +89,7 @@ def _checked(ids: list[str]) -> list[str]:
     return ids
 
 
-def _labels(what: str, labels: Iterable[Any] | None, num: int) -> list[str]:
+def _labels(what: str, labels: Iterable[object] | None, num: int) -> list[str]:
     texts = [] if labels is None else [_text(x) for x in _values(labels)]
     if labels is not None and len(texts) != num:
         raise ConfigError(f"{len(texts)} {what} for {num} ids: give one for each, in the same order")
@@ -109,19 +109,19 @@ def _names(table: Any) -> list[str]:
     return [str(name) for name in names]
 
 
-def _values(column: Any) -> list[Any]:
+def _values(column: Iterable[object]) -> list[object]:
     for name in ("to_pylist", "tolist"):
         if hasattr(column, name):
             return list(getattr(column, name)())
     return list(column)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """A label or an id as text; what is missing (None, NaN) is empty."""
     return "" if value is None or value != value else str(value)
 
 
-def _problem(value: Any) -> str:
+def _problem(value: object) -> str:
     if isinstance(value, str):
         return value
     from cures_core.prompts.columns import last_user_message  # which knows all about files

@@ -15,7 +15,7 @@ FILTER = "none"
 
 def lm_eval_results(
     evaluated: Mapping[str, Evaluated], model: str, date: float, seconds: float, versions: Mapping[str, str]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The `results_*.json` of one evaluation: a task for each suite.
 
     `exact_match` is avg@k, the mean over items as there; `pass@j`, `maj@k` and `greedy` stand beside it. Errors are
@@ -62,7 +62,7 @@ def lm_eval_results(
     }
 
 
-def _task(name: str, one: Evaluated) -> dict[str, Any]:
+def _task(name: str, one: Evaluated) -> dict[str, object]:
     row: dict[str, Any] = {"alias": name}
     for metric, values in _values(one).items():
         row[f"{metric},{FILTER}"] = statistics.fmean(values)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field, model_validator
 
 from cures_core.config.base import Strict
@@ -48,7 +46,7 @@ class LabelScore(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _reads_pairs(cls, value: Any) -> Any:
+    def _reads_pairs(cls, value: object) -> object:
         """Earlier versions wrote (avg@k, items)."""
         return {"avg": value[0], "n": value[1]} if isinstance(value, list | tuple) else value
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cures_core.checkpoints.checkpoint import Checkpoint
 from cures_core.config.evaluation import EvaluatedSuite
@@ -14,6 +14,9 @@ from cures_core.config.run import RunConfig
 from cures_core.jobs.spec import Job
 from cures_core.policy.loading import Policy, load_policy, setup_torch
 from cures_core.rollout.engine import RolloutEngine
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def assemble_policy(job: Job, checkpoint: Checkpoint | None) -> Policy:
@@ -29,7 +32,7 @@ def assemble_policy(job: Job, checkpoint: Checkpoint | None) -> Policy:
     return policy
 
 
-def assemble_reference(job: Job) -> Any:
+def assemble_reference(job: Job) -> PreTrainedModel | None:
     """The base policy's model, frozen, for a KL penalty on full weights; None where nothing needs the copy.
 
     It is loaded anew, so a resumed epoch is held to the base policy too, not to the checkpoint it goes on from.
@@ -38,10 +41,12 @@ def assemble_reference(job: Job) -> Any:
     if not training.kl_coef or training.lora is not None:
         return None
     base = job.model_copy(update={"checkpoint": None})
-    return assemble_policy(base, None).model.eval().requires_grad_(False)
+    model = assemble_policy(base, None).model
+    model.eval().requires_grad_(False)
+    return model
 
 
-def assemble_engine(policy: Policy, cfg: RolloutConfig, model: Any = None) -> RolloutEngine:
+def assemble_engine(policy: Policy, cfg: RolloutConfig, model: PreTrainedModel | None = None) -> RolloutEngine:
     """The rollout engine on the policy's own weights, or on those of `model`."""
     from cures_core.rollout import build_engine
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
 
 from cures_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cures_core.checkpoints.in_epoch import SPOILT, StepWriter, latest_step
@@ -97,7 +96,7 @@ def follow(job: Job, world: World) -> None:
     policy, trainer = _policy_and_trainer(job, world)
     with ExitStack() as stack:
 
-        def start(_: Any) -> None:  # when the weights are there
+        def start(_: object) -> None:  # when the weights are there
             if (engine := _sharded(job, policy, trainer, world)) is not None:
                 handlers.update(stack.enter_context(closing(engine)).handlers)
 
@@ -135,7 +134,7 @@ class _Session:
         curriculum: Strategy,
         tally: Tally,
         progress: Progress,
-        metrics: list[dict[str, Any]],
+        metrics: list[dict[str, float | str]],
     ) -> None:
         self._job, self._parent, self._trainer, self._curriculum = job, parent, trainer, curriculum
         self._tally, self.progress, self._metrics = tally, progress, metrics
@@ -143,7 +142,9 @@ class _Session:
         self.timings: Path = job.scratch / "timings.jsonl"
         self._writer = StepWriter(job.scratch, job.config.checkpoint)
 
-    def commit(self, progress: Progress, groups: Sequence[Group], metrics: Mapping[str, Any], seconds: float) -> None:
+    def commit(
+        self, progress: Progress, groups: Sequence[Group], metrics: Mapping[str, float | str], seconds: float
+    ) -> None:
         self.progress = progress
         self._tally.observe(groups)
         self._metrics.append(dict(metrics))

@@ -280,7 +280,7 @@ def comparison_settings(cfg: RunConfig, suite: EvaluatedSuite, prompts: PromptSe
     return {"suite_digest": prompts.digest, **settings, "math-verify": versions()["math-verify"]}
 
 
-def _figures(results: Sequence[_Result]) -> dict[str, Any]:
+def _figures(results: Sequence[_Result]) -> dict[str, object]:
     scores = {r.score.suite: {**r.score.avg.model_dump(), "n": r.score.n, "k": r.score.k} for r in results}
     return {
         "rollouts": sum(r.rollouts for r in results),

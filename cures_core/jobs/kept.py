@@ -15,7 +15,7 @@ from cures_core.files import canonical_json, write_atomic
 _log = logging.getLogger(__name__)
 
 
-def sealed(rows: Any) -> bytes:
+def sealed(rows: object) -> bytes:
     """The SHA-256 of the canonical JSON of `rows`, a line break, and that JSON."""
     data = canonical_json(rows)
     return hashlib.sha256(data).hexdigest().encode() + b"\n" + data
@@ -27,7 +27,7 @@ def unsealed(data: bytes) -> Any | None:
     return json.loads(rows) if hashlib.sha256(rows).hexdigest().encode() == digest else None
 
 
-def keep(path: Path, rows: Any) -> None:
+def keep(path: Path, rows: object) -> None:
     """Write `rows` so that a crash leaves all of them or none."""
     write_atomic(path, sealed(rows))
 

@@ -6,10 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cures_core.config.policy import WarmStartPolicy
 from cures_core.errors import ConfigError, MissingInput
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Shape:
     gated: bool
 
 
-def read_architecture(folder: Path, given: Path | None = None) -> dict[str, Any]:
+def read_architecture(folder: Path, given: Path | None = None) -> dict[str, object]:
     """The `config.json` of `folder`, or the file `given`. Raises `MissingInput`, and `ConfigError` for no such JSON."""
     path = given or folder / "config.json"
     if not path.is_file():
@@ -50,7 +53,7 @@ def read_architecture(folder: Path, given: Path | None = None) -> dict[str, Any]
     return values
 
 
-def pretrained_shape(values: dict[str, Any], adapters: tuple[int, Sequence[str]] | None = None) -> Shape:
+def pretrained_shape(values: dict[str, object], adapters: tuple[int, Sequence[str]] | None = None) -> Shape:
     """Sizes of the causal LM with this `config.json`; `adapters`: rank and target layers. Raises `ConfigError`."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -58,8 +61,8 @@ def pretrained_shape(values: dict[str, Any], adapters: tuple[int, Sequence[str]]
     rest = {key: value for key, value in values.items() if key != "model_type"}
     try:
         with torch.device("meta"):
-            config = AutoConfig.for_model(values["model_type"], **rest)
-            model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
+            config = AutoConfig.for_model(str(values["model_type"]), **rest)
+            model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (ValueError, KeyError) as error:
         raise ConfigError(f"model_type {values['model_type']!r}: transformers cannot build it: {error}") from error
     return _measured(model, adapters)
@@ -75,7 +78,7 @@ def warm_start_shape(cfg: WarmStartPolicy, adapters: tuple[int, Sequence[str]] |
         return _measured(character_model(cfg, character_tokenizer()), adapters)
 
 
-def _measured(model: Any, adapters: tuple[int, Sequence[str]] | None) -> Shape:
+def _measured(model: PreTrainedModel, adapters: tuple[int, Sequence[str]] | None) -> Shape:
     cfg = model.config.get_text_config(decoder=True)
     total = sum(p.numel() for p in model.parameters())  # tied weights are named once
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
@@ -98,7 +101,7 @@ def _measured(model: Any, adapters: tuple[int, Sequence[str]] | None) -> Shape:
     )
 
 
-def _adapter_parameters(model: Any, rank: int, targets: Sequence[str]) -> int:
+def _adapter_parameters(model: PreTrainedModel, rank: int, targets: Sequence[str]) -> int:
     sizes: list[int] = [sum(m.weight.shape) for name, m in model.named_modules() if name.rpartition(".")[2] in targets]
     if not sizes:
         raise ConfigError(f"training.lora.targets names no layer of this model: {', '.join(targets)}")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cures_core.builtin.chains import MAX_STEPS, SYMBOLS
 from cures_core.config.policy import WarmStartPolicy
 from cures_core.errors import ConfigError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
 
 
-def character_tokenizer(symbols: str = SYMBOLS) -> Any:
+def character_tokenizer(symbols: str = SYMBOLS) -> PreTrainedTokenizerBase:
     """A `PreTrainedTokenizerFast` with one token a character; no begin token, pads on the left."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -20,8 +23,7 @@ def character_tokenizer(symbols: str = SYMBOLS) -> Any:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
-    build: Any = PreTrainedTokenizerFast
-    return build(
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         eos_token=EOS,
@@ -31,7 +33,7 @@ def character_tokenizer(symbols: str = SYMBOLS) -> Any:
     )
 
 
-def character_model(cfg: WarmStartPolicy, tokenizer: Any) -> Any:
+def character_model(cfg: WarmStartPolicy, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """A `GPT2LMHeadModel` with random weights drawn from torch's current generator.
 
     Learned absolute positions, because a scratchpad digit has to find the operands of its own step: rotary positions
@@ -41,8 +43,7 @@ def character_model(cfg: WarmStartPolicy, tokenizer: Any) -> Any:
 
     if cfg.hidden_size % cfg.heads:
         raise ConfigError(f"policy.hidden_size {cfg.hidden_size} is not a multiple of policy.heads {cfg.heads}")
-    build: Any = GPT2LMHeadModel
-    return build(
+    return GPT2LMHeadModel(
         GPT2Config(
             vocab_size=len(tokenizer),
             n_positions=max(64, 4 * MAX_STEPS),

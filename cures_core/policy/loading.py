@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from cures_core.config.device import DeviceConfig
 from cures_core.config.training import LoraConfig
 from cures_core.errors import ConfigError, MissingInput
 from cures_core.failures import machine_failure
 
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 
 @dataclass(frozen=True)
 class Policy:
     """A causal LM on its device, with its tokenizer. `model` is the peft wrapper where adapters are trained."""
 
-    model: Any
-    tokenizer: Any
-    device: Any
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    device: torch.device
 
-    def trainable(self) -> dict[str, Any]:
+    def trainable(self) -> dict[str, torch.nn.Parameter]:
         """Trainable parameters by name: what a checkpoint holds. Order is the model's."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
-    def load_trainable(self, weights: dict[str, Any]) -> None:
+    def load_trainable(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Copy saved tensors into the trainable parameters. `ConfigError` if names or shapes differ."""
         import torch
 
@@ -42,7 +48,12 @@ class Policy:
                 parameter.copy_(weights[name])
 
 
-def setup_torch(cfg: DeviceConfig, seed: int) -> Any:
+def is_adapted(model: PreTrainedModel) -> TypeGuard[PeftModel]:
+    """Is it a peft wrapper: adapters over a base model?"""
+    return hasattr(model, "peft_config")
+
+
+def setup_torch(cfg: DeviceConfig, seed: int) -> torch.device:
     """Seed torch, fix its threads, ask for deterministic kernels; returns the device."""
     import torch
 
@@ -55,7 +66,7 @@ def setup_torch(cfg: DeviceConfig, seed: int) -> Any:
     return device
 
 
-def device_of(cfg: DeviceConfig) -> Any:
+def device_of(cfg: DeviceConfig) -> torch.device:
     """The torch device that the configuration comes to on this machine."""
     import torch
 
@@ -65,7 +76,7 @@ def device_of(cfg: DeviceConfig) -> Any:
     return torch.device("cuda" if on_gpu else "cpu")
 
 
-def load_tokenizer(folder: str | Path, revision: str | None = None) -> Any:
+def load_tokenizer(folder: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The policy's tokenizer, padding on the left. Raises `MissingInput`."""
     from transformers import AutoTokenizer
 
@@ -84,7 +95,7 @@ def _no_model(folder: str | Path, error: Exception) -> MissingInput:
 
 def load_policy(
     folder: str | Path,
-    device: Any,
+    device: torch.device,
     *,
     dtype: str = "float32",
     revision: str | None = None,
@@ -125,8 +136,6 @@ def load_policy(
 
 def save_policy(policy: Policy, folder: Path) -> None:
     """Write a normal Hugging Face folder: adapters merged, safetensors, tokenizer beside it."""
-    model = policy.model
-    if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
+    model = policy.model.merge_and_unload() if is_adapted(policy.model) else policy.model
     model.save_pretrained(folder)
     policy.tokenizer.save_pretrained(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,10 @@ from cures_core.config.policy import WarmStartPolicy
 from cures_core.policy.characters import character_model, character_tokenizer
 from cures_core.policy.loading import Policy, save_policy, setup_torch
 from cures_core.training.optimizer_state import load_optimizer, optimizer_tensors
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
 
 _WARMUP = 50
 
@@ -31,7 +35,8 @@ def warm_start(
 
     device = setup_torch(device_cfg, cfg.seed)
     tokenizer = character_tokenizer()
-    model = character_model(cfg, tokenizer).to(device)
+    made: Any = character_model(cfg, tokenizer)
+    model = made.to(device)
     policy = Policy(model, tokenizer, device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.learning_rate, weight_decay=0.01)
     step, loss = 0, float("nan")
@@ -60,7 +65,7 @@ def _schedule(step: int, steps: int) -> float:
     return 1.0 - 0.9 * (step - _WARMUP) / max(1, steps - _WARMUP)
 
 
-def _update(policy: Policy, optimizer: Any, chains: Chains, pads: np.ndarray) -> float:
+def _update(policy: Policy, optimizer: torch.optim.Optimizer, chains: Chains, pads: np.ndarray) -> float:
     """One AdamW step on the scratchpad tokens (and the end token) of the demonstrations; returns the mean loss."""
     import torch
 
@@ -76,7 +81,7 @@ def _update(policy: Policy, optimizer: Any, chains: Chains, pads: np.ndarray) ->
     return float(loss.detach())
 
 
-def _encode(tokenizer: Any, chains: Chains, pads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _encode(tokenizer: PreTrainedTokenizerBase, chains: Chains, pads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Token ids (num, length), padded on the right, and the mask of answer positions, the end token included."""
     texts = [(chains.problem(i), "".join(str(v) for v in pads[i, : chains.steps[i]])) for i in range(len(chains.steps))]
     length = max(len(problem) + len(answer) for problem, answer in texts) + 1

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from cures_core.config.data import PromptFile
 from cures_core.prompts.canonical import answer_key
@@ -71,7 +71,7 @@ Tokens = Callable[[str], int]
 
 
 def examine(
-    record: dict[str, Any], columns: ColumnMap, cfg: PromptFile, raw: bytes = b""
+    record: Mapping[str, object], columns: ColumnMap, cfg: PromptFile, raw: bytes = b""
 ) -> tuple[Fields | None, list[Flaw]]:
     """(the row's clean fields, None where there is no problem or answer to speak of; everything wrong with it)."""
     flaws: list[Flaw] = []
@@ -118,7 +118,7 @@ def _plain_number(answer: str, cfg: PromptFile) -> bool:
 _MARKS = ("<", "&", "boxed", "##", "INST]", "rove", "Show that", "Justify", "(b)", "(ii)")
 
 
-def _problem_text(value: Any, cfg: PromptFile, flaws: list[Flaw]) -> str | None:
+def _problem_text(value: object, cfg: PromptFile, flaws: list[Flaw]) -> str | None:
     if cfg.problem_rule == "chat" and value is not MISSING and value is not None:
         text = last_user_message(value)
         if text is None:
@@ -133,7 +133,7 @@ def _problem_text(value: Any, cfg: PromptFile, flaws: list[Flaw]) -> str | None:
     return str(value)
 
 
-def _answer_text(value: Any, name: str, cfg: PromptFile, raw: bytes, flaws: list[Flaw]) -> str | None:
+def _answer_text(value: object, name: str, cfg: PromptFile, raw: bytes, flaws: list[Flaw]) -> str | None:
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
         text = _spelled(value, name, raw)
         if text is None:
@@ -160,7 +160,7 @@ def _spelled(value: float | Decimal, name: str, raw: bytes) -> str | None:
     return re.sub(r"\.0+$", "", text)
 
 
-def _is_text(value: Any, what: str, flaws: list[Flaw]) -> bool:
+def _is_text(value: object, what: str, flaws: list[Flaw]) -> TypeGuard[str]:
     if value is MISSING:
         flaws.append((f"missing_{what}", ""))
     elif value is None:
@@ -304,7 +304,7 @@ def _unbalanced(text: str) -> str:
     return ""
 
 
-def _compare_with_solution(solution: Any, answer: str, flaws: list[Flaw]) -> None:
+def _compare_with_solution(solution: object, answer: str, flaws: list[Flaw]) -> None:
     """The solution's own final value against the answer; several boxed values mean that one was picked."""
     if not isinstance(solution, str):
         return
@@ -325,7 +325,7 @@ def _compare_with_solution(solution: Any, answer: str, flaws: list[Flaw]) -> Non
             flaws.append(("answer_inconsistent_with_solution", f"#### {final[:40]}"))
 
 
-def _label(value: Any, flaws: list[Flaw]) -> str:
+def _label(value: object, flaws: list[Flaw]) -> str:
     if value is MISSING or value is None or value == "":
         return ""
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -338,7 +338,7 @@ def _label(value: Any, flaws: list[Flaw]) -> str:
     return ""
 
 
-def _level(value: Any, flaws: list[Flaw]) -> str:
+def _level(value: object, flaws: list[Flaw]) -> str:
     """`Level 3`, 3 and "3" are "3"; 2.0 is "2"."""
     if type(value) is str and value.isdecimal() and len(value) < LABEL_CHARS:
         return value

@@ -71,7 +71,7 @@ def resolve_columns(cfg: PromptFile, names: Collection[str]) -> ColumnMap:
     return ColumnMap(**found)  # type: ignore[arg-type]
 
 
-def pick(record: Mapping[str, Any], name: str | None) -> Any:
+def pick(record: Mapping[str, object], name: str | None) -> object:
     """The value under a name, stepping into nested objects at dots; `MISSING` where there is none."""
     if name is None:
         return MISSING
@@ -85,7 +85,7 @@ def pick(record: Mapping[str, Any], name: str | None) -> Any:
     return value
 
 
-def last_user_message(messages: Any) -> str | None:
+def last_user_message(messages: object) -> str | None:
     """Content of the last user message of a list of {role, content}; None where there is none or it is no such list."""
     if not isinstance(messages, list):
         return None

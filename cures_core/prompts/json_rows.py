@@ -39,7 +39,7 @@ def parse_object(raw: bytes) -> Parsed:
     return (None, (("duplicate_key", ", ".join(twice)),)) if twice else (record, ())
 
 
-def exact_numbers(raw: bytes) -> dict[str, Any]:
+def exact_numbers(raw: bytes) -> dict[str, object]:
     """The object with its numbers as they are spelled: binary floats change 0.1 and long integers."""
     try:
         return json.loads(raw, parse_int=str, parse_float=str)  # type: ignore[no-any-return]
@@ -50,7 +50,7 @@ def exact_numbers(raw: bytes) -> dict[str, Any]:
 def _repeated_keys(raw: bytes) -> list[str]:
     top: list[tuple[str, Any]] = []
 
-    def note(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def note(pairs: list[tuple[str, object]]) -> dict[str, object]:
         nonlocal top
         top = pairs  # called innermost first: what stays is the row's own object
         return dict(pairs)
@@ -149,6 +149,6 @@ def array_elements(stream: ByteStream, cap: int) -> Iterator[tuple[int, bytes, b
             return
 
 
-def _type_name(value: Any) -> str:
+def _type_name(value: object) -> str:
     names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")

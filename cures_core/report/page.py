@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from cures_core.evaluation.scores import Estimate
+from cures_core.evaluation.scores import Estimate, SuiteScore
 from cures_core.report.charts import Series, histograms, line_chart, reliability_plot, smooth
 from cures_core.report.lineage import lineage_graph
 from cures_core.report.run_data import ReportData
@@ -127,7 +127,7 @@ def _headline(data: ReportData) -> str:
     return f"No clear change: {change} ({interval}).{losses}"
 
 
-def _value(suites: Sequence[Any], name: str) -> float:
+def _value(suites: Sequence[SuiteScore], name: str) -> float:
     return next((float(s.avg.value) for s in suites if s.suite == name), 0.0)
 
 
@@ -206,7 +206,7 @@ def _allocation_chart(data: ReportData) -> str:
     )
 
 
-def _curve_rows(data: ReportData) -> list[tuple[Any, ...]]:
+def _curve_rows(data: ReportData) -> list[tuple[str | float, ...]]:
     return [
         (s.label, one.suite, one.avg.value, one.avg.low, one.avg.high, s.rollouts, s.tokens, round(s.seconds, 1))
         for s in data.scores
@@ -227,11 +227,11 @@ def _lineage(data: ReportData) -> str:
     return lineage_graph(names, data.lineage)
 
 
-def _has(steps: Sequence[dict[str, Any]], key: str) -> bool:
+def _has(steps: Sequence[Mapping[str, float | str]], key: str) -> bool:
     return any(key in row for row in steps)
 
 
-def _sample(steps: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+def _sample(steps: Sequence[dict[str, float | str]], most: int) -> list[dict[str, float | str]]:
     """Evenly spaced rows, first and last among them."""
     if len(steps) <= most:
         return list(steps)

@@ -22,6 +22,7 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from cures_core.rewards.wire import PID_BYTES, Frames, pack
@@ -88,7 +89,7 @@ def _has_input(descriptor: int, parent: int) -> bool:
     return True
 
 
-def _answer(job: dict[str, Any]) -> dict[str, Any]:
+def _answer(job: dict[str, Any]) -> dict[str, object]:
     try:
         if "pattern" in job:
             return _search(job["pattern"], job["text"])
@@ -101,7 +102,7 @@ def _answer(job: dict[str, Any]) -> dict[str, Any]:
         return {"outcome": "unknown", "reason": type(error).__name__}
 
 
-def _search(pattern: str, text: str) -> dict[str, Any]:
+def _search(pattern: str, text: str) -> dict[str, object]:
     """The first group (else all) of the pattern's last match; None where it does not match."""
     last = None
     for last in re.finditer(pattern, text):  # noqa: B007
@@ -110,7 +111,7 @@ def _search(pattern: str, text: str) -> dict[str, Any]:
     return {"found": found}
 
 
-def judge(gold: str, answer: str) -> dict[str, Any]:
+def judge(gold: str, answer: str) -> dict[str, object]:
     """Compare as math-verify does, with what both sides parse to; no parsed object is ever turned into text."""
     from math_verify import verify
 
@@ -167,7 +168,7 @@ def _confine(memory_mb: int) -> None:
         os.dup2(null, stream)
     readable = tuple({os.path.realpath(path) + os.sep for path in (sys.prefix, sys.base_prefix, *sys.path) if path})
 
-    def refuse(event: str, arguments: tuple[Any, ...]) -> None:
+    def refuse(event: str, arguments: tuple[object, ...]) -> None:
         if event == "open":
             path, mode = str(arguments[0]), arguments[1]
             if mode not in (None, "r", "rb") or not os.path.realpath(path).startswith(readable):
@@ -185,7 +186,7 @@ def _limit_processor_time(timeout_s: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
 
 
-def _send(to: int, message: dict[str, Any]) -> None:
+def _send(to: int, message: Mapping[str, object]) -> None:
     data = pack(message)
     while data:
         data = data[os.write(to, data) :]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 MAX_MESSAGE_BYTES = 1 << 16
@@ -12,7 +13,7 @@ PID_BYTES = 8
 """Length of the message that names a new worker's process."""
 
 
-def pack(message: dict[str, Any]) -> bytes:
+def pack(message: Mapping[str, object]) -> bytes:
     """One frame. Raises ValueError where the message is too long."""
     body = json.dumps(message, ensure_ascii=False).encode("utf-8", "surrogatepass")
     if len(body) + 4 > MAX_MESSAGE_BYTES:

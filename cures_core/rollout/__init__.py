@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cures_core.config.rollout import RolloutConfig, VllmRolloutConfig, VllmServerRolloutConfig
 from cures_core.rollout.engine import RolloutEngine
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-def build_engine(cfg: RolloutConfig, model: Any, tokenizer: Any, device: Any = None) -> RolloutEngine:
+
+def build_engine(
+    cfg: RolloutConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: torch.device | None = None
+) -> RolloutEngine:
     """The engine of `cfg.type`, generating with `model` (a `transformers` causal LM on `device`) or a copy of it."""
     if isinstance(cfg, VllmRolloutConfig):
         from cures_core.rollout.vllm.engine import VllmEngine

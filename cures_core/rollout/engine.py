@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from cures_core.config.rollout import RolloutConfig
 from cures_core.terms import Request, Rollout
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @runtime_checkable
@@ -24,7 +27,7 @@ class RolloutEngine(Protocol):
         """One list of `request.n` rollouts for every request, in order. `progress(done, total)` counts rollouts."""
         ...
 
-    def sync(self, model: Any) -> None:
+    def sync(self, model: PreTrainedModel) -> None:
         """Take the trainer's current weights (a `transformers` causal LM). Called after every update."""
         ...
 

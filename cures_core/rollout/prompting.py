@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cures_core.config.rollout import PLACEHOLDER, PromptFormat
 from cures_core.errors import ConfigError, DataRejected
 from cures_core.terms import Prompt
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 def encode_prompts(
-    prompts: Sequence[Prompt], tokenizer: Any, fmt: PromptFormat, max_tokens: int | None = None
+    prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, fmt: PromptFormat, max_tokens: int | None = None
 ) -> list[tuple[int, ...]]:
     """Token ids of every prompt, in order.
 
@@ -32,7 +35,7 @@ def encode_prompts(
     return result
 
 
-def render(prompt: Prompt, tokenizer: Any, fmt: PromptFormat) -> str:
+def render(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, fmt: PromptFormat) -> str:
     """The text of a prompt as the policy sees it, without the special tokens that the tokenizer adds itself."""
     text = fmt.template.replace(PLACEHOLDER, prompt.problem)
     if not fmt.chat:

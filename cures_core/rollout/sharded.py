@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
 from cures_core.config.rollout import RolloutConfig
-from cures_core.distributed import World
+from cures_core.distributed import Handler, World
 from cures_core.rollout.engine import RolloutEngine
 from cures_core.terms import FinishReason, Prompt, Request, Rollout
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class ShardedEngine:
@@ -19,7 +22,7 @@ class ShardedEngine:
     `model` is what this rank's engine generates with after a `sync` (on rank 0 the caller gives it).
     """
 
-    def __init__(self, engine: RolloutEngine, world: World, model: Callable[[], Any]) -> None:
+    def __init__(self, engine: RolloutEngine, world: World, model: Callable[[], PreTrainedModel]) -> None:
         self._engine, self._world, self._model = engine, world, model
 
     @property
@@ -27,7 +30,7 @@ class ShardedEngine:
         return self._engine.cfg
 
     @property
-    def handlers(self) -> dict[str, Callable[[Any], Any]]:
+    def handlers(self) -> dict[str, Handler]:
         """What followers do when rank 0 calls for it."""
         return {
             "generate": lambda rows: self._share(_requests(rows), None),
@@ -55,7 +58,7 @@ class ShardedEngine:
             progress(total, total)
         return groups
 
-    def sync(self, model: Any) -> None:
+    def sync(self, model: PreTrainedModel) -> None:
         self._world.call("sync")
         self._engine.sync(model)
 

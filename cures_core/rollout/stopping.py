@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _UNSEEN, _HARMLESS, _SUSPECT = -1, 0, 1
 
@@ -14,7 +17,9 @@ _UNSEEN, _HARMLESS, _SUSPECT = -1, 0, 1
 class StopRule:
     """End tokens and stop strings of one policy. `vocab_size` is the width of the policy's logits."""
 
-    def __init__(self, tokenizer: Any, end_ids: Sequence[int], stop: Sequence[str], vocab_size: int) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int], stop: Sequence[str], vocab_size: int
+    ) -> None:
         self.tokenizer = tokenizer
         # A stop string that is one added token (such as <|im_end|>) is an end token: decoding would not show it.
         added = tokenizer.get_added_vocab()
@@ -68,7 +73,7 @@ class StopRule:
         return _SUSPECT if "\ufffd" in piece or not self._last_chars.isdisjoint(piece) else _HARMLESS
 
 
-def end_token_ids(model: Any, tokenizer: Any) -> list[int]:
+def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """End-of-sequence token ids of the model's generation config and of the tokenizer, ascending."""
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     listed = configured if isinstance(configured, (list, tuple)) else [configured]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from cures_core.rollout.hf.causal_lm import CausalLM
 from cures_core.rollout.prompting import encode_prompts
 from cures_core.rollout.stopping import end_token_ids
 from cures_core.terms import Prompt, Request
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def mixed_requests(num_prompts: int, n: int, *, longest: int = 20, seed: int = 0) -> list[Request]:
@@ -29,7 +32,7 @@ def mixed_requests(num_prompts: int, n: int, *, longest: int = 20, seed: int = 0
     return requests
 
 
-def made_up_model(hidden_size: int = 96, layers: int = 3) -> tuple[Any, Any]:
+def made_up_model(hidden_size: int = 96, layers: int = 3) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A random Llama that ends its completions now and then, and a character tokenizer: mixed lengths, no download."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -57,8 +60,8 @@ def made_up_model(hidden_size: int = 96, layers: int = 3) -> tuple[Any, Any]:
 
 
 def throughput(
-    model: Any,
-    tokenizer: Any,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     cfg: RolloutConfig,
     requests: Sequence[Request],
     *,
@@ -106,7 +109,12 @@ def _by_rows(requests: Sequence[Request], batch_rows: int) -> list[tuple[list[Pr
     return [(rows[i : i + batch_rows], 1) for i in range(0, len(rows), batch_rows)]
 
 
-def _generate(model: Any, tokenizer: Any, cfg: RolloutConfig, batches: Sequence[tuple[list[Prompt], int]]) -> int:
+def _generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    cfg: RolloutConfig,
+    batches: Sequence[tuple[list[Prompt], int]],
+) -> int:
     """Tokens that `model.generate` made for `batches` of (prompts, completions of each)."""
     lm = CausalLM(model, next(model.parameters()).device)
     ends = end_token_ids(model, tokenizer)
@@ -117,15 +125,16 @@ def _generate(model: Any, tokenizer: Any, cfg: RolloutConfig, batches: Sequence[
         sampling = {} if cfg.greedy else {"temperature": cfg.temperature, "top_p": cfg.top_p, "top_k": 0}
         ending = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": ends or None}
         options = {"num_return_sequences": n, "max_new_tokens": cfg.max_new_tokens, "do_sample": not cfg.greedy}
+        generate: Any = model.generate
         with lm.evaluating():
-            output = model.generate(**padded, **options, **sampling, **ending)
+            output = generate(**padded, **options, **sampling, **ending)
         completions = output[:, padded["input_ids"].shape[1] :]
         tokenizer.batch_decode(completions, skip_special_tokens=True)  # the engine returns text too
         tokens += _until_end(completions.cpu().numpy(), ends)
     return tokens
 
 
-def _until_end(completions: Any, ends: Sequence[int]) -> int:
+def _until_end(completions: torch.Tensor, ends: Sequence[int]) -> int:
     """Tokens up to and including the first end token of every row."""
     is_end = np.isin(completions, ends)
     width = completions.shape[1]

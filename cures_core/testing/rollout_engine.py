@@ -6,7 +6,7 @@ import copy
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from cures_core.rollout.engine import RolloutEngine
 from cures_core.terms import FinishReason, Prompt, Request, Rollout
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PROBLEMS = ("1+1=", "12+34=", "7*8=", "2+3+4+5+6+7=", "90-45=", "3=")
 
@@ -28,11 +31,11 @@ class RolloutEngineExam:
     logprob_tolerance: float = 1e-4
     """Largest allowed difference between a recorded log-probability and the model's own (nats)."""
 
-    def policy(self) -> tuple[Any, Any]:
+    def policy(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """A `transformers` causal LM in evaluation mode and its tokenizer; the exam does not change them."""
         raise NotImplementedError
 
-    def make(self, model: Any, tokenizer: Any, **options: Any) -> RolloutEngine:
+    def make(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **options: Any) -> RolloutEngine:
         """Your engine on this policy. `options` are fields of `cures_core.config.rollout.Sampling`."""
         raise NotImplementedError
 
@@ -263,7 +266,7 @@ class RolloutEngineExam:
         for rollout in flat(after):
             self.assert_logprobs(trained, rollout, 1.0)
 
-    def assert_logprobs(self, model: Any, rollout: Rollout, temperature: float) -> None:
+    def assert_logprobs(self, model: PreTrainedModel, rollout: Rollout, temperature: float) -> None:
         own = reference_logprobs(model, rollout, temperature)[np.arange(len(rollout.token_ids)), rollout.token_ids]
         assert np.abs(own - np.array(rollout.logprobs)).max() < self.logprob_tolerance
 
@@ -303,7 +306,7 @@ def is_truncated(rollout: Rollout) -> bool:
     return rollout.finish_reason is FinishReason.LENGTH
 
 
-def end_ids(model: Any, tokenizer: Any) -> set[int]:
+def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     listed = model.generation_config.eos_token_id
     return {*(listed if isinstance(listed, list) else [listed]), tokenizer.eos_token_id} - {None}
 
@@ -316,7 +319,7 @@ def frequent_pieces(rollouts: Sequence[Rollout]) -> tuple[str, str]:
     return two, min(sorted(singles), key=lambda c: abs(singles[c] - len(rollouts) / 3))
 
 
-def reference_logprobs(model: Any, rollout: Rollout, temperature: float) -> NDArray[np.float32]:
+def reference_logprobs(model: PreTrainedModel, rollout: Rollout, temperature: float) -> NDArray[np.float32]:
     """log softmax(logits / temperature) at every token of the completion, by one plain forward pass: (len, vocab)."""
     import torch
 
@@ -326,7 +329,7 @@ def reference_logprobs(model: Any, rollout: Rollout, temperature: float) -> NDAr
     return np.asarray(torch.log_softmax(logits / temperature, dim=-1).cpu().numpy())
 
 
-def chi_square_p_value(counts: NDArray[np.int64], probs: NDArray[np.floating[Any]]) -> float:
+def chi_square_p_value(counts: NDArray[np.int64], probs: NDArray[np.floating]) -> float:
     """Chance of counts at least as far from `probs`; tokens expected fewer than 5 times are pooled."""
     from scipy.stats import chisquare
 
@@ -338,7 +341,7 @@ def chi_square_p_value(counts: NDArray[np.int64], probs: NDArray[np.floating[Any
     return float(chisquare(pooled_counts[kept], pooled_expected[kept]).pvalue)
 
 
-def disturb(model: Any) -> None:
+def disturb(model: PreTrainedModel) -> None:
     """Change every weight in place, the same way each time."""
     import torch
 

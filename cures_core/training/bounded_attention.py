@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cures_core.training.packing import Ints
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
 
 _NAME = "cures_bounded"
 
 
-def bounds(positions: Ints, device: Any) -> dict[str, Any]:
+def bounds(positions: Ints, device: torch.device) -> dict[str, torch.Tensor | int]:
     """What attention has to be told about rows in which every rollout's positions (R, W) start at 0 again: by the names
     that `transformers` passes on to flash attention."""
     import numpy as np
@@ -30,7 +34,7 @@ def bounds(positions: Ints, device: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def bounded_attention(model: Any, *, on: bool = True) -> Iterator[None]:
+def bounded_attention(model: PreTrainedModel, *, on: bool = True) -> Iterator[None]:
     """Within, also in backward passes, layers of `model` attend within the bounds that its calls are given."""
     cfg = model.config.get_text_config(decoder=True)
     before = cfg._attn_implementation
@@ -43,7 +47,7 @@ def bounded_attention(model: Any, *, on: bool = True) -> Iterator[None]:
         cfg._attn_implementation = before
 
 
-def could_be_bounded(model: Any) -> bool:
+def could_be_bounded(model: PreTrainedModel) -> bool:
     """Is there nothing in the model's attention that bounds would drop: windows, or an attention of its own?"""
     from transformers.cache_utils import DynamicCache, DynamicLayer
 
@@ -59,16 +63,16 @@ def _register() -> None:
 
 
 def _forward(
-    module: Any,
-    query: Any,
-    key: Any,
-    value: Any,
-    attention_mask: Any,
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
     scaling: float | None = None,
-    cu_seq_lens_q: Any = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
     max_length_q: int = 0,
-    **kwargs: Any,
-) -> tuple[Any, None]:
+    **kwargs: object,
+) -> tuple[torch.Tensor, None]:
     """query (R, heads, W, size), key and value (R, heads / group, W, size) to (R, W, heads, size)."""
     if cu_seq_lens_q is None or kwargs.get("position_bias") is not None or kwargs.get("dropout"):
         raise ValueError("bounded attention needs the rollouts' bounds, and knows no bias and no dropout")
@@ -78,11 +82,13 @@ def _forward(
     return attend(q, k, v, cu_seq_lens_q, max_length_q, scaling).unflatten(0, (rows, width)), None
 
 
-def _one_by_one(query: Any, key: Any, value: Any, starts: Any, _: int, scaling: float | None) -> Any:
+def _one_by_one(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, starts: torch.Tensor, _: int, scaling: float | None
+) -> torch.Tensor:
     """The same as the kernels: query (T, heads, size), key and value (T, heads / group, size)."""
     import torch
 
-    def attend(begin: int, end: int) -> Any:
+    def attend(begin: int, end: int) -> torch.Tensor:
         q, k, v = (states[begin:end].transpose(0, 1).unsqueeze(0) for states in (query, key, value))
         return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
 
@@ -90,14 +96,29 @@ def _one_by_one(query: Any, key: Any, value: Any, starts: Any, _: int, scaling: 
     return torch.cat(parts)
 
 
-def _kernel(query: Any, key: Any, value: Any, starts: Any, longest: int, scaling: float | None) -> Any:
+def _kernel(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    starts: torch.Tensor,
+    longest: int,
+    scaling: float | None,
+) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     options, key, value = _options(varlen_attn, query, key, value, scaling)
-    return varlen_attn(query, key, value, starts, starts, longest, longest, **options)
+    attend: Callable[..., Any] = varlen_attn  # its signature is another one in every version
+    found: torch.Tensor = attend(query, key, value, starts, starts, longest, longest, **options)
+    return found
 
 
-def _options(kernel: Any, query: Any, key: Any, value: Any, scaling: float | None) -> tuple[dict[str, Any], Any, Any]:
+def _options(
+    kernel: Callable[..., object],
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float | None,
+) -> tuple[dict[str, object], torch.Tensor, torch.Tensor]:
     """How this version of torch wants to be told: causal, scaled, heads that share keys. (options, key, value)."""
     known = inspect.signature(kernel).parameters
     options: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}

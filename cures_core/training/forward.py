@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cures_core.errors import ConfigError
 from cures_core.training.bounded_attention import bounded_attention, bounds, could_be_bounded
 from cures_core.training.losses import token_logprobs
 from cures_core.training.packing import MicroBatch
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
 
 def completion_logprobs(
-    model: Any,
+    model: torch.nn.Module,
     batch: MicroBatch,
     temperature: float,
-    device: Any,
+    device: torch.device,
     *,
     bounded: bool = False,
-) -> tuple[Any, Any]:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(log-probability (N,), entropy (N,)) of the completion tokens under softmax(logits / temperature), float32.
 
     `bounded`: within `bounded_attention`, which is told where rollouts begin.
@@ -36,23 +40,26 @@ def completion_logprobs(
 
 
 @contextmanager
-def _head_on(model: Any, columns: Any) -> Iterator[None]:
+def _head_on(model: torch.nn.Module, columns: torch.Tensor) -> Iterator[None]:
     """Let the output head see the given columns alone: logits of prompts and padding are never made.
 
     A hook, so that whatever the model does to its logits (a scale, a soft cap) stays the model's affair.
     """
+    causal: Any = model
 
-    def choose(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def choose(_: object, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return (inputs[0].flatten(0, 1)[columns].unsqueeze(0),)
 
-    handle = model.get_output_embeddings().register_forward_pre_hook(choose)
+    handle = causal.get_output_embeddings().register_forward_pre_hook(choose)
     try:
         yield
     finally:
         handle.remove()
 
 
-def attends_in_bounds(model: Any, device: Any, wanted: Literal["auto", "model", "bounded"]) -> bool:
+def attends_in_bounds(
+    model: PreTrainedModel, device: torch.device, wanted: Literal["auto", "model", "bounded"]
+) -> bool:
     """What `training.attention` means for this model on this device. `auto`: bounds where CUDA has kernels for them.
 
     Raises `ConfigError` where bounds are wanted of a model that they would change.
@@ -69,7 +76,7 @@ def attends_in_bounds(model: Any, device: Any, wanted: Literal["auto", "model", 
     return able
 
 
-def keeps_rollouts_apart(model: Any, device: Any, *, bounded: bool = False) -> bool:
+def keeps_rollouts_apart(model: PreTrainedModel, device: torch.device, *, bounded: bool = False) -> bool:
     """Does attention stay inside a rollout where several share a row? Asked of the model itself, with six tokens.
 
     Models that carry a state along the row (state-space layers), or that do not read `position_ids`, do not. `bounded`:
@@ -81,18 +88,15 @@ def keeps_rollouts_apart(model: Any, device: Any, *, bounded: bool = False) -> b
     vocabulary = int(model.config.get_text_config(decoder=True).vocab_size)
     first, second = [1 % vocabulary, 2 % vocabulary, 3 % vocabulary], [2 % vocabulary, 4 % vocabulary, 1 % vocabulary]
 
-    def last(ids: list[int], positions: list[int], where: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    def last(ids: list[int], positions: list[int], where: Mapping[str, object] = MappingProxyType({})) -> torch.Tensor:
         with torch.no_grad():
-            return (
-                model(
-                    input_ids=torch.tensor([ids], device=device),
-                    position_ids=torch.tensor([positions], device=device),
-                    use_cache=False,
-                    **where,
-                )
-                .logits[0, -1]
-                .float()
-            )
+            logits_1WV: torch.Tensor = model(
+                input_ids=torch.tensor([ids], device=device),
+                position_ids=torch.tensor([positions], device=device),
+                use_cache=False,
+                **where,
+            ).logits
+            return logits_1WV[0, -1].float()
 
     alone = last(second, [0, 1, 2])
     packed = [0, 1, 2, 0, 1, 2]

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
 
 RatioName = Literal["token", "sequence"]
 KlName = Literal["k2", "k3"]
 _CHUNK_ELEMENTS = 1 << 24  # logits in float32 at once: 64 MiB
 
 
-def token_logprobs(logits_NV: Any, ids_N: Any, temperature: float) -> tuple[Any, Any]:
+def token_logprobs(
+    logits_NV: torch.Tensor, ids_N: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(log-probability of each id, entropy of each distribution) under softmax(logits / temperature), in float32.
 
     Leading axes may be more than one. The entropy carries no gradient. Works through the rows in pieces and recomputes
@@ -22,15 +27,15 @@ def token_logprobs(logits_NV: Any, ids_N: Any, temperature: float) -> tuple[Any,
 
 
 def surrogate(
-    logp_N: Any,
-    old_N: Any,
-    advantage_N: Any,
+    logp_N: torch.Tensor,
+    old_N: torch.Tensor,
+    advantage_N: torch.Tensor,
     clip_low: float,
     clip_high: float,
     ratio: RatioName = "token",
-    rollout_N: Any = None,
+    rollout_N: torch.Tensor | None = None,
     bound: float = math.inf,
-) -> tuple[Any, Any, Any]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Clipped loss -min(rho A, clip(rho, 1 - low, 1 + high) A) (Schulman et al. 2017, eq. 7).
 
     Returns (loss_N, clipped_N, truncated_N): what the clip and the bound have cut.
@@ -44,6 +49,7 @@ def surrogate(
 
     log_ratio_N = logp_N - old_N
     if ratio == "sequence":
+        assert rollout_N is not None
         log_ratio_S, length_S = _per_rollout(log_ratio_N, rollout_N)
         log_ratio_N, share_N = log_ratio_S[rollout_N], 1.0 / length_S[rollout_N]
     else:
@@ -55,7 +61,7 @@ def surrogate(
     return -torch.minimum(free_N, clipped_N) * share_N, clipped_N < free_N, truncated_N
 
 
-def kl_penalty(logp_N: Any, reference_N: Any, estimator: KlName) -> Any:
+def kl_penalty(logp_N: torch.Tensor, reference_N: torch.Tensor, estimator: KlName) -> torch.Tensor:
     """Estimate of KL(pi || reference) from a token drawn from pi, with r = reference / pi (Schulman 2020).
 
     `k2` = (log r)^2 / 2: biased as a value, its gradient on the policy's own tokens is that of the KL. `k3` = r - 1 -
@@ -70,7 +76,7 @@ def kl_penalty(logp_N: Any, reference_N: Any, estimator: KlName) -> Any:
     return torch.exp(log_r_N) - 1.0 - log_r_N
 
 
-def _per_rollout(values_N: Any, rollout_N: Any) -> tuple[Any, Any]:
+def _per_rollout(values_N: torch.Tensor, rollout_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Sums of the values and numbers of tokens, one for each rollout."""
     import torch
 
@@ -80,7 +86,7 @@ def _per_rollout(values_N: Any, rollout_N: Any) -> tuple[Any, Any]:
     return sums_S, torch.zeros_like(sums_S).index_add(0, rollout_N, ones_N)
 
 
-def _function() -> Any:
+def _function() -> type[torch.autograd.Function]:
     """The autograd function of `token_logprobs`, made once: torch is imported late."""
     global _FUNCTION
     if _FUNCTION is None:
@@ -88,23 +94,25 @@ def _function() -> Any:
     return _FUNCTION
 
 
-_FUNCTION: Any = None
+_FUNCTION: type[torch.autograd.Function] | None = None
 
 
-def _make_function() -> Any:
+def _make_function() -> type[torch.autograd.Function]:
     import torch
 
     def pieces(rows: int, width: int) -> list[slice]:
         step = max(1, _CHUNK_ELEMENTS // max(1, width))
         return [slice(i, i + step) for i in range(0, rows, step)]
 
-    def scaled(logits: Any, temperature: float) -> Any:
+    def scaled(logits: torch.Tensor, temperature: float) -> torch.Tensor:
         wide = logits if logits.dtype == torch.float64 else logits.float()
         return wide if temperature == 1.0 else wide / temperature
 
     class TokenLogprobs(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, logits_NV: Any, ids_N: Any, temperature: float) -> tuple[Any, Any]:
+        def forward(
+            ctx: Any, logits_NV: torch.Tensor, ids_N: torch.Tensor, temperature: float
+        ) -> tuple[torch.Tensor, torch.Tensor]:
             wide = torch.float64 if logits_NV.dtype == torch.float64 else torch.float32
             total_N, logp_N, entropy_N = (torch.empty(len(ids_N), dtype=wide, device=ids_N.device) for _ in range(3))
             for piece in pieces(*logits_NV.shape):
@@ -121,7 +129,7 @@ def _make_function() -> Any:
 
         @staticmethod
         @torch.autograd.function.once_differentiable
-        def backward(ctx: Any, grad_N: Any, _: Any) -> tuple[Any, None, None]:
+        def backward(ctx: Any, grad_N: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor, None, None]:
             logits_NV, ids_N, total_N = ctx.saved_tensors
             result_NV = torch.empty_like(logits_NV)
             for piece in pieces(*logits_NV.shape):

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 
-def optimizer_tensors(optimizer: Any) -> dict[str, Any]:
+Shape = tuple[str, list[int]]
+"""A tensor's dtype and shape, as JSON keeps them."""
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """`<parameter index>.<moment>` -> tensor, for all parameters that have been stepped."""
     return {
         f"{index}.{name}": tensor
@@ -15,7 +22,7 @@ def optimizer_tensors(optimizer: Any) -> dict[str, Any]:
     }
 
 
-def load_optimizer(optimizer: Any, tensors: dict[str, Any]) -> None:
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
     """Restore what `optimizer_tensors` returned; learning rates and decay stay as configured."""
     state: dict[int, dict[str, Any]] = {}
     for key, tensor in tensors.items():
@@ -25,12 +32,12 @@ def load_optimizer(optimizer: Any, tensors: dict[str, Any]) -> None:
     optimizer.load_state_dict({"state": state, "param_groups": full["param_groups"]})
 
 
-def shapes_of(tensors: Mapping[str, Any]) -> dict[str, Any]:
+def shapes_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, Shape]:
     """Name -> [dtype, shape], as a JSON value."""
-    return {name: [str(t.dtype).removeprefix("torch."), list(t.shape)] for name, t in tensors.items()}
+    return {name: (str(t.dtype).removeprefix("torch."), list(t.shape)) for name, t in tensors.items()}
 
 
-def empty_tensor(shape: Any) -> Any:
+def empty_tensor(shape: Shape) -> torch.Tensor:
     """A tensor to receive one that `shapes_of` has described."""
     import torch
 

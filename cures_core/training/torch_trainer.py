@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cures_core.config.training import TrainingConfig
-from cures_core.distributed import World
+from cures_core.distributed import Handler, World
 from cures_core.errors import ConfigError, OutOfMemory, TrainingDiverged
 from cures_core.failures import is_out_of_memory
 from cures_core.faults import fault_point
-from cures_core.policy.loading import Policy
+from cures_core.policy.loading import Policy, is_adapted
 from cures_core.terms import FinishReason, Group, Rollout
 from cures_core.training.advantages import Sample, batch_samples
 from cures_core.training.bounded_attention import bounded_attention
 from cures_core.training.forward import attends_in_bounds, completion_logprobs, keeps_rollouts_apart
 from cures_core.training.losses import kl_penalty, surrogate
-from cures_core.training.optimizer_state import empty_tensor, shapes_of
+from cures_core.training.optimizer_state import Shape, empty_tensor, shapes_of
 from cures_core.training.out_of_memory import MAX_HALVINGS, release
 from cures_core.training.packing import MicroBatch, length, micro_batches, shard
 from cures_core.training.updaters import build_updater
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +62,7 @@ class TorchTrainer:
         policy: Policy,
         cfg: TrainingConfig,
         temperature: float,
-        reference: Any = None,
+        reference: PreTrainedModel | None = None,
         *,
         world: World | None = None,
     ) -> None:
@@ -79,7 +83,7 @@ class TorchTrainer:
         self._micro_batch_tokens = cfg.micro_batch_tokens
 
     @property
-    def model(self) -> Any:
+    def model(self) -> PreTrainedModel:
         return self._updater.model
 
     @property
@@ -88,7 +92,7 @@ class TorchTrainer:
         return self._bad_steps
 
     @property
-    def handlers(self) -> dict[str, Callable[[Any], Any]]:
+    def handlers(self) -> dict[str, Handler]:
         """What followers do when rank 0 calls for it."""
         return {
             "update": self._follow_update,
@@ -105,9 +109,9 @@ class TorchTrainer:
         self._world.call("update", {"samples": [_packed(s) for s in samples], "step": self._step})
         return self._update_with(samples, self._step)
 
-    def _follow_update(self, told: Mapping[str, Any]) -> None:
-        fault_point("rank.update", str(told["step"] + 1))
-        self._update_with([_unpacked(row) for row in told["samples"]], told["step"])
+    def _follow_update(self, call: Mapping[str, Any]) -> None:
+        fault_point("rank.update", str(call["step"] + 1))
+        self._update_with([_unpacked(row) for row in call["samples"]], call["step"])
 
     def _update_with(self, samples: Sequence[Sample], steps_done: int) -> dict[str, float]:
         """One step on samples that all ranks have alike."""
@@ -223,14 +227,13 @@ class TorchTrainer:
         self._micro_batch_tokens = -int(largest[1])
         return _Sums(**dict(zip(values, total.tolist(), strict=True)), gap_max=float(largest[0]))
 
-    def _reference_logprobs(self, batch: MicroBatch) -> Any:
+    def _reference_logprobs(self, batch: MicroBatch) -> torch.Tensor:
         """Log-probabilities (N,) of the completion tokens under the base policy."""
         import torch
 
-        adapted = self._reference is None
-        model = self._policy.model if adapted else self._reference
-        with torch.no_grad(), model.disable_adapter() if adapted else nullcontext():
-            bounded = self._bounded and adapted
+        model = self._policy.model if self._reference is None else self._reference
+        bounded = self._bounded and self._reference is None
+        with torch.no_grad(), model.disable_adapter() if is_adapted(model) else nullcontext():
             return completion_logprobs(model, batch, self._temperature, self._policy.device, bounded=bounded)[0]
 
     def _token_weight(self, sample: Sample) -> float:
@@ -266,7 +269,7 @@ class TorchTrainer:
                 f"training.learning_rate={self._cfg.learning_rate / 2:g}"
             )
 
-    def state_dict(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    def state_dict(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, int]]:
         self._world.call("state")
         state = {
             "step": self._step,
@@ -275,29 +278,36 @@ class TorchTrainer:
         }
         return *self._tensors(), state
 
-    def _tensors(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _tensors(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         return self._updater.weights(), self._updater.tensors()
 
-    def load_state_dict(self, weights: dict[str, Any], optimizer: dict[str, Any], state: Mapping[str, Any]) -> None:
+    def load_state_dict(
+        self, weights: dict[str, torch.Tensor], optimizer: dict[str, torch.Tensor], state: Mapping[str, int]
+    ) -> None:
         counters = {
             "bad_steps": int(state["bad_steps"]),
             # What once did not fit stays halved: a resumed epoch sums in the same order as an uninterrupted one.
             "micro_batch_tokens": int(state.get("micro_batch_tokens", self._cfg.micro_batch_tokens)),
         }
         self._step = int(state["step"])
-        told = {"counters": counters, "tensors": [shapes_of(weights), shapes_of(optimizer)]}
-        self._world.call("load", told)
-        self._load(told, weights, optimizer)
+        call = {"counters": counters, "tensors": [shapes_of(weights), shapes_of(optimizer)]}
+        self._world.call("load", call)
+        self._load(call, weights, optimizer)
 
     def _load(
-        self, told: Mapping[str, Any], weights: dict[str, Any] | None = None, optimizer: dict[str, Any] | None = None
+        self,
+        call: Mapping[str, Any],
+        weights: dict[str, torch.Tensor] | None = None,
+        optimizer: dict[str, torch.Tensor] | None = None,
     ) -> None:
-        self._bad_steps = told["counters"]["bad_steps"]
-        self._micro_batch_tokens = min(told["counters"]["micro_batch_tokens"], self._cfg.micro_batch_tokens)
-        of_weights, of_optimizer = told["tensors"]
+        self._bad_steps = call["counters"]["bad_steps"]
+        self._micro_batch_tokens = min(call["counters"]["micro_batch_tokens"], self._cfg.micro_batch_tokens)
+        of_weights, of_optimizer = call["tensors"]
         self._updater.load(self._arriving(of_weights, weights), self._arriving(of_optimizer, optimizer))
 
-    def _arriving(self, shapes: Mapping[str, Any], tensors: dict[str, Any] | None) -> Iterator[tuple[str, Any]]:
+    def _arriving(
+        self, shapes: Mapping[str, Shape], tensors: dict[str, torch.Tensor] | None
+    ) -> Iterator[tuple[str, torch.Tensor]]:
         """Rank 0's tensors one after another, so that no other rank ever holds them all."""
         for name, shape in shapes.items():
             tensor = empty_tensor(shape) if tensors is None else tensors[name].detach()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from cures_core.terms import Group
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @runtime_checkable
@@ -13,7 +16,7 @@ class PolicyTrainer(Protocol):
     """Owns the policy's weights and the optimizer. Deterministic for the same state and batch on CPU."""
 
     @property
-    def model(self) -> Any:
+    def model(self) -> PreTrainedModel:
         """The `transformers` causal LM (or its peft wrapper) with the current weights."""
         ...
 

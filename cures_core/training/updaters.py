@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
-from cures_core.config.training import TorchrunTrainerConfig, TorchTrainerConfig
+from cures_core.config.training import TorchrunTrainerConfig, TorchTrainerConfig, TrainingConfig
 from cures_core.distributed import World
 from cures_core.errors import ConfigError
 from cures_core.policy.loading import Policy
 from cures_core.training.optimizer_state import load_optimizer, optimizer_tensors
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
 
 _BUCKET_ELEMENTS = 1 << 24  # summed over the ranks at once
 MASTER = "master"
@@ -23,12 +27,12 @@ class Updater(Protocol):
     """Every rank has to make the same number of backward passes, and cannot repeat one."""
 
     @property
-    def forward(self) -> Any:
+    def forward(self) -> torch.nn.Module:
         """What the forward pass of training calls."""
         ...
 
     @property
-    def model(self) -> Any:
+    def model(self) -> PreTrainedModel:
         """A model with whole current weights, for generation."""
         ...
 
@@ -40,21 +44,21 @@ class Updater(Protocol):
         """Called before each forward pass; `last` of the step."""
         ...
 
-    def backward(self, loss: Any) -> None: ...
+    def backward(self, loss: torch.Tensor) -> None: ...
 
     def step(self, rate: float, loss: float) -> tuple[float, bool]:
         """(global gradient norm before clipping, whether the weights were updated). Not finite: no update."""
         ...
 
-    def weights(self) -> dict[str, Any]:
+    def weights(self) -> dict[str, torch.Tensor]:
         """Whole trainable tensors by name. All ranks call it together."""
         ...
 
-    def tensors(self) -> dict[str, Any]:
+    def tensors(self) -> dict[str, torch.Tensor]:
         """Whole optimizer tensors, `<parameter index>.<moment>`. All ranks call it together."""
         ...
 
-    def load(self, weights: Iterable[tuple[str, Any]], tensors: Iterable[tuple[str, Any]]) -> None:
+    def load(self, weights: Iterable[tuple[str, torch.Tensor]], tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Restore what `weights` and `tensors` returned, from any trainer at any number of ranks."""
         ...
 
@@ -73,7 +77,7 @@ class AdamW:
         self._policy, self._world = policy, world
         self._limit = cfg.grad_clip or math.inf
         self._parameters = list(policy.trainable().values())
-        self._masters: list[Any] = []
+        self._masters: list[torch.Tensor] = []
         if cfg.master_weights and any(p.dtype != torch.float32 for p in self._parameters):
             self._masters = [p.detach().float() for p in self._parameters]
             for parameter, master in zip(self._parameters, self._masters, strict=True):
@@ -84,11 +88,11 @@ class AdamW:
         )
 
     @property
-    def forward(self) -> Any:
+    def forward(self) -> torch.nn.Module:
         return self._policy.model
 
     @property
-    def model(self) -> Any:
+    def model(self) -> PreTrainedModel:
         return self._policy.model
 
     def reset(self) -> None:
@@ -98,7 +102,7 @@ class AdamW:
     def prepare(self, *, last: bool) -> None:
         """Nothing depends on it."""
 
-    def backward(self, loss: Any) -> None:
+    def backward(self, loss: torch.Tensor) -> None:
         loss.backward()
 
     def step(self, rate: float, loss: float) -> tuple[float, bool]:
@@ -116,14 +120,14 @@ class AdamW:
         self.reset()
         return norm, updated
 
-    def weights(self) -> dict[str, Any]:
-        return self._policy.trainable()
+    def weights(self) -> dict[str, torch.Tensor]:
+        return dict(self._policy.trainable())
 
-    def tensors(self) -> dict[str, Any]:
+    def tensors(self) -> dict[str, torch.Tensor]:
         masters = {f"{i}.{MASTER}": master for i, master in enumerate(self._masters)}
         return {**optimizer_tensors(self._optimizer), **masters}
 
-    def load(self, weights: Iterable[tuple[str, Any]], tensors: Iterable[tuple[str, Any]]) -> None:
+    def load(self, weights: Iterable[tuple[str, torch.Tensor]], tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
         import torch
 
         self._policy.load_trainable(dict(weights))
@@ -143,21 +147,22 @@ class AdamW:
                 parameter.copy_(master)
 
 
-def _adder(master: Any) -> Any:
+def _adder(master: torch.Tensor) -> Callable[[torch.Tensor], None]:
     """Moves a parameter's gradient of one micro-batch to its master."""
 
-    def add(parameter: Any) -> None:
+    def add(parameter: torch.Tensor) -> None:
         gradient, parameter.grad = parameter.grad, None
+        assert gradient is not None  # the hook runs when it has been added up
         master.grad = gradient.float() if master.grad is None else master.grad.add_(gradient)
 
     return add
 
 
-def sum_gradients(parameters: Sequence[Any], world: World) -> None:
+def sum_gradients(parameters: Sequence[torch.Tensor], world: World) -> None:
     """Replace every gradient by its sum over the ranks; a rank that had nothing to do adds zeros."""
     import torch
 
-    bucket: list[Any] = []
+    bucket: list[torch.Tensor] = []
     for i, parameter in enumerate(parameters):
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
@@ -169,7 +174,7 @@ def sum_gradients(parameters: Sequence[Any], world: World) -> None:
             bucket = []
 
 
-def build_updater(policy: Policy, cfg: Any, world: World) -> Updater:
+def build_updater(policy: Policy, cfg: TrainingConfig, world: World) -> Updater:
     """The updater of `cfg.type`."""
     if cfg.type == "deepspeed":
         from cures_core.training.zero import Zero

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cures_core.config.training import DeepSpeedTrainerConfig
 from cures_core.distributed import World
@@ -15,6 +15,10 @@ from cures_core.policy.loading import Policy
 from cures_core.training.deepspeed_setup import prepare_deepspeed
 from cures_core.training.optimizer_state import load_optimizer, optimizer_tensors
 from cures_core.training.updaters import MASTER
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -43,16 +47,18 @@ class Zero:
             list(parameters.values()), lr=cfg.learning_rate, betas=cfg.betas, weight_decay=cfg.weight_decay
         )
         hidden = int(policy.model.config.get_text_config(decoder=True).hidden_size)
+        self._engine: Any
         self._engine, *_ = deepspeed.initialize(
             model=policy.model, optimizer=self._optimizer, config=_settings(cfg, world.size, hidden, low=low)
         )
 
     @property
-    def forward(self) -> Any:
-        return self._engine
+    def forward(self) -> torch.nn.Module:
+        engine: torch.nn.Module = self._engine
+        return engine
 
     @property
-    def model(self) -> Any:
+    def model(self) -> PreTrainedModel:
         return self._policy.model if self._whole is None else self._whole
 
     def reset(self) -> None:
@@ -62,7 +68,7 @@ class Zero:
         self._drop()
         self._engine.set_gradient_accumulation_boundary(last)
 
-    def backward(self, loss: Any) -> None:
+    def backward(self, loss: torch.Tensor) -> None:
         self._engine.backward(loss * self._world.size)  # it averages over the ranks
 
     def step(self, rate: float, loss: float) -> tuple[float, bool]:
@@ -90,7 +96,7 @@ class Zero:
             self._engine.zero_grad()
         return norm, updated
 
-    def weights(self) -> dict[str, Any]:
+    def weights(self) -> dict[str, torch.Tensor]:
         found = {}
         for name, parameter in self._parameters.items():
             with self._gathered(parameter):
@@ -98,7 +104,7 @@ class Zero:
                     found[name] = parameter.detach().cpu().clone()
         return found
 
-    def tensors(self) -> dict[str, Any]:
+    def tensors(self) -> dict[str, torch.Tensor]:
         import torch
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
@@ -118,7 +124,7 @@ class Zero:
                     found[f"{i}.step"] = torch.tensor(float(states[0]["step"]))
         return found
 
-    def load(self, weights: Iterable[tuple[str, Any]], tensors: Iterable[tuple[str, Any]]) -> None:
+    def load(self, weights: Iterable[tuple[str, torch.Tensor]], tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
         for name, tensor in weights:
             if name not in self._parameters:
                 raise ConfigError(f"checkpoint and policy have different trainable tensors, for example {name}")
@@ -132,7 +138,7 @@ class Zero:
                 self._set_state(parameters[int(index)], kind, tensor)
         self._fill()
 
-    def _set_weight(self, parameter: Any, value: Any) -> None:
+    def _set_weight(self, parameter: torch.Tensor, value: torch.Tensor) -> None:
         """The weight itself and what the optimizer holds of it in float32."""
         import torch
 
@@ -145,7 +151,7 @@ class Zero:
         if self._stage:
             self._set_state(parameter, MASTER, value.float())
 
-    def _set_state(self, parameter: Any, kind: str, value: Any) -> None:
+    def _set_state(self, parameter: torch.Tensor, kind: str, value: torch.Tensor) -> None:
         """This rank's share of one optimizer tensor; `step` is that of all parameters."""
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
         from deepspeed.utils.tensor_fragment import safe_set_local_fp32_param, safe_set_local_optimizer_state
@@ -166,7 +172,7 @@ class Zero:
         else:
             safe_set_full_optimizer_state(parameter, value, kind)
 
-    def _share_of(self, parameter: Any, value: Any) -> Any:
+    def _share_of(self, parameter: Any, value: torch.Tensor) -> torch.Tensor:
         """What this rank holds of a tensor under ZeRO-3: equal parts, the last ones filled up with zeros."""
         import torch
 
@@ -189,7 +195,7 @@ class Zero:
         if self._stage < 3:
             zero._lazy_init_hp_params_optimizer_state()
 
-    def _gathered(self, parameter: Any) -> AbstractContextManager[Any]:
+    def _gathered(self, parameter: torch.Tensor) -> AbstractContextManager[object]:
         return self._deepspeed.zero.GatheredParameters([parameter]) if self._stage == 3 else nullcontext()
 
     def _drop(self) -> None:
@@ -202,12 +208,12 @@ class Zero:
             with self._gathered(mine):
                 whole.data = mine.detach().clone()
 
-    def _pairs(self) -> Iterator[tuple[Any, Any]]:
+    def _pairs(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         if self._whole is not None:
             yield from zip(self._policy.model.parameters(), self._whole.parameters(), strict=True)
 
 
-def _settings(cfg: DeepSpeedTrainerConfig, ranks: int, hidden: int, *, low: bool) -> dict[str, Any]:
+def _settings(cfg: DeepSpeedTrainerConfig, ranks: int, hidden: int, *, low: bool) -> dict[str, object]:
     """DeepSpeed's own configuration. Batches are counted by us: it is told of one for each rank."""
     zero: dict[str, Any] = {"stage": cfg.zero_stage}
     if cfg.offload_optimizer:

@@ -306,7 +306,7 @@ def _lengths(prompts: PromptSet) -> dict[str, dict[str, int]]:
     }
 
 
-def _difference_json(found: Difference) -> dict[str, Any]:
+def _difference_json(found: Difference) -> dict[str, object]:
     return {
         "counts": found.counts(),
         "edited": [
@@ -327,7 +327,7 @@ def _print_figures(figures: Mapping[str, Any]) -> None:
         typer.echo(f"  {number:>9,}  {reason}")
 
 
-def _print_json(value: Mapping[str, Any]) -> None:
+def _print_json(value: Mapping[str, object]) -> None:
     typer.echo(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=True))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -17,7 +17,7 @@ from flows.cli.lazy import Entry, LazyGroup
 class Commands(LazyGroup):
     """A group in which Ctrl-C is an error like others; typer itself would end with 130 and say nothing."""
 
-    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

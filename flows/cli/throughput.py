@@ -21,7 +21,7 @@ def measure_throughput(
     repeats: int,
     endpoints: Sequence[str] = (),
     decoding: str = "auto",
-) -> dict[str, Any]:
+) -> dict[str, str | float]:
     """Figures of `cures_core.rollout.throughput.throughput`. Raises `ConfigError` for an engine that does not exist."""
     reader: TypeAdapter[Any] = TypeAdapter(RolloutConfig)
     if endpoints and engine != "vllm_server":
@@ -42,8 +42,9 @@ def measure_throughput(
         policy = load_policy(model, device)
         lm, tokenizer = policy.model, policy.tokenizer
     else:
-        lm, tokenizer = made_up_model()
-        lm = lm.to(device)
+        made: Any
+        made, tokenizer = made_up_model()
+        lm = made.to(device)
     figures = throughput(lm, tokenizer, cfg, mixed_requests(prompts, n), repeats=repeats)
     rounded = {name: round(value, 3) for name, value in figures.items()}
     return {"engine": engine, "model": model or "random Llama", "device": device.type, **rounded}

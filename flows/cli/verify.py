@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from pydantic import TypeAdapter, ValidationError
@@ -82,7 +82,7 @@ def reward_of(kind: str) -> RewardConfig:
         raise ConfigError(f"verifier {kind!r}: use exact, numeric, math or choice; the rest needs a profile") from error
 
 
-def _row(verdict: Verdict) -> dict[str, Any]:
+def _row(verdict: Verdict) -> dict[str, object]:
     return {**asdict(verdict), "outcome": verdict.outcome.value}
 
 

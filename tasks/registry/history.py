@@ -9,8 +9,8 @@ import datetime as dt
 import getpass
 import json
 import os
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 from cures_core.config.base import Strict
 from cures_core.errors import ConfigError, CorruptArtifact, TryAgain
@@ -103,13 +103,14 @@ def existing_pointer(store: Store, model: str) -> tuple[bytes, Pointer]:
     return raw, pointer
 
 
-def move(swap: Swap, model: str, raw: bytes | None, entry: dict[str, Any]) -> Entry | None:
+def move(swap: Swap, model: str, raw: bytes | None, entry: Mapping[str, object]) -> Entry | None:
     """Append `entry` (an `Entry` without version and time) if the value is still `raw`; None if others were first.
 
     A run moves pointers by the commits of its lease: one that was paused past it moves nothing any more.
     """
     old = () if raw is None else _parsed(raw, model).history
-    made = Entry(**{"version": len(old) + 1, "at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), **entry})
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    made = Entry.model_validate({"version": len(old) + 1, "at": now, **entry})
     return made if swap(pointer_key(model), encode_value(Pointer(history=(*old, made))), raw) else None
 
 

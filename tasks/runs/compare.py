@@ -41,7 +41,7 @@ def scores_of(store: Store, run: str, epoch: int | None) -> list[SuiteScore]:
     return read_scores(store, evaluation_of(store, run, epoch)[1])
 
 
-def lm_eval_of(store: Store, run: str, epoch: int | None) -> dict[str, JsonValue]:
+def lm_eval_of(store: Store, run: str, epoch: int | None) -> dict[str, object]:
     """The same evaluation as lm-evaluation-harness writes it."""
     k, record = evaluation_of(store, run, epoch)
     made = dt.datetime.fromisoformat(record.created_at).timestamp()
@@ -110,7 +110,7 @@ def _settings(cfg: RunConfig) -> dict[str, str]:
     return {leaf.path: json.dumps(leaf.value, ensure_ascii=False) for leaf in shown}
 
 
-def _retired(kept: Mapping[str, Any]) -> dict[str, str]:
+def _retired(kept: Mapping[str, JsonValue]) -> dict[str, str]:
     """What a run of an earlier version used that is no setting any more."""
     return {f"{key} (retired)": json.dumps(value, ensure_ascii=False) for key, value in retired_in(kept).items()}
 

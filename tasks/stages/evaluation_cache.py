@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from cures_core.errors import CorruptArtifact
 from cures_core.files import digest_json
@@ -22,7 +21,7 @@ SCHEMA = 3
 _log = logging.getLogger(__name__)
 
 
-def rows_key(suite: Mapping[str, Any], scored: Mapping[str, Any]) -> str:
+def rows_key(suite: Mapping[str, object], scored: Mapping[str, object]) -> str:
     """Key of a suite's completions: everything they and their verdicts depend on. `suite`: its items, and how they are
     answered; `scored`: the policy that answers."""
     return digest_json({"schema": SCHEMA, "suite": suite, "scored": scored, "versions": versions()})

@@ -17,6 +17,7 @@ from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
@@ -113,7 +114,7 @@ def generate_in_shards(what: Shards, space: Workspace) -> None:
         keep(rows_file(space.scratch, name), joined(parts))
 
 
-def _again(its_task: Any, task_run: Any, state: Any) -> bool:
+def _again(its_task: object, task_run: object, state: State[object]) -> bool:
     return not jobs_stopping() and retryable(its_task, task_run, state)
 
 
@@ -163,7 +164,7 @@ def _ignore(_: JobEvent) -> None:
     """Progress within a shard: its stage tells how many shards are done."""
 
 
-def _failures(futures: Sequence[PrefectFuture[Any]]) -> list[Exception]:
+def _failures(futures: Sequence[PrefectFuture[None]]) -> list[Exception]:
     """What went wrong, once all shards have ended. Where the wait is broken off, jobs of this process end first."""
     found = []
     try:
@@ -191,7 +192,7 @@ def _task_runner(cfg: Sharding) -> TaskRunner[Any]:
     return made
 
 
-def _resources(cfg: Sharding) -> AbstractContextManager[Any]:
+def _resources(cfg: Sharding) -> AbstractContextManager[object]:
     """What Ray keeps free for a shard."""
     if cfg.runner == "threads":
         return nullcontext()

@@ -124,7 +124,7 @@ def _custom_expectations() -> tuple[Any, Any]:
         condition_metric_name = "column_values.final_answer"
 
         @providers.column_condition_partial(engine=engine)  # type: ignore[untyped-decorator]
-        def _pandas(cls, column: Any, **_: Any) -> Any:  # noqa: N805 (the decorator passes the class)
+        def _pandas(cls, column: Any, **_: object) -> Any:  # noqa: N805 (the decorator passes the class)
             texts = pyarrow.array(column)
             final = pyarrow.compute.utf8_is_decimal(texts).to_numpy(zero_copy_only=False)  # most answers are numbers
             for i in (~final).nonzero()[0]:
@@ -148,7 +148,7 @@ def _custom_expectations() -> tuple[Any, Any]:
         )
 
         @providers.multicolumn_condition_partial(engine=engine)  # type: ignore[untyped-decorator]
-        def _pandas(cls, column_list: Any, **_: Any) -> Any:  # noqa: N805
+        def _pandas(cls, column_list: Any, **_: object) -> Any:  # noqa: N805
             columns = (pyarrow.array(column_list[name]).to_pylist() for name in column_list.columns)
             same = [content_id(p, a) == i for i, p, a in zip(*columns, strict=True)]
             return pandas.Series(same, index=column_list.index)
@@ -168,7 +168,7 @@ def _great_expectations() -> Any:
     return library
 
 
-def _site(folder: Path) -> dict[str, Any]:
+def _site(folder: Path) -> dict[str, object]:
     return {
         "class_name": "SiteBuilder",
         "show_how_to_buttons": False,
@@ -177,7 +177,7 @@ def _site(folder: Path) -> dict[str, Any]:
     }
 
 
-def _summary(result: Mapping[str, Any]) -> dict[str, Any]:
+def _summary(result: Mapping[str, Any]) -> dict[str, object]:
     config, outcome = result["expectation_config"], result["result"]
     kwargs = config["kwargs"]
     failing = [row["id"] for row in outcome.get("unexpected_index_list") or []]

@@ -157,7 +157,7 @@ def _refuse_leaks(cfg: DataConfig, loaded: Loaded, matches: Sequence[tuple[int, 
     )
 
 
-def _require_expectations(cfg: DataConfig, expectations: dict[str, Any], out_dir: Path) -> None:
+def _require_expectations(cfg: DataConfig, expectations: Mapping[str, Any], out_dir: Path) -> None:
     failed = [row for row in expectations["expectations"] if not row["success"] and row["severity"] == "critical"]
     if failed:
         lines = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingW
 from cures_core.errors import ConfigError
 from cures_core.rollout.hf.kv_rows import KeysValues, Prefix
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 class CausalLM:
     """A model as the decoder sees it. `device` is where the model's inputs live; the model itself is not moved.
@@ -22,7 +25,7 @@ class CausalLM:
     Raises `ConfigError` for a model that keeps more than keys and values between tokens.
     """
 
-    def __init__(self, model: Any, device: torch.device) -> None:
+    def __init__(self, model: PreTrainedModel, device: torch.device) -> None:
         planned = DynamicCache(config=model.config).layers
         if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in planned):
             raise _other_state(model)
@@ -93,13 +96,13 @@ class CausalLM:
         return torch.from_numpy(array).to(self.device)
 
 
-def _keys_values(cache: Any, model: Any) -> list[KeysValues]:
+def _keys_values(cache: Any, model: PreTrainedModel) -> list[KeysValues]:
     if not cache.layers:
         raise _other_state(model)
     return [(layer.keys, layer.values) for layer in cache.layers]
 
 
-def _other_state(model: Any) -> ConfigError:
+def _other_state(model: PreTrainedModel) -> ConfigError:
     return ConfigError(
         f"rollout engine hf: {type(model).__name__} keeps other state than keys and values between tokens, as "
         "state-space models do; this engine cannot hold it. Use another engine, or a model of full or sliding-window "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,6 +18,9 @@ from cures_core.rollout.prompting import encode_prompts
 from cures_core.rollout.stopping import StopRule, end_token_ids
 from cures_core.terms import Request, Rollout
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 _KEPT_SHARE = 1 / 8
 """Share of the device's memory that a static cache may hold while the trainer updates."""
 
@@ -31,7 +34,11 @@ class HfEngine:
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, cfg: HfRolloutConfig, device: torch.device | str | None = None
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        cfg: HfRolloutConfig,
+        device: torch.device | str | None = None,
     ) -> None:
         self.tokenizer, self.cfg = tokenizer, cfg
         self.device = torch.device(device) if device is not None else next(model.parameters()).device
@@ -40,7 +47,7 @@ class HfEngine:
         self._asked: tuple[Any, bool] | None = None
         self.sync(model)
 
-    def sync(self, model: Any) -> None:
+    def sync(self, model: PreTrainedModel) -> None:
         """Generate with `model` from now on. Its weights are read at every `generate`, not copied here."""
         self.lm = CausalLM(model, self.device)
         self.stop = StopRule(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _NAME = "cures_grouped"
 
@@ -41,7 +44,7 @@ AttentionInterface.register(_NAME, _grouped)
 
 
 @contextmanager
-def grouped_attention(model: Any) -> Iterator[None]:
+def grouped_attention(model: PreTrainedModel) -> Iterator[None]:
     """Within, layers of `model` that attend by "sdpa" do it so; others as they do."""
     cfg = model.config.get_text_config(decoder=True)
     before = cfg._attn_implementation

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
@@ -131,7 +130,9 @@ class _RowLayer(DynamicLayer):
         self.buffers = buffers
         self.is_initialized = True
 
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> KeysValues:
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> KeysValues:
         start, end = self.owner.start, self.owner.end
         keys, values = self.buffers
         keys[:, :, end : end + 1] = key_states

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -167,7 +166,9 @@ class _StaticLayer(DynamicLayer):
     def window(self, rows: int, columns: int) -> None:
         self.keys, self.values = (buffer[:rows, :, :columns] for buffer in self.buffers)
 
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> KeysValues:
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> KeysValues:
         assert self.keys is not None
         assert self.values is not None
         rows = self.owner.numbers[: len(self.keys)]

@@ -6,13 +6,16 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cures_core.config.rollout import AnyVllmConfig
 from cures_core.errors import ConfigError, TrainingDiverged
 from cures_core.rollout.prompting import encode_prompts
 from cures_core.rollout.stopping import StopRule
 from cures_core.terms import FinishReason, Request, Rollout
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Generation:
     def __init__(
         self,
         requests: Sequence[Request],
-        tokenizer: Any,
+        tokenizer: PreTrainedTokenizerBase,
         cfg: AnyVllmConfig,
         stop: StopRule,
         context: int,
@@ -86,7 +89,7 @@ class Generation:
                 calls.append(Call(f"{number}-{first}", number, first, n, self._prompts[number], fields))
         return calls
 
-    def _fields(self, request: Request, first: int, n: int) -> dict[str, Any]:
+    def _fields(self, request: Request, first: int, n: int) -> dict[str, object]:
         """The engine's own end tokens and defaults play no part."""
         return {
             "n": 1 if self._cfg.greedy else n,

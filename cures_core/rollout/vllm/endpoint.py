@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
@@ -123,7 +122,7 @@ class Endpoint:
         await self._http.aclose()
 
     async def _ask(
-        self, method: str, path: str, what: str, limit_s: float, body: Mapping[str, Any] | None = None
+        self, method: str, path: str, what: str, limit_s: float, body: Mapping[str, object] | None = None
     ) -> httpx.Response:
         """The answer. A server that says it is busy is asked again, within the limit.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cures_core.config.rollout import RolloutConfig, VllmRolloutConfig
 from cures_core.errors import ConfigError, EngineFailed
@@ -15,6 +15,9 @@ from cures_core.rollout.vllm.core import VllmCore
 from cures_core.rollout.vllm.handover import Handover
 from cures_core.rollout.vllm.probe import Floats, check_arrival, probe_ids, probe_logprobs
 from cures_core.terms import Request, Rollout
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _CALL_ROLLOUTS = 256
 """Rollouts of one call: what is repeated where an engine dies."""
@@ -30,7 +33,7 @@ class VllmEngine:
     Greedy groups are generated once and copied.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, cfg: VllmRolloutConfig) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, cfg: VllmRolloutConfig) -> None:
         self.tokenizer, self.cfg = tokenizer, cfg
         self._handover = Handover(cfg.weights_folder)
         self._prints: tuple[Floats, Floats] | None = None
@@ -50,7 +53,7 @@ class VllmEngine:
         ends = end_token_ids(model, tokenizer)
         self._stop = StopRule(tokenizer, ends, cfg.prompt_format.stop, self._vocab)
 
-    def sync(self, model: Any) -> None:
+    def sync(self, model: PreTrainedModel) -> None:
         """Send the weights of `model` and compare fingerprints. An engine that dies of it is started with them."""
         self._load(self._handover.put(model, self.tokenizer))
         self._compare(model)
@@ -80,7 +83,7 @@ class VllmEngine:
             self.core.stop()
             self.core.start(folder)
 
-    def _compare(self, model: Any) -> None:
+    def _compare(self, model: PreTrainedModel) -> None:
         prints = probe_logprobs(model, self._probe), self.core.probe(self._probe)
         self.gap = check_arrival(*prints, self._prints, self.cfg.fingerprint_bound)
         self._prints = prints

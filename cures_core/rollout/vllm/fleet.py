@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 _SAME_WEIGHTS = 1e-3
 """Nats by which the fingerprint of a server may move while nobody gives it new weights."""
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -123,7 +124,7 @@ class Fleet:
         for member in self.members:
             member.in_service, member.in_flight, member.failures, member.restarts = False, 0, 0, 0
 
-    async def _next(self, queue: _Queue, tasks: Sequence[asyncio.Task[Any]]) -> tuple[str, list[Sampled]]:
+    async def _next(self, queue: _Queue, tasks: Sequence[asyncio.Future[Any]]) -> tuple[str, list[Sampled]]:
         result = asyncio.ensure_future(queue.results.get())
         try:
             while not result.done():
@@ -362,7 +363,7 @@ def _model(member: Member) -> str:
 
 
 @asynccontextmanager
-async def _together(work: Sequence[Coroutine[Any, Any, Any]]) -> AsyncIterator[list[asyncio.Task[Any]]]:
+async def _together(work: Sequence[Coroutine[object, object, T]]) -> AsyncIterator[list[asyncio.Task[T]]]:
     """Tasks that end with the block, by cancellation if need be."""
     tasks = [asyncio.create_task(one) for one in work]
     try:

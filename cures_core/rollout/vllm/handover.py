@@ -6,20 +6,26 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from cures_core.policy.loading import is_adapted
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _SHARED_MEMORY = Path("/dev/shm")
 _PREFIX = "cures-weights-"
 
 
-def merged_state(model: Any) -> dict[str, Any]:
+def merged_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     """Weights by the names of the plain `transformers` model; peft adapters are added to copies of their layers.
 
     The model itself is not touched: peft's own merging and unmerging would leave rounding in the base weights.
     """
-    if not hasattr(model, "peft_config"):
+    if not is_adapted(model):
         return {name: value.detach() for name, value in model.state_dict().items()}
-    plain = model.get_base_model()
+    plain: Any = model.get_base_model()
     state = {}
     for name, value in plain.state_dict().items():
         if ".lora_" in name:
@@ -51,11 +57,11 @@ class Handover:
         self._count = 0
         self.folder = self._root
 
-    def put(self, model: Any, tokenizer: Any) -> Path:
+    def put(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Path:
         """Write the weights as a Hugging Face folder; the earlier one goes only then."""
         self._count += 1
         folder, earlier = self._root / f"{self._count:06d}", self.folder
-        plain = model.get_base_model() if hasattr(model, "peft_config") else model
+        plain: Any = model.get_base_model() if is_adapted(model) else model
         # By itself transformers saves on rank 0 alone; here every rank has an engine that waits for its own folder.
         plain.should_save_on_this_rank = lambda is_main_process: is_main_process
         try:

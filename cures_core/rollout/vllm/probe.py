@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from cures_core.errors import EngineFailed
 from cures_core.rollout.hf.causal_lm import CausalLM
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Floats = NDArray[np.float32]
 
@@ -46,7 +49,7 @@ def probe_ids(vocab_size: int, length: int = 32) -> tuple[int, ...]:
     return tuple(int(i) for i in np.random.Generator(np.random.Philox(key=0)).integers(0, vocab_size, length))
 
 
-def probe_logprobs(model: Any, token_ids: Sequence[int]) -> NDArray[np.float32]:
+def probe_logprobs(model: PreTrainedModel, token_ids: Sequence[int]) -> NDArray[np.float32]:
     """Log-probabilities at temperature 1 of `token_ids[1:]`, each given those before it: shape (len - 1,).
 
     Two policies whose values differ by more than the precision of their arithmetic have different weights.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cures_core.config.rollout import RolloutConfig, VllmServerRolloutConfig
 from cures_core.errors import ConfigError
@@ -17,6 +17,10 @@ from cures_core.rollout.vllm.local_server import LocalServer
 from cures_core.rollout.vllm.probe import probe_ids, probe_logprobs
 from cures_core.terms import Request, Rollout
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 _CALL_ROLLOUTS = 32
 """Rollouts of one call: what a failing server takes along, and what can be spread over several."""
 
@@ -28,7 +32,9 @@ class VllmServerEngine:
     of batching may move a token that lies on a boundary.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, cfg: VllmServerRolloutConfig) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, cfg: VllmServerRolloutConfig
+    ) -> None:
         self.tokenizer, self.cfg = tokenizer, cfg
         config = model.config.get_text_config(decoder=True)
         parameter = next(model.parameters())
@@ -49,7 +55,7 @@ class VllmServerEngine:
         """Largest difference (nats) between trainer and servers on the fingerprint of the last weights."""
         return self.fleet.gap
 
-    def sync(self, model: Any) -> None:
+    def sync(self, model: PreTrainedModel) -> None:
         """Send the weights of `model` to all servers and compare fingerprints."""
         folder = self._handover.put(model, self.tokenizer)
         self._runner.run(self.fleet.take(folder, probe_logprobs(model, self._probe)))
@@ -89,7 +95,7 @@ class VllmServerEngine:
             self._runner.close()
             self._handover.close()
 
-    def _members(self, parameter: Any) -> list[Member]:
+    def _members(self, parameter: torch.Tensor) -> list[Member]:
         connections = self.cfg.max_in_flight + 4
         if self.cfg.endpoints:
             return [Member(Endpoint(url, connections)) for url in self.cfg.endpoints]

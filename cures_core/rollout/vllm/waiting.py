@@ -7,10 +7,11 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 from cures_core.errors import EngineFailed
 
+T = TypeVar("T")
 _POLL_S = 0.2
 _GRACE_S = 2.0
 
@@ -23,7 +24,7 @@ class Caller:
         self._name, self._alive = name, alive
         self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] | None = None
 
-    def call(self, work: Callable[[], Any], what: str, limit_s: float) -> Any:
+    def call(self, work: Callable[[], T], what: str, limit_s: float) -> T:
         """The result of `work()`, or its exception.
 
         Raises `EngineFailed` after `limit_s` seconds, or soon after the process died; the message names `what`.
@@ -31,7 +32,7 @@ class Caller:
         if self._calls is None:
             self._calls = queue.SimpleQueue()
             threading.Thread(target=_serve, args=(self._calls,), name=self._name, daemon=True).start()
-        done: Future[Any] = Future()
+        done: Future[T] = Future()
         self._calls.put((work, done))
         deadline = time.monotonic() + limit_s
         died_at: float | None = None
