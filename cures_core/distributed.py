@@ -103,6 +103,7 @@ class World:
         """Rank 0's value (a JSON value) on every rank; what the others give is ignored."""
         import torch
 
+        # A broadcast needs equal shapes on all ranks: the length goes ahead.
         data = _packed(value) if self.rank == 0 else None
         length = torch.tensor([0 if data is None else len(data)])
         self.broadcast_(length, what)
@@ -112,6 +113,7 @@ class World:
         return value if self.rank == 0 else json.loads(data.numpy().tobytes())
 
     def _send(self, data: torch.Tensor) -> None:
+        # Length first, under a tag of its own: the receiver cannot know how much room to make.
         import torch
 
         self._peers.send([torch.tensor([len(data)])], 0, 0).wait()

@@ -48,7 +48,7 @@ class Ranks:
                 env=_environment(rank, local, cfg, on_gpu=on_gpu),
                 stdin=subprocess.PIPE,  # its end tells the rank that this process is gone
                 stdout=out,
-                start_new_session=True,
+                start_new_session=True,  # Ctrl-C reaches the parent alone, which passes it on to rank 0
             )
 
     def wait(self, stop_requested: Callable[[], bool]) -> CuresError | None:
@@ -62,6 +62,7 @@ class Ranks:
             for rank, process in self._processes.items():
                 if rank not in codes and (code := process.poll()) is not None:
                     codes[rank] = code
+                    # The ranks that wait for a lost one fail next: the grace lets all say what they know.
                     if code != 0 or rank == 0:
                         deadline = min(deadline, time.monotonic() + (_LEAVE_S if code == 0 else _GRACE_S))
             if not asked and stop_requested() and 0 in self._processes and 0 not in codes:

@@ -51,6 +51,7 @@ def join(reports: Path, start_timeout_s: float) -> World:
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     start, wait = (dt.timedelta(seconds=float(s)) for s in (start_timeout_s, os.environ["CURES_WAIT_TIMEOUT_S"]))
     store = _store(reports, rank, size, start)
+    # Before the process group: its own timeout would not say who is missing, and is meant for the work.
     store.set(f"here/{rank}", "1")
     try:
         store.wait([f"here/{other}" for other in range(size)], start)
@@ -58,6 +59,7 @@ def join(reports: Path, start_timeout_s: float) -> World:
         missing = [other for other in range(size) if not store.check([f"here/{other}"])]
         raise RankLost(f"waited {start_timeout_s:g} s for ranks {missing} of {size} to start") from error
     on_gpu = torch.cuda.is_available()
+    # Messages are CPU tensors on either: NCCL alone could not carry them.
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=wait)
     world = World(rank, size, dist.group.WORLD)

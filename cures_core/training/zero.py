@@ -41,6 +41,7 @@ class Zero:
         self._policy, self._world, self._deepspeed, self._stage = policy, world, deepspeed, cfg.zero_stage
         self._parameters, self._low = parameters, low
         # Weights that are shared out are no model to generate with: this one is filled after every update.
+        # It is copied before `initialize`, which leaves this rank its share of each weight.
         self._whole = copy.deepcopy(policy.model).eval().requires_grad_(False) if cfg.zero_stage == 3 else None
         kind: Any = deepspeed.ops.adam.DeepSpeedCPUAdam if cfg.offload_optimizer else torch.optim.AdamW
         self._optimizer = kind(
@@ -99,6 +100,7 @@ class Zero:
     def weights(self) -> dict[str, torch.Tensor]:
         found = {}
         for name, parameter in self._parameters.items():
+            # One after another, and off the device at once: all of them together need not fit on a rank.
             with self._gathered(parameter):
                 if self._world.rank == 0:
                     found[name] = parameter.detach().cpu().clone()
@@ -116,11 +118,12 @@ class Zero:
             whole = {}
             if states:
                 whole = {name: safe_get_full_optimizer_state(parameter, name) for name in _MOMENTS}
-            if self._low:
+            if self._low:  # in float32 a master is the weight itself
                 whole[MASTER] = safe_get_full_fp32_param(parameter)
             if self._world.rank == 0:
                 found |= {f"{i}.{name}": tensor.detach().cpu().clone() for name, tensor in whole.items()}
                 if states:
+                    # Every rank has counted the same steps, so the first state's count is that of all.
                     found[f"{i}.step"] = torch.tensor(float(states[0]["step"]))
         return found
 
@@ -131,7 +134,7 @@ class Zero:
             self._set_weight(self._parameters[name], tensor)
         if self._stage == 0:
             load_optimizer(self._optimizer, dict(tensors))
-        else:
+        else:  # a tensor at a time: `tensors` comes from rank 0, and no rank is to hold all of them
             parameters = list(self._parameters.values())
             for name, tensor in tensors:
                 index, kind = name.split(".", 1)
@@ -176,7 +179,7 @@ class Zero:
         """What this rank holds of a tensor under ZeRO-3: equal parts, the last ones filled up with zeros."""
         import torch
 
-        size = parameter.ds_tensor.numel()
+        size = parameter.ds_tensor.numel()  # the same on every rank, padding included
         part = value.flatten()[size * self._world.rank : size * (self._world.rank + 1)]
         return torch.cat([part, part.new_zeros(size - part.numel())])
 
@@ -186,6 +189,7 @@ class Zero:
 
         if any(self._optimizer.state.values()):
             return
+        # The optimizer's own parameters are flat partitions now, not the policy's: states are keyed by those.
         zero = self._engine.optimizer
         flat = zero.fp32_partitioned_groups_flat if self._stage == 3 else zero.single_partition_of_fp32_groups
         for tensor in flat:
@@ -193,6 +197,7 @@ class Zero:
             moments = {name: torch.zeros_like(tensor) for name in _MOMENTS}
             self._optimizer.state[tensor] = {"step": step, **moments}
         if self._stage < 3:
+            # Links the policy's parameters to their parts of the flat states; by itself only after a first step.
             zero._lazy_init_hp_params_optimizer_state()
 
     def _gathered(self, parameter: torch.Tensor) -> AbstractContextManager[object]:

@@ -14,7 +14,7 @@ from cures_core.config.rollout import HfRolloutConfig
 from cures_core.errors import TrainingDiverged
 from cures_core.rollout.hf.causal_lm import CausalLM
 from cures_core.rollout.hf.eager_rows import Drawn
-from cures_core.rollout.hf.kv_rows import Prefix
+from cures_core.rollout.hf.kv_rows import Admission, Prefix
 from cures_core.rollout.hf.sampling import Identity, uniforms
 from cures_core.rollout.stopping import StopRule
 from cures_core.terms import FinishReason
@@ -39,16 +39,9 @@ class Rows(Protocol):
         """No row lives."""
         ...
 
-    def place(
-        self,
-        slots: NDArray[np.int64],
-        prefix: Prefix,
-        source: NDArray[np.int64],
-        lengths: NDArray[np.int64],
-        uniforms: NDArray[np.float64],
-    ) -> Drawn:
-        """Put the prompt in row `source[i]` of `prefix`, `lengths[i]` tokens, into slot `slots[i]`; its numbers are
-        row i of `uniforms`. Returns their first tokens (1, n). No prompt may be longer than the longest living row.
+    def place(self, admitted: Admission) -> Drawn:
+        """Put the prompts into their slots and return their first tokens (1, n). None may be longer than the longest
+        living row.
         """
         ...
 
@@ -155,7 +148,7 @@ class Decoder:
         if not self.cfg.greedy:
             drawn_from = uniforms([row.job.identities[row.index] for row in rows], self.cfg.max_new_tokens)
         self.slots.occupy(slots, rows)
-        tokens, logprobs = self.rows.place(slots, self.ready.prefix, source, lengths, drawn_from)
+        tokens, logprobs = self.rows.place(Admission(slots, self.ready.prefix, source, lengths, drawn_from))
         self._record(slots, tokens[0], logprobs[0])
 
     def _step(self) -> None:

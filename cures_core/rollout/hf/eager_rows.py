@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cures_core.config.rollout import HfRolloutConfig
 from cures_core.rollout.hf.causal_lm import CausalLM
-from cures_core.rollout.hf.kv_rows import KvRows, Prefix
+from cures_core.rollout.hf.kv_rows import Admission, KvRows
 from cures_core.rollout.hf.sampling import draw
 
 Drawn = tuple[NDArray[np.int64], NDArray[np.float32]]
@@ -30,18 +30,11 @@ class EagerRows:
     def clear(self) -> None:
         self.kv.clear()
 
-    def place(
-        self,
-        slots: NDArray[np.int64],
-        prefix: Prefix,
-        source: NDArray[np.int64],
-        lengths: NDArray[np.int64],
-        uniforms: NDArray[np.float64],
-    ) -> Drawn:
-        where, rows = self._to_device(slots), self._to_device(source)
-        self.kv.place(where, prefix, rows, int(lengths.max()))
-        self.uniforms[slots] = uniforms
-        tokens, logprobs = self._draw(prefix.logits[rows], uniforms[:, 0])
+    def place(self, admitted: Admission) -> Drawn:
+        where, rows = self._to_device(admitted.slots), self._to_device(admitted.source)
+        self.kv.place(where, admitted.prefix, rows, int(admitted.lengths.max()))
+        self.uniforms[admitted.slots] = admitted.uniforms
+        tokens, logprobs = self._draw(admitted.prefix.logits[rows], admitted.uniforms[:, 0])
         self.last_tokens[where] = tokens
         return _on_host(tokens, logprobs)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers.cache_utils import Cache, DynamicLayer
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
@@ -22,6 +24,18 @@ class Prefix:
     layers: Sequence[KeysValues]
     mask: torch.Tensor
     logits: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Prompts that enter slots: the one in row `source[i]` of `prefix`, `lengths[i]` tokens, goes into slot `slots[i]`,
+    and its row of tokens is drawn with row i of `uniforms` (prompts, tokens)."""
+
+    slots: NDArray[np.int64]
+    prefix: Prefix
+    source: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    uniforms: NDArray[np.float64]
 
 
 class KvRows:

@@ -7,6 +7,7 @@ import torch
 
 from cures_core.config.rollout import HfRolloutConfig
 from cures_core.rollout.hf.causal_lm import CausalLM
+from cures_core.rollout.hf.kv_rows import Admission
 from cures_core.rollout.hf.static_rows import StaticRows
 
 
@@ -24,7 +25,7 @@ def decodes_statically(lm: CausalLM) -> bool:
     rows.use(lm, HfRolloutConfig(max_new_tokens=2, temperature=0))
     slots, lengths = np.arange(len(texts)), np.array([len(text) - 1 for text in texts])
     prefix = lm.prefill([text[:-1] for text in texts])
-    rows.place(slots, prefix, slots, lengths, np.zeros((len(texts), 2)))
+    rows.place(Admission(slots, prefix, slots, lengths, np.zeros((len(texts), 2))))
     rows.tokens[:] = torch.tensor([text[-1] for text in texts], device=lm.device)
     try:
         stepped = rows.logits(len(texts), rows.columns)

@@ -15,7 +15,7 @@ from cures_core.rollout.hf.causal_lm import CausalLM
 from cures_core.rollout.hf.eager_rows import Drawn
 from cures_core.rollout.hf.graphs import StepGraphs
 from cures_core.rollout.hf.grouped_attention import grouped_attention
-from cures_core.rollout.hf.kv_rows import KeysValues, Prefix
+from cures_core.rollout.hf.kv_rows import Admission, KeysValues, Prefix
 from cures_core.rollout.hf.sampling import draw
 
 STEPS_PER_LOOK = 4
@@ -73,19 +73,15 @@ class StaticRows:
             for buffer in layer.buffers:
                 buffer.zero_()
 
-    def place(
-        self,
-        slots: NDArray[np.int64],
-        prefix: Prefix,
-        source: NDArray[np.int64],
-        lengths: NDArray[np.int64],
-        uniforms: NDArray[np.float64],
-    ) -> Drawn:
-        device = self.tokens.device
-        where, rows, fed, numbers = (torch.from_numpy(a).to(device) for a in (slots, source, lengths, uniforms))
+    def place(self, admitted: Admission) -> Drawn:
+        device, prefix = self.tokens.device, admitted.prefix
+        where, rows, fed, numbers = (
+            torch.from_numpy(array).to(device)
+            for array in (admitted.slots, admitted.source, admitted.lengths, admitted.uniforms)
+        )
         if not self.layers:
             self._allocate(prefix)
-        longest, width = int(lengths.max()), prefix.mask.shape[1]
+        longest, width = int(admitted.lengths.max()), prefix.mask.shape[1]
         # Prompts come with their padding on the left, and go to column 0 without it.
         columns = (width - fed.unsqueeze(1) + self.numbers[:longest]).clamp_(max=width - 1)
         for layer, prompts in zip(self.layers, prefix.layers, strict=True):
