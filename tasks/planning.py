@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from pydantic import JsonValue, ValidationError
 
@@ -94,8 +94,19 @@ def plan(
     }
 
 
-def costs(cfg: RunConfig, sizes: Mapping[str, int], rates: Rates | None) -> dict[str, Any]:
-    """rollouts, tokens_at_most, tokens and seconds by part with their totals; the last two None without rates."""
+class Costs(TypedDict):
+    """What a run costs, by part and in all; `tokens` and `seconds` are None without rates."""
+
+    rollouts: dict[str, float]
+    tokens_at_most: dict[str, float]
+    tokens: dict[str, float] | None
+    seconds: dict[str, float] | None
+    source: str | None
+    """Where the rates are from."""
+
+
+def costs(cfg: RunConfig, sizes: Mapping[str, int], rates: Rates | None) -> Costs:
+    """What these many prompts cost."""
     counts = rollouts(cfg, sizes[DATA], sizes)
     return {
         "rollouts": _with_total(counts),

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cures_core.config.loading import load_config
 from cures_core.errors import CuresError
 from flows.cli.runs import AsJson
+
+if TYPE_CHECKING:
+    from tasks.ci.changes import PromptChanges
 
 app = typer.Typer(help="Answer a CI job: have prompts changed, is a run due; tell the server.", no_args_is_help=True)
 
@@ -93,7 +96,7 @@ def announce_command(
         raise CuresError(f"run {answer['flow_run']} ended {answer['state']}; see its page in the UI")
 
 
-def _changes(config: Path, base: str, head: str) -> dict[str, Any]:
+def _changes(config: Path, base: str, head: str) -> PromptChanges:
     from tasks.ci.changes import changes
 
     with tempfile.TemporaryDirectory(prefix="cures-ci-") as folder:

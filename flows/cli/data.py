@@ -28,7 +28,7 @@ from cures_core.secrets import masked
 from flows.cli.flags import flag, flags, unflag
 from flows.cli.verify import reward_of
 from tasks.inputs.prompt_files import Inputs
-from tasks.validation.validator import describe, validate
+from tasks.validation.validator import FileSummary, ValidationSummary, describe, validate
 
 app = typer.Typer(
     help="Check, convert, describe, compare and flag prompts. A set is a file, a folder that `datasets` saved, "
@@ -159,15 +159,15 @@ def stats_command(
     columns = ColumnsConfig(problem=problem, answer=answer)
     loaded = _loaded(_data(path, kind, columns, problem_rule, answer_rule, language))
     kinds = answer_kinds(loaded.prompts.column("answer"))
-    figures = describe(loaded) | {"characters": _lengths(loaded.prompts), "answers": kinds}
+    figures, characters = describe(loaded), _lengths(loaded.prompts)
     if picture is not None:
         tables = {**figures["labels"], "answers": kinds, "reasons": figures["reasons"]}
         write_atomic(picture, prompts_page(Path(path).name, loaded.prompts, tables).encode())
     if as_json:
-        _print_json(figures)
+        _print_json({**figures, "characters": characters, "answers": kinds})
         return
     _print_figures(figures)
-    for name, quantiles in figures["characters"].items():
+    for name, quantiles in characters.items():
         typer.echo(f"{name} characters: " + ", ".join(f"{q} {v:,}" for q, v in quantiles.items()))
     for name, counts in {**figures["labels"], "answers": kinds}.items():
         shown = ", ".join(f"{label or '(none)'} {number:,}" for label, number in list(counts.items())[:_SHOWN])
@@ -263,7 +263,7 @@ def _suite(text: str) -> SuiteConfig:
         raise ConfigError(explain(error, "--suite (a name may hold a-z, 0-9, dot, dash and underscore)")) from error
 
 
-def _validate_profile(run: RunConfig, suites: list[SuiteConfig], folder: Path) -> dict[str, Any]:
+def _validate_profile(run: RunConfig, suites: list[SuiteConfig], folder: Path) -> ValidationSummary:
     """What a run's own validation would say: its data, its suites, and its verifier's word on the gold answers."""
     from tasks.stages.validate_dataset import token_counter
     from tasks.validation.golds import gold_checks
@@ -318,7 +318,7 @@ def _difference_json(found: Difference) -> dict[str, object]:
     }
 
 
-def _print_figures(figures: Mapping[str, Any]) -> None:
+def _print_figures(figures: FileSummary) -> None:
     typer.echo(
         f"{figures['file']}: {figures['rows_read']:,} rows, {figures['kept']:,} kept, "
         f"{figures['rejected']:,} rejected, {figures['dropped']:,} dropped; content digest {figures['digest'][:12]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError
@@ -17,12 +17,49 @@ from tasks.inputs.prompt_files import is_elsewhere
 from tasks.inputs.revisions import file_at
 
 
-def changes(config: RunConfig, base: str, head: str, folder: Path) -> dict[str, Any]:
-    """Compare the configuration's prompt set and suites at two revisions; `folder` gets the files.
+class EditedPrompt(TypedDict):
+    """A prompt whose text has changed."""
 
-    Returns changed (bool), due (bool), reasons, counts, ids by fate, suites (names of the changed ones), before and
-    after (digest and number of prompts), key (see `change_key`).
-    """
+    old: str
+    new: str
+    what: str
+
+
+class ChangedIds(TypedDict):
+    """Ids by fate."""
+
+    edited: list[EditedPrompt]
+    relabelled: list[str]
+    new: list[str]
+    removed: list[str]
+
+
+class Side(TypedDict):
+    """The prompt set at one revision."""
+
+    digest: str
+    prompts: int
+
+
+class PromptChanges(TypedDict):
+    """What lies between two revisions."""
+
+    changed: bool
+    due: bool
+    """Is a retraining due?"""
+    reasons: list[str]
+    counts: dict[str, int]
+    ids: ChangedIds
+    suites: list[str]
+    """Names of the changed ones."""
+    before: Side
+    after: Side
+    key: str
+    """See `change_key`."""
+
+
+def changes(config: RunConfig, base: str, head: str, folder: Path) -> PromptChanges:
+    """Compare the configuration's prompt set and suites at two revisions; `folder` gets the files."""
     if elsewhere := [s.path for s in (config.data, *config.evaluation.suites) if is_elsewhere(s.path)]:
         raise ConfigError(f"{elsewhere[0]}: not a path of this repository, so its revisions cannot be compared")
     sets = {}

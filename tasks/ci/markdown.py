@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from cures_core.config.run import RunConfig
-from tasks.planning import DATA, costs, rates_of_runs
+from tasks.ci.changes import PromptChanges
+from tasks.planning import DATA, Costs, costs, rates_of_runs
 from tasks.storage import open_store
+from tasks.validation.validator import ValidationSummary
 
 
-def summary(found: Mapping[str, Any], validation: Mapping[str, Any], config: RunConfig) -> str:
+def summary(found: PromptChanges, validation: ValidationSummary, config: RunConfig) -> str:
     """Markdown from `changes` and from the summary of `validate`; holds counts and ids, no prompt text."""
     prompts = validation["prompts"]
     lines = [
@@ -35,7 +34,7 @@ def summary(found: Mapping[str, Any], validation: Mapping[str, Any], config: Run
     return "\n".join(lines) + "\n"
 
 
-def cost(found: Mapping[str, Any], validation: Mapping[str, Any], config: RunConfig) -> dict[str, Any]:
+def cost(found: PromptChanges, validation: ValidationSummary, config: RunConfig) -> Costs:
     """What `cures plan` says of a run that starts from the posterior of the earlier prompts, which has none of the new
     and edited ones."""
     fresh = len(found["ids"]["new"]) + len(found["ids"]["edited"])
@@ -43,10 +42,10 @@ def cost(found: Mapping[str, Any], validation: Mapping[str, Any], config: RunCon
     return costs(config, sizes, rates_of_runs(open_store(config.store), config))
 
 
-def _cost_lines(planned: Mapping[str, Any]) -> list[str]:
+def _cost_lines(planned: Costs) -> list[str]:
     parts = [part for part in planned["rollouts"] if part != "total"]
     rows = {"rollouts": planned["rollouts"], "completion tokens, at most": planned["tokens_at_most"]}
-    if planned["source"] is not None:
+    if planned["tokens"] is not None and planned["seconds"] is not None:
         rows[f"completion tokens, as in {planned['source']}"] = planned["tokens"]
         rows[f"seconds, as in {planned['source']}"] = planned["seconds"]
     return [
@@ -61,7 +60,7 @@ def _cost_lines(planned: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _overlaps(validation: Mapping[str, Any]) -> str:
+def _overlaps(validation: ValidationSummary) -> str:
     parts = []
     for suite, kinds in validation["contamination"]["by_suite"].items():
         counts = ", ".join(f"{number} {kind}" for kind, number in kinds.items() if number)

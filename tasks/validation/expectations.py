@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from cures_core.config.data import PromptFile
 from cures_core.prompts.checks import LABEL_CHARS, not_an_answer
@@ -29,12 +29,30 @@ _NO_CONTROL = r"[\x00-\x08\x0b-\x1f\x7f" + "\u200b\u202a-\u202e\u2066-\u2069]"
 _NOT_BLANK = r"[^ \t\n\v\f\r\x85\xa0" + "\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
 
 
-def run_expectations(frame: Any, folder: Path, cfg: PromptFile) -> dict[str, Any]:
-    """Check a pandas frame with the columns of a `PromptSet`; write Data Docs to `folder`/data_docs.
+class ExpectationRow(TypedDict):
+    """What became of one expectation."""
 
-    Returns {success, failed_critical, expectations: [{expectation, column, description, severity, success, unexpected,
-    failing_ids}]}: no times, no random ids, so equal sets give equal results.
-    """
+    expectation: str
+    column: str
+    description: str
+    severity: str
+    success: bool
+    unexpected: int
+    """Rows that do not meet it."""
+    failing_ids: list[str]
+    error: str
+
+
+class Expectations(TypedDict):
+    """expectations.json: no times, no random ids, so equal sets give equal results."""
+
+    success: bool
+    failed_critical: int
+    expectations: list[ExpectationRow]
+
+
+def run_expectations(frame: Any, folder: Path, cfg: PromptFile) -> Expectations:
+    """Check a pandas frame with the columns of a `PromptSet`; write Data Docs to `folder`/data_docs."""
     gx = _great_expectations()
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
@@ -177,7 +195,7 @@ def _site(folder: Path) -> dict[str, object]:
     }
 
 
-def _summary(result: Mapping[str, Any]) -> dict[str, object]:
+def _summary(result: Mapping[str, Any]) -> ExpectationRow:
     config, outcome = result["expectation_config"], result["result"]
     kwargs = config["kwargs"]
     failing = [row["id"] for row in outcome.get("unexpected_index_list") or []]

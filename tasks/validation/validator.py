@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from cures_core.config.data import DataConfig, PromptFile, SuiteConfig
 from cures_core.errors import ConfigError, DataRejected
@@ -17,11 +17,78 @@ from cures_core.prompts.defects import Defect, Flaw
 from cures_core.prompts.flags import flagged_rows, flags_digest, read_flags
 from cures_core.prompts.near import near_copies
 from cures_core.prompts.overlap import KINDS, Match, find_overlap, overlap_flaw
-from tasks.validation.expectations import run_expectations
+from tasks.validation.expectations import Expectations, run_expectations
 
 SCHEMA = 1
 MAX_MATCHES = 200
 MAX_LABELS = 200
+
+
+class FileSummary(TypedDict):
+    """A file's figures."""
+
+    file: str
+    file_digest: str
+    digest: str
+    """Of the clean prompts."""
+    rows_read: int
+    kept: int
+    rejected: int
+    dropped: int
+    reasons: dict[str, int]
+    """Rows by reason of what is wrong with them."""
+    labels: dict[str, dict[str, int]]
+    """Prompts by source, level and subject, the most common first."""
+
+
+class MatchRow(TypedDict):
+    """A prompt that is an item of a suite too, or nearly."""
+
+    line: int
+    id: str
+    suite: str
+    item: str
+    kind: str
+    share_8: float
+    share_13: float
+
+
+class ContaminationTable(TypedDict):
+    """How prompts and suites overlap."""
+
+    policy: str
+    by_suite: dict[str, dict[str, int]]
+    """Matches by suite and kind."""
+    trained_on: dict[str, int]
+    """Items of each suite that are trained on: none, unless the policy is to warn."""
+    matches: list[MatchRow]
+    """The strongest ones."""
+
+
+class FlagsSummary(TypedDict):
+    """The list of flagged prompts."""
+
+    version: str
+    listed: int
+    taken_out: int
+
+
+class ExpectationsSummary(TypedDict):
+    """The expectations in two figures."""
+
+    success: bool
+    failed_critical: int
+
+
+class ValidationSummary(TypedDict):
+    """validation.json."""
+
+    schema: int
+    prompts: FileSummary
+    suites: dict[str, FileSummary]
+    contamination: ContaminationTable
+    flags: FlagsSummary
+    expectations: ExpectationsSummary
 
 
 def validate(
@@ -32,7 +99,7 @@ def validate(
     count_tokens: Tokens | None = None,
     gold_of_suite: Mapping[str, Gold] | None = None,
     locate: Callable[[str], Path] = Path,
-) -> dict[str, Any]:
+) -> ValidationSummary:
     """Read and check everything, leave out what the suites hold, run the expectations, write it all to `out_dir`.
 
     `check_gold` looks at all gold answers, but for the suites that `gold_of_suite` names. `locate` says where the bytes
@@ -70,7 +137,7 @@ def validate(
     write_atomic(out_dir / "expectations.json", canonical_json(expectations))
     _require_expectations(cfg, expectations, out_dir)
     _write_sets(out_dir, clean.prompts, {name: suite.prompts for name, suite in read.items()})
-    summary = {
+    summary: ValidationSummary = {
         "schema": SCHEMA,
         "prompts": describe(clean),
         "suites": {name: describe(suite) for name, suite in read.items()},
@@ -80,7 +147,10 @@ def validate(
             "listed": len(flags),
             "taken_out": sum(file.counts.get("flagged", 0) for file in files),
         },
-        "expectations": {key: expectations[key] for key in ("success", "failed_critical")},
+        "expectations": {
+            "success": expectations["success"],
+            "failed_critical": expectations["failed_critical"],
+        },
     }
     write_atomic(out_dir / "validation.json", canonical_json(summary))
     return summary
@@ -101,7 +171,7 @@ def _unflagged(loaded: Loaded, flags: dict[str, str]) -> Loaded:
     return annotated(loaded, flagged_rows(loaded.prompts, flags)) if flags else loaded
 
 
-def describe(loaded: Loaded) -> dict[str, Any]:
+def describe(loaded: Loaded) -> FileSummary:
     """A file's figures: digests, rows by fate, reasons, and how many prompts each label has."""
     prompts = loaded.prompts
     return {
@@ -119,7 +189,7 @@ def describe(loaded: Loaded) -> dict[str, Any]:
 
 def contamination_table(
     cfg: DataConfig, loaded: Loaded, matches: Sequence[tuple[int, Match]], suites: Sequence[str]
-) -> dict[str, Any]:
+) -> ContaminationTable:
     """Matches by suite and kind, the strongest ones with the line they stand on, and by suite how many of its items are
     trained on: none, unless the policy is to warn."""
     counts = Counter((match.suite, match.kind) for _, match in matches)
@@ -157,7 +227,7 @@ def _refuse_leaks(cfg: DataConfig, loaded: Loaded, matches: Sequence[tuple[int, 
     )
 
 
-def _require_expectations(cfg: DataConfig, expectations: Mapping[str, Any], out_dir: Path) -> None:
+def _require_expectations(cfg: DataConfig, expectations: Expectations, out_dir: Path) -> None:
     failed = [row for row in expectations["expectations"] if not row["success"] and row["severity"] == "critical"]
     if failed:
         lines = [
