@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -18,8 +19,10 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from cures_core.config.loading import load_config
 from cures_core.errors import MissingExtra
-from cures_core.extras import MODULES
+from cures_core.extras import MODULES, require_extras
+from flows.train import run_stages
 from tests.cures_core.jobs.epochs import make_job, outcome
 from tests.end_to_end.pipeline import PROJECT, write_profile
 
@@ -111,8 +114,10 @@ def absent(*slices: str) -> str:
 def python(*arguments: object, without: str, cwd: Path, env: Mapping[str, str] | None = None) -> tuple[int, str, str]:
     """A Python process in an installation that lacks modules."""
     path = os.pathsep.join([str(SITE), str(PROJECT)])
+    kept_open, parent = os.pipe()  # a job ends itself when its parent's end is closed
     done = subprocess.run(
         [sys.executable, *map(str, arguments)],
+        stdin=kept_open,
         env={**os.environ, "PYTHONPATH": path, "CURES_TEST_ABSENT": without, **(env or {})},
         capture_output=True,
         text=True,
@@ -120,7 +125,26 @@ def python(*arguments: object, without: str, cwd: Path, env: Mapping[str, str] |
         timeout=300,
         check=False,
     )
+    os.close(kept_open)
+    os.close(parent)
     return done.returncode, done.stdout, done.stderr
+
+
+def test_what_only_some_settings_need_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    profile = write_profile(tmp_path)
+    find = importlib.util.find_spec
+    gone = ("vllm", "deepspeed", "ray", "prefect_ray")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in gone else find(name))
+    require_extras(load_config(profile, []))
+    require_extras(load_config(profile, ['evaluation.sharding.runner="ray"']))  # one shard needs nobody
+    for extra, *settings in (
+        ("vllm", 'rollout.type="vllm"'),
+        ("vllm", 'rollout.type="vllm_server"'),
+        ("deepspeed", 'training.type="deepspeed"'),
+        ("ray", 'evaluation.sharding.runner="ray"', "evaluation.sharding.shards=2"),
+    ):
+        with pytest.raises(MissingExtra, match=rf"pip install 'cures\[{extra}\]'"):
+            run_stages(load_config(profile, settings))
 
 
 IMPORT_ALL = """
@@ -134,13 +158,13 @@ for path in sorted(root.glob("cures_core/**/*.py")):
 
 
 def test_the_curriculum_configuration_and_prompts_need_the_base_alone(tmp_path: Path) -> None:
-    code = "import cures_core.curriculum, cures_core.config.loading, cures_core.prompts.loading, cures_core.integrations"
-    code, _, err = python("-c", code, without=absent("base"), cwd=tmp_path)  # type: ignore[assignment]
+    names = "cures_core.curriculum, cures_core.config.loading, cures_core.prompts.loading, cures_core.extras"
+    code, _, err = python("-c", f"import {names}", without=absent("base"), cwd=tmp_path)
     assert code == 0, err
 
 
 def test_what_a_job_imports_is_in_the_slice_train(tmp_path: Path) -> None:
-    left_out = "integrations.trl integrations.verl integrations.prime_rl"
+    left_out = "integrations.trl integrations.verl integrations.prime_rl testing"  # exams run under pytest
     code, _, err = python("-c", IMPORT_ALL, PROJECT, left_out, without=absent("train"), cwd=tmp_path)
     assert code == 0, err
 
@@ -171,7 +195,7 @@ def test_the_command_without_the_slice_train_names_it_before_any_work(tmp_path: 
     assert not list(tmp_path.rglob("stages"))
     code, out, _ = python("-m", "flows.cli.main", "doctor", without=without, cwd=tmp_path)
     assert code == 1
-    assert re.search(r"missing +train +not installed  -> pip install 'cures\[train\]'", out)
+    assert re.search(r"missing +train +without torch, .*  -> pip install 'cures\[train\]'", out)
     assert re.search(r"ok +pipeline ", out)
 
 
@@ -196,13 +220,20 @@ def test_a_machine_with_the_slice_train_alone_trains_without_a_network(tmp_path:
         "HF_HUB_OFFLINE": "1",
     }
     kinds = {"all-weights": ({"type": "torch"}, {}), "adapters": ({"lora": {}}, {"reward": {"type": "math"}})}
+    kept_open, _ = os.pipe()
     for name, (training, options) in kinds.items():
         job = make_job(tmp_path / name, training, **options)
         job.scratch.mkdir()
         spec = job.scratch / "job.json"
         spec.write_text(job.model_dump_json())
         done = subprocess.run(
-            [interpreter, "-m", "cures_core.jobs", spec], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
+            [interpreter, "-m", "cures_core.jobs", spec],
+            env=env,
+            cwd=tmp_path,
+            stdin=kept_open,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         assert outcome(job)[1]["steps"] == 4
