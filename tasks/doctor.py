@@ -13,7 +13,7 @@ from typing import Literal
 from cures_core.config.base import Strict
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import CuresError, ServerUnavailable
-from cures_core.extras import MODULES, command, missing_modules
+from cures_core.extras import MODULES, missing_modules, to_type
 from cures_core.failures import failure_of
 from tasks.prefect_api import answers
 from tasks.storage import open_store
@@ -130,7 +130,7 @@ def _extras() -> Iterator[Finding]:
         if missing := missing_modules(extra):
             status: Literal["missing", "optional"] = "missing" if extra in _FOR_EVERY_RUN else "optional"
             absent = "not installed" if len(missing) == len(modules) else f"without {', '.join(missing)}"
-            yield Finding(name=extra, status=status, found=absent, remedy=command(extra))
+            yield Finding(name=extra, status=status, found=absent, remedy=to_type(extra))
         else:
             yield Finding(name=extra, status="ok", found=_version(modules[0]))
 

@@ -1,4 +1,4 @@
-"""Locks and slices: what is pinned, what each slice can do without the others, and what is said where one is missing."""
+"""Locks and slices: what is pinned, what a slice can do without the others, and what is said where one is missing."""
 
 from __future__ import annotations
 
@@ -97,8 +97,18 @@ def test_the_same_pythons_are_named_everywhere() -> None:
     for path in (PROJECT / "README.md", PROJECT / "tasks" / "doctor.py"):
         assert all(python in path.read_text() for python in PYTHONS), path
     for path in (PROJECT / "infra").rglob("*"):
-        for python in re.findall(r"(?:python:|python-version: \")(3\.\d+)", path.read_text() if path.is_file() else ""):
-            assert python in PYTHONS, path
+        for named in re.findall(r"(?:python:|python-version: \")(3\.\d+)", path.read_text() if path.is_file() else ""):
+            assert named in PYTHONS, path
+
+
+def test_whatever_installs_names_locks_that_are_there() -> None:
+    named = re.findall(r"^\t\$\(LOCKED\) (.*)$", (PROJECT / "Makefile").read_text(), re.M)
+    files = [path for folder in ("infra", "docs") for path in (PROJECT / folder).rglob("*") if path.is_file()]
+    for path in [*files, PROJECT / "README.md"]:
+        if path.suffix not in (".png", ".webp", ".gif"):
+            named += re.findall(r"requirements/install\.sh \S+ ([a-z0-9 -]+)", path.read_text())
+    assert len(named) >= 9
+    assert {name for words in named for name in words.split()} <= set(LOCKS)
 
 
 @cache

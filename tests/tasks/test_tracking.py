@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cures_core.config.run import RunConfig
-from cures_core.errors import ConfigError
+from cures_core.errors import MissingExtra
 from cures_core.events import StageEnded, StageStarted, StepDone
 from tasks.progress import emit
 from tasks.runs.opening import identify

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from cures_core.config.evaluation import Sharding
 from cures_core.config.loading import load_config
-from cures_core.errors import ChildFailed, ConfigError, MissingExtra
+from cures_core.errors import ChildFailed, ConfigError
 from cures_core.jobs.evaluate import joined, rows_file
 from cures_core.jobs.kept import keep, kept
 from cures_core.jobs.spec import Job
