@@ -68,6 +68,12 @@ def require_extra(extra: str, what: str, or_else: str = "") -> None:
         raise missing_extra(extra, what, f"no module {missing[0]}", or_else)
 
 
+def require_module(module: str, what: str) -> None:
+    """Raises `MissingExtra` where a module of one of the extras is missing."""
+    if importlib.util.find_spec(module) is None:
+        raise missing_extra(extra_with(module) or module, what, f"no module {module}")
+
+
 def require_extras(config: RunConfig) -> None:
     """Raises `MissingExtra` where a run would find out, hours later, that something is not installed."""
     require_extra("train", "rolling out, training or evaluating")

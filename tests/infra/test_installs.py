@@ -20,8 +20,10 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from cures_core.config.loading import load_config
+from cures_core.config.rewards import MathConfig
 from cures_core.errors import MissingExtra
 from cures_core.extras import MODULES, require_extras
+from cures_core.rewards import make_verifier
 from flows.train import run_stages
 from tests.cures_core.jobs.epochs import make_job, outcome
 from tests.end_to_end.pipeline import PROJECT, write_profile
@@ -155,6 +157,14 @@ def test_what_only_some_settings_need_is_told_at_the_start(monkeypatch: pytest.M
     ):
         with pytest.raises(MissingExtra, match=rf"pip install 'cures\[{extra}\]'"):
             run_stages(load_config(profile, settings))
+
+
+def test_gold_answers_that_need_math_verify_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "math_verify", None)
+    with make_verifier(MathConfig()) as verifier:
+        assert verifier.check_gold("4") is None
+        with pytest.raises(MissingExtra, match=r"pip install 'cures\[train\]'"):
+            verifier.check_gold(r"\frac{x}{2} + \sin y")
 
 
 IMPORT_ALL = """
