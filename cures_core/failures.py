@@ -42,6 +42,7 @@ from cures_core.errors import (
     TryAgain,
     UnexpectedError,
 )
+from cures_core.extras import extra_with, to_type
 from cures_core.files import canonical_json, write_atomic
 
 _log = logging.getLogger("cures")
@@ -90,7 +91,7 @@ class Row:
     error: type[CuresError]
     applies: Callable[[BaseException], bool]
     remedy: str = ""
-    """May hold the names of `Scene`'s fields in braces."""
+    """May hold the names of `Scene`'s fields in braces, and `install`: what to type for a module that is missing."""
     crashed: bool = False
     """The flow's own process is stopped: Prefect shows Crashed, and nothing is left that could retry."""
 
@@ -181,6 +182,12 @@ TABLE: tuple[Row, ...] = (
     Row("a drill (`faults`)", InjectedFault, _is(InjectedFault)),
     # Told by the command itself, since the flow is stopped from outside.
     Row("Ctrl-C, or SIGTERM to the command", Preempted, _is(KeyboardInterrupt), crashed=True),
+    Row(
+        "a module of an optional part is imported, and is not there",
+        MissingExtra,
+        lambda error: isinstance(error, ModuleNotFoundError) and extra_with(error.name) is not None,
+        "It comes with: {install}",
+    ),
     # Memory, whoever finds out.
     Row(
         "the kernel kills a process for lack of memory",
@@ -374,7 +381,10 @@ def _row_of(error: BaseException) -> Row:
 
 
 def _described(error: BaseException, row: Row, scene: Scene) -> CuresError:
-    remedy = row.remedy.format(place=scene.place, go_on=scene.go_on, less_memory=scene.less_memory)
+    extra = extra_with(getattr(error, "name", None))
+    remedy = row.remedy.format(
+        place=scene.place, go_on=scene.go_on, less_memory=scene.less_memory, install=to_type(extra) if extra else ""
+    )
     log = "" if scene.log is None else f"; log: {scene.log}"
     link = " " if isinstance(error, Ended) else ": "
     return row.error(f"{scene.what}{link if scene.what else ''}{_message(error, row, scene.what)}. {remedy}{log}")

@@ -8,6 +8,7 @@ from cures_core.config.evaluation import EvaluationConfig
 from cures_core.config.run import RunConfig
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError
+from cures_core.extras import require_extras
 from cures_core.failures import explaining
 from cures_core.plugins import require_plugins_allowed
 from flows.ui.logs import logging_progress
@@ -40,6 +41,7 @@ def evaluate(
     if epoch and state is None:
         raise ConfigError(f"run {run} has no checkpoint of epoch {epoch}; `cures runs show {run}` lists its stages")
     require_plugins_allowed(config)
+    require_extras(config)
     if not config.evaluation.suites:
         raise ConfigError(f"run {run} has no suites; give the flow some as evaluation.suites")
     with explaining(), logging_progress(), open_run(config) as ref:

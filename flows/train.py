@@ -6,6 +6,7 @@ from prefect import flow
 
 from cures_core.config.run import RunConfig
 from cures_core.errors import CorruptArtifact
+from cures_core.extras import require_extras
 from cures_core.failures import explaining
 from cures_core.plugins import require_plugins_allowed
 from flows.ui.artifacts import progress_artifacts, publish_outcome
@@ -17,7 +18,6 @@ from tasks.runs.records import Record, RunRef
 from tasks.runs.summary import RunSummary, summarise
 from tasks.stages.estimate_prior import estimate_prior
 from tasks.stages.evaluate_checkpoint import evaluate_checkpoint
-from tasks.stages.evaluation_shards import check_runner
 from tasks.stages.prepare_policy import prepare_policy
 from tasks.stages.promote import promote
 from tasks.stages.report import report
@@ -37,7 +37,7 @@ def train(config: RunConfig) -> RunSummary:
 def run_stages(config: RunConfig) -> RunSummary:
     """The stages in their order, for this flow and those that prepare a configuration for it."""
     require_plugins_allowed(config)
-    check_runner(config.evaluation.sharding)
+    require_extras(config)
     with (
         explaining(),
         logging_progress(),

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # What a GPU machine has to show: installs from the lock, runs the tests marked gpu, measures. Usage: infra/gpu_smoke.sh
-# Needs Linux, an NVIDIA driver and Python 3.11. MODEL: a folder to measure with (cures model fetch smollm2); MINUTES, OUT:
-# of the measurement (benchmarks/gpu/run.sh, which needs no installation where torch and transformers are).
+# Needs Linux, an NVIDIA driver and Python 3.11 to 3.13 (PYTHON). MODEL: a folder to measure with (cures model fetch
+# smollm2); MINUTES, OUT: of the measurement (benchmarks/gpu/run.sh, which needs no installation where torch and
+# transformers are).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 MODEL=${MODEL:-}
 VENV=${VENV:-.venv-gpu}
 
 nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv
-[ -x "$VENV/bin/python" ] || python3.11 -m venv "$VENV"
-"$VENV/bin/python" -m pip install -q --no-deps -r requirements/lock-gpu.txt
+[ -x "$VENV/bin/python" ] || "${PYTHON:-python3}" -m venv "$VENV"
+requirements/install.sh "$VENV/bin/python" dev deepspeed vllm
 "$VENV/bin/python" -m pip install -q --no-deps --no-build-isolation -e .
 export PATH="$PWD/$VENV/bin:$PATH"
 python -c 'import torch; assert torch.cuda.is_available(), "torch sees no CUDA device"; print("torch", torch.__version__)'

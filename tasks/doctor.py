@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import shutil
@@ -14,12 +13,14 @@ from typing import Literal
 from cures_core.config.base import Strict
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import CuresError, ServerUnavailable
+from cures_core.extras import MODULES, missing_modules, to_type
 from cures_core.failures import failure_of
 from tasks.prefect_api import answers
 from tasks.storage import open_store
 
 _LEAST_FREE_GIB = 2.0
-_EXTRAS = {"vllm": "vllm", "deepspeed": "deepspeed", "ray": "ray"}
+_PYTHONS = ("3.11", "3.12", "3.13")
+_FOR_EVERY_RUN = ("train", "pipeline")
 
 
 class Finding(Strict):
@@ -39,21 +40,21 @@ def examine(store: StoreConfig) -> list[Finding]:
     return [
         _python(),
         *_commands(),
-        _torch(),
+        *_extras(),
+        *_device(),
         _store(store),
         _disk(store),
         _prefect(),
-        *_extras(),
     ]
 
 
 def _python() -> Finding:
-    ok = platform.python_version_tuple()[:2] == ("3", "11")
+    ok = ".".join(platform.python_version_tuple()[:2]) in _PYTHONS
     return Finding(
         name="python",
         status="ok" if ok else "missing",
         found=platform.python_version(),
-        remedy="" if ok else "install Python 3.11: the locked versions are for it",
+        remedy="" if ok else f"install Python {', '.join(_PYTHONS)}: the locked versions are for these",
     )
 
 
@@ -71,15 +72,19 @@ def _commands() -> Iterator[Finding]:
         )
 
 
-def _torch() -> Finding:
+def _device() -> Iterator[Finding]:
+    """What torch computes on; nothing where it is not installed, which the extra `train` says."""
+    if missing_modules("train"):
+        return
     import torch
 
     cores = len(os.sched_getaffinity(0))
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-        return Finding(name="device", status="ok", found=f"torch {torch.__version__}, {names}")
+        yield Finding(name="device", status="ok", found=f"torch {torch.__version__}, {names}")
+        return
     found = f"torch {torch.__version__}, {cores} cores, no CUDA device"
-    return Finding(
+    yield Finding(
         name="device", status="optional", found=found, remedy="enough for small models; large ones need a GPU"
     )
 
@@ -121,19 +126,18 @@ def _prefect() -> Finding:
 
 
 def _extras() -> Iterator[Finding]:
-    for extra, module in _EXTRAS.items():
-        there = importlib.util.find_spec(module) is not None
-        version = _version(module) if there else ""
-        remedy = "" if there else f"pip install 'cures[{extra}]'"
-        yield Finding(name=extra, status="ok" if there else "optional", found=version or "not installed", remedy=remedy)
+    for extra, modules in MODULES.items():
+        if missing := missing_modules(extra):
+            status: Literal["missing", "optional"] = "missing" if extra in _FOR_EVERY_RUN else "optional"
+            absent = "not installed" if len(missing) == len(modules) else f"without {', '.join(missing)}"
+            yield Finding(name=extra, status=status, found=absent, remedy=to_type(extra))
+        else:
+            yield Finding(name=extra, status="ok", found=_version(modules[0]))
 
 
 def _version(module: str) -> str:
-    for name in (module, f"{module}-cpu"):
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    for name in importlib.metadata.packages_distributions().get(module, ()):
+        return f"{name} {importlib.metadata.version(name)}"
     return "installed"
 
 

@@ -124,7 +124,7 @@ def _prepare(folder: Path, package: Package) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "mutants").mkdir(parents=True)  # before any interpreter starts: it would remember that the path is none
     for place in ROOT.iterdir():
-        if place.name not in (".git", ".mutants", ".venv", "pyproject.toml"):
+        if place.name not in (".git", ".mutants", "pyproject.toml") and not place.name.startswith(".venv"):
             (folder / place.name).symlink_to(place)
     options = ["-p", "no:cacheprovider", "-p", "no:xdist", *(f"--deselect={name}" for name in package.without)]
     settings = _SETTINGS.format(

@@ -10,7 +10,6 @@ is not counted.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 import tempfile
 import time
@@ -27,7 +26,7 @@ from cures_core.config.device import DeviceConfig
 from cures_core.config.rollout import HfRolloutConfig
 from cures_core.config.training import TorchTrainerConfig
 from cures_core.epoch import roll_out
-from cures_core.errors import MissingExtra
+from cures_core.extras import require_extra
 from cures_core.files import canonical_json, write_atomic
 from cures_core.peak_memory import peak_bytes
 from cures_core.policy.loading import load_policy, setup_torch
@@ -254,8 +253,7 @@ def run_trl(spec: StepSpec) -> Figures:
 
 
 def need_trl() -> None:
-    if importlib.util.find_spec("trl") is None:
-        raise MissingExtra("the peer of this benchmark, TRL, is not installed: pip install 'cures[dev]'")
+    require_extra("trl", "the peer of this benchmark, TRL,")
 
 
 ARMS: dict[str, Callable[[StepSpec], Figures]] = {"cures": run_cures, "trl": run_trl}

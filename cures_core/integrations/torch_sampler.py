@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cures_core.curriculum import Curriculum
-from cures_core.errors import ConfigError, MissingExtra
+from cures_core.errors import ConfigError
+from cures_core.extras import missing_extra
 from cures_core.integrations.overlapping import Draws
 
 try:
     from torch.utils.data import Sampler
 except ImportError as error:
-    raise MissingExtra("a sampler for torch needs torch: pip install torch") from error
+    raise missing_extra("train", "a sampler for torch", error, "pip install torch") from error
 
 
 class CurriculumSampler(Sampler[int]):

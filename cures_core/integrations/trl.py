@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from cures_core.curriculum import Ask, CuresConfig, Curriculum, save_posterior
-from cures_core.errors import ConfigError, CurriculumMisuse, MissingExtra, MissingInput
+from cures_core.errors import ConfigError, CurriculumMisuse, MissingInput
+from cures_core.extras import missing_extra
 from cures_core.integrations.groups import group_size
 
 try:
@@ -22,7 +23,7 @@ try:
     from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
     from trl import GRPOTrainer
 except ImportError as error:
-    raise MissingExtra("CurriculumGRPOTrainer needs trl: pip install 'cures[trl]'") from error
+    raise missing_extra("trl", "CurriculumGRPOTrainer", error) from error
 
 STATE = "curriculum.safetensors"
 """The curriculum's state in a checkpoint's folder."""

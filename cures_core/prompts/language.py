@@ -16,7 +16,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from cures_core.errors import ConfigError, CorruptArtifact, MissingExtra
+from cures_core.errors import ConfigError, CorruptArtifact
+from cures_core.extras import missing_extra
 from cures_core.prompts.defects import Flaw
 
 MIN_BYTES = 20
@@ -56,7 +57,7 @@ def _identifier() -> Any:
     try:
         from py3langid import langid
     except ImportError as error:
-        raise MissingExtra("a language check needs py3langid: pip install py3langid") from error
+        raise missing_extra("pipeline", "a language check", error) from error
     with lzma.open(Path(langid.__file__).parent / langid.MODEL_FILE) as packed:
         features, classes, labels, moves, outputs = read_data(packed)
     table = np.array(features).reshape(-1, len(classes))

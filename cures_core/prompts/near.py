@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from cures_core.errors import MissingExtra
+from cures_core.extras import missing_extra
 from cures_core.prompts.canonical import canonical, tokens
 from cures_core.prompts.overlap import is_prose
 
@@ -27,7 +27,7 @@ def near_copies(problems: Sequence[str]) -> Iterator[tuple[int, int, float]]:
     try:
         from datasketch import MinHash, MinHashLSH
     except ImportError as error:
-        raise MissingExtra("near_duplicates needs datasketch: pip install datasketch") from error
+        raise missing_extra("pipeline", "near_duplicates", error) from error
     index = MinHashLSH(threshold=_LOOKED_UP, num_perm=_PERMUTATIONS)
     for start in range(0, len(problems), _AT_ONCE):
         words = [tokens(canonical(problem)) for problem in problems[start : start + _AT_ONCE]]

@@ -8,6 +8,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence
 
 from cures_core.config.rewards import MathConfig
+from cures_core.extras import require_module
 from cures_core.rewards.extraction import MAX_ANSWER_CHARS, Extracted, extract
 from cures_core.rewards.numbers import parse_quantity
 from cures_core.rewards.pool import Pool
@@ -93,6 +94,8 @@ class MathVerifier(Verifier):
 
     def _compare(self, pairs: Sequence[Pair]) -> list[Decision]:
         jobs = [dict(zip(("gold", "answer"), formulas(*pair), strict=True)) for pair in pairs]
+        if jobs:
+            require_module("math_verify", "comparing mathematics that is no plain number")
         replies = self._pool.run(jobs)
         return [(Outcome(reply["outcome"]), str(reply["reason"])) for reply in replies]
 

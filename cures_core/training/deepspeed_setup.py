@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from cures_core.config.training import DeepSpeedTrainerConfig
-from cures_core.errors import MissingExtra, RankLost
+from cures_core.errors import RankLost
+from cures_core.extras import missing_extra
 
 _LOOK_S = 0.2
 _log = logging.getLogger(__name__)
@@ -31,9 +32,7 @@ def prepare_deepspeed(cfg: DeepSpeedTrainerConfig) -> Any:
         import deepspeed
         import deepspeed.ops.adam
     except ImportError as error:
-        raise MissingExtra(
-            f"training.type = 'deepspeed' needs the extra: pip install 'cures[deepspeed]' ({error})"
-        ) from error
+        raise missing_extra("deepspeed", "training.type = 'deepspeed'", error) from error
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     if cfg.offload_optimizer:
         from deepspeed.ops.op_builder import CPUAdamBuilder

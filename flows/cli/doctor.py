@@ -24,6 +24,6 @@ def doctor(
         print(json.dumps([f.model_dump() for f in findings]))
     else:
         for f in findings:
-            print(f"{f.status:<9} {f.name:<10} {f.found}" + (f"  -> {f.remedy}" if f.remedy else ""))
+            print(f"{f.status:<9} {f.name:<11} {f.found}" + (f"  -> {f.remedy}" if f.remedy else ""))
     if any(f.status == "missing" for f in findings):
         raise typer.Exit(1)

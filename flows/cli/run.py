@@ -18,6 +18,7 @@ from cures_core.config.run import RunConfig
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError, DataRejected, Preempted
 from cures_core.events import JobStopped
+from cures_core.extras import require_extras
 from flows.cli.console import showing_progress
 from tasks.progress import Event, RunOpened, listening
 
@@ -61,6 +62,7 @@ def run(
     if print_config:
         print(json.dumps(cfg.model_dump(mode="json"), indent=2))
         return
+    require_extras(cfg)
     if first is not None:
         _ask_again(cfg, resume, first)
     started = time.monotonic()

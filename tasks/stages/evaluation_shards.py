@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from cures_core.config.evaluation import Sharding
 from cures_core.config.storage import StoreConfig
-from cures_core.errors import MissingExtra, StoreUnavailable
+from cures_core.errors import StoreUnavailable
 from cures_core.events import JobEvent, PartDone
 from cures_core.failures import Scene, explaining
 from cures_core.jobs.evaluate import joined, rows_file
@@ -52,14 +51,6 @@ class Shards:
     policy: Record[PolicyFigures]
     state: Record[EpochFigures] | None
     keys: Mapping[str, str]
-
-
-def check_runner(cfg: Sharding) -> None:
-    """Raises `MissingExtra` where the task runner's package is not installed."""
-    if cfg.runner == "ray" and cfg.shards > 1 and find_spec("prefect_ray") is None:
-        raise MissingExtra(
-            'evaluation.sharding.runner = "ray" needs Ray: pip install \'cures[ray]\', or use runner = "threads"'
-        )
 
 
 def evaluation_job(
@@ -183,7 +174,6 @@ def _failures(futures: Sequence[PrefectFuture[None]]) -> list[Exception]:
 def _task_runner(cfg: Sharding) -> TaskRunner[Any]:
     if cfg.runner == "threads":
         return ThreadPoolTaskRunner(max_workers=cfg.shards)
-    check_runner(cfg)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     from prefect_ray import RayTaskRunner
 

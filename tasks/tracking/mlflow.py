@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from cures_core.config.marks import results
 from cures_core.errors import ConfigError
+from cures_core.extras import missing_extra
 from cures_core.secrets import masked
 from tasks.runs.records import RunRef
 
@@ -23,15 +24,13 @@ class MlflowTracker:
     """Through the client alone: nothing of MLflow's global state is touched."""
 
     def __init__(self, run: RunRef, uri: str, experiment: str) -> None:
-        """Raises `ConfigError` where MLflow is not installed or the server does not answer."""
+        """Raises `MissingExtra` where MLflow is not installed, `ConfigError` where the server does not answer."""
         try:
             from mlflow.entities import Metric, Param
             from mlflow.exceptions import MlflowException
             from mlflow.tracking import MlflowClient
         except ImportError as error:
-            raise ConfigError(
-                f"tracking.mlflow needs MLflow ({error}): pip install 'cures[mlflow]', or leave the key away"
-            ) from error
+            raise missing_extra("mlflow", "tracking.mlflow", error, "leave the key away") from error
         self._metric: Any = Metric
         try:
             self._client: Any = MlflowClient(tracking_uri=uri)

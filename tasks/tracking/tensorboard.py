@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cures_core.errors import ConfigError
+from cures_core.extras import missing_extra
 from tasks.runs.records import RunRef
 
 
@@ -14,14 +14,11 @@ class TensorboardTracker:
     """A resumed run writes another file into the same folder; TensorBoard shows them as one."""
 
     def __init__(self, run: RunRef, folder: str) -> None:
-        """Raises `ConfigError` where TensorBoard is not installed."""
+        """Raises `MissingExtra` where TensorBoard is not installed."""
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise ConfigError(
-                f"tracking.tensorboard needs TensorBoard ({error}): pip install 'cures[tensorboard]', or leave the key "
-                "away"
-            ) from error
+            raise missing_extra("tensorboard", "tracking.tensorboard", error, "leave the key away") from error
         make: Any = SummaryWriter
         self._writer: Any = make(log_dir=str(Path(folder) / run.name))
 

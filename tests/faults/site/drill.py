@@ -73,6 +73,10 @@ def no_package(_: Job, __: Parent) -> None:
     other_language("What is the sum of seven and five, and why is it so large?" * 4, "en")
 
 
+def no_slice(_: Job, __: Parent) -> None:
+    raise ModuleNotFoundError("No module named 'peft'", name="peft")
+
+
 def damaged_bytes(job: Job, _: Parent) -> None:
     from cures_core.prompts import PromptSet
 

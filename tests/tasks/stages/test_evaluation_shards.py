@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from cures_core.config.evaluation import Sharding
 from cures_core.config.loading import load_config
-from cures_core.errors import ChildFailed, ConfigError, MissingExtra
+from cures_core.errors import ChildFailed, ConfigError
 from cures_core.jobs.evaluate import joined, rows_file
 from cures_core.jobs.kept import keep, kept
 from cures_core.jobs.spec import Job
@@ -22,7 +22,7 @@ from tasks.runs.opening import identify
 from tasks.runs.records import RunRef
 from tasks.stages import evaluation_shards
 from tasks.stages.evaluation_cache import delete_parts, part_key
-from tasks.stages.evaluation_shards import Shards, check_runner, generate_in_shards
+from tasks.stages.evaluation_shards import Shards, generate_in_shards
 from tasks.stages.workspace import Workspace
 from tasks.storage.local import LocalStore
 from tests.end_to_end.pipeline import write_profile
@@ -131,14 +131,9 @@ def test_a_run_keeps_its_name_however_it_is_evaluated(tmp_path: Path, monkeypatc
     assert len(names) == 1
 
 
-def test_settings_of_ray_need_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_ray_need_ray() -> None:
     with pytest.raises(ValidationError, match='need runner = "ray"'):
         Sharding(ray_gpus=1)
-    monkeypatch.setattr(evaluation_shards, "find_spec", lambda _: None)
-    check_runner(Sharding(shards=2))
-    check_runner(Sharding(runner="ray"))  # one shard needs nobody
-    with pytest.raises(MissingExtra, match=r"pip install 'cures\[ray\]'"):
-        check_runner(Sharding(shards=2, runner="ray"))
 
 
 def test_ray_gets_its_address_and_keeps_gpus_free() -> None:
