@@ -115,6 +115,31 @@ def test_choice_letters_decide_what_may_be_chosen() -> None:
     assert outcome(ChoiceConfig(), "(A) or (B)? (b)", "B") == "correct"
 
 
+@pytest.mark.parametrize(
+    ("completion", "expected"),
+    [
+        (r"\boxed{A, C}", "wrong"),
+        (r"\boxed{A,C}", "wrong"),
+        (r"\boxed{a, c}", "wrong"),
+        (r"\boxed{A and C}", "wrong"),
+        (r"\boxed{\text{(A) or (C)}}", "wrong"),
+        (r"\boxed{(A)(C)}", "wrong"),
+        (r"\boxed{A/C}", "wrong"),
+        (r"\boxed{A: 3, B: 4}", "wrong"),
+        ("The answer is A, C", "wrong"),
+        ("The answer is A or C.", "wrong"),
+        ("(C), (A)", "wrong"),
+        (r"\boxed{A, because C is impossible}", "correct"),
+        (r"\boxed{A. A cat}", "correct"),
+        ("The answer is A, because C is wrong.", "correct"),
+        ("The answer is (A). Not (C).", "correct"),
+        ("(C)? No: (A)", "correct"),
+    ],
+)
+def test_choice_takes_one_letter_or_none(completion: str, expected: str) -> None:
+    assert outcome(ChoiceConfig(), completion, "A") == expected
+
+
 def test_regex_options() -> None:
     assert outcome(RegexConfig(pattern="[0-9]+"), "1 then 22", "22") == "correct"
     assert outcome(RegexConfig(pattern="(a+)+$", timeout_s=0.3), "a" * 40 + "b", "a") == "unknown"
