@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from cures_core.config.data import PromptFile
 from cures_core.prompts.canonical import answer_key
@@ -46,7 +46,7 @@ _STATED = re.compile(r"\b(?:answers?|ans|solution)\s*(?:is|[:=])\s*(\S.*?)\s*$",
 
 # "None" is Python's null turned into text; "none" and "undefined" can be answers.
 _PLACEHOLDER = re.compile(
-    r"None|(?i:n/?a|nan|null|todo|tbd|unknown|omitted|no answer|not available|answer(?: here)?|solution|proof"
+    r"None|(?i:n/?a|nan|null|todo|tbd|unknown|omitted|not[ -]?found|no answer|not available|answer(?: here)?|solution|proof"
     r"|see (?:the )?(?:answer|solution|above|below|explanation|figure|text)|[-—?.…]*)"
 )
 _ENDS_OPEN = re.compile(r"[-+*/=^_({\[\\]$|\\(?:frac|times|cdot|pm|sqrt|left)$")
@@ -66,12 +66,33 @@ class Fields(NamedTuple):
 Gold = Callable[[str], str | None]
 """None if an answer can serve as gold, else the reason it cannot."""
 
+Same = Callable[[str, str], bool]
+"""True if two gold answers are one and the same."""
+
+
+class GoldJudge(Protocol):
+    """A run's verifier, as far as gold answers of one problem are concerned."""
+
+    def check_gold(self, answer: str) -> str | None:
+        """None if an answer can serve as gold, else the reason it cannot."""
+        ...
+
+    def same_answer(self, first: str, second: str) -> bool:
+        """True if two gold answers are one and the same."""
+        ...
+
+
+def same_key(first: str, second: str) -> bool:
+    """Whether two answers are the same as far as that can be seen without a verifier."""
+    return answer_key(first) == answer_key(second)
+
+
 Tokens = Callable[[str], int]
 """Number of tokens of a problem."""
 
 
 def examine(
-    record: dict[str, Any], columns: ColumnMap, cfg: PromptFile, raw: bytes = b""
+    record: dict[str, Any], columns: ColumnMap, cfg: PromptFile, raw: bytes = b"", same: Same = same_key
 ) -> tuple[Fields | None, list[Flaw]]:
     """(the row's clean fields, None where there is no problem or answer to speak of; everything wrong with it)."""
     flaws: list[Flaw] = []
@@ -89,7 +110,7 @@ def examine(
     if problem is None or answer is None:
         return None, flaws
     if columns.solution is not None:
-        _compare_with_solution(pick(record, columns.solution), answer, flaws)
+        _compare_with_solution(pick(record, columns.solution), answer, same, flaws)
     source = _label(pick(record, columns.source), flaws)
     subject = _label(pick(record, columns.subject), flaws)
     level = _level(pick(record, columns.level), flaws)
@@ -304,7 +325,7 @@ def _unbalanced(text: str) -> str:
     return ""
 
 
-def _compare_with_solution(solution: Any, answer: str, flaws: list[Flaw]) -> None:
+def _compare_with_solution(solution: Any, answer: str, same: Same, flaws: list[Flaw]) -> None:
     """The solution's own final value against the answer; several boxed values mean that one was picked."""
     if not isinstance(solution, str):
         return
@@ -312,16 +333,18 @@ def _compare_with_solution(solution: Any, answer: str, flaws: list[Flaw]) -> Non
         found = boxed(solution)
         if found == [answer]:
             return
-        keys = list(dict.fromkeys(answer_key(value) for value in found))
+        keys = {answer_key(value): value for value in found}
         own = answer_key(answer)
         if len(keys) > 1 and own in keys:
             flaws.append(("answer_inconsistent_with_solution", f"{len(keys)} different boxed values"))
         # Two spellings of one expression differ as text: only numbers are compared.
-        elif len(keys) == 1 and own != keys[0] and own.startswith("n:") and keys[0].startswith("n:"):
-            flaws.append(("answer_inconsistent_with_solution", f"boxed {keys[0][2:]}"))
+        elif len(keys) == 1 and own.startswith("n:") and own not in keys:
+            key, value = next(iter(keys.items()))
+            if key.startswith("n:") and not same(value, answer):
+                flaws.append(("answer_inconsistent_with_solution", f"boxed {key[2:]}"))
     elif "####" in solution:
         final = apply_answer_rule("gsm8k", solution) or ""
-        if final and final != answer and answer_key(final) != answer_key(answer):
+        if final and final != answer and not same_key(final, answer) and not same(final, answer):
             flaws.append(("answer_inconsistent_with_solution", f"#### {final[:40]}"))
 
 

@@ -17,13 +17,14 @@ import pyarrow.compute as pc
 from cures_core.config.data import PromptFile
 from cures_core.errors import ConfigError, DataRejected
 from cures_core.prompts.canonical import coarse
-from cures_core.prompts.checks import Fields, Gold, Tokens, examine
+from cures_core.prompts.checks import Fields, Gold, Same, Tokens, examine, same_key
 from cures_core.prompts.columns import MISSING, pick
 from cures_core.prompts.defects import REASONS, Defect, Flaw, Severity, escaped
 from cures_core.prompts.duplicates import repeated_groups, same_ids, same_problems
 from cures_core.prompts.identity import content_id
 from cures_core.prompts.language import other_language, require_language
 from cures_core.prompts.lines import Snapshot
+from cures_core.prompts.placeholders import missing_answers
 from cures_core.prompts.promptset import COLUMNS, PromptSet
 from cures_core.prompts.reading import COLUMNAR, Row, format_of, open_rows
 
@@ -66,15 +67,18 @@ def load_prompts(
     cfg: PromptFile,
     *,
     check_gold: Gold | None = None,
+    same_answer: Same = same_key,
     count_tokens: Tokens | None = None,
     source: Path | None = None,
 ) -> Loaded:
     """Read, check and deduplicate a prompt file.
 
     `source` is where its bytes lie, if `cfg.path` is only its name. `check_gold` says None if the verifier can use an
-    answer as gold, else why not; it is asked once for each answer. Raises `MissingInput`, `ConfigError`,
-    `DataRejected` (the file as a whole cannot be read) or `TryAgain` (it changed meanwhile). Bad rows never raise: see
-    `require_acceptable`.
+    answer as gold, else why not; it is asked once for each answer. `same_answer` says whether two gold answers are
+    one, so that rows with one problem are copies, or contradict each other otherwise.
+
+    Raises `MissingInput`, `ConfigError`, `DataRejected` (the file as a whole cannot be read) or `TryAgain` (it changed
+    meanwhile). Bad rows never raise: see `require_acceptable`.
     """
     if cfg.max_problem_tokens is not None and count_tokens is None:
         raise ConfigError(f"{cfg.path}: max_problem_tokens needs a tokenizer, and this command has none; leave it out")
@@ -91,7 +95,9 @@ def load_prompts(
     columnar = format_of(path, cfg.format) in COLUMNAR
     log, kept = _Log(cfg.path, "row " if columnar else ""), _Kept()
     for row in rows:
-        fields, flaws = (None, row.flaws) if row.record is None else examine(row.record, columns, cfg, row.raw)
+        fields, flaws = (
+            (None, row.flaws) if row.record is None else examine(row.record, columns, cfg, row.raw, same_answer)
+        )
         if row.record is not None:
             flaws = [*row.flaws, *flaws, *_asked(fields, cfg, judge_gold, count_tokens)]
         if flaws and log.rejects(row, flaws):
@@ -99,7 +105,7 @@ def load_prompts(
         if fields is not None:
             kept.add(row.line, fields, pick(row.record or {}, columns.id))
     snapshot.check()
-    return _compare_rows(log, kept, snapshot.digest)
+    return _compare_rows(log, kept, snapshot.digest, same_answer)
 
 
 def annotated(loaded: Loaded, found: Iterable[tuple[int, Flaw]]) -> Loaded:
@@ -255,14 +261,16 @@ def _key(data: bytes) -> int:
     return hash(data) & 0xFFFF_FFFF_FFFF_FFFF
 
 
-def _compare_rows(log: _Log, kept: _Kept, digest: str) -> Loaded:
-    """Find copies and contradictions among the good rows."""
+def _compare_rows(log: _Log, kept: _Kept, digest: str, same_answer: Same) -> Loaded:
+    """Find copies, contradictions and marks of missing answers among the good rows."""
     table = kept.table()
     lines = np.array(kept.lines, dtype=np.int64)
     found = list(same_ids(np.array(kept.id_keys, dtype=np.uint64), lines))
+    missing = missing_answers(table.column("problem"), table.column("answer"))
+    found += [(row, ("answer_not_math", seen)) for row, seen in missing]
     for group in repeated_groups(np.array(kept.problem_keys, dtype=np.uint64)):
         rows = table.take(pa.array(group))
         problems, answers = rows.column("problem").to_pylist(), rows.column("answer").to_pylist()
-        found += same_problems(group.tolist(), problems, answers, lines[group].tolist())
+        found += same_problems(group.tolist(), problems, answers, lines[group].tolist(), same_answer)
     keep = log.whole_rows(found, table, lines)
     return log.loaded(table if keep.all() else table.filter(pa.array(keep)), lines[keep], digest)

@@ -17,6 +17,7 @@ from cures_core.prompts.columnar import (
     parquet_files,
     parquet_names,
     parquet_rows,
+    require_all_shards,
 )
 from cures_core.prompts.columns import ColumnMap, resolve_columns
 from cures_core.prompts.defects import Flaw
@@ -56,6 +57,8 @@ def open_rows(cfg: PromptFile, path: Path) -> tuple[ColumnMap, Iterator[Row]]:
     """
     check_readable(path)
     kind = format_of(path, cfg.format)
+    if not path.is_dir():
+        require_all_shards([path])
     if kind in COLUMNAR:
         in_folder = dataset_files if kind == "arrow" else parquet_files
         files = in_folder(path) if path.is_dir() else [path]

@@ -61,8 +61,8 @@ def long_decimal(latex: str) -> tuple[Fraction, Fraction] | None:
 def tolerance_of(digits: str, places: int) -> Fraction | None:
     """How far a decimal may lie from the number that it spells; None for one that spells only itself.
 
-    Less than one unit of its last digit, or of its 15th significant one if that comes first. `digits` are all its digits,
-    `places` those behind the point. With fewer than `MIN_DIGITS` significant digits it spells only itself.
+    Less than one unit of its last digit, or of its 15th significant one if that comes first. `digits` are all its
+    digits, `places` those behind the point. With fewer than `MIN_DIGITS` significant ones it spells only itself.
     """
     significant = len(digits.lstrip("0"))
     if significant < MIN_DIGITS:

@@ -43,6 +43,9 @@ class ChoiceVerifier(Verifier):
     def check_gold(self, answer: str) -> str | None:
         return None if self._read(answer) else "not one of the letters"
 
+    def same_answer(self, first: str, second: str) -> bool:
+        return self._read(first) == self._read(second) != ""
+
     def _verdict(self, completion: str, gold: str) -> Verdict:
         wanted = self._read(gold)
         if not wanted:

@@ -62,6 +62,13 @@ class MathVerifier(Verifier):
             outcome, reason = self._compare([(latex, latex)])[0]
         return None if outcome is Outcome.CORRECT else reason or "does not equal itself"
 
+    def same_answer(self, first: str, second: str) -> bool:
+        """True if either is a correct answer where the other is gold."""
+        pairs = [_tidied(first, second), _tidied(second, first)]
+        with self._lock:
+            decisions = self._decide(pairs)
+        return any(decisions[pair][0] is Outcome.CORRECT for pair in pairs)
+
     def stats(self) -> dict[str, int]:
         """Counts so far: verdicts by outcome and rule of decision, cache hits, and what the processes did."""
         return {**dict(sorted(self._counts.items())), **self._pool.counts}

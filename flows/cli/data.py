@@ -20,7 +20,7 @@ from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError, DataRejected
 from cures_core.files import canonical_json, write_atomic
 from cures_core.prompts import Loaded, PromptSet, load_prompts, reasons_table, require_acceptable
-from cures_core.prompts.checks import Gold
+from cures_core.prompts.checks import GoldJudge
 from cures_core.prompts.diff import Difference, difference
 from cures_core.report.prompts_page import answer_kinds, prompts_page
 from cures_core.rewards import make_verifier
@@ -90,8 +90,8 @@ def validate_command(
         if config is None:
             if overrides:
                 raise ConfigError("--set changes a profile: name one with --config")
-            with _gold_check(verifier) as check:
-                summary = validate(data, suites, folder, check, locate=_inputs().local)
+            with _gold_judge(verifier) as judge:
+                summary = validate(data, suites, folder, judge, locate=_inputs().local)
         elif data != DataConfig(path="") or verifier is not None:
             raise ConfigError("with --config, change what the profile says with --set, as in --set data.language=en")
         else:
@@ -245,12 +245,12 @@ def _refusal_as_json(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _gold_check(kind: str | None) -> Iterator[Gold | None]:
+def _gold_judge(kind: str | None) -> Iterator[GoldJudge | None]:
     if kind is None:
         yield None
         return
     with make_verifier(reward_of(kind)) as verifier:
-        yield verifier.check_gold
+        yield verifier
 
 
 def _suite(text: str) -> SuiteConfig:
@@ -266,11 +266,11 @@ def _suite(text: str) -> SuiteConfig:
 def _validate_profile(run: RunConfig, suites: list[SuiteConfig], folder: Path) -> dict[str, Any]:
     """What a run's own validation would say: its data, its suites, and its verifier's word on the gold answers."""
     from tasks.stages.validate_dataset import token_counter
-    from tasks.validation.golds import gold_checks
+    from tasks.validation.golds import gold_judges
 
     every, locate = [*suites, *run.evaluation.suites], Inputs.of(run).local
-    with gold_checks(run) as (check, of_suites):
-        return validate(run.data, every, folder, check, token_counter(run), of_suites, locate)
+    with gold_judges(run) as (judge, of_suites):
+        return validate(run.data, every, folder, judge, token_counter(run), of_suites, locate)
 
 
 @contextmanager

@@ -114,11 +114,19 @@ def test_suites_need_their_own_names(data: DataConfig, suite: SuiteConfig, tmp_p
         validate(data, [suite, suite], tmp_path / "out")
 
 
+class Judge:
+    """A verifier to which 78 is too big, and all other golds are one."""
+
+    def check_gold(self, answer: str) -> str | None:
+        return "too big" if answer == "78" else None
+
+    def same_answer(self, first: str, second: str) -> bool:
+        return True
+
+
 def test_the_verifier_and_the_tokenizer_have_their_say(data: DataConfig, tmp_path: Path) -> None:
     cfg = data.model_copy(update={"max_problem_tokens": 15, "max_reject_share": 0.9})
-    counts = validate(
-        cfg, [], tmp_path / "out", lambda answer: "too big" if answer == "78" else None, lambda text: len(text.split())
-    )["prompts"]["reasons"]
+    counts = validate(cfg, [], tmp_path / "out", Judge(), lambda text: len(text.split()))["prompts"]["reasons"]
     assert (counts["gold_rejected"], counts["too_many_tokens"]) == (1, 1)
 
 
