@@ -19,8 +19,8 @@ from cures_core.prompts.columns import (
     ColumnMap,
     apply_answer_rule,
     boxed,
-    last_user_message,
     pick,
+    read_chat,
 )
 from cures_core.prompts.defects import Flaw
 from cures_core.prompts.identity import nfc
@@ -46,8 +46,8 @@ _STATED = re.compile(r"\b(?:answers?|ans|solution)\s*(?:is|[:=])\s*(\S.*?)\s*$",
 
 # "None" is Python's null turned into text; "none" and "undefined" can be answers.
 _PLACEHOLDER = re.compile(
-    r"None|(?i:n/?a|nan|null|todo|tbd|unknown|omitted|not[ -]?found|no answer|not available|answer(?: here)?|solution|proof"
-    r"|see (?:the )?(?:answer|solution|above|below|explanation|figure|text)|[-—?.…]*)"
+    r"None|(?i:n/?a|nan|null|todo|tbd|unknown|omitted|not[ -]?found|no answer|not available"
+    r"|answer(?: here)?|solution|proof|see (?:the )?(?:answer|solution|above|below|explanation|figure|text)|[-—?.…]*)"
 )
 _ENDS_OPEN = re.compile(r"[-+*/=^_({\[\\]$|\\(?:frac|times|cdot|pm|sqrt|left)$")
 _LEVEL = re.compile(r"(?:level|lvl|difficulty)[\s:_-]*", re.IGNORECASE)
@@ -140,11 +140,13 @@ _MARKS = ("<", "&", "boxed", "##", "INST]", "rove", "Show that", "Justify", "(b)
 
 
 def _problem_text(value: Any, cfg: PromptFile, flaws: list[Flaw]) -> str | None:
-    if cfg.problem_rule == "chat" and value is not MISSING and value is not None:
-        text = last_user_message(value)
+    if cfg.problem_rule != "text" and value is not MISSING and value is not None:
+        text, rest = read_chat(value)
         if text is None:
             flaws.append(("no_user_message", ""))
             return None
+        if rest:
+            flaws.append(("chat_context" if cfg.problem_rule == "chat" else "chat_context_left_out", rest))
         value = text
     if not _is_text(value, "problem", flaws):
         return None

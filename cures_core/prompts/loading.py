@@ -23,6 +23,7 @@ from cures_core.prompts.defects import REASONS, Defect, Flaw, Severity, escaped
 from cures_core.prompts.duplicates import repeated_groups, same_ids, same_problems
 from cures_core.prompts.identity import content_id
 from cures_core.prompts.language import other_language, require_language
+from cures_core.prompts.layouts import Taken
 from cures_core.prompts.lines import Snapshot
 from cures_core.prompts.placeholders import missing_answers
 from cures_core.prompts.promptset import COLUMNS, PromptSet
@@ -43,6 +44,8 @@ class Loaded:
     """What became of a file: every row read is in `prompts`, or counted in `rejected` or `dropped`."""
 
     file: str
+    taken: Taken
+    """The layout that the file was read in, and why."""
     unit: str
     """What `lines` count: "" for lines of text, "row " for rows of columnar files."""
     prompts: PromptSet
@@ -91,9 +94,9 @@ def load_prompts(
     path = source or Path(cfg.path)
     snapshot = Snapshot.of(path)
     judge_gold = None if check_gold is None else lru_cache(_ANSWERS_REMEMBERED)(check_gold)
-    columns, rows = open_rows(cfg, path)
+    cfg, columns, taken, rows = open_rows(cfg, path)
     columnar = format_of(path, cfg.format) in COLUMNAR
-    log, kept = _Log(cfg.path, "row " if columnar else ""), _Kept()
+    log, kept = _Log(cfg.path, "row " if columnar else "", taken), _Kept()
     for row in rows:
         fields, flaws = (
             (None, row.flaws) if row.record is None else examine(row.record, columns, cfg, row.raw, same_answer)
@@ -110,7 +113,7 @@ def load_prompts(
 
 def annotated(loaded: Loaded, found: Iterable[tuple[int, Flaw]]) -> Loaded:
     """The same with flaws (index in `prompts`, flaw) added; prompts with a dropping or rejecting one are taken out."""
-    log = _Log(loaded.file, loaded.unit, loaded)
+    log = _Log(loaded.file, loaded.unit, loaded.taken, loaded)
     keep = log.whole_rows(found, loaded.prompts.table, loaded.lines)
     return log.loaded(loaded.prompts.table.filter(pa.array(keep)), loaded.lines[keep], loaded.file_digest)
 
@@ -126,6 +129,7 @@ def require_acceptable(loaded: Loaded, cfg: PromptFile) -> None:
         f"{loaded.file}: {loaded.rejected:,} of {loaded.rows_read:,} rows rejected ({share:.1%}, allowed "
         f"{cfg.max_reject_share:.1%}), {loaded.dropped:,} dropped, {len(loaded.prompts):,} kept."
     )
+    head += f"\n  {loaded.taken}"
     raise DataRejected("\n".join([head, *reasons_table(loaded)]) if loaded.rows_read else f"{loaded.file}: no rows")
 
 
@@ -168,8 +172,8 @@ def _asked(fields: Fields | None, cfg: PromptFile, gold: Gold | None, tokens: To
 class _Log:
     """Counts and keeps defects."""
 
-    def __init__(self, file: str, unit: str, before: Loaded | None = None) -> None:
-        self._file, self._unit = file, unit
+    def __init__(self, file: str, unit: str, taken: Taken, before: Loaded | None = None) -> None:
+        self._file, self._unit, self._taken = file, unit, taken
         self._quarantine = list(before.quarantine) if before else []
         self._warnings = list(before.warnings) if before else []
         self._counts: Counter[str] = Counter(before.counts if before else {})
@@ -213,6 +217,7 @@ class _Log:
         kept = table.num_rows
         return Loaded(
             file=self._file,
+            taken=self._taken,
             unit=self._unit,
             prompts=PromptSet(table),
             lines=lines[order],

@@ -35,7 +35,7 @@ def missing_answers(problems: pa.ChunkedArray, answers: pa.ChunkedArray) -> list
     rows = pc.indices_nonzero(pc.is_in(lowered, pa.array(list(marks), lowered.type))).to_pylist()
     texts = lowered.take(pa.array(rows)).to_pylist()
     return [
-        (row, f"{ascii(word)} answers {marks[word]:,} rows and is in no problem")
+        (row, f"{word!a} answers {marks[word]:,} rows and is in no problem")
         for row, word in zip(rows, texts, strict=True)
     ]
 

@@ -109,6 +109,7 @@ def describe(loaded: Loaded) -> dict[str, Any]:
     prompts = loaded.prompts
     return {
         "file": loaded.file,
+        "read_as": loaded.taken.as_dict(),
         "file_digest": loaded.file_digest,
         "digest": prompts.digest,
         "rows_read": loaded.rows_read,

@@ -21,7 +21,8 @@ THINGS = ("pears", "stamps", "candles", "bricks", "pencils", "shells")
 
 def problem(i: int) -> str:
     name, thing = NAMES[i % len(NAMES)], THINGS[i % len(THINGS)]
-    return f"{name} keeps {i + 3} {thing} in drawer {chr(97 + i % 26)} and sells half of those that {NAMES[-1 - i % 30]} left"
+    other, drawer = NAMES[-1 - i % len(NAMES)], chr(97 + i % 26)
+    return f"{name} keeps {i + 3} {thing} in drawer {drawer} and sells half of those that {other} left"
 
 
 def prompts(start: int, number: int, wrap: str = "{}", answer: str = "12") -> PromptSet:

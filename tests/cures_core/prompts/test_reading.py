@@ -383,5 +383,5 @@ def test_parquet_text_that_is_not_utf8_loses_only_its_row(tmp_path: Path) -> Non
 def test_only_the_columns_in_use_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"problem": ["p q"], "answer": ["1"], "blob": [b"x" * 100]}), path)
-    _, rows = open_rows(DataConfig(path=str(path)), path)
+    rows = open_rows(DataConfig(path=str(path)), path).rows
     assert [row.record for row in rows] == [{"problem": "p q", "answer": "1"}]
