@@ -176,7 +176,10 @@ def _examples(store: Store, record: Record) -> list[dict[str, Any]]:
 def _validation(store: Store, data: Record) -> dict[str, Any]:
     summary = json.loads((files_of(store, data) / "validation.json").read_bytes())
     figures = _pick(summary["prompts"], "rows_read", "kept", "rejected", "dropped", "reasons")
-    return {**figures, "suites": {name: suite["kept"] for name, suite in summary["suites"].items()}}
+    suites = {name: suite["kept"] for name, suite in summary["suites"].items()}
+    read_as = summary["prompts"].get("read_as")  # older validations do not say
+    shown = "Read as {layout}: problem from {problem}, answer from {answer}".format(**read_as) if read_as else ""
+    return {**figures, "suites": suites, "read_as": shown}
 
 
 def _cost(states: Sequence[Record], scores: Sequence[Record]) -> dict[str, Any]:

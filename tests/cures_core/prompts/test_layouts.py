@@ -158,11 +158,12 @@ def test_arrays_of_two_turns_are_rows(as_lines: bool, tmp_path: Path) -> None:
     path = tmp_path / ("set.jsonl" if as_lines else "set.json")
     path.write_text("\n".join(map(json.dumps, arrays)) + "\n" if as_lines else json.dumps(arrays))
     assert (load(path).taken.layout, pairs(load(path))) == ("orz", EXPECTED)
-    path.write_text(
-        "\n".join([*map(json.dumps, map(plain, range(N))), "[1, 2]"]) + "\n" if as_lines else json.dumps(arrays)
-    )
-    if as_lines:
-        assert reasons(load(path)) == {N + 1: {"not_an_object"}}  # an array among objects is no row
+
+
+def test_an_array_among_objects_is_no_row(tmp_path: Path) -> None:
+    path = write(tmp_path / "set.jsonl", [plain(i) for i in range(N)])
+    path.write_text(path.read_text() + "[1, 2]\n")
+    assert reasons(load(path)) == {N + 1: {"not_an_object"}}
 
 
 def test_it_says_what_was_taken_and_why(tmp_path: Path) -> None:

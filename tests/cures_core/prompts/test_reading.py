@@ -205,10 +205,12 @@ def test_columns_can_be_named_and_stepped_into(tmp_path: Path) -> None:
              "reward_model": {"ground_truth": "4"}}]  # fmt: skip
     columns = ColumnsConfig(problem="prompt", answer="reward_model.ground_truth")
     for name in ("a.jsonl", "a.parquet"):
-        cfg = DataConfig(path=str(write(tmp_path / name, rows)), columns=columns, problem_rule="chat")
+        cfg = DataConfig(path=str(write(tmp_path / name, rows)), columns=columns, problem_rule="last_user")
         (prompt,) = load_prompts(cfg).prompts
         assert (prompt.problem, prompt.answer) == ("How much is 2+2?", "4")
-        assert list(load_prompts(DataConfig(path=cfg.path, problem_rule="chat")).prompts) == [prompt]  # usual names
+        assert list(load_prompts(DataConfig(path=cfg.path, problem_rule="last_user")).prompts) == [
+            prompt
+        ]  # usual names
 
 
 def test_missing_columns_are_answered_with_those_there(tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ import pytest
 
 from cures_core.config.curriculum import PosteriorConfig
 from cures_core.config.data import DataConfig, SuiteConfig
+from cures_core.config.rewards import MathConfig
 from cures_core.curriculum import Posterior
 from cures_core.curriculum.migration import migrate
 from cures_core.errors import ConfigError, DataRejected
 from cures_core.prompts import PromptSet, make_prompt
 from cures_core.prompts.flags import add
+from cures_core.rewards import make_verifier
 from tasks.validation import validate
 from tasks.validation.expectations import run_expectations
 from tests.cures_core.prompts.files import jsonl
@@ -93,6 +95,28 @@ def test_the_strongest_matches_come_first(tmp_path: Path, suite: SuiteConfig) ->
     cfg = DataConfig(path=str(jsonl(tmp_path / "train.jsonl", rows)))
     matches = validate(cfg, [suite], tmp_path / "out")["contamination"]["matches"]
     assert [(match["line"], match["kind"]) for match in matches] == [(42, "exact"), (41, "near")]
+
+
+def test_copies_contradictions_and_leaks_are_for_the_verifier_to_tell(tmp_path: Path) -> None:
+    """The math verifier takes two spellings of pi/2 for one answer, wherever answers are compared."""
+    half, other = "\\frac{\\pi}{2}", "\\pi/2"
+    problem = "Evaluate the angle that the third line of the table on page twelve gives for the roof of the old barn."
+    rows = [*ROWS, *({"problem": problem, "answer": answer} for answer in (half, other))]
+    reworded = {"problem": problem.replace("the old barn", "an old barn"), "answer": other}
+    suite = SuiteConfig(name="exam", path=str(jsonl(tmp_path / "exam.jsonl", [reworded])))
+    cfg = DataConfig(path=str(jsonl(tmp_path / "train.jsonl", rows)), max_reject_share=0.1)
+    with make_verifier(MathConfig(workers=1)) as verifier:
+        summary = validate(cfg, [suite], tmp_path / "out", verifier)
+    assert summary["prompts"]["reasons"] == {"duplicate_copy": 1, "duplicate_problem": 1, "eval_leak": 1}
+    assert summary["contamination"]["matches"][0]["kind"] == "ngram"
+    assert validate(cfg, [suite], tmp_path / "bare")["prompts"]["reasons"] == {"contradictory_answer": 2}
+
+
+def test_the_summary_says_how_the_files_were_read(data: DataConfig, suite: SuiteConfig, tmp_path: Path) -> None:
+    summary = validate(data, [suite], tmp_path / "out")
+    for figures in (summary["prompts"], summary["suites"]["exam"]):
+        assert (figures["read_as"]["layout"], figures["read_as"]["problem"]) == ("columns", "problem (text)")
+        assert "usual names" in figures["read_as"]["why"]
 
 
 def test_a_refused_set_leaves_its_reasons(data: DataConfig, tmp_path: Path) -> None:
