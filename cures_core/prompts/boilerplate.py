@@ -13,9 +13,9 @@ from cures_core.prompts.canonical import canonical, tokens
 PASSAGE_WORDS = 8
 """Length of the passages that are counted; a longer one is found as its parts."""
 MIN_TEXTS = 5
-MIN_SHARE = 0.05
-"""A passage is boilerplate from so many texts, and such a share of them, on: sets join sources with templates of
-their own."""
+MIN_SHARE = 0.2
+"""A passage is boilerplate from so many texts, and such a share of them, on: a few reworded copies of one problem make
+none, and a set may join sources with templates of their own."""
 SAMPLE = 2_000
 """Texts that are looked at, evenly spread over a set: their shares differ from the set's by a percent or so."""
 

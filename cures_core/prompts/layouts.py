@@ -15,7 +15,7 @@ import orjson
 
 from cures_core.config.data import ColumnsConfig, PromptFile
 from cures_core.errors import ConfigError
-from cures_core.prompts.columns import KNOWN, MISSING, ColumnMap, pick
+from cures_core.prompts.columns import KNOWN, ColumnMap, pick
 
 FITTING_SHARE = 0.9
 """A layout fits where so large a share of the first rows holds what it needs."""
@@ -177,7 +177,7 @@ def resolve_layout(
 
 def columns_read(names: Collection[str]) -> list[str]:
     """Those of a file's top-level columns that a layout looks at."""
-    looked_at = {path.partition(".")[0] for layout in LAYOUTS for path in layout.needs}
+    looked_at = {path.partition(".")[0] for layout in LAYOUTS for path in _looked_at(layout)}
     return [name for name in names if name in looked_at]
 
 
@@ -199,15 +199,20 @@ def _misfits(layout: Layout, names: Collection[str], first: Sequence[Mapping[str
     if absent:
         return [f"there is no column {path.partition('.')[0]}" for path in absent]
     found = [f"there is a column {name}" for name in layout.lacks if name in names]
-    for path, kind in layout.needs.items():
+    for path, kind in _looked_at(layout).items():
         fitting = _fitting(path, kind, first)
         if not first or fitting < FITTING_SHARE * len(first):
             found.append(f"{path} is {kind} in {fitting} of the first {len(first)} rows")
     return found
 
 
+def _looked_at(layout: Layout) -> dict[str, Kind]:
+    """The columns whose values tell something; those that may hold anything can be large."""
+    return {path: kind for path, kind in layout.needs.items() if kind != "anything"}
+
+
 def _evidence(layout: Layout, first: Sequence[Mapping[str, Any]]) -> str:
-    parts = [f"{path} is {kind}" for path, kind in layout.needs.items() if kind != "anything"]
+    parts = [f"{path} is {kind}" for path, kind in _looked_at(layout).items()]
     parts += [f"there is {path}" for path, kind in layout.needs.items() if kind == "anything"]
     return f"in the first {len(first)} rows {', '.join(parts)}"
 
@@ -239,11 +244,10 @@ def _is_list_text(value: Any) -> bool:
         return False
 
 
-_TESTS: Mapping[Kind, Callable[[Any], bool]] = {
+_TESTS: Mapping[str, Callable[[Any], bool]] = {
     "text": lambda value: isinstance(value, str | int | float),
     "messages": _is_messages,
     "text with ####": lambda value: isinstance(value, str) and "####" in value,
     "text with \\boxed": lambda value: isinstance(value, str) and re.search(r"\\(?:boxed|fbox)", value) is not None,
     "text of a JSON list": _is_list_text,
-    "anything": lambda value: value is not MISSING,
 }

@@ -22,10 +22,13 @@ import select
 import signal
 import socket
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from cures_core.rewards.arithmetic import same_rationals
 from cures_core.rewards.wire import PID_BYTES, Frames, pack
+
+T = TypeVar("T")
 
 _ORPHAN_POLL_S = 5.0
 """How often an idle process looks whether its parent is still there."""
@@ -128,14 +131,25 @@ def judge(gold: str, answer: str) -> dict[str, Any]:
     given = _parse(answer)
     if not given:
         return {"outcome": "wrong", "reason": "the answer does not parse"}
-    pairs = [as_regions(one, other, gold, answer) for one in wanted for other in given]
+    pairs = [_tried(as_regions, (one, other), one, other, gold, answer) for one in wanted for other in given]
     # An inequality against its interval is decided either way round.
     equal = any(verify(*pair, timeout_seconds=None, allow_set_relation_comp=True) for pair in pairs)
-    if equal and all(surely_differ(*pair) for pair in pairs):
+    if equal and all(_tried(surely_differ, False, *pair) for pair in pairs):
         return {"outcome": "wrong", "reason": "exact arithmetic"}
-    if not equal and any(spelled_out(*pair, gold, answer) for pair in pairs):
+    if not equal and any(_tried(spelled_out, False, *pair, gold, answer) for pair in pairs):
         return {"outcome": "correct", "reason": "the rounded decimal"}
     return {"outcome": "correct" if equal else "wrong", "reason": ""}
+
+
+def _tried(ask: Callable[..., T], otherwise: T, *arguments: Any) -> T:
+    """What a question about parsed formulas is answered by; `otherwise` where sympy cannot say, which it tells by
+    raising anything."""
+    try:
+        return ask(*arguments)
+    except (MemoryError, RecursionError):
+        raise
+    except Exception:
+        return otherwise
 
 
 def _parse(latex: str) -> list[Any]:

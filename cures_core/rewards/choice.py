@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cures_core.config.rewards import ChoiceConfig
-from cures_core.rewards.extraction import Extracted, extract, phrase_sentence
+from cures_core.rewards.extraction import MAX_ANSWER_CHARS, Extracted, extract, phrase_sentence
 from cures_core.rewards.plain import plain
 from cures_core.rewards.verifier import Verifier
 from cures_core.terms import Outcome, Verdict
@@ -58,7 +58,9 @@ class ChoiceVerifier(Verifier):
     def _find(self, completion: str) -> Extracted:
         found = extract(completion, ("box", "hashes", "phrase"))
         if found.rule == "phrase":
-            return replace(found, answer=phrase_sentence(completion))  # up to a comma, "A, C" would be A
+            return replace(
+                found, answer=phrase_sentence(completion)[:MAX_ANSWER_CHARS]
+            )  # up to a comma, "A, C" would be A
         if found.rule:
             return found
         last, tail = None, completion[-_TAIL_CHARS:]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|emph|rm)\s*\{([^{}]*)\}")
 _OPTION = re.compile(
     r"(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s*)?"
-    r"(?:\(\s*(?P<braced>[A-J])\s*\)\s*[.:]?|(?P<marked>[A-J])\s*(?:[):]|\.(?=\s)))\s*(?P<text>\S.*)",
+    r"(?:\(\s*(?P<braced>[A-J])\s*\)(?:\s*[.:]|(?=[\s\d\\$-]))|(?P<marked>[A-J])\s*(?:[):]|\.(?=\s)))\s*(?P<text>\S.*)",
     re.DOTALL,
 )
 _ANOTHER = re.compile(r"(?<![A-Za-z])(?:\([A-J]\)|[A-J](?:[):]|\.(?=\s|$)))|^(?:[,;/&|]|and\b|or\b)|\b[A-J]\s*$")
