@@ -12,6 +12,8 @@ from cures_core.prompts.canonical import canonical, tokens
 
 PASSAGE_WORDS = 8
 """Length of the passages that are counted; a longer one is found as its parts."""
+MIN_WORDS = 4
+"""Fewest real words of a passage; with a number in it, it is none either: formulas and givens are what problems are."""
 MIN_TEXTS = 5
 MIN_SHARE = 0.2
 """A passage is boilerplate from so many texts, and such a share of them, on: a few reworded copies of one problem make
@@ -23,11 +25,11 @@ Passage = tuple[str, ...]
 
 
 def boilerplate(texts: Sequence[str]) -> frozenset[Passage]:
-    """Passages of `PASSAGE_WORDS` words, numbers and signs as they are, that many of the texts hold."""
+    """Passages of `PASSAGE_WORDS` words that many of the texts hold."""
     sample = [texts[i * len(texts) // SAMPLE] for i in range(SAMPLE)] if len(texts) > SAMPLE else texts
     counts: Counter[Passage] = Counter()
     for text in sample:
-        counts.update(set(_passages(tokens(canonical(text)))))
+        counts.update(passage for passage in set(_passages(tokens(canonical(text)))) if _is_prose(passage))
     enough = max(MIN_TEXTS, MIN_SHARE * len(sample))
     return frozenset(passage for passage, number in counts.items() if number >= enough)
 
@@ -39,6 +41,11 @@ def core(words: list[str], common: frozenset[Passage]) -> list[str]:
         return words
     covered = {place for start in found for place in range(start, start + PASSAGE_WORDS)}
     return [word for i, word in enumerate(words) if i not in covered]
+
+
+def _is_prose(passage: Passage) -> bool:
+    words = sum(len(word) > 1 and word.isalpha() for word in passage)
+    return words >= MIN_WORDS and not any(word[0].isdigit() for word in passage)
 
 
 def _passages(words: Sequence[str]) -> list[Passage]:

@@ -11,7 +11,7 @@ Five kinds of match, strongest first:
   Training on siblings is what a curriculum wants, so they are only reported.
 
 Passages that many problems of a set share word for word (instructions, templates: `boilerplate`) are no evidence, of
-whatever length: they are left out of both sides, and problems that are then the same are `normalised`.
+whatever length: they are left out of both sides. Problems of which the same words are left, 6 or more, are `normalised`.
 
 The first four are contamination. Problems of fewer than 6 words (formulas, chains of digits) are compared exactly and
 normalised only: n-grams of pure symbols repeat by chance. Translations and paraphrases in other words are not found.
@@ -35,8 +35,6 @@ LONG_N = 13
 LEAK_SHARE = 0.5
 NEAR_SHARE = 0.6
 MIN_WORDS = 6
-MIN_CORE = 3
-"""Fewest words beside boilerplate by which two problems can be told to be the same."""
 
 Gram = tuple[str, ...]
 
@@ -96,7 +94,7 @@ class SuiteIndex:
         grams = _grams(words, N) if is_prose(words) else frozenset()
         position = len(self._items)
         self._items.append(_Item(suite, item_id, answer, words, _signature(words), len(grams)))
-        if self._common and len(words) >= MIN_CORE:
+        if grams:
             self._cores.setdefault(tuple(words), position)
         self._exact.setdefault(problem, position)
         self._canonical.setdefault(form, position)

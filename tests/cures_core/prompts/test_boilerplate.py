@@ -49,6 +49,20 @@ def test_boilerplate_hides_no_copy_on_either_side(text: str) -> None:
         assert all(match.leak for match in found)
 
 
+def test_problems_made_by_one_template_are_not_the_same_for_what_they_share() -> None:
+    """Only what differs inside two templates tells these apart: nothing is left to call them copies by."""
+    least, most = (
+        "Find the {} value that the function of row {} takes on the interval in the table below it",
+        "smallest",
+    )
+    train = PromptSet.of([make_prompt(least.format("largest", i), "3") for i in range(30)])
+    suite = PromptSet.of([make_prompt(least.format(most, i), "4") for i in range(30)])
+    assert [match for match in matches(train, suite) if match.leak] == []
+    numbers = PromptSet.of([make_prompt(f"How much is the remainder of {i} times {i} by 7?", "3") for i in range(30)])
+    others = PromptSet.of([make_prompt(f"How much is the remainder of {i} times {i} by 9?", "4") for i in range(30)])
+    assert [match for match in matches(numbers, others) if match.leak] == []
+
+
 def test_what_few_texts_share_is_evidence() -> None:
     item = make_prompt(
         "A ferry leaves the old harbour at noon with ninety guests and meets a tug. When do they part?", "3"
