@@ -11,7 +11,7 @@ Five kinds of match, strongest first:
   Training on siblings is what a curriculum wants, so they are only reported.
 
 Passages that many problems of a set share word for word (instructions, templates: `boilerplate`) are no evidence, of
-whatever length: they are left out of both sides. Problems of which the same words are left, 6 or more, are `normalised`.
+whatever length: they are left out of both sides. Problems that keep the same words, 6 or more, are `normalised`.
 
 The first four are contamination. Problems of fewer than 6 words (formulas, chains of digits) are compared exactly and
 normalised only: n-grams of pure symbols repeat by chance. Translations and paraphrases in other words are not found.
