@@ -27,8 +27,9 @@ def missing_answers(problems: pa.ChunkedArray, answers: pa.ChunkedArray) -> list
     """(position, what was seen) of every row whose answer is such a word."""
     lowered = pc.utf8_lower(pc.utf8_trim_whitespace(answers))
     enough = max(MIN_ROWS, MIN_SHARE * len(answers))
-    counts = [(row["values"], row["counts"]) for row in pc.value_counts(lowered).to_pylist() if row["counts"] >= enough]
-    words = sorted((-number, word) for word, number in counts if _WORDS.fullmatch(word) and word not in _POLAR)
+    counts = pc.value_counts(lowered)
+    frequent = counts.filter(pc.greater_equal(counts.field("counts"), enough)).to_pylist()
+    words = sorted((-row["counts"], row["values"]) for row in frequent if _can_be_a_mark(row["values"]))
     marks = {word: -number for number, word in words[:MAX_LOOKED_FOR] if not _is_in(problems, word.rstrip(".!"))}
     if not marks or len(marks) > MAX_MARKS:
         return []
@@ -38,6 +39,10 @@ def missing_answers(problems: pa.ChunkedArray, answers: pa.ChunkedArray) -> list
         (row, f"{word!a} answers {marks[word]:,} rows and is in no problem")
         for row, word in zip(rows, texts, strict=True)
     ]
+
+
+def _can_be_a_mark(answer: str) -> bool:
+    return _WORDS.fullmatch(answer) is not None and answer not in _POLAR
 
 
 def _is_in(problems: pa.ChunkedArray, word: str) -> bool:

@@ -105,7 +105,7 @@ def parse_quantity(text: str, units: bool = True) -> Quantity | None:
     named = _factor_and_unit(match["money"], rest)
     if value is None or named is None:
         return None
-    return Quantity(-value if "-" in (match["sign"], match["sign2"]) else value, *named, _tolerance(match["dec"] or ""))
+    return Quantity(-value if "-" in (match["sign"], match["sign2"]) else value, *named, _tolerance(match))
 
 
 def last_number(text: str) -> str | None:
@@ -139,7 +139,7 @@ def _value(match: re.Match[str]) -> Fraction | None:
         return _repeating(match["lead"], match["fixed"], match["period"])
     if ten := match["ten"] or match["ten1"]:
         return _power(ten)
-    scale = _power(match["exp"] or match["braced"] or match["power"] or "0")
+    scale = _scale(match)
     return None if scale is None else _decimal(match["dec"]) * scale
 
 
@@ -160,9 +160,16 @@ def _decimal(text: str) -> Fraction:
     return Fraction(re.sub(r"[,_ +]", "", text))
 
 
-def _tolerance(decimal: str) -> Fraction | None:
-    whole, point, places = decimal.rpartition(".")
-    return tolerance_of(re.sub(r"\D", "", whole) + places, len(places)) if point else None
+def _scale(match: re.Match[str]) -> Fraction | None:
+    """The power of ten behind a decimal."""
+    return _power(match["exp"] or match["braced"] or match["power"] or "0")
+
+
+def _tolerance(match: re.Match[str]) -> Fraction | None:
+    whole, point, places = (match["dec"] or "").rpartition(".")
+    tolerance = tolerance_of(re.sub(r"\D", "", whole) + places, len(places)) if point else None
+    scale = _scale(match)
+    return None if tolerance is None or scale is None else tolerance * scale
 
 
 def _power(exponent: str) -> Fraction | None:

@@ -47,13 +47,16 @@ def validate(
         raise ConfigError(f"two evaluation suites are named {twice[0]!r}; give each its own name")
     flags = {} if cfg.flags is None else read_flags(Path(cfg.flags))
     judges = {s.name: (judge_of_suite or {}).get(s.name, judge) for s in suites}
-    same: Same = same_key if judge is None else judge.same_answer
+    same = _same_of(judge)
 
     def loaded_from(file: PromptFile, judge: GoldJudge | None) -> Loaded:
-        asked: dict[str, Any] = (
-            {} if judge is None else {"check_gold": judge.check_gold, "same_answer": judge.same_answer}
+        found = load_prompts(
+            file,
+            check_gold=None if judge is None else judge.check_gold,
+            same_answer=_same_of(judge),
+            count_tokens=count_tokens,
+            source=locate(file.path),
         )
-        found = load_prompts(file, **asked, count_tokens=count_tokens, source=locate(file.path))
         return _unflagged(found, flags)
 
     read = {s.name: loaded_from(s, judges[s.name]) for s in suites}
@@ -87,6 +90,10 @@ def validate(
     }
     write_atomic(out_dir / "validation.json", canonical_json(summary))
     return summary
+
+
+def _same_of(judge: GoldJudge | None) -> Same:
+    return same_key if judge is None else judge.same_answer
 
 
 def _near_flaws(cfg: DataConfig, loaded: Loaded, same_answer: Same) -> Iterator[tuple[int, Flaw]]:
