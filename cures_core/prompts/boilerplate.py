@@ -34,13 +34,13 @@ def boilerplate(texts: Sequence[str]) -> frozenset[Passage]:
     return frozenset(passage for passage, number in counts.items() if number >= enough)
 
 
-def core(words: list[str], common: frozenset[Passage]) -> list[str]:
-    """The words that are in no common passage."""
+def divided(words: list[str], common: frozenset[Passage]) -> tuple[list[str], list[str]]:
+    """(the core: words that are in no common passage, the others)."""
     found = [i for i, passage in enumerate(_passages(words)) if passage in common] if common else []
     if not found:
-        return words
+        return words, []
     covered = {place for start in found for place in range(start, start + PASSAGE_WORDS)}
-    return [word for i, word in enumerate(words) if i not in covered]
+    return [word for i, word in enumerate(words) if i not in covered], [words[i] for i in sorted(covered)]
 
 
 def _is_prose(passage: Passage) -> bool:

@@ -11,7 +11,7 @@ Five kinds of match, strongest first:
   Training on siblings is what a curriculum wants, so they are only reported.
 
 Passages that many problems of a set share word for word (instructions, templates: `boilerplate`) are no evidence, of
-whatever length: they are left out of both sides. Problems that keep the same words, 6 or more, are `normalised`.
+whatever length: they are left out of both sides. Problems of which the same words are left are `normalised`.
 
 The first four are contamination. Problems of fewer than 6 words (formulas, chains of digits) are compared exactly and
 normalised only: n-grams of pure symbols repeat by chance. Translations and paraphrases in other words are not found.
@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cures_core.prompts.boilerplate import Passage, boilerplate, core
+from cures_core.prompts.boilerplate import Passage, boilerplate, divided
 from cures_core.prompts.canonical import answer_key, canonical, tokens
 from cures_core.prompts.checks import Same, same_key
 from cures_core.prompts.defects import Flaw
@@ -62,6 +62,8 @@ class _Item:
     id: str
     answer: str
     words: list[str]
+    around: list[str]
+    """Its boilerplate."""
     signature: Counter[str]
     num_grams: int
 
@@ -90,11 +92,11 @@ class SuiteIndex:
 
     def _add(self, suite: str, item_id: str, problem: str, answer: str) -> None:
         form = canonical(problem)
-        words = core(tokens(form), self._common)
+        words, around = divided(tokens(form), self._common)
         grams = _grams(words, N) if is_prose(words) else frozenset()
         position = len(self._items)
-        self._items.append(_Item(suite, item_id, answer, words, _signature(words), len(grams)))
-        if grams:
+        self._items.append(_Item(suite, item_id, answer, words, around, _signature(words), len(grams)))
+        if words:
             self._cores.setdefault(tuple(words), position)
         self._exact.setdefault(problem, position)
         self._canonical.setdefault(form, position)
@@ -108,8 +110,8 @@ class SuiteIndex:
         form = canonical(problem)
         if (position := self._canonical.get(form)) is not None:
             return self._whole(position, "normalised")
-        words = core(tokens(form), self._common)
-        if (position := self._cores.get(tuple(words))) is not None:
+        words, around = divided(tokens(form), self._common)
+        if (position := self._cores.get(tuple(words))) is not None and self._same_core(position, words, around):
             return self._whole(position, "normalised")
         if len(words) < N:
             return None
@@ -127,6 +129,12 @@ class SuiteIndex:
         _, share, position, kind = min(matches)
         item = self._items[position]
         return Match(item.suite, item.id, kind, round(-share, 4), round(_share(item.words, words, LONG_N), 4))
+
+    def _same_core(self, position: int, words: list[str], around: list[str]) -> bool:
+        """Whether an equal core makes an equal problem: a short one only where no other words stand around it, or a
+        template's "largest" would be as good as its "smallest"."""
+        theirs = self._items[position].around
+        return is_prose(words) or not around or not theirs or around == theirs
 
     def _kind(self, item: _Item, share: float, words: Sequence[str], answer: str) -> str:
         if share >= 1.0 and f" {' '.join(item.words)} " in f" {' '.join(words)} ":

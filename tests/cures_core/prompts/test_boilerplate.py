@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cures_core.prompts import PromptSet, make_prompt
-from cures_core.prompts.boilerplate import SAMPLE, boilerplate, core
+from cures_core.prompts.boilerplate import SAMPLE, boilerplate, divided
 from cures_core.prompts.canonical import canonical, tokens
 from cures_core.prompts.overlap import Match, find_overlap
 
@@ -49,6 +49,15 @@ def test_boilerplate_hides_no_copy_on_either_side(text: str) -> None:
         assert all(match.leak for match in found)
 
 
+@pytest.mark.parametrize(("train_wrap", "suite_wrap"), [("{}", "%s {}"), ("%s {}", "{}")])
+def test_boilerplate_hides_no_short_problem(train_wrap: str, suite_wrap: str) -> None:
+    def chains(wrap: str) -> PromptSet:
+        return PromptSet.of([make_prompt(wrap.replace("%s", LONG).format(f"{i} + {i + 2} = ?"), "4") for i in range(9)])
+
+    found = matches(chains(train_wrap), chains(suite_wrap))
+    assert [match.kind for match in found] == ["normalised"] * 9
+
+
 def test_problems_made_by_one_template_are_not_the_same_for_what_they_share() -> None:
     """Only what differs inside two templates tells these apart: nothing is left to call them copies by."""
     least, most = (
@@ -75,11 +84,11 @@ def test_what_few_texts_share_is_evidence() -> None:
 def test_a_passage_is_boilerplate_from_five_texts_and_a_fifth_on() -> None:
     words = tokens(canonical(f"Odd one. {SHORT}"))
     texts = [f"{problem(i)} {SHORT}" for i in range(5)]
-    assert core(words, boilerplate(texts)) == ["odd", "one"]
-    assert core(words, boilerplate(texts[:4])) == words
-    assert core(words, boilerplate([*texts, *(f"Number {i} of a long list" for i in range(21))])) == words
+    assert divided(words, boilerplate(texts))[0] == ["odd", "one"]
+    assert divided(words, boilerplate(texts[:4])) == (words, [])
+    assert divided(words, boilerplate([*texts, *(f"Number {i} of a long list" for i in range(21))]))[0] == words
 
 
 def test_large_sets_are_sampled_evenly() -> None:
     texts = [f"{problem(i)} {SHORT if i % 4 == 0 else ''}" for i in range(3 * SAMPLE)]
-    assert core(tokens(canonical(SHORT)), boilerplate(texts)) == []
+    assert divided(tokens(canonical(SHORT)), boilerplate(texts))[0] == []
