@@ -22,7 +22,7 @@ class Verifier(ABC):
         """None if `answer` can serve as gold (parses and equals itself), else the reason it cannot."""
 
     def same_answer(self, first: str, second: str) -> bool:
-        """True if two gold answers are one: what is right for the one is right for the other. Default: the same text."""
+        """True if two gold answers are one, so that what is right for one is right for both. Default: the same text."""
         return first.strip() == second.strip()
 
     def close(self) -> None:
