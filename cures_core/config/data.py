@@ -10,6 +10,11 @@ from cures_core.config.base import Strict
 from cures_core.config.marks import Placement, Result
 from cures_core.config.urls import LocalName, S3Url
 
+LayoutName = Literal[
+    "auto", "columns", "verl", "verl-list", "verl-text", "orz", "openr1", "numina-1.5", "big-math", "gsm8k", "math"
+]
+"""`auto`, `columns`, or a published layout (`cures_core/prompts/layouts.py`)."""
+
 
 class ColumnsConfig(Strict):
     """Names of the columns. A dot steps into a nested object: `reward_model.ground_truth`."""
@@ -40,14 +45,20 @@ class PromptFile(Strict):
     environment). What is packed with gzip or zstd is unpacked on the fly. Keys hold the content, not the name."""
     format: Result[Literal["auto", "jsonl", "json", "csv", "parquet", "arrow"]] = "auto"
     """`auto` goes by the name's ending (.gz and .zst looked through), then by the first bytes."""
+    layout: Result[LayoutName] = "auto"
+    """How rows are laid out. `auto`: as the first published layout that fits the columns and the first rows, else
+    `columns`; the validation says which was taken and why. `columns`: as `columns` and the rules below say, or by the
+    usual names. A layout's name insists on that one. `columns.problem`, `columns.answer` and `answer_rule` keep `auto`
+    from guessing."""
     columns: ColumnsConfig = ColumnsConfig()
     """Names of the columns."""
-    problem_rule: Result[Literal["text", "chat"]] = "text"
-    """`text`: the column holds the problem. `chat`: it holds a list of {role, content}, and the last
-    user message counts."""
-    answer_rule: Result[Literal["field", "gsm8k", "boxed"]] = "field"
+    problem_rule: Result[Literal["text", "chat", "last_user"]] = "text"
+    """`text`: the column holds the problem. `chat`: it holds a list of {role, content} with one user message; rows that
+    hold a system message or other turns are rejected, as training shows the policy one message. `last_user`: the last
+    user message is the problem, and the others are knowingly left out."""
+    answer_rule: Result[Literal["field", "gsm8k", "boxed", "list"]] = "field"
     """`field`: the column is the answer. `gsm8k`: the text after the last ####, thousands commas removed. `boxed`: the
-    content of the last \\boxed{}."""
+    content of the last \\boxed{}. `list`: the one element of a JSON list."""
     max_row_bytes: Result[int] = Field(default=1 << 20, ge=64)
     """Longest row read, in bytes; a longer one is rejected unread, so an endless line cannot fill the memory."""
     max_problem_chars: Result[int] = Field(default=16_384, ge=1)

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import NamedTuple, TypeGuard
+from typing import NamedTuple, Protocol, TypeGuard
 
 from cures_core.config.data import PromptFile
 from cures_core.prompts.canonical import answer_key
@@ -19,8 +19,8 @@ from cures_core.prompts.columns import (
     ColumnMap,
     apply_answer_rule,
     boxed,
-    last_user_message,
     pick,
+    read_chat,
 )
 from cures_core.prompts.defects import Flaw
 from cures_core.prompts.identity import nfc
@@ -46,8 +46,8 @@ _STATED = re.compile(r"\b(?:answers?|ans|solution)\s*(?:is|[:=])\s*(\S.*?)\s*$",
 
 # "None" is Python's null turned into text; "none" and "undefined" can be answers.
 _PLACEHOLDER = re.compile(
-    r"None|(?i:n/?a|nan|null|todo|tbd|unknown|omitted|no answer|not available|answer(?: here)?|solution|proof"
-    r"|see (?:the )?(?:answer|solution|above|below|explanation|figure|text)|[-—?.…]*)"
+    r"None|(?i:n/?a|nan|null|todo|tbd|unknown|omitted|not[ -]?found|no answer|not available"
+    r"|answer(?: here)?|solution|proof|see (?:the )?(?:answer|solution|above|below|explanation|figure|text)|[-—?.…]*)"
 )
 _ENDS_OPEN = re.compile(r"[-+*/=^_({\[\\]$|\\(?:frac|times|cdot|pm|sqrt|left)$")
 _LEVEL = re.compile(r"(?:level|lvl|difficulty)[\s:_-]*", re.IGNORECASE)
@@ -66,12 +66,33 @@ class Fields(NamedTuple):
 Gold = Callable[[str], str | None]
 """None if an answer can serve as gold, else the reason it cannot."""
 
+Same = Callable[[str, str], bool]
+"""True if two gold answers are one and the same."""
+
+
+class GoldJudge(Protocol):
+    """A run's verifier, as far as gold answers of one problem are concerned."""
+
+    def check_gold(self, answer: str) -> str | None:
+        """None if an answer can serve as gold, else the reason it cannot."""
+        ...
+
+    def same_answer(self, first: str, second: str) -> bool:
+        """True if two gold answers are one and the same."""
+        ...
+
+
+def same_key(first: str, second: str) -> bool:
+    """Whether two answers are the same as far as that can be seen without a verifier."""
+    return answer_key(first) == answer_key(second)
+
+
 Tokens = Callable[[str], int]
 """Number of tokens of a problem."""
 
 
 def examine(
-    record: Mapping[str, object], columns: ColumnMap, cfg: PromptFile, raw: bytes = b""
+    record: Mapping[str, object], columns: ColumnMap, cfg: PromptFile, raw: bytes = b"", same: Same = same_key
 ) -> tuple[Fields | None, list[Flaw]]:
     """(the row's clean fields, None where there is no problem or answer to speak of; everything wrong with it)."""
     flaws: list[Flaw] = []
@@ -89,7 +110,7 @@ def examine(
     if problem is None or answer is None:
         return None, flaws
     if columns.solution is not None:
-        _compare_with_solution(pick(record, columns.solution), answer, flaws)
+        _compare_with_solution(pick(record, columns.solution), answer, same, flaws)
     source = _label(pick(record, columns.source), flaws)
     subject = _label(pick(record, columns.subject), flaws)
     level = _level(pick(record, columns.level), flaws)
@@ -119,11 +140,13 @@ _MARKS = ("<", "&", "boxed", "##", "INST]", "rove", "Show that", "Justify", "(b)
 
 
 def _problem_text(value: object, cfg: PromptFile, flaws: list[Flaw]) -> str | None:
-    if cfg.problem_rule == "chat" and value is not MISSING and value is not None:
-        text = last_user_message(value)
+    if cfg.problem_rule != "text" and value is not MISSING and value is not None:
+        text, rest = read_chat(value)
         if text is None:
             flaws.append(("no_user_message", ""))
             return None
+        if rest:
+            flaws.append(("chat_context" if cfg.problem_rule == "chat" else "chat_context_left_out", rest))
         value = text
     if not _is_text(value, "problem", flaws):
         return None
@@ -304,7 +327,7 @@ def _unbalanced(text: str) -> str:
     return ""
 
 
-def _compare_with_solution(solution: object, answer: str, flaws: list[Flaw]) -> None:
+def _compare_with_solution(solution: object, answer: str, same: Same, flaws: list[Flaw]) -> None:
     """The solution's own final value against the answer; several boxed values mean that one was picked."""
     if not isinstance(solution, str):
         return
@@ -312,16 +335,18 @@ def _compare_with_solution(solution: object, answer: str, flaws: list[Flaw]) -> 
         found = boxed(solution)
         if found == [answer]:
             return
-        keys = list(dict.fromkeys(answer_key(value) for value in found))
+        keys = {answer_key(value): value for value in found}
         own = answer_key(answer)
         if len(keys) > 1 and own in keys:
             flaws.append(("answer_inconsistent_with_solution", f"{len(keys)} different boxed values"))
         # Two spellings of one expression differ as text: only numbers are compared.
-        elif len(keys) == 1 and own != keys[0] and own.startswith("n:") and keys[0].startswith("n:"):
-            flaws.append(("answer_inconsistent_with_solution", f"boxed {keys[0][2:]}"))
+        elif len(keys) == 1 and own.startswith("n:") and own not in keys:
+            key, value = next(iter(keys.items()))
+            if key.startswith("n:") and not same(value, answer):
+                flaws.append(("answer_inconsistent_with_solution", f"boxed {key[2:]}"))
     elif "####" in solution:
         final = apply_answer_rule("gsm8k", solution) or ""
-        if final and final != answer and answer_key(final) != answer_key(answer):
+        if final and final != answer and not same_key(final, answer) and not same(final, answer):
             flaws.append(("answer_inconsistent_with_solution", f"#### {final[:40]}"))
 
 

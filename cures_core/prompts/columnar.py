@@ -18,20 +18,41 @@ from cures_core.prompts.defects import Flaw
 from cures_core.prompts.lines import unpacked
 
 BATCH_ROWS = 1024
-_SHARD = re.compile(r"-\d+-of-\d+$")
+_SHARD = re.compile(r"-(\d+)-of-(\d+)(?:-[0-9a-f]{8,})?(?=(?:\.[a-z]+){1,2}$)")
 ColumnarRow = tuple[int, dict[str, Any] | None, tuple[Flaw, ...], bytes, str]
 
 
 def parquet_files(folder: Path) -> list[Path]:
     """The Parquet files of a folder as sets are published in, in order of name; empty where it holds none.
 
-    `ConfigError` where the names (train-00000-of-00002.parquet) are of several splits.
+    `ConfigError` where the names (train-00000-of-00002.parquet) are of several splits, or not all shards are there.
     """
     files = sorted(folder.glob("*.parquet")) or sorted((folder / "data").glob("*.parquet"))
-    splits = sorted({_SHARD.sub("", file.stem) for file in files})
+    splits = sorted({_SHARD.sub("", file.name).removesuffix(".parquet") for file in files})
     if len(splits) > 1:
         raise ConfigError(f"{folder}: holds several splits or sets ({', '.join(splits[:5])}); name a folder with one")
+    require_all_shards(files)
     return files
+
+
+def require_all_shards(files: Sequence[Path]) -> None:
+    """`ConfigError` that names what is missing, unless the files are all those that their names count."""
+    shards = {int(match[1]): match for file in files if (match := _SHARD.search(file.name))}
+    if not shards:
+        return
+    counts = sorted({int(match[2]) for match in shards.values()})
+    folder, one = files[0].parent, next(iter(shards.values()))
+    if len(counts) > 1:
+        raise ConfigError(
+            f"{folder}: shards of several sets, of {' and of '.join(map(str, counts))} files; keep those of one"
+        )
+    if missing := [n for n in range(counts[0]) if n not in shards]:
+        names = [_SHARD.sub(f"-{n:0{len(one[1])}}-of-{one[2]}", one.string) for n in missing[:5]]
+        more = f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""
+        raise ConfigError(
+            f"{files[0] if len(files) == 1 else folder}: {len(shards):,} of {counts[0]:,} shards; missing: "
+            f"{', '.join(names)}{more}. Fetch them into one folder and name that, or rename a part that is wanted alone"
+        )
 
 
 def dataset_files(folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -85,14 +86,20 @@ def pick(record: Mapping[str, object], name: str | None) -> object:
     return value
 
 
-def last_user_message(messages: object) -> str | None:
-    """Content of the last user message of a list of {role, content}; None where there is none or it is no such list."""
+def read_chat(messages: object) -> tuple[str | None, str]:
+    """(content of the last user message of a list of {role, content}, what else the list says).
+
+    The content is None where there is no user message, or no such list; the rest is empty where there is nothing else.
+    """
     if not isinstance(messages, list):
-        return None
-    for message in reversed(messages):
-        if isinstance(message, Mapping) and message.get("role") == "user" and isinstance(message.get("content"), str):
-            return str(message["content"])
-    return None
+        return None, ""
+    spoken = [m for m in messages if isinstance(m, Mapping) and m.get("content")]
+    asked = [i for i, m in enumerate(spoken) if m.get("role") == "user" and isinstance(m["content"], str)]
+    if not asked:
+        return None, ""
+    question = spoken.pop(asked[-1])
+    rest = [f"{message.get('role')}: {ascii(message['content'])[1:-1][:40]}" for message in spoken[:3]]
+    return str(question["content"]), "; ".join(rest)
 
 
 def apply_answer_rule(rule: str, text: str) -> str | None:
@@ -103,7 +110,18 @@ def apply_answer_rule(rule: str, text: str) -> str | None:
     if rule == "boxed":
         found = boxed(text)
         return found[-1] if found else None
+    if rule == "list":
+        return _only_element(text)
     return text
+
+
+def _only_element(text: str) -> str | None:
+    """The element of a JSON list of one text or number."""
+    try:
+        found = json.loads(text, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        return None
+    return found[0] if isinstance(found, list) and len(found) == 1 and isinstance(found[0], str) else None
 
 
 def boxed(text: str) -> list[str]:

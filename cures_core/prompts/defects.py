@@ -125,6 +125,15 @@ REASONS: Mapping[str, Reason] = {
     ),
     "too_many_tokens": Reason(_X, "the problem is longer than max_problem_tokens", "Shorten it, or raise the limit."),
     "no_user_message": Reason(_X, "the chat has no user message", "Add one, or drop the row."),
+    "chat_context": Reason(
+        _X,
+        "the chat holds more than one user message",
+        'Write it all into one user message, or set problem_rule = "last_user" to leave the rest out; a system message '
+        "that all rows share can go into rollout.prompt_format.system.",
+    ),
+    "chat_context_left_out": Reason(
+        _W, "the chat holds more than its last user message; left out", "See that the problem can be understood alone."
+    ),
     "missing_answer": Reason(_X, "there is no answer", "Add it, or drop the row."),
     "null_answer": Reason(_X, "the answer is null", "Fill it in, or drop the row."),
     "empty_answer": Reason(_X, "the answer is empty", "Fill it in, or drop the row."),

@@ -39,6 +39,11 @@ def parse_object(raw: bytes) -> Parsed:
     return (None, (("duplicate_key", ", ".join(twice)),)) if twice else (record, ())
 
 
+def parse_array(raw: bytes) -> dict[str, object]:
+    """The elements of an array that `parse_object` has told to be none of its objects, under their numbers."""
+    return {str(i): value for i, value in enumerate(orjson.loads(raw))}
+
+
 def exact_numbers(raw: bytes) -> dict[str, object]:
     """The object with its numbers as they are spelled: binary floats change 0.1 and long integers."""
     try:

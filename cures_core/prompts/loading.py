@@ -17,13 +17,15 @@ import pyarrow.compute as pc
 from cures_core.config.data import PromptFile
 from cures_core.errors import ConfigError, DataRejected
 from cures_core.prompts.canonical import coarse
-from cures_core.prompts.checks import Fields, Gold, Tokens, examine
+from cures_core.prompts.checks import Fields, Gold, Same, Tokens, examine, same_key
 from cures_core.prompts.columns import MISSING, pick
 from cures_core.prompts.defects import REASONS, Defect, Flaw, Severity, escaped
 from cures_core.prompts.duplicates import repeated_groups, same_ids, same_problems
 from cures_core.prompts.identity import content_id
 from cures_core.prompts.language import other_language, require_language
+from cures_core.prompts.layouts import Taken
 from cures_core.prompts.lines import Snapshot
+from cures_core.prompts.placeholders import missing_answers
 from cures_core.prompts.promptset import COLUMNS, PromptSet
 from cures_core.prompts.reading import COLUMNAR, Row, format_of, open_rows
 
@@ -42,6 +44,8 @@ class Loaded:
     """What became of a file: every row read is in `prompts`, or counted in `rejected` or `dropped`."""
 
     file: str
+    taken: Taken
+    """The layout that the file was read in, and why."""
     unit: str
     """What `lines` count: "" for lines of text, "row " for rows of columnar files."""
     prompts: PromptSet
@@ -66,15 +70,18 @@ def load_prompts(
     cfg: PromptFile,
     *,
     check_gold: Gold | None = None,
+    same_answer: Same = same_key,
     count_tokens: Tokens | None = None,
     source: Path | None = None,
 ) -> Loaded:
     """Read, check and deduplicate a prompt file.
 
     `source` is where its bytes lie, if `cfg.path` is only its name. `check_gold` says None if the verifier can use an
-    answer as gold, else why not; it is asked once for each answer. Raises `MissingInput`, `ConfigError`,
-    `DataRejected` (the file as a whole cannot be read) or `TryAgain` (it changed meanwhile). Bad rows never raise: see
-    `require_acceptable`.
+    answer as gold, else why not; it is asked once for each answer. `same_answer` says whether two gold answers are
+    one, so that rows with one problem are copies, or contradict each other otherwise.
+
+    Raises `MissingInput`, `ConfigError`, `DataRejected` (the file as a whole cannot be read) or `TryAgain` (it changed
+    meanwhile). Bad rows never raise: see `require_acceptable`.
     """
     if cfg.max_problem_tokens is not None and count_tokens is None:
         raise ConfigError(f"{cfg.path}: max_problem_tokens needs a tokenizer, and this command has none; leave it out")
@@ -87,11 +94,13 @@ def load_prompts(
     path = source or Path(cfg.path)
     snapshot = Snapshot.of(path)
     judge_gold = None if check_gold is None else lru_cache(_ANSWERS_REMEMBERED)(check_gold)
-    columns, rows = open_rows(cfg, path)
+    cfg, columns, taken, rows = open_rows(cfg, path)
     columnar = format_of(path, cfg.format) in COLUMNAR
-    log, kept = _Log(cfg.path, "row " if columnar else ""), _Kept()
+    log, kept = _Log(cfg.path, "row " if columnar else "", taken), _Kept()
     for row in rows:
-        fields, flaws = (None, row.flaws) if row.record is None else examine(row.record, columns, cfg, row.raw)
+        fields, flaws = (
+            (None, row.flaws) if row.record is None else examine(row.record, columns, cfg, row.raw, same_answer)
+        )
         if row.record is not None:
             flaws = [*row.flaws, *flaws, *_asked(fields, cfg, judge_gold, count_tokens)]
         if flaws and log.rejects(row, flaws):
@@ -99,12 +108,12 @@ def load_prompts(
         if fields is not None:
             kept.add(row.line, fields, pick(row.record or {}, columns.id))
     snapshot.check()
-    return _compare_rows(log, kept, snapshot.digest)
+    return _compare_rows(log, kept, snapshot.digest, same_answer)
 
 
 def annotated(loaded: Loaded, found: Iterable[tuple[int, Flaw]]) -> Loaded:
     """The same with flaws (index in `prompts`, flaw) added; prompts with a dropping or rejecting one are taken out."""
-    log = _Log(loaded.file, loaded.unit, loaded)
+    log = _Log(loaded.file, loaded.unit, loaded.taken, loaded)
     keep = log.whole_rows(found, loaded.prompts.table, loaded.lines)
     return log.loaded(loaded.prompts.table.filter(pa.array(keep)), loaded.lines[keep], loaded.file_digest)
 
@@ -120,6 +129,7 @@ def require_acceptable(loaded: Loaded, cfg: PromptFile) -> None:
         f"{loaded.file}: {loaded.rejected:,} of {loaded.rows_read:,} rows rejected ({share:.1%}, allowed "
         f"{cfg.max_reject_share:.1%}), {loaded.dropped:,} dropped, {len(loaded.prompts):,} kept."
     )
+    head += f"\n  {loaded.taken}"
     raise DataRejected("\n".join([head, *reasons_table(loaded)]) if loaded.rows_read else f"{loaded.file}: no rows")
 
 
@@ -162,8 +172,8 @@ def _asked(fields: Fields | None, cfg: PromptFile, gold: Gold | None, tokens: To
 class _Log:
     """Counts and keeps defects."""
 
-    def __init__(self, file: str, unit: str, before: Loaded | None = None) -> None:
-        self._file, self._unit = file, unit
+    def __init__(self, file: str, unit: str, taken: Taken, before: Loaded | None = None) -> None:
+        self._file, self._unit, self._taken = file, unit, taken
         self._quarantine = list(before.quarantine) if before else []
         self._warnings = list(before.warnings) if before else []
         self._counts: Counter[str] = Counter(before.counts if before else {})
@@ -207,6 +217,7 @@ class _Log:
         kept = table.num_rows
         return Loaded(
             file=self._file,
+            taken=self._taken,
             unit=self._unit,
             prompts=PromptSet(table),
             lines=lines[order],
@@ -255,14 +266,16 @@ def _key(data: bytes) -> int:
     return hash(data) & 0xFFFF_FFFF_FFFF_FFFF
 
 
-def _compare_rows(log: _Log, kept: _Kept, digest: str) -> Loaded:
-    """Find copies and contradictions among the good rows."""
+def _compare_rows(log: _Log, kept: _Kept, digest: str, same_answer: Same) -> Loaded:
+    """Find copies, contradictions and marks of missing answers among the good rows."""
     table = kept.table()
     lines = np.array(kept.lines, dtype=np.int64)
     found = list(same_ids(np.array(kept.id_keys, dtype=np.uint64), lines))
+    missing = missing_answers(table.column("problem"), table.column("answer"))
+    found += [(row, ("answer_not_math", seen)) for row, seen in missing]
     for group in repeated_groups(np.array(kept.problem_keys, dtype=np.uint64)):
         rows = table.take(pa.array(group))
         problems, answers = rows.column("problem").to_pylist(), rows.column("answer").to_pylist()
-        found += same_problems(group.tolist(), problems, answers, lines[group].tolist())
+        found += same_problems(group.tolist(), problems, answers, lines[group].tolist(), same_answer)
     keep = log.whole_rows(found, table, lines)
     return log.loaded(table if keep.all() else table.filter(pa.array(keep)), lines[keep], digest)

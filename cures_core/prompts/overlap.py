@@ -10,6 +10,9 @@ Five kinds of match, strongest first:
 - near: at least 60 % of the 8-grams, but other numbers, signs or another answer: a sibling, such as a renumbered copy.
   Training on siblings is what a curriculum wants, so they are only reported.
 
+Passages that many problems of a set share word for word (instructions, templates: `boilerplate`) are no evidence, of
+whatever length: they are left out of both sides. Problems of which the same words are left are `normalised`.
+
 The first four are contamination. Problems of fewer than 6 words (formulas, chains of digits) are compared exactly and
 normalised only: n-grams of pure symbols repeat by chance. Translations and paraphrases in other words are not found.
 """
@@ -21,7 +24,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from cures_core.prompts.boilerplate import Passage, boilerplate, divided
 from cures_core.prompts.canonical import answer_key, canonical, tokens
+from cures_core.prompts.checks import Same, same_key
 from cures_core.prompts.defects import Flaw
 from cures_core.prompts.promptset import PromptSet
 
@@ -57,16 +62,27 @@ class _Item:
     id: str
     answer: str
     words: list[str]
+    around: list[str]
+    """Its boilerplate."""
     signature: Counter[str]
     num_grams: int
 
 
 class SuiteIndex:
-    """All items of all suites, ready to be looked up. Memory: about 100 bytes for each 8-gram of the suites."""
+    """All items of all suites, ready to be looked up. Memory: about 100 bytes for each 8-gram of the suites.
 
-    def __init__(self, suites: Mapping[str, PromptSet]) -> None:
+    `common` are the passages that the prompts to be looked up share; those of the suites are found here. `same` says
+    whether two gold answers are one.
+    """
+
+    def __init__(
+        self, suites: Mapping[str, PromptSet], common: frozenset[Passage] = frozenset(), same: Same = same_key
+    ) -> None:
+        self._common = common.union(*(boilerplate(suite.column("problem")) for suite in suites.values()))
+        self._same = same
         self._exact: dict[str, int] = {}
         self._canonical: dict[str, int] = {}
+        self._cores: dict[tuple[str, ...], int] = {}
         self._grams: defaultdict[Gram, list[int]] = defaultdict(list)
         self._items: list[_Item] = []
         for name in sorted(suites):
@@ -76,10 +92,12 @@ class SuiteIndex:
 
     def _add(self, suite: str, item_id: str, problem: str, answer: str) -> None:
         form = canonical(problem)
-        words = tokens(form)
+        words, around = divided(tokens(form), self._common)
         grams = _grams(words, N) if is_prose(words) else frozenset()
         position = len(self._items)
-        self._items.append(_Item(suite, item_id, answer_key(answer), words, _signature(words), len(grams)))
+        self._items.append(_Item(suite, item_id, answer, words, around, _signature(words), len(grams)))
+        if words:
+            self._cores.setdefault(tuple(words), position)
         self._exact.setdefault(problem, position)
         self._canonical.setdefault(form, position)
         for gram in grams:
@@ -92,7 +110,9 @@ class SuiteIndex:
         form = canonical(problem)
         if (position := self._canonical.get(form)) is not None:
             return self._whole(position, "normalised")
-        words = tokens(form)
+        words, around = divided(tokens(form), self._common)
+        if (position := self._cores.get(tuple(words))) is not None and self._same_core(position, words, around):
+            return self._whole(position, "normalised")
         if len(words) < N:
             return None
         shared: Counter[int] = Counter()
@@ -102,7 +122,7 @@ class SuiteIndex:
         for position, number in shared.items():
             item = self._items[position]
             share = number / item.num_grams
-            if share >= LEAK_SHARE and (kind := _kind(item, share, words, answer)):
+            if share >= LEAK_SHARE and (kind := self._kind(item, share, words, answer)):
                 matches.append((KINDS.index(kind), -share, position, kind))
         if not matches:
             return None
@@ -110,13 +130,30 @@ class SuiteIndex:
         item = self._items[position]
         return Match(item.suite, item.id, kind, round(-share, 4), round(_share(item.words, words, LONG_N), 4))
 
+    def _same_core(self, position: int, words: list[str], around: list[str]) -> bool:
+        """Whether an equal core makes an equal problem: a short one only where no other words stand around it, or a
+        template's "largest" would be as good as its "smallest"."""
+        theirs = self._items[position].around
+        return is_prose(words) or not around or not theirs or around == theirs
+
+    def _kind(self, item: _Item, share: float, words: Sequence[str], answer: str) -> str:
+        if share >= 1.0 and f" {' '.join(item.words)} " in f" {' '.join(words)} ":
+            return "contained"
+        same_numbers = not item.signature - _signature(words)
+        # The letter of a choice is no evidence: siblings often share it.
+        if same_numbers and not _is_letter(item.answer) and self._same(item.answer, answer):
+            return "ngram"
+        return "near" if share >= NEAR_SHARE else ""
+
     def _whole(self, position: int, kind: str) -> Match:
         return Match(self._items[position].suite, self._items[position].id, kind, 1.0, 1.0)
 
 
-def find_overlap(prompts: PromptSet, suites: Mapping[str, PromptSet]) -> Iterator[tuple[int, Match]]:
+def find_overlap(
+    prompts: PromptSet, suites: Mapping[str, PromptSet], same: Same = same_key
+) -> Iterator[tuple[int, Match]]:
     """(index in `prompts`, its strongest match) of every prompt that has one, in order."""
-    index = SuiteIndex(suites)
+    index = SuiteIndex(suites, boilerplate(prompts.column("problem")) if suites else frozenset(), same)
     for i, (problem, answer) in enumerate(_texts(prompts)):
         if (found := index.match(problem, answer)) is not None:
             yield i, found
@@ -133,15 +170,9 @@ def _texts(prompts: PromptSet) -> Iterator[tuple[str, str]]:
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
-def _kind(item: _Item, share: float, words: Sequence[str], answer: str) -> str:
-    if share >= 1.0 and f" {' '.join(item.words)} " in f" {' '.join(words)} ":
-        return "contained"
-    same_numbers = not item.signature - _signature(words)
-    # The letter of a choice is no evidence: siblings often share it.
-    is_choice = item.answer.startswith("t:") and len(item.answer) == len("t:a")
-    if same_numbers and not is_choice and answer_key(answer) == item.answer:
-        return "ngram"
-    return "near" if share >= NEAR_SHARE else ""
+def _is_letter(answer: str) -> bool:
+    key = answer_key(answer)
+    return key.startswith("t:") and len(key) == len("t:a")
 
 
 def _signature(words: Sequence[str]) -> Counter[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +17,12 @@ from cures_core.prompts.columnar import (
     parquet_files,
     parquet_names,
     parquet_rows,
+    require_all_shards,
 )
 from cures_core.prompts.columns import ColumnMap, resolve_columns
 from cures_core.prompts.defects import Flaw
-from cures_core.prompts.json_rows import array_elements, parse_object
+from cures_core.prompts.json_rows import array_elements, parse_array, parse_object
+from cures_core.prompts.layouts import Taken, columns_read, resolve_layout
 from cures_core.prompts.lines import ByteStream, capped_lines, check_readable, opened
 
 COLUMNAR = ("parquet", "arrow")
@@ -48,20 +50,33 @@ class Row(NamedTuple):
     unit: str = ""
 
 
-def open_rows(cfg: PromptFile, path: Path) -> tuple[ColumnMap, Iterator[Row]]:
-    """The columns of the file at `path`, and its rows in file order.
+class Opened(NamedTuple):
+    """A file about to be read: the configuration with its layout's columns and rules, and how it came to be."""
+
+    cfg: PromptFile
+    columns: ColumnMap
+    taken: Taken
+    rows: Iterator[Row]
+
+
+def open_rows(cfg: PromptFile, path: Path) -> Opened:
+    """The layout and columns of the file at `path`, and its rows in file order.
 
     Raises `MissingInput` (no file), `ConfigError` (not readable, columns not found) or `DataRejected` (not in the named
     format); the iterator raises `DataRejected` where a file is damaged inside.
     """
     check_readable(path)
     kind = format_of(path, cfg.format)
+    if not path.is_dir():
+        require_all_shards([path])
     if kind in COLUMNAR:
         in_folder = dataset_files if kind == "arrow" else parquet_files
         files = in_folder(path) if path.is_dir() else [path]
         names, rows = (parquet_names, parquet_rows) if kind == "parquet" else (arrow_names, arrow_rows)
-        columns = resolve_columns(cfg, names(files))
-        return columns, itertools.starmap(Row, rows(files, columns.top_level))
+        held = names(files)
+        first = itertools.islice(rows(files, columns_read(held)), _PEEKED_ROWS)
+        cfg, columns, taken = _resolved(cfg, held, [record for _, record, *_ in first if record is not None])
+        return Opened(cfg, columns, taken, itertools.starmap(Row, rows(files, columns.top_level)))
     text_rows = {"jsonl": _jsonl_rows, "json": _json_rows, "csv": _csv_rows}[kind](path, cfg.max_row_bytes)
     return _with_columns(cfg, text_rows)
 
@@ -98,13 +113,37 @@ def _first_byte(path: Path) -> bytes:
         return stream.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
 
 
-def _with_columns(cfg: PromptFile, rows: Iterator[Row]) -> tuple[ColumnMap, Iterator[Row]]:
+def _with_columns(cfg: PromptFile, rows: Iterator[Row]) -> Opened:
     """Columns from the first rows: a key counts if any of them has it."""
     peeked = list(itertools.islice(rows, _PEEKED_ROWS))
-    names: Collection[str] = dict.fromkeys(key for row in peeked if row.record is not None for key in row.record)
+    if 2 * sum(_is_array(row) for row in peeked) > len(peeked):
+        peeked, rows = [_numbered(row) for row in peeked], map(_numbered, rows)
+    first = [row.record for row in peeked if row.record is not None]
+    names: Collection[str] = dict.fromkeys(key for record in first for key in record)
     if not names:  # nothing readable so far: every row will say why
-        cfg, names = cfg.model_copy(update={"columns": type(cfg.columns)()}), ("problem", "answer")
-    return resolve_columns(cfg, names), itertools.chain(peeked, rows)
+        cfg, names = cfg.model_copy(update={"columns": type(cfg.columns)(), "layout": "columns"}), ("problem", "answer")
+    cfg, columns, taken = _resolved(cfg, names, first)
+    return Opened(cfg, columns, taken, itertools.chain(peeked, rows))
+
+
+def _resolved(
+    cfg: PromptFile, names: Collection[str], first: Sequence[Mapping[str, Any]]
+) -> tuple[PromptFile, ColumnMap, Taken]:
+    cfg, layout, why = resolve_layout(cfg, names, first)
+    columns = resolve_columns(cfg, names)
+    return cfg, columns, Taken.of(layout, why, cfg, columns)
+
+
+def _is_array(row: Row) -> bool:
+    return row.record is None and row.raw[:1] == b"[" and any(code == "not_an_object" for code, _ in row.flaws)
+
+
+def _numbered(row: Row) -> Row:
+    """A row that is an array as an object with the keys 0, 1, ..., as `datasets` reads such files."""
+    if not _is_array(row):
+        return row
+    flaws = tuple(flaw for flaw in row.flaws if flaw[0] != "not_an_object")
+    return row._replace(record=parse_array(row.raw), flaws=flaws)
 
 
 def _jsonl_rows(path: Path, cap: int) -> Iterator[Row]:

@@ -133,6 +133,8 @@ class Validation(Strict):
     reasons: dict[str, int] = Field(default_factory=dict)
     suites: dict[str, int] = Field(default_factory=dict)
     """Items of each evaluation suite."""
+    read_as: str = ""
+    """The layout of the file, and where problems and answers were taken from."""
 
 
 class SnapshotTag(Strict):

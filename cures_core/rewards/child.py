@@ -22,15 +22,19 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
+from cures_core.rewards.arithmetic import same_rationals
 from cures_core.rewards.wire import PID_BYTES, Frames, pack
+
+T = TypeVar("T")
 
 _ORPHAN_POLL_S = 5.0
 """How often an idle process looks whether its parent is still there."""
 _WARM_UP = (
-    (r"\frac{1}{2}", "1"),
+    (r"\sqrt{2}", "1"),
+    (r"\sqrt{2}", r"\frac{1414213562373}{1000000000000}"),
     ("(x+1)^2", "x^2+2x+1"),
     (r"\sin^2 x", "x"),
     ("(1,2)", "[1,3]"),
@@ -112,17 +116,40 @@ def _search(pattern: str, text: str) -> dict[str, object]:
 
 
 def judge(gold: str, answer: str) -> dict[str, object]:
-    """Compare as math-verify does, with what both sides parse to; no parsed object is ever turned into text."""
+    """Compare by exact arithmetic where both sides are rational numbers, else as math-verify does, with what both sides
+    parse to; no parsed object is ever turned into text."""
     from math_verify import verify
 
+    from cures_core.rewards.constants import spelled_out, surely_differ
+    from cures_core.rewards.regions import as_regions
+
+    if (same := same_rationals(gold, answer)) is not None:
+        return {"outcome": "correct" if same else "wrong", "reason": "exact arithmetic"}
     wanted = _parse(gold)
     if not wanted:
         return {"outcome": "unknown", "reason": "the gold answer does not parse"}
     given = _parse(answer)
     if not given:
         return {"outcome": "wrong", "reason": "the answer does not parse"}
-    equal = verify(wanted, given, timeout_seconds=None)
+    pairs = [_tried(as_regions, (one, other), one, other, gold, answer) for one in wanted for other in given]
+    # An inequality against its interval is decided either way round.
+    equal = any(verify(*pair, timeout_seconds=None, allow_set_relation_comp=True) for pair in pairs)
+    if equal and all(_tried(surely_differ, False, *pair) for pair in pairs):
+        return {"outcome": "wrong", "reason": "exact arithmetic"}
+    if not equal and any(_tried(spelled_out, False, *pair, gold, answer) for pair in pairs):
+        return {"outcome": "correct", "reason": "the rounded decimal"}
     return {"outcome": "correct" if equal else "wrong", "reason": ""}
+
+
+def _tried(ask: Callable[..., T], otherwise: T, *arguments: Any) -> T:
+    """What a question about parsed formulas is answered by; `otherwise` where sympy cannot say, which it tells by
+    raising anything."""
+    try:
+        return ask(*arguments)
+    except (MemoryError, RecursionError):
+        raise
+    except Exception:
+        return otherwise
 
 
 def _parse(latex: str) -> list[Any]:

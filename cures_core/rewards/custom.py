@@ -25,6 +25,12 @@ class CustomVerifier(Verifier):
     def check_gold(self, answer: str) -> str | None:
         return None if answer.strip() else "empty"
 
+    def same_answer(self, first: str, second: str) -> bool:
+        """The same text, or the function takes one for a completion that the other makes right."""
+        return super().same_answer(first, second) or any(
+            self._verdict(*pair).outcome is Outcome.CORRECT for pair in ((first, second), (second, first))
+        )
+
     def _verdict(self, completion: str, gold: str) -> Verdict:
         try:
             answer = self._function(completion, gold)

@@ -22,6 +22,7 @@ _TOKEN = re.compile(rf"(?P<box>{_BOX.pattern})[ \t\r\n]*(?P<open>\{{)?|\\.|[{{}}
 _WORD = re.compile(r"[^\s${}\\]*")
 _PHRASE = re.compile(r"\banswer\b[\s*_]{0,4}(?:is\b|[:=])[\s*_]{0,4}:?", re.IGNORECASE)
 _PHRASE_END = re.compile(r"\n|\*\*|[.;!?](?=\s|$)|,\s|\s(?:because|since|so|as|which)\s")
+_SENTENCE_END = re.compile(r"\n|[.;!?](?=\s|$)")
 _IN_DOLLARS = r"((?:[^$\\]|\\.){1,1000})"
 _COMMA = re.compile(r"\s*(?:,\s*(?:and\b)?|and\b)\s*")
 _FORMULA = re.compile(rf"(?<!\\)\$\$?{_IN_DOLLARS}\$\$?|\\\(([^$]{{1,1000}}?)\\\)|\\\[([^$]{{1,1000}}?)\\\]", re.DOTALL)
@@ -89,12 +90,9 @@ def after_hashes(text: str) -> Extracted | None:
 
 def after_phrase(text: str) -> Extracted | None:
     """What follows the last "answer is" or "answer:": formulas, joined by commas, else up to the end of the clause."""
-    mark = None
-    for mark in _PHRASE.finditer(text):  # noqa: B007
-        pass
-    if mark is None:
+    rest = _behind_phrase(text)
+    if rest is None:
         return None
-    rest = text[mark.end() :].lstrip(" \t\n*_:")
     if formula := _FORMULA.match(rest):
         parts = [_inner(formula)]
         while (comma := _COMMA.match(rest, formula.end())) and (following := _FORMULA.match(rest, comma.end())):
@@ -102,6 +100,18 @@ def after_phrase(text: str) -> Extracted | None:
             formula = following
         return Extracted(", ".join(parts), "phrase")
     return Extracted(_PHRASE_END.split(rest, maxsplit=1)[0].rstrip(" .*_"), "phrase")
+
+
+def phrase_sentence(text: str) -> str:
+    """What follows the last "answer is" or "answer:", up to the end of the sentence."""
+    return _SENTENCE_END.split(_behind_phrase(text) or "", maxsplit=1)[0]
+
+
+def _behind_phrase(text: str) -> str | None:
+    mark = None
+    for mark in _PHRASE.finditer(text):  # noqa: B007
+        pass
+    return None if mark is None else text[mark.end() :].lstrip(" \t\n*_:")
 
 
 def _last(text: str, formulas: bool) -> Extracted | None:

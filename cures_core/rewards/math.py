@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from cures_core.config.rewards import MathConfig
 from cures_core.extras import require_module
+from cures_core.rewards.choices import compared, read_option
 from cures_core.rewards.extraction import MAX_ANSWER_CHARS, Extracted, extract
 from cures_core.rewards.numbers import parse_quantity
 from cures_core.rewards.pool import Pool
@@ -43,9 +44,7 @@ class MathVerifier(Verifier):
 
     def judge(self, items: Sequence[tuple[str, str]]) -> list[Verdict]:
         found = [extract(completion, self._rules, formulas=True) for completion, _ in items]
-        pairs = [
-            (tidy(gold[: MAX_ANSWER_CHARS + 1]), tidy(f.answer)) for f, (_, gold) in zip(found, items, strict=True)
-        ]
+        pairs = [_tidied(gold, f.answer) for f, (_, gold) in zip(found, items, strict=True)]
         with self._lock:
             decisions = self._decide([p for p, f in zip(pairs, found, strict=True) if not f.reason])
             verdicts = [_verdict(f, decisions.get(pair)) for f, pair in zip(found, pairs, strict=True)]
@@ -58,11 +57,18 @@ class MathVerifier(Verifier):
             return "empty"
         if len(latex) > MAX_ANSWER_CHARS:
             return f"longer than {MAX_ANSWER_CHARS} characters"
-        if words(latex) is not None or parse_quantity(latex, units=False) is not None:
+        if read_option(latex) or words(latex) is not None or parse_quantity(latex, units=False) is not None:
             return None
         with self._lock:
             outcome, reason = self._compare([(latex, latex)])[0]
         return None if outcome is Outcome.CORRECT else reason or "does not equal itself"
+
+    def same_answer(self, first: str, second: str) -> bool:
+        """True if either is a correct answer where the other is gold."""
+        pairs = [_tidied(first, second), _tidied(second, first)]
+        with self._lock:
+            decisions = self._decide(pairs)
+        return any(decisions[pair][0] is Outcome.CORRECT for pair in pairs)
 
     def stats(self) -> dict[str, int]:
         """Counts so far: verdicts by outcome and rule of decision, cache hits, and what the processes did."""
@@ -106,6 +112,10 @@ class MathVerifier(Verifier):
         if not self._warned and judged >= _WARN_AFTER and share > _WARN_SHARE:
             self._warned = True
             log.warning("%.1f %% of %d verdicts are unknown: %s", 100 * share, judged, self.stats())
+
+
+def _tidied(gold: str, answer: str) -> Pair:
+    return compared(tidy(gold[: MAX_ANSWER_CHARS + 1]), tidy(answer))
 
 
 def _easy(gold: str, answer: str) -> Decision | None:

@@ -2,8 +2,8 @@
 
 Read: signs, thousands separators (1,234 and 1 234 and 1{,}234), decimals, repeating decimals (0.\\overline{3}),
 fractions (3/4, \\frac{3}{4}), mixed numbers (1 1/2), scientific notation (1.2e3, 1.2 \\times 10^3), money ($5,
-5 dollars), percent, scale words (5 million, 2 dozen) and units (5 cm, 12 eggs). Not read: 1,23 and 12,34,567, because
-nobody can say what they mean.
+5 dollars), percent, scale words (5 million, 2 dozen) and units (5 cm, 60 km/h, 12 eggs). Not read: 1,23 and 12,34,567,
+because nobody can say what they mean.
 
 A percent sign or scale word is a factor, and next to a bare number also a mere unit: 50% equals 0.5, 50 and 50%, but
 not "50 dollars". Known units of different names (5 cm, 5 m) differ; all other units are ignored.
@@ -15,7 +15,9 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from cures_core.rewards.arithmetic import is_spelled, tolerance_of
 from cures_core.rewards.plain import plain
+from cures_core.rewards.units import SCALES, compound_name, is_certain, is_unit, joined, unit_name
 
 MAX_NUMBER_CHARS = 300
 """Longest text taken for a number, in characters."""
@@ -49,61 +51,22 @@ _TOKEN = re.compile(
 )
 _UNIT = re.compile(r"[A-Za-z'%¢€$£\"][A-Za-z'%/.,^\d\s{}()*\"-]*")
 _WRAPPERS = re.compile(r"(?<!\\)\\(?:(?:left|right|displaystyle)(?![A-Za-z])|[!,;:> ])|~")
-_TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox|operatorname)\s*\{([^{}]*)\}")
-
-_SCALES = {
-    **dict.fromkeys(("%", "percent", "percentage", "pct"), Fraction(1, 100)),
-    **dict.fromkeys(("cent", "cents", "¢"), Fraction(1, 100)),
-    "hundred": Fraction(100),
-    "thousand": Fraction(1000),
-    "million": Fraction(10**6),
-    "billion": Fraction(10**9),
-    "trillion": Fraction(10**12),
-    **dict.fromkeys(("dozen", "dozens"), Fraction(12)),
-}
-_NAMES = {
-    "dollar": "$ dollar dollars usd bucks cent cents ¢",
-    "euro": "€ euro euros eur",
-    "pound (money)": "£ gbp",
-    "pound": "lb lbs pound pounds",
-    "ounce": "oz ounce ounces",
-    "meter": "m meter meters metre metres",
-    "centimeter": "cm centimeter centimeters centimetre centimetres",
-    "millimeter": "mm millimeter millimeters millimetre millimetres",
-    "kilometer": "km kilometer kilometers kilometre kilometres",
-    "inch": "in inch inches",
-    "foot": "ft foot feet",
-    "yard": "yd yard yards",
-    "mile": "mi mile miles",
-    "gram": "g gram grams",
-    "kilogram": "kg kilogram kilograms",
-    "second": "s sec secs second seconds",
-    "minute": "min mins minute minutes",
-    "hour": "h hr hrs hour hours",
-    "day": "day days",
-    "week": "week weeks",
-    "month": "month months",
-    "year": "year years",
-    "liter": "l L liter liters litre litres",
-    "milliliter": "ml mL milliliter milliliters",
-    "gallon": "gal gallon gallons",
-    "degree": "degree degrees ^\\circ",
-}
-_UNITS = {word: name for name, words in _NAMES.items() for word in words.split()}
-_NO_UNITS = frozenset([
-    "sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "exp", "sqrt", "pi", "mod", "abs", "max", "min", "choose",
-    "alpha", "beta", "gamma", "theta", "and", "or", "to", "if", "not", "times", "plus", "minus", "base", "for",
-])  # fmt: skip
 _LETTERS = re.compile(r"[A-Za-z]+(?: [A-Za-z]+){0,4}")
+_TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox|operatorname)\s*\{([^{}]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """`value` as written, the factor a percent sign or scale word stands for (None: no such word), and a known unit."""
+    """`value` as written, the factor a percent sign or scale word stands for (None: no such word), and a known unit.
+
+    `tolerance` is that of a decimal of 12 or more significant digits (`arithmetic.tolerance_of`), None for others: such
+    a decimal also equals the number without a finite decimal that it spells.
+    """
 
     value: Fraction
     factor: Fraction | None = None
     unit: str = ""
+    tolerance: Fraction | None = None
 
     def equals(self, other: Quantity) -> bool:
         if self.unit and other.unit and self.unit != other.unit:
@@ -111,9 +74,12 @@ class Quantity:
         if self._scaled == other._scaled:
             return True
         if (self.factor is None) == (other.factor is None):
-            return False
+            return self.factor == other.factor and (self._spells(other) or other._spells(self))
         bare = self if self.factor is None else other
         return self.value == other.value and not bare.unit
+
+    def _spells(self, other: Quantity) -> bool:
+        return self.tolerance is not None and is_spelled(other.value, self.value, self.tolerance)
 
     @property
     def _scaled(self) -> Fraction:
@@ -123,8 +89,8 @@ class Quantity:
 def parse_quantity(text: str, units: bool = True) -> Quantity | None:
     """The number that `text` is, or None if it is something else. `units`: anything that starts like a unit may follow.
 
-    Without `units` only a percent sign, a sign of money, scale words and words that `is_unit` accepts are taken, so
-    5x, 5 m and 5abc stay formulas.
+    Without `units` only a percent sign, a sign of money, scale words, words that `is_unit` accepts, and quotients and
+    powers of known units (5 m^2, but not 5m^2) are taken, so 5x, 5 m and 5abc stay formulas.
     """
     if len(text) > MAX_NUMBER_CHARS:
         return None
@@ -139,7 +105,7 @@ def parse_quantity(text: str, units: bool = True) -> Quantity | None:
     named = _factor_and_unit(match["money"], rest)
     if value is None or named is None:
         return None
-    return Quantity(-value if "-" in (match["sign"], match["sign2"]) else value, *named)
+    return Quantity(-value if "-" in (match["sign"], match["sign2"]) else value, *named, _tolerance(match))
 
 
 def last_number(text: str) -> str | None:
@@ -150,18 +116,10 @@ def last_number(text: str) -> str | None:
     return None if last is None else last.group().strip()
 
 
-def is_unit(phrase: str) -> bool:
-    """True if words behind a number can be ignored as its unit: no scale word, function, constant or short unknown."""
-    first = phrase.split()[0]
-    if first in _NO_UNITS or first.lower() in _SCALES:
-        return False
-    return (unit_name(first) != "" and len(first) > 1) or len(first) > 2
-
-
 def _bare(text: str) -> str:
     """Without math delimiters, spacing commands, text commands and a full stop at the end."""
     text = plain(text).replace("{,}", ",").replace(r"\%", "%").replace(r"\$", "$ ")
-    text = _TEXT.sub(r" \1 ", _WRAPPERS.sub("", text)).strip()
+    text = _TEXT.sub(r" \1 ", joined(_WRAPPERS.sub("", text).strip().rstrip("."))).strip()
     if len(text) > 1 and text[0] == text[-1] == "$":
         text = text.strip("$").strip()
     text = text.rstrip(".").rstrip()
@@ -181,7 +139,7 @@ def _value(match: re.Match[str]) -> Fraction | None:
         return _repeating(match["lead"], match["fixed"], match["period"])
     if ten := match["ten"] or match["ten1"]:
         return _power(ten)
-    scale = _power(match["exp"] or match["braced"] or match["power"] or "0")
+    scale = _scale(match)
     return None if scale is None else _decimal(match["dec"]) * scale
 
 
@@ -202,6 +160,18 @@ def _decimal(text: str) -> Fraction:
     return Fraction(re.sub(r"[,_ +]", "", text))
 
 
+def _scale(match: re.Match[str]) -> Fraction | None:
+    """The power of ten behind a decimal."""
+    return _power(match["exp"] or match["braced"] or match["power"] or "0")
+
+
+def _tolerance(match: re.Match[str]) -> Fraction | None:
+    whole, point, places = (match["dec"] or "").rpartition(".")
+    tolerance = tolerance_of(re.sub(r"\D", "", whole) + places, len(places)) if point else None
+    scale = _scale(match)
+    return None if tolerance is None or scale is None else tolerance * scale
+
+
 def _power(exponent: str) -> Fraction | None:
     if len(exponent) > 5 or abs(int(exponent)) > MAX_EXPONENT:
         return None
@@ -210,27 +180,25 @@ def _power(exponent: str) -> Fraction | None:
 
 def _certain_unit(rest: str, spaced: bool) -> bool:
     first = rest.split()[0]
+    if compound_name(rest):
+        return spaced or is_certain(rest)
     if not _LETTERS.fullmatch(rest):
         return rest == r"^\circ" or rest == "¢"
-    return first.lower() in _SCALES or (is_unit(rest) and (spaced or unit_name(first) != ""))
+    return first.lower() in SCALES or (is_unit(rest) and (spaced or unit_name(first) != ""))
 
 
 def _factor_and_unit(money: str, rest: str) -> tuple[Fraction | None, str] | None:
     """(factor, known unit) that the words behind a number stand for; None where they are no unit."""
-    unit = _UNITS.get(money, "")
+    unit = unit_name(money)
     if rest == "":
         return None, unit
+    if compound := compound_name(rest):
+        return None, unit or compound
     if not (_UNIT.fullmatch(rest) or rest == r"^\circ"):
         return None
     first, *others = rest.replace("%", " % ").split()
-    factor = _SCALES.get(first.lower())
+    factor = SCALES.get(first.lower())
     if factor is None and len(first) == 1 and not unit_name(first):
         return None
     following = others[0] if factor is not None and others else first
     return factor, unit or unit_name(first) or unit_name(following)
-
-
-def unit_name(word: str) -> str:
-    """The known unit a word names, or nothing."""
-    word = word.rstrip(".,")
-    return _UNITS.get(word, _UNITS.get(word.lower(), "") if len(word) > 1 else "")

@@ -27,6 +27,10 @@ class NumericVerifier(Verifier):
     def check_gold(self, answer: str) -> str | None:
         return None if _read(answer) else "not a number"
 
+    def same_answer(self, first: str, second: str) -> bool:
+        one, other = _read(first), _read(second)
+        return one is not None and other is not None and one.equals(other)
+
     def _verdict(self, completion: str, gold: str) -> Verdict:
         wanted = _read(gold)
         if wanted is None:

@@ -2,15 +2,16 @@
 
 Only spellings that cannot change the value are touched. Removed: spacing and sizing commands, math delimiters, a full
 stop or comma at the end, the degree sign, \\approx in front; by `formulas` also units behind a number.
-Rewritten: dfrac, tfrac, \\frac12, ** and * of programs, words pi, sqrt, infinity, 1e5. A lone (C) is the letter C.
+Rewritten: dfrac, tfrac, \\frac12, ** and * of programs, words pi, sqrt, infinity, 1e5, the spellings of the empty set.
+A lone (C) is the letter C.
 """
 
 from __future__ import annotations
 
 import re
 
-from cures_core.rewards.numbers import is_unit, unit_name
 from cures_core.rewards.plain import plain
+from cures_core.rewards.units import is_certain, is_unit, joined, unit_name
 
 _DROPPED = re.compile(
     r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|qquad|quad)(?![A-Za-z])"
@@ -33,12 +34,16 @@ _COMMAND = re.compile(r"\\(?:begin|end)\{[a-zA-Z]+\}|\\\\|\\[A-Za-z]+")
 _LETTER = re.compile(rf"({_COMMAND.pattern})|([A-Z])")
 _SPARE = tuple("\\" + name for name in ("xi", "zeta", "kappa", "chi", "eta", "tau", "nu", "iota", "mu", "rho", "psi"))
 _BASED = re.compile(r"(\d+)\s*_\s*\{?\s*(\d+)\s*\}?")
-_CHOICE = re.compile(r"\(?\s*([A-Za-z])\s*\)|([A-Za-z])\.")
+_CHOICE = re.compile(r"\(?\s*([A-Za-z])\s*\)|([A-Za-z])\.|(?:[Oo]ption|[Cc]hoice)\s+\(?([A-J])\)?")
+_EMPTY_SET = re.compile(r"\\\{\s*\\\}|\\O|Ø|(?:the )?(?:empty|null) set", re.IGNORECASE)
+_COMPOUND_UNIT = re.compile(r"(?:(?<=[\d})])|(?<=\\pi))\s+([A-Za-z][A-Za-z0-9^{}/*. -]{1,40})$")
 _REWRITTEN = (
     (re.compile(r"\\[dt]frac"), r"\\frac"),
     (re.compile(r"\\frac\s*(\d)\s*(\d)"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\frac\s*(\\[A-Za-z]+|\w)\s*(\\[A-Za-z]+|\w)"), r"\\frac{\1}{\2}"),
     (re.compile(r"\*\*"), "^"),
+    (re.compile(r"\\(?:lor|vee)(?![A-Za-z])"), r"\\text{ or }"),
+    (re.compile(r"\\varnothing(?![A-Za-z])"), r"\\emptyset"),
     (re.compile(r"\\(?:ge|le)q(?![A-Za-z])"), lambda m: m.group()[:-1]),
     (re.compile(r"(?<![\\A-Za-z])(pi|theta|alpha|beta|sqrt|ln|log|sin|cos|tan)(?![A-Za-z])"), r"\\\1 "),
     (re.compile(r"(?<![\\A-Za-z])(?:infinity|infty|oo)(?![A-Za-z])", re.IGNORECASE), r"\\infty "),
@@ -58,9 +63,12 @@ def tidy(text: str) -> str:
     latex = _undelimited(plain(text)).replace("{,}", ",").replace("\\!", "")
     latex = " ".join(_DROPPED.sub(" ", latex).split())
     latex = re.sub(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)|\\degree", "", latex)
-    latex = re.sub(r"^\\approx\s*", "", latex.rstrip(" .,;"))
-    if choice := _CHOICE.fullmatch(_TEXT.sub(r"\1", latex).strip("$ ")):
-        return choice[1] or choice[2]
+    latex = joined(re.sub(r"^\\approx\s*", "", latex.rstrip(" .,;")))
+    flat = " ".join(_TEXT.sub(r"\1", latex).strip("$ ").split())
+    if choice := _CHOICE.fullmatch(flat):
+        return choice[1] or choice[2] or choice[3]
+    if _EMPTY_SET.fullmatch(flat):
+        return r"\emptyset"
     for pattern, replacement in _REWRITTEN:
         latex = pattern.sub(replacement, latex)
     return _named_unit(" ".join(latex.split()))
@@ -145,7 +153,8 @@ def _without_unit(latex: str) -> str:
     unit = _TEXT_UNIT.search(latex)
     if unit is not None and not _CONJUNCTION.search(unit[1]):
         return latex[: unit.start()].strip()
-    unit = _WORD_UNIT.search(latex)
-    if unit is not None and is_unit(unit[1]):
-        return latex[: unit.start()].strip()
+    for pattern, is_one in ((_WORD_UNIT, is_unit), (_COMPOUND_UNIT, is_certain)):
+        unit = pattern.search(latex)
+        if unit is not None and is_one(unit[1]):
+            return latex[: unit.start()].strip()
     return latex

@@ -21,6 +21,10 @@ class Verifier(ABC):
     def check_gold(self, answer: str) -> str | None:
         """None if `answer` can serve as gold (parses and equals itself), else the reason it cannot."""
 
+    def same_answer(self, first: str, second: str) -> bool:
+        """True if two gold answers are one, so that what is right for one is right for both. Default: the same text."""
+        return first.strip() == second.strip()
+
     def close(self) -> None:
         """Reap child processes. Safe to call twice. Default: there are none."""
         return

@@ -33,6 +33,9 @@ class WeightedVerifier(Verifier):
     def check_gold(self, answer: str) -> str | None:
         return self._answer.check_gold(answer)
 
+    def same_answer(self, first: str, second: str) -> bool:
+        return self._answer.same_answer(first, second)
+
     def close(self) -> None:
         self._answer.close()
         for _, rule in self._rules:

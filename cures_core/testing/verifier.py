@@ -75,6 +75,12 @@ class VerifierExam:
         with self.make() as verifier:
             assert [verifier.check_gold(gold) for _, gold in self.right] == [None] * len(self.right)
 
+    def test_a_gold_is_the_same_answer_as_itself_and_not_as_none(self) -> None:
+        with self.make() as verifier:
+            for _, gold in self.right:
+                assert verifier.same_answer(gold, gold)
+                assert not verifier.same_answer(gold, "")
+
     def test_hostile_completions_neither_raise_nor_win_nor_hang(self) -> None:
         with self.make() as verifier:
             verifier.judge(self.right)

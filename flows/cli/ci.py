@@ -50,14 +50,14 @@ def summary_command(
     from tasks.ci.markdown import summary
     from tasks.inputs.prompt_files import Inputs
     from tasks.stages.validate_dataset import token_counter
-    from tasks.validation.golds import gold_checks
+    from tasks.validation.golds import gold_judges
     from tasks.validation.validator import validate
 
     cfg = load_config(config)
     found = _changes(config, base, head)
-    with tempfile.TemporaryDirectory(prefix="cures-ci-") as folder, gold_checks(cfg) as (check, of_suites):
+    with tempfile.TemporaryDirectory(prefix="cures-ci-") as folder, gold_judges(cfg) as (judge, of_suites):
         suites, locate = list(cfg.evaluation.suites), Inputs.of(cfg).local
-        checked = validate(cfg.data, suites, Path(folder), check, token_counter(cfg), of_suites, locate)
+        checked = validate(cfg.data, suites, Path(folder), judge, token_counter(cfg), of_suites, locate)
     text = summary(found, checked, cfg)
     if out is None:
         print(text, end="")

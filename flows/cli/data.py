@@ -20,7 +20,7 @@ from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError, DataRejected
 from cures_core.files import canonical_json, write_atomic
 from cures_core.prompts import Loaded, PromptSet, load_prompts, reasons_table, require_acceptable
-from cures_core.prompts.checks import Gold
+from cures_core.prompts.checks import GoldJudge
 from cures_core.prompts.diff import Difference, difference
 from cures_core.report.prompts_page import answer_kinds, prompts_page
 from cures_core.rewards import make_verifier
@@ -44,8 +44,11 @@ ProblemColumn = Annotated[
     str | None, typer.Option("--problem", help="Column of the problem; a dot steps into objects.")
 ]
 AnswerColumn = Annotated[str | None, typer.Option("--answer", help="Column of the gold answer.")]
-ProblemRule = Annotated[str, typer.Option(help="text, or chat: the last user message of a list of messages.")]
-AnswerRule = Annotated[str, typer.Option(help="field, gsm8k (after ####) or boxed (last \\boxed).")]
+Layout = Annotated[str, typer.Option(help="auto, columns, or a published layout: verl, orz, gsm8k, math, ...")]
+ProblemRule = Annotated[
+    str, typer.Option(help="text, chat (the user message of a list of messages) or last_user (other turns left out).")
+]
+AnswerRule = Annotated[str, typer.Option(help="field, gsm8k (after ####), boxed (last \\boxed) or list (JSON).")]
 Language = Annotated[str | None, typer.Option(help="Warn of problems in another language than this (en, de, ...).")]
 MaxRejectShare = Annotated[float, typer.Option(help="Largest share of rows that may be rejected.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -73,6 +76,7 @@ def validate_command(
     kind: Format = "auto",
     problem: ProblemColumn = None,
     answer: AnswerColumn = None,
+    layout: Layout = "auto",
     problem_rule: ProblemRule = "text",
     answer_rule: AnswerRule = "field",
     language: Language = None,
@@ -84,14 +88,14 @@ def validate_command(
         raise ConfigError("name a prompt set, or a profile with --config, and not both")
     suites = [_suite(text) for text in suite or []]
     columns = ColumnsConfig(problem=problem, answer=answer)
-    data = _data(path or "", kind, columns, problem_rule, answer_rule, language, max_reject_share)
+    data = _data(path or "", kind, columns, layout, problem_rule, answer_rule, language, max_reject_share)
     data = _changed(data, contamination=contamination, near_duplicates=near_duplicates, flags=flag_list)
     with _kept_or_temporary(out) as folder, _refusal_as_json(as_json):
         if config is None:
             if overrides:
                 raise ConfigError("--set changes a profile: name one with --config")
-            with _gold_check(verifier) as check:
-                summary = validate(data, suites, folder, check, locate=_inputs().local)
+            with _gold_judge(verifier) as judge:
+                summary = validate(data, suites, folder, judge, locate=_inputs().local)
         elif data != DataConfig(path="") or verifier is not None:
             raise ConfigError("with --config, change what the profile says with --set, as in --set data.language=en")
         else:
@@ -101,8 +105,12 @@ def validate_command(
         return
     _print_figures(summary["prompts"])
     for name, figures in summary["suites"].items():
+        read_as = figures["read_as"]
         kinds = ", ".join(f"{n} {kind}" for kind, n in summary["contamination"]["by_suite"][name].items() if n)
-        typer.echo(f"suite {name}: {figures['kept']:,} of {figures['rows_read']:,} kept; overlap: {kinds or 'none'}")
+        typer.echo(
+            f"suite {name}: {figures['kept']:,} of {figures['rows_read']:,} kept; overlap: {kinds or 'none'}; "
+            f"read as {read_as['layout']}, problem from {read_as['problem']}, answer from {read_as['answer']}"
+        )
     typer.echo(f"written to {out}" if out else "nothing written; --out DIR keeps the clean set and the details")
 
 
@@ -115,6 +123,7 @@ def import_command(
     kind: Format = "auto",
     problem: ProblemColumn = None,
     answer: AnswerColumn = None,
+    layout: Layout = "auto",
     problem_rule: ProblemRule = "text",
     answer_rule: AnswerRule = "field",
     language: Language = None,
@@ -127,7 +136,7 @@ def import_command(
     if target.exists() and not force:
         raise ConfigError(f"{target}: exists; name another file, or replace it with --force")
     columns = ColumnsConfig(problem=problem, answer=answer)
-    cfg = _data(source, kind, columns, problem_rule, answer_rule, language, max_reject_share)
+    cfg = _data(source, kind, columns, layout, problem_rule, answer_rule, language, max_reject_share)
     loaded = _loaded(cfg)
     if quarantine is not None:
         write_atomic(quarantine, b"".join(canonical_json(d.as_dict()) + b"\n" for d in loaded.quarantine))
@@ -150,6 +159,7 @@ def stats_command(
     kind: Format = "auto",
     problem: ProblemColumn = None,
     answer: AnswerColumn = None,
+    layout: Layout = "auto",
     problem_rule: ProblemRule = "text",
     answer_rule: AnswerRule = "field",
     language: Language = None,
@@ -157,7 +167,7 @@ def stats_command(
 ) -> None:
     """What a prompt set holds: rows by fate, reasons, lengths and labels."""
     columns = ColumnsConfig(problem=problem, answer=answer)
-    loaded = _loaded(_data(path, kind, columns, problem_rule, answer_rule, language))
+    loaded = _loaded(_data(path, kind, columns, layout, problem_rule, answer_rule, language))
     kinds = answer_kinds(loaded.prompts.column("answer"))
     figures, characters = describe(loaded), _lengths(loaded.prompts)
     if picture is not None:
@@ -181,13 +191,16 @@ def diff_command(
     kind: Format = "auto",
     problem: ProblemColumn = None,
     answer: AnswerColumn = None,
+    layout: Layout = "auto",
     problem_rule: ProblemRule = "text",
     answer_rule: AnswerRule = "field",
     as_json: AsJson = False,
 ) -> None:
     """What changed between two sets: same, relabelled, edited, new and removed prompts."""
     columns = ColumnsConfig(problem=problem, answer=answer)
-    before, after = (_loaded(_data(path, kind, columns, problem_rule, answer_rule)).prompts for path in (old, new))
+    before, after = (
+        _loaded(_data(path, kind, columns, layout, problem_rule, answer_rule)).prompts for path in (old, new)
+    )
     found = difference(before, after)
     if as_json:
         _print_json(_difference_json(found))
@@ -212,6 +225,7 @@ def _data(
     path: str,
     kind: str,
     columns: ColumnsConfig | None = None,
+    layout: str = "auto",
     problem_rule: str = "text",
     answer_rule: str = "field",
     language: str | None = None,
@@ -220,6 +234,7 @@ def _data(
     return _changed(
         DataConfig(path=path, columns=columns or ColumnsConfig()),
         format=kind,
+        layout=layout,
         problem_rule=problem_rule,
         answer_rule=answer_rule,
         language=language,
@@ -245,12 +260,12 @@ def _refusal_as_json(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _gold_check(kind: str | None) -> Iterator[Gold | None]:
+def _gold_judge(kind: str | None) -> Iterator[GoldJudge | None]:
     if kind is None:
         yield None
         return
     with make_verifier(reward_of(kind)) as verifier:
-        yield verifier.check_gold
+        yield verifier
 
 
 def _suite(text: str) -> SuiteConfig:
@@ -266,11 +281,11 @@ def _suite(text: str) -> SuiteConfig:
 def _validate_profile(run: RunConfig, suites: list[SuiteConfig], folder: Path) -> ValidationSummary:
     """What a run's own validation would say: its data, its suites, and its verifier's word on the gold answers."""
     from tasks.stages.validate_dataset import token_counter
-    from tasks.validation.golds import gold_checks
+    from tasks.validation.golds import gold_judges
 
     every, locate = [*suites, *run.evaluation.suites], Inputs.of(run).local
-    with gold_checks(run) as (check, of_suites):
-        return validate(run.data, every, folder, check, token_counter(run), of_suites, locate)
+    with gold_judges(run) as (judge, of_suites):
+        return validate(run.data, every, folder, judge, token_counter(run), of_suites, locate)
 
 
 @contextmanager
@@ -322,6 +337,11 @@ def _print_figures(figures: FileSummary) -> None:
     typer.echo(
         f"{figures['file']}: {figures['rows_read']:,} rows, {figures['kept']:,} kept, "
         f"{figures['rejected']:,} rejected, {figures['dropped']:,} dropped; content digest {figures['digest'][:12]}"
+    )
+    read_as = figures["read_as"]
+    typer.echo(
+        f"read as {read_as['layout']}: problem from {read_as['problem']}, answer from {read_as['answer']}; "
+        f"{read_as['why']}"
     )
     for reason, number in figures["reasons"].items():
         typer.echo(f"  {number:>9,}  {reason}")

@@ -43,7 +43,7 @@ def publish_command(
     from tasks.snapshots.outside import publish_outside
 
     columns = {"problem": problem, "answer": answer, "id": id_column}
-    rules = {"problem_rule": "chat" if chat else "text", "answer_rule": answer_rule}
+    rules = {"problem_rule": "last_user" if chat else "text", "answer_rule": answer_rule}
     try:
         data = PromptFile.model_validate({"path": dataset, "columns": columns, **rules})
         places = SnapshotConfig(repository=repository, remote=remote)

@@ -13,6 +13,7 @@ from cures_core.names import inside
 from cures_core.own_code import keyed
 from cures_core.prompts import load_prompts
 from cures_core.prompts.diff import difference
+from cures_core.rewards import make_verifier
 from tasks.inputs.prompt_files import is_elsewhere
 from tasks.inputs.revisions import file_at
 
@@ -63,9 +64,11 @@ def changes(config: RunConfig, base: str, head: str, folder: Path) -> PromptChan
     if elsewhere := [s.path for s in (config.data, *config.evaluation.suites) if is_elsewhere(s.path)]:
         raise ConfigError(f"{elsewhere[0]}: not a path of this repository, so its revisions cannot be compared")
     sets = {}
-    for side, revision in (("base", base), ("head", head)):
-        path = file_at(revision, config.data.path, inside(folder / side, Path(config.data.path).name, "data.path"))
-        sets[side] = load_prompts(config.data.model_copy(update={"path": str(path)})).prompts
+    with make_verifier(config.reward) as verifier:
+        for side, revision in (("base", base), ("head", head)):
+            path = file_at(revision, config.data.path, inside(folder / side, Path(config.data.path).name, "data.path"))
+            data = config.data.model_copy(update={"path": str(path)})
+            sets[side] = load_prompts(data, same_answer=verifier.same_answer).prompts
     found = difference(sets["base"], sets["head"])
     before, after = (
         _suites(config, revision, folder / "suites" / side) for side, revision in (("base", base), ("head", head))

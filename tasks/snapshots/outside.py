@@ -21,7 +21,7 @@ from cures_core.errors import ConfigError, DataRejected
 from cures_core.files import canonical_json, digest_file, digest_json
 from cures_core.jobs.assemble import versions
 from cures_core.prompts import Loaded, content_id, load_prompts, require_acceptable
-from cures_core.prompts.columns import MISSING, last_user_message, pick
+from cures_core.prompts.columns import MISSING, pick, read_chat
 from cures_core.prompts.reading import open_rows
 from tasks.inputs.prompt_files import Inputs
 from tasks.runs.figures import SnapshotFigures
@@ -120,13 +120,14 @@ def _content_ids(data: PromptFile, path: Path, loaded: Loaded) -> dict[str, str]
     """Content id of a kept row by each name that a posterior may have for it: the publisher's id, and the content id
     of its texts as they stand in the file, with and without the answer."""
     clean = dict(zip(np.asarray(loaded.lines).tolist(), loaded.prompts.ids, strict=True))
-    columns, rows = open_rows(data, path)
+    opened = open_rows(data, path)
+    columns = opened.columns
     names: dict[str, str] = {}
-    for row in rows:
+    for row in opened.rows:
         if row.record is None or row.line not in clean:
             continue
         problem, answer = pick(row.record, columns.problem), pick(row.record, columns.answer)
-        text = problem if isinstance(problem, str) else last_user_message(problem) or ""
+        text = problem if isinstance(problem, str) else read_chat(problem)[0] or ""
         own = None if columns.id is None else pick(row.record, columns.id)
         raw = [content_id(text, str(answer)), content_id(text, "")]
         for name in [*([] if own is None or own is MISSING else [str(own)]), *raw, clean[row.line]]:

@@ -109,6 +109,7 @@ def _examples(store: Store, record: Record[EvaluateFigures]) -> tuple[Example, .
 def _validation(store: Store, data: Record[ValidateFigures]) -> Validation:
     figures = data.figures
     summary = json.loads((files_of(store, data) / "validation.json").read_bytes())
+    read_as = summary["prompts"].get("read_as")  # older validations do not say
     return Validation(
         rows_read=figures.rows,
         kept=figures.prompts,
@@ -116,6 +117,7 @@ def _validation(store: Store, data: Record[ValidateFigures]) -> Validation:
         dropped=figures.dropped,
         reasons=figures.reasons,
         suites={name: suite["kept"] for name, suite in summary["suites"].items()},
+        read_as="Read as {layout}: problem from {problem}, answer from {answer}".format(**read_as) if read_as else "",
     )
 
 

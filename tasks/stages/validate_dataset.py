@@ -19,7 +19,7 @@ from tasks.stages.keys import settings
 from tasks.stages.stage import Made, as_stage, run_stage
 from tasks.stages.workspace import Workspace
 from tasks.validation import validate
-from tasks.validation.golds import gold_checks
+from tasks.validation.golds import gold_judges
 
 
 @as_stage()
@@ -44,10 +44,8 @@ def validate_dataset(run: RunRef) -> Record[ValidateFigures]:
     }
 
     def work(space: Workspace) -> Made[ValidateFigures]:
-        with gold_checks(cfg) as (check_gold, of_suites):
-            summary = validate(
-                cfg.data, suites, space.out, check_gold, token_counter(cfg), of_suites, places.__getitem__
-            )
+        with gold_judges(cfg) as (judge, of_suites):
+            summary = validate(cfg.data, suites, space.out, judge, token_counter(cfg), of_suites, places.__getitem__)
         prompts = summary["prompts"]
         made_of = {DATA: prompts, **{suite_field(suite): summary["suites"][suite.name] for suite in suites}}
         for field, file in read.items():

@@ -6,17 +6,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 from cures_core.config.run import RunConfig
-from cures_core.prompts.checks import Gold
+from cures_core.prompts.checks import GoldJudge
 from cures_core.rewards import make_verifier
 
 
 @contextmanager
-def gold_checks(cfg: RunConfig) -> Iterator[tuple[Gold, Mapping[str, Gold]]]:
-    """(check of the prompt set and of most suites, checks of the suites that are judged otherwise by name)."""
+def gold_judges(cfg: RunConfig) -> Iterator[tuple[GoldJudge, Mapping[str, GoldJudge]]]:
+    """(the verifier of the prompt set and of most suites, those of the suites that are judged otherwise by name)."""
     with ExitStack() as stack:
-        own = {
-            suite.name: stack.enter_context(make_verifier(suite.reward)).check_gold
+        own: dict[str, GoldJudge] = {
+            suite.name: stack.enter_context(make_verifier(suite.reward))
             for suite in cfg.evaluation.suites
             if suite.reward is not None
         }
-        yield stack.enter_context(make_verifier(cfg.reward)).check_gold, own
+        yield stack.enter_context(make_verifier(cfg.reward)), own

@@ -11,8 +11,7 @@ from cures_core.config.data import DataConfig, PromptFile, SuiteConfig
 from cures_core.errors import ConfigError, DataRejected
 from cures_core.files import canonical_json, write_atomic
 from cures_core.prompts import Loaded, PromptSet, annotated, load_prompts, require_acceptable
-from cures_core.prompts.canonical import answer_key
-from cures_core.prompts.checks import Gold, Tokens
+from cures_core.prompts.checks import GoldJudge, Same, Tokens, same_key
 from cures_core.prompts.defects import Defect, Flaw
 from cures_core.prompts.flags import flagged_rows, flags_digest, read_flags
 from cures_core.prompts.near import near_copies
@@ -28,6 +27,8 @@ class FileSummary(TypedDict):
     """A file's figures."""
 
     file: str
+    read_as: dict[str, str]
+    """layout, the places of problem and answer, and why."""
     file_digest: str
     digest: str
     """Of the clean prompts."""
@@ -95,15 +96,15 @@ def validate(
     cfg: DataConfig,
     suites: Sequence[SuiteConfig],
     out_dir: Path,
-    check_gold: Gold | None = None,
+    judge: GoldJudge | None = None,
     count_tokens: Tokens | None = None,
-    gold_of_suite: Mapping[str, Gold] | None = None,
+    judge_of_suite: Mapping[str, GoldJudge] | None = None,
     locate: Callable[[str], Path] = Path,
 ) -> ValidationSummary:
     """Read and check everything, leave out what the suites hold, run the expectations, write it all to `out_dir`.
 
-    `check_gold` looks at all gold answers, but for the suites that `gold_of_suite` names. `locate` says where the bytes
-    of a configured path lie.
+    `judge`, the run's verifier, looks at all gold answers and says which are one, but for the suites that
+    `judge_of_suite` names. `locate` says where the bytes of a configured path lie.
 
     Files: prompts.parquet, suites/<name>.parquet, quarantine.jsonl (rejected and dropped rows), warnings.jsonl,
     expectations.json, data_docs/, validation.json (what is returned). All but data_docs/ are the same bytes for the
@@ -114,16 +115,23 @@ def validate(
     if twice := [name for name, number in Counter(suite.name for suite in suites).items() if number > 1]:
         raise ConfigError(f"two evaluation suites are named {twice[0]!r}; give each its own name")
     flags = {} if cfg.flags is None else read_flags(Path(cfg.flags))
-    golds = {s.name: (gold_of_suite or {}).get(s.name, check_gold) for s in suites}
+    judges = {s.name: (judge_of_suite or {}).get(s.name, judge) for s in suites}
+    same = _same_of(judge)
 
-    def loaded_from(file: PromptFile, gold: Gold | None) -> Loaded:
-        found = load_prompts(file, check_gold=gold, count_tokens=count_tokens, source=locate(file.path))
+    def loaded_from(file: PromptFile, judge: GoldJudge | None) -> Loaded:
+        found = load_prompts(
+            file,
+            check_gold=None if judge is None else judge.check_gold,
+            same_answer=_same_of(judge),
+            count_tokens=count_tokens,
+            source=locate(file.path),
+        )
         return _unflagged(found, flags)
 
-    read = {s.name: loaded_from(s, golds[s.name]) for s in suites}
-    loaded = loaded_from(cfg, check_gold)
-    loaded = annotated(loaded, _near_flaws(cfg, loaded))
-    matches = list(find_overlap(loaded.prompts, {name: suite.prompts for name, suite in read.items()}))
+    read = {s.name: loaded_from(s, judges[s.name]) for s in suites}
+    loaded = loaded_from(cfg, judge)
+    loaded = annotated(loaded, _near_flaws(cfg, loaded, same))
+    matches = list(find_overlap(loaded.prompts, {name: suite.prompts for name, suite in read.items()}, same))
     clean = annotated(loaded, ((i, overlap_flaw(match, cfg.contamination)) for i, match in matches))
     files = [clean, *read.values()]
     _write_defects(out_dir / "quarantine.jsonl", [d for one in files for d in one.quarantine])
@@ -156,12 +164,16 @@ def validate(
     return summary
 
 
-def _near_flaws(cfg: DataConfig, loaded: Loaded) -> Iterator[tuple[int, Flaw]]:
+def _same_of(judge: GoldJudge | None) -> Same:
+    return same_key if judge is None else judge.same_answer
+
+
+def _near_flaws(cfg: DataConfig, loaded: Loaded, same_answer: Same) -> Iterator[tuple[int, Flaw]]:
     if cfg.near_duplicates == "off":
         return
     problems, answers = loaded.prompts.column("problem"), loaded.prompts.column("answer")
     for i, j, share in near_copies(problems):
-        same = answer_key(answers[i]) == answer_key(answers[j])
+        same = same_answer(answers[i], answers[j])
         code = "near_duplicate_copy" if same and cfg.near_duplicates == "drop" else "near_duplicate"
         detail = f"{share:.0%} of line {loaded.lines[j]}" + ("" if same else ", with another answer")
         yield i, (code, detail)
@@ -176,6 +188,7 @@ def describe(loaded: Loaded) -> FileSummary:
     prompts = loaded.prompts
     return {
         "file": loaded.file,
+        "read_as": loaded.taken.as_dict(),
         "file_digest": loaded.file_digest,
         "digest": prompts.digest,
         "rows_read": loaded.rows_read,

@@ -42,6 +42,56 @@ def test_contradicting_rows_are_all_rejected(tmp_path: Path) -> None:
     assert "line 2: 46" in result.quarantine[0].message
 
 
+class Judge:
+    """What the math verifier says of the answers below."""
+
+    def same_answer(self, first: str, second: str) -> bool:
+        return {first, second} <= {"\\frac{\\pi}{2}", "\\pi/2", "0.5\\pi"} or first == second
+
+
+def test_the_verifier_decides_whether_answers_contradict(tmp_path: Path) -> None:
+    rows = [row(A, "\\frac{\\pi}{2}"), row(A, "\\pi/2"), row(A, "0.5\\pi"), row(B, "7"), row(B, "7.0")]
+    result = loaded(tmp_path, rows, same_answer=Judge().same_answer)
+    assert reasons(result) == {
+        1: {"duplicate_problem"},
+        **{n: {"duplicate_copy"} for n in (2, 3)},
+        **{n: {"contradictory_answer"} for n in (4, 5)},  # to this verifier only texts are the same
+    }
+    assert set(reasons(loaded(tmp_path, rows[:3]))) == {1, 2, 3}  # without it, as far as text shows
+
+
+def test_many_answers_to_one_problem_ask_the_verifier_only_so_often(tmp_path: Path) -> None:
+    asked = []
+
+    def same(first: str, second: str) -> bool:
+        asked.append((first, second))
+        return False
+
+    result = loaded(tmp_path, [row(A, str(n)) for n in range(200)], same_answer=same)
+    assert result.counts == {"contradictory_answer": 200}
+    assert len(asked) <= 200 * 8
+
+
+@pytest.mark.parametrize("mark", ["missing", "keine Angabe", "see the notes", "Unanswerable."])
+def test_a_frequent_word_that_no_problem_holds_is_no_answer(tmp_path: Path, mark: str) -> None:
+    rows = [row(f"How many eggs has Ann in basket {n}?", str(n)) for n in range(20)]
+    rows += [row(f"How many pens has Bob in box {n}?", mark) for n in range(3)]
+    result = loaded(tmp_path, rows)
+    assert result.counts == {"answer_not_math": 3}
+    assert "answers 3 rows and is in no problem" in result.quarantine[0].message
+    assert loaded(tmp_path, rows[:-1]).counts == {}  # two rows are not many
+    asked = row(f"Is the number of hens odd, even or {mark}", "odd")
+    assert loaded(tmp_path, [*rows, asked]).counts == {}  # it is an answer that a problem offers
+
+
+def test_yes_and_no_and_sets_of_word_answers_are_left_alone(tmp_path: Path) -> None:
+    questions = [row(f"Are there more than {n} eggs?", ("yes", "No", "TRUE", "false")[n % 4]) for n in range(40)]
+    assert loaded(tmp_path, questions).counts == {}
+    words = ("ellipse", "circle", "parabola", "line", "point")
+    shapes = [row(f"Which shape has equation number {n}?", words[n % 5]) for n in range(40)]
+    assert loaded(tmp_path, shapes).counts == {}
+
+
 def test_other_answers_to_a_text_in_other_case_stay(tmp_path: Path) -> None:
     """Case can carry meaning: nothing is thrown away on a guess."""
     result = loaded(tmp_path, [row("Find A if a = 3.", "1"), row("Find a if A = 3.", "2")])

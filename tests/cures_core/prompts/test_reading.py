@@ -154,6 +154,30 @@ def test_splits_among_parquet_files_are_listed(tmp_path: Path) -> None:
         load_prompts(DataConfig(path=str(tmp_path / "shards")))
 
 
+@pytest.mark.parametrize("name", ["{}-00000-of-00002.parquet", "{}-00000-of-00002-0a1b2c3d4e5f.parquet"])
+def test_shards_that_are_missing_are_named(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "set/data"
+    folder.mkdir(parents=True)
+    first = write(folder / name.format("train"), ROWS)
+    for path in (tmp_path / "set", folder, first):
+        with pytest.raises(ConfigError, match=r"1 of 2 shards; missing: train-00001-of-00002\.parquet\. Fetch"):
+            load_prompts(DataConfig(path=str(path)))
+    write(
+        folder / name.format("train").replace("-00000-", "-00001-"),
+        [{**r, "problem": f"{r['problem']} B"} for r in ROWS],
+    )
+    assert len(load_prompts(DataConfig(path=str(tmp_path / "set"))).prompts) == 2 * len(ROWS)
+    write(folder / "train-00002-of-00003.parquet", ROWS)
+    with pytest.raises(ConfigError, match="shards of several sets, of 2 and of 3 files"):
+        load_prompts(DataConfig(path=str(tmp_path / "set")))
+
+
+def test_the_count_of_shards_is_checked_for_every_format(tmp_path: Path) -> None:
+    path = write(tmp_path / "train-00003-of-00009.jsonl", ROWS)
+    with pytest.raises(ConfigError, match=r"1 of 9 shards; missing: train-00000-of-00009\.jsonl,.* and 3 more"):
+        load_prompts(DataConfig(path=str(path)))
+
+
 def test_a_saved_dataset_cannot_name_files_elsewhere(tmp_path: Path) -> None:
     folder = write(tmp_path / "saved", ROWS)
     (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": "../secret.arrow"}]}))
@@ -181,10 +205,12 @@ def test_columns_can_be_named_and_stepped_into(tmp_path: Path) -> None:
              "reward_model": {"ground_truth": "4"}}]  # fmt: skip
     columns = ColumnsConfig(problem="prompt", answer="reward_model.ground_truth")
     for name in ("a.jsonl", "a.parquet"):
-        cfg = DataConfig(path=str(write(tmp_path / name, rows)), columns=columns, problem_rule="chat")
+        cfg = DataConfig(path=str(write(tmp_path / name, rows)), columns=columns, problem_rule="last_user")
         (prompt,) = load_prompts(cfg).prompts
         assert (prompt.problem, prompt.answer) == ("How much is 2+2?", "4")
-        assert list(load_prompts(DataConfig(path=cfg.path, problem_rule="chat")).prompts) == [prompt]  # usual names
+        assert list(load_prompts(DataConfig(path=cfg.path, problem_rule="last_user")).prompts) == [
+            prompt
+        ]  # usual names
 
 
 def test_missing_columns_are_answered_with_those_there(tmp_path: Path) -> None:
@@ -359,5 +385,5 @@ def test_parquet_text_that_is_not_utf8_loses_only_its_row(tmp_path: Path) -> Non
 def test_only_the_columns_in_use_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"problem": ["p q"], "answer": ["1"], "blob": [b"x" * 100]}), path)
-    _, rows = open_rows(DataConfig(path=str(path)), path)
+    rows = open_rows(DataConfig(path=str(path)), path).rows
     assert [row.record for row in rows] == [{"problem": "p q", "answer": "1"}]

@@ -13,14 +13,16 @@ class Row(NamedTuple):
     outcome: Outcome
     gold: str
     answer: str
+    reason: str = ""
+    """Why it is so; rows with a reason hold both ways round."""
 
 
 def rows() -> list[Row]:
-    """Rows of equivalence.tsv: verdict, gold and answer, tab-separated; lines that begin with # are headings."""
+    """Rows of equivalence.tsv: verdict, gold, answer and maybe a reason, tab-separated; # begins a heading."""
     path = Path(__file__).with_name("equivalence.tsv")
     found = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.startswith("#"):
-            outcome, gold, answer = line.split("\t")
-            found.append(Row(number, Outcome(outcome), gold, answer))
+            outcome, *texts = line.split("\t")
+            found.append(Row(number, Outcome(outcome), *texts))
     return found

@@ -34,6 +34,14 @@ def test_table_of_equivalences(verifier: MathVerifier) -> None:
     assert wrong == []
 
 
+def test_rows_with_a_reason_hold_both_ways_round(verifier: MathVerifier) -> None:
+    table = [row for row in rows() if row.reason]
+    assert len(table) >= 200
+    verdicts = verifier.judge([(rf"so \boxed{{{row.gold}}}", row.answer) for row in table])
+    wrong = [(row, v) for row, v in zip(table, verdicts, strict=True) if v.outcome is not row.outcome]
+    assert wrong == []
+
+
 def test_correct_rows_are_golds_that_equal_themselves(verifier: MathVerifier) -> None:
     golds = {row.gold for row in rows() if row.outcome is Outcome.CORRECT}
     assert {gold: reason for gold in golds if (reason := verifier.check_gold(gold))} == {}

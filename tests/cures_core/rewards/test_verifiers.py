@@ -8,6 +8,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from cures_core.config.rewards import (
+    BoxRule,
     ChoiceConfig,
     CustomConfig,
     ExactConfig,
@@ -15,6 +16,7 @@ from cures_core.config.rewards import (
     NumericConfig,
     RegexConfig,
     RewardConfig,
+    WeightedConfig,
 )
 from cures_core.errors import ConfigError
 from cures_core.rewards import make_verifier
@@ -113,6 +115,56 @@ def test_choice_letters_decide_what_may_be_chosen() -> None:
     assert outcome(ChoiceConfig(), r"\boxed{C) 12 apples}", "C") == "correct"
     assert outcome(ChoiceConfig(), r"\boxed{Apples}", "A") == "wrong"
     assert outcome(ChoiceConfig(), "(A) or (B)? (b)", "B") == "correct"
+
+
+@pytest.mark.parametrize(
+    ("completion", "expected"),
+    [
+        (r"\boxed{A, C}", "wrong"),
+        (r"\boxed{A,C}", "wrong"),
+        (r"\boxed{a, c}", "wrong"),
+        (r"\boxed{A and C}", "wrong"),
+        (r"\boxed{\text{(A) or (C)}}", "wrong"),
+        (r"\boxed{(A)(C)}", "wrong"),
+        (r"\boxed{A/C}", "wrong"),
+        (r"\boxed{A: 3, B: 4}", "wrong"),
+        ("The answer is A, C", "wrong"),
+        ("The answer is A or C.", "wrong"),
+        ("(C), (A)", "wrong"),
+        (r"\boxed{A, because C is impossible}", "correct"),
+        (r"\boxed{A. A cat}", "correct"),
+        ("The answer is A, because C is wrong.", "correct"),
+        ("The answer is (A). Not (C).", "correct"),
+        ("(C)? No: (A)", "correct"),
+    ],
+)
+def test_choice_takes_one_letter_or_none(completion: str, expected: str) -> None:
+    assert outcome(ChoiceConfig(), completion, "A") == expected
+
+
+@pytest.mark.parametrize(
+    ("cfg", "first", "second", "same"),
+    [
+        (ExactConfig(), " 7", "7", True),
+        (ExactConfig(), "7", "7.0", False),
+        (NumericConfig(), "1,234", "1234.0", True),
+        (NumericConfig(), "x", "x", False),
+        (ChoiceConfig(), "(B)", "B. 42", True),
+        (ChoiceConfig(), "A, B", "A, B", False),
+        (RegexConfig(pattern="x"), "7 ", "7", True),
+        (CustomConfig(function=f"{__name__}:ends_with"), "it is 7", "7", True),
+        (CustomConfig(function=f"{__name__}:ends_with"), "7", "it is 7", True),
+        (CustomConfig(function=f"{__name__}:ends_with"), "7", "8", False),
+        (MathConfig(workers=1), r"\frac{\pi}{2}", r"\pi/2", True),
+        (MathConfig(workers=1), "5", "2+3=5", True),
+        (MathConfig(workers=1), "2+3=5", "5", True),
+        (MathConfig(workers=1), r"\frac{\pi}{2}", r"\pi", False),
+        (WeightedConfig(answer=MathConfig(workers=1), format=(BoxRule(weight=0.1),)), "0.5", r"\frac12", True),
+    ],
+)
+def test_golds_are_the_same_as_their_verifier_judges(cfg: Any, first: str, second: str, same: bool) -> None:
+    with make_verifier(cfg) as verifier:
+        assert verifier.same_answer(first, second) is same
 
 
 def test_regex_options() -> None:

@@ -44,6 +44,14 @@ def test_import_writes_a_clean_set_once(train: Path, tmp_path: Path) -> None:
     assert "21 prompts written" in run("import", train, target, "--force")
 
 
+def test_the_terminal_says_how_a_file_was_read(train: Path) -> None:
+    said = run("validate", train)
+    assert "read as columns: problem from question (text), answer from answer (field); no published layout fits" in said
+    assert "read as columns" in run("stats", train)
+    with pytest.raises(ConfigError, match="layout orz does not fit: there is no column 0"):
+        run("validate", train, "--layout", "orz")
+
+
 def test_import_and_back_is_the_same_set(train: Path, tmp_path: Path) -> None:
     run("import", train, tmp_path / "a.jsonl")
     run("import", tmp_path / "a.jsonl", tmp_path / "b.parquet")

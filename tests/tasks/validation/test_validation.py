@@ -10,11 +10,13 @@ import pytest
 
 from cures_core.config.curriculum import PosteriorConfig
 from cures_core.config.data import DataConfig, SuiteConfig
+from cures_core.config.rewards import MathConfig
 from cures_core.curriculum import Posterior
 from cures_core.curriculum.migration import migrate
 from cures_core.errors import ConfigError, DataRejected
 from cures_core.prompts import PromptSet, make_prompt
 from cures_core.prompts.flags import add
+from cures_core.rewards import make_verifier
 from tasks.validation import validate
 from tasks.validation.expectations import run_expectations
 from tests.cures_core.prompts.files import jsonl
@@ -95,6 +97,28 @@ def test_the_strongest_matches_come_first(tmp_path: Path, suite: SuiteConfig) ->
     assert [(match["line"], match["kind"]) for match in matches] == [(42, "exact"), (41, "near")]
 
 
+def test_copies_contradictions_and_leaks_are_for_the_verifier_to_tell(tmp_path: Path) -> None:
+    """The math verifier takes two spellings of pi/2 for one answer, wherever answers are compared."""
+    half, other = "\\frac{\\pi}{2}", "\\pi/2"
+    problem = "Evaluate the angle that the third line of the table on page twelve gives for the roof of the old barn."
+    rows = [*ROWS, *({"problem": problem, "answer": answer} for answer in (half, other))]
+    reworded = {"problem": problem.replace("the old barn", "an old barn"), "answer": other}
+    suite = SuiteConfig(name="exam", path=str(jsonl(tmp_path / "exam.jsonl", [reworded])))
+    cfg = DataConfig(path=str(jsonl(tmp_path / "train.jsonl", rows)), max_reject_share=0.1)
+    with make_verifier(MathConfig(workers=1)) as verifier:
+        summary = validate(cfg, [suite], tmp_path / "out", verifier)
+    assert summary["prompts"]["reasons"] == {"duplicate_copy": 1, "duplicate_problem": 1, "eval_leak": 1}
+    assert summary["contamination"]["matches"][0]["kind"] == "ngram"
+    assert validate(cfg, [suite], tmp_path / "bare")["prompts"]["reasons"] == {"contradictory_answer": 2}
+
+
+def test_the_summary_says_how_the_files_were_read(data: DataConfig, suite: SuiteConfig, tmp_path: Path) -> None:
+    summary = validate(data, [suite], tmp_path / "out")
+    for figures in (summary["prompts"], summary["suites"]["exam"]):
+        assert (figures["read_as"]["layout"], figures["read_as"]["problem"]) == ("columns", "problem (text)")
+        assert "usual names" in figures["read_as"]["why"]
+
+
 def test_a_refused_set_leaves_its_reasons(data: DataConfig, tmp_path: Path) -> None:
     with pytest.raises(DataRejected, match="1 of 42 rows rejected") as caught:
         validate(data.model_copy(update={"max_reject_share": 0.0}), [], tmp_path / "out")
@@ -114,11 +138,19 @@ def test_suites_need_their_own_names(data: DataConfig, suite: SuiteConfig, tmp_p
         validate(data, [suite, suite], tmp_path / "out")
 
 
+class Judge:
+    """A verifier to which 78 is too big, and all other golds are one."""
+
+    def check_gold(self, answer: str) -> str | None:
+        return "too big" if answer == "78" else None
+
+    def same_answer(self, first: str, second: str) -> bool:
+        return True
+
+
 def test_the_verifier_and_the_tokenizer_have_their_say(data: DataConfig, tmp_path: Path) -> None:
     cfg = data.model_copy(update={"max_problem_tokens": 15, "max_reject_share": 0.9})
-    counts = validate(
-        cfg, [], tmp_path / "out", lambda answer: "too big" if answer == "78" else None, lambda text: len(text.split())
-    )["prompts"]["reasons"]
+    counts = validate(cfg, [], tmp_path / "out", Judge(), lambda text: len(text.split()))["prompts"]["reasons"]
     assert (counts["gold_rejected"], counts["too_many_tokens"]) == (1, 1)
 
 
