@@ -32,6 +32,16 @@ _SLOWER: dict[str, Any] = {"learning_rate": 2.5e-4}
 METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "uniform": ({"type": "uniform"}, {}),
     "uniform-small": ({"type": "uniform", "rollouts_per_step": 128}, {}),
+    "raft": (
+        {
+            "type": "cures",
+            "explore": 1.0,
+            "prompts_per_step": 64,
+            "rollouts_per_step": 64,
+            "allocation": {"type": "screen"},
+        },
+        _HELD,
+    ),
     "uniform-held": ({"type": "uniform", "rollouts_per_step": 64}, _HELD),
     "reinforce++": ({"type": "uniform"}, {"advantage": "reinforce++", "loss_weight": "rollout"}),
     "cures": (_SCREENED, _HELD),
@@ -60,6 +70,10 @@ sampling; `cures-grpo` the sampling alone, on plain GRPO; `cures-equal` the samp
 `cures-neyman` with a budget split by spread; `gvm-held`, `mopps-held` and `arc-held` are those rivals with small steps
 and held solved groups.
 """
+
+BASELINES = ("uniform", "uniform-small", "raft", "reinforce++", "dapo")
+"""What is known and easy to have: the best of them, tuned, is what a curriculum has to beat. `raft` is single rollouts
+with uniform draws of which the right ones are trained on (arXiv 2504.11343)."""
 
 
 def settings(method: str) -> tuple[dict[str, Any], TorchTrainerConfig]:

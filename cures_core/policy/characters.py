@@ -9,6 +9,8 @@ from cures_core.config.policy import WarmStartPolicy
 from cures_core.errors import ConfigError
 
 PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
+POSITIONS = max(64, 4 * MAX_STEPS)
+INITIAL_DEVIATION = 0.02  # GPT-2's
 
 
 def character_tokenizer(symbols: str = SYMBOLS) -> Any:
@@ -31,7 +33,9 @@ def character_tokenizer(symbols: str = SYMBOLS) -> Any:
     )
 
 
-def character_model(cfg: WarmStartPolicy, tokenizer: Any) -> Any:
+def character_model(
+    cfg: WarmStartPolicy, tokenizer: Any, positions: int = POSITIONS, initial_deviation: float = INITIAL_DEVIATION
+) -> Any:
     """A `GPT2LMHeadModel` with random weights drawn from torch's current generator.
 
     Learned absolute positions, because a scratchpad digit has to find the operands of its own step: rotary positions
@@ -45,10 +49,11 @@ def character_model(cfg: WarmStartPolicy, tokenizer: Any) -> Any:
     return build(
         GPT2Config(
             vocab_size=len(tokenizer),
-            n_positions=max(64, 4 * MAX_STEPS),
+            n_positions=positions,
             n_embd=cfg.hidden_size,
             n_layer=cfg.layers,
             n_head=cfg.heads,
+            initializer_range=initial_deviation,
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,

@@ -1,27 +1,64 @@
-"""Supervised training of the small policy on the fallible tutor's demonstrations, resumable at a step."""
+"""Supervised training of the small policy on a fallible tutor's demonstrations, resumable at a step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cures_core.builtin.chains import Chains, Tutor
+from cures_core.builtin.chains import SYMBOLS, Tutor
 from cures_core.checkpoints.checkpoint import Checkpoint
 from cures_core.checkpoints.in_epoch import latest_step, save_step
 from cures_core.config.device import DeviceConfig
 from cures_core.config.policy import WarmStartPolicy
-from cures_core.policy.characters import character_model, character_tokenizer
+from cures_core.policy.characters import INITIAL_DEVIATION, POSITIONS, character_model, character_tokenizer
 from cures_core.policy.loading import Policy, save_policy, setup_torch
 from cures_core.training.optimizer_state import load_optimizer, optimizer_tensors
 
 _WARMUP = 50
 
+Demonstrate = Callable[[np.random.Generator, int], Sequence[tuple[str, str]]]
+"""So many (problem, completion) pairs, all of their randomness from the generator."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a warm start teaches, and what it takes to hold it."""
+
+    tutor: Callable[[int], Demonstrate]
+    """The tutor of a seed."""
+    symbols: str
+    """Characters that occur; each is a token."""
+    positions: int = POSITIONS
+    """Most tokens of problem and completion together."""
+    initial_deviation: float = INITIAL_DEVIATION
+    """Standard deviation of the initial weights."""
+
+
+def _chains(seed: int) -> Demonstrate:
+    tutor = Tutor(seed)
+
+    def demonstrate(rng: np.random.Generator, num: int) -> list[tuple[str, str]]:
+        chains, pads = tutor.demonstrate(rng, num)
+        return [(chains.problem(i), "".join(str(v) for v in pads[i, : chains.steps[i]])) for i in range(num)]
+
+    return demonstrate
+
+
+CHAINS = Lesson(_chains, SYMBOLS)
+"""The built-in task."""
+
 
 def warm_start(
-    cfg: WarmStartPolicy, device_cfg: DeviceConfig, scratch: Path, out: Path, on_step: Callable[[int, float], None]
+    cfg: WarmStartPolicy,
+    device_cfg: DeviceConfig,
+    scratch: Path,
+    out: Path,
+    on_step: Callable[[int, float], None],
+    lesson: Lesson = CHAINS,
 ) -> dict[str, float]:
     """Train, checkpointing into `scratch`, and write the policy to `out`; returns the final figures.
 
@@ -30,8 +67,8 @@ def warm_start(
     import torch
 
     device = setup_torch(device_cfg, cfg.seed)
-    tokenizer = character_tokenizer()
-    model = character_model(cfg, tokenizer).to(device)
+    tokenizer = character_tokenizer(lesson.symbols)
+    model = character_model(cfg, tokenizer, lesson.positions, lesson.initial_deviation).to(device)
     policy = Policy(model, tokenizer, device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.learning_rate, weight_decay=0.01)
     step, loss = 0, float("nan")
@@ -39,12 +76,12 @@ def warm_start(
         policy.load_trainable(saved.weights)
         load_optimizer(optimizer, saved.optimizer)
         step, loss = saved.step, saved.state["loss"]
-    tutor = Tutor(cfg.seed)
+    demonstrate = lesson.tutor(cfg.seed)
     model.train()
     while step < cfg.steps:
         for group in optimizer.param_groups:
             group["lr"] = cfg.learning_rate * _schedule(step, cfg.steps)
-        loss = _update(policy, optimizer, *tutor.demonstrate(np.random.default_rng([cfg.seed, 4, step]), cfg.batch))
+        loss = _update(policy, optimizer, demonstrate(np.random.default_rng([cfg.seed, 4, step]), cfg.batch))
         step += 1
         on_step(step, loss)
         if step % cfg.checkpoint_every == 0 and step < cfg.steps:
@@ -60,11 +97,11 @@ def _schedule(step: int, steps: int) -> float:
     return 1.0 - 0.9 * (step - _WARMUP) / max(1, steps - _WARMUP)
 
 
-def _update(policy: Policy, optimizer: Any, chains: Chains, pads: np.ndarray) -> float:
-    """One AdamW step on the scratchpad tokens (and the end token) of the demonstrations; returns the mean loss."""
+def _update(policy: Policy, optimizer: Any, pairs: Sequence[tuple[str, str]]) -> float:
+    """One AdamW step on the completions' tokens (and the end token) of the demonstrations; returns the mean loss."""
     import torch
 
-    ids, is_answer = _encode(policy.tokenizer, chains, pads)
+    ids, is_answer = _encode(policy.tokenizer, pairs)
     tokens = torch.from_numpy(ids).to(policy.device)
     targets = torch.where(torch.from_numpy(is_answer).to(policy.device), tokens, -100)
     logits = policy.model(input_ids=tokens, attention_mask=(tokens != policy.tokenizer.pad_token_id).long()).logits
@@ -76,14 +113,13 @@ def _update(policy: Policy, optimizer: Any, chains: Chains, pads: np.ndarray) ->
     return float(loss.detach())
 
 
-def _encode(tokenizer: Any, chains: Chains, pads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _encode(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
     """Token ids (num, length), padded on the right, and the mask of answer positions, the end token included."""
-    texts = [(chains.problem(i), "".join(str(v) for v in pads[i, : chains.steps[i]])) for i in range(len(chains.steps))]
-    length = max(len(problem) + len(answer) for problem, answer in texts) + 1
+    length = max(len(problem) + len(answer) for problem, answer in pairs) + 1
     vocabulary = tokenizer.get_vocab()
-    ids = np.full((len(texts), length), tokenizer.pad_token_id, dtype=np.int64)
+    ids = np.full((len(pairs), length), tokenizer.pad_token_id, dtype=np.int64)
     is_answer = np.zeros_like(ids, dtype=bool)
-    for i, (problem, answer) in enumerate(texts):
+    for i, (problem, answer) in enumerate(pairs):
         row = [vocabulary[c] for c in problem + answer] + [tokenizer.eos_token_id]
         ids[i, : len(row)] = row
         is_answer[i, len(problem) : len(row)] = True
