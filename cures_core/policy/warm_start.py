@@ -36,6 +36,8 @@ class Lesson:
     """Most tokens of problem and completion together."""
     initial_deviation: float = INITIAL_DEVIATION
     """Standard deviation of the initial weights."""
+    cut: int = 1
+    """Batches that are drawn together and cut by length, so that little is padded."""
 
 
 def _chains(seed: int) -> Demonstrate:
@@ -62,7 +64,7 @@ def warm_start(
 ) -> dict[str, float]:
     """Train, checkpointing into `scratch`, and write the policy to `out`; returns the final figures.
 
-    Every step's demonstrations come from a generator seeded by (seed, step): a resumed warm start sees the same.
+    Demonstrations come from a generator seeded by (seed, number of the draw): a resumed warm start sees the same.
     """
     import torch
 
@@ -76,12 +78,12 @@ def warm_start(
         policy.load_trainable(saved.weights)
         load_optimizer(optimizer, saved.optimizer)
         step, loss = saved.step, saved.state["loss"]
-    demonstrate = lesson.tutor(cfg.seed)
+    batches = _Batches(lesson, cfg.seed, cfg.batch)
     model.train()
     while step < cfg.steps:
         for group in optimizer.param_groups:
             group["lr"] = cfg.learning_rate * _schedule(step, cfg.steps)
-        loss = _update(policy, optimizer, demonstrate(np.random.default_rng([cfg.seed, 4, step]), cfg.batch))
+        loss = _update(policy, optimizer, *batches.at(step))
         step += 1
         on_step(step, loss)
         if step % cfg.checkpoint_every == 0 and step < cfg.steps:
@@ -97,7 +99,33 @@ def _schedule(step: int, steps: int) -> float:
     return 1.0 - 0.9 * (step - _WARMUP) / max(1, steps - _WARMUP)
 
 
-def _update(policy: Policy, optimizer: Any, pairs: Sequence[tuple[str, str]]) -> float:
+class _Batches:
+    """The demonstrations of each step, and what their loss weighs: their tokens over those of a mean batch, since short
+    completions would otherwise count for more where batches are cut by length."""
+
+    def __init__(self, lesson: Lesson, seed: int, batch: int) -> None:
+        self._demonstrate, self._cut = lesson.tutor(seed), lesson.cut
+        self._seed, self._batch = seed, batch
+        self._draw = -1
+        self._drawn: list[tuple[Sequence[tuple[str, str]], float]] = []
+
+    def at(self, step: int) -> tuple[Sequence[tuple[str, str]], float]:
+        draw, place = divmod(step, self._cut)
+        if draw != self._draw:
+            self._draw, self._drawn = draw, self._batches(np.random.default_rng([self._seed, 4, draw]))
+        return self._drawn[place]
+
+    def _batches(self, rng: np.random.Generator) -> list[tuple[Sequence[tuple[str, str]], float]]:
+        pairs = self._demonstrate(rng, self._batch * self._cut)
+        if self._cut == 1:
+            return [(pairs, 1.0)]
+        ordered = sorted(pairs, key=lambda pair: len(pair[0]) + len(pair[1]))
+        parts = [ordered[i * self._batch : (i + 1) * self._batch] for i in rng.permutation(self._cut)]
+        tokens = [sum(len(answer) + 1 for _, answer in part) for part in parts]
+        return [(part, num * self._cut / sum(tokens)) for part, num in zip(parts, tokens, strict=True)]
+
+
+def _update(policy: Policy, optimizer: Any, pairs: Sequence[tuple[str, str]], weight: float) -> float:
     """One AdamW step on the completions' tokens (and the end token) of the demonstrations; returns the mean loss."""
     import torch
 
@@ -107,7 +135,7 @@ def _update(policy: Policy, optimizer: Any, pairs: Sequence[tuple[str, str]]) ->
     logits = policy.model(input_ids=tokens, attention_mask=(tokens != policy.tokenizer.pad_token_id).long()).logits
     loss: Any = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten())
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    (weight * loss).backward()
     torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)
     optimizer.step()
     return float(loss.detach())
