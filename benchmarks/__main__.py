@@ -28,7 +28,7 @@ def curriculum_command(
     baseline: Annotated[
         str, typer.Option(help="What ratios are to; best: the best baseline. Default: the first.")
     ] = "",
-    bases: Annotated[str, typer.Option(help="Seeds of the base policies, comma-separated. Default: one.")] = "",
+    bases: Annotated[str, typer.Option(help="Seeds of base policies, comma-separated. Default: that of tuning.")] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each method and base policy.")] = 2,
     first_seed: Annotated[int, typer.Option(min=0, help="The first seed; those below 100 are for tuning.")] = 100,
     budget: Annotated[int, typer.Option(min=256, help="Rollouts of an arm, of all kinds.")] = 25_600,
@@ -43,7 +43,7 @@ def curriculum_command(
     from benchmarks.curriculum.report import compared, page, table
     from benchmarks.curriculum.worlds import world_of
 
-    chosen = [int(base) for base in bases.split(",")] if bases else [world_of(world).bases[0]]
+    chosen = [int(base) for base in bases.split(",")] if bases else [world_of(world).tuning_base]
     names, last = methods.split(","), first_seed + seeds
     results = compare(world, pool, names, chosen, range(first_seed, last), budget, jobs, out)
     result = {**compared(results, baseline or names[0]), **kept.made_by(_command())}
@@ -195,7 +195,7 @@ def simulate_command(
     wrong_gold: Annotated[float, typer.Option(help="Share of prompts with a wrong gold answer, anywhere.")] = 0.0,
     drift: Annotated[float, typer.Option(help="What a step adds to the policy by chance.")] = 0.0,
     against: Annotated[
-        Path | None, typer.Option(help="Folder of `benchmarks curriculum`: fit to it, and say how far off this is.")
+        Path | None, typer.Option(help="Folder of digits arms (.cures/bench/digits): fit to it, and say how far off.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from benchmarks.curriculum.worlds.scratchpad import (
     FRONTIER,
+    HARD,
     HOPELESS,
     LESSON,
     LEVELS,
@@ -135,6 +136,15 @@ def test_a_pool_is_what_its_shares_say_and_keeps_what_is_held_out_apart(name: Po
         assert abs(len(suite) - num) <= 2
         assert all(held_out(p.problem) and p.answer == answer(p.problem) for p in suite)
     assert {p.level for p in pool.frontier} == set(FRONTIER)
+    assert all(set(p.problem) & set(HARD) for p in pool.frontier)
+
+
+def test_pools_have_their_full_size_too() -> None:
+    """No problem of one level is one of another."""
+    for name in SHARES:
+        pool = make_pool(name, 11, WORLD.sizes)
+        assert len(pool.train) == WORLD.sizes.train
+        assert not set(pool.train.ids) & set(pool.heldout.ids)
 
 
 def test_pools_differ_by_seed_and_their_suites_do_not() -> None:
