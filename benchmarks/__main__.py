@@ -67,7 +67,7 @@ def accounts_command(
     baseline: Annotated[str, typer.Option(help="What ratios are to; best: the best baseline that is kept.")] = "best",
     as_json: AsJson = False,
 ) -> None:
-    """The comparison from the arms that are kept in benchmarks/results/worlds, without running any."""
+    """Comparisons from the arms that are kept in benchmarks/results/worlds, without running any."""
     from benchmarks.curriculum import kept
     from benchmarks.curriculum.report import compared, table
 
@@ -77,8 +77,12 @@ def accounts_command(
             f"no arm of world {world}, pool {pool} is kept; run: python -m benchmarks curriculum --world {world} "
             f"--pool {pool} --keep"
         )
-    result = compared(arms, baseline)
-    print(json.dumps(result) if as_json else "\n".join(table(result)))
+    found = [compared(part, baseline) for part in kept.comparable(arms)]
+    if as_json:
+        print(json.dumps(found))
+        return
+    for result in found:
+        print("\n".join([*table(result), ""]))
 
 
 @app.command("world")

@@ -21,7 +21,7 @@ from benchmarks.curriculum.worlds.world import World
 from cures_core.errors import ChildFailed, ConfigError
 from cures_core.files import canonical_json, write_atomic
 
-POINTS = 12  # evaluations of an arm besides the first
+POINTS = 8  # evaluations of an arm besides the first
 _SMALL = 64  # rollouts of a step that counts as a small one
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,14 @@ def keep(world: str, results: Sequence[Result], made: Mapping[str, Any], folder:
     text = ",\n".join(f"{json.dumps(name)}: {json.dumps(kept[name], sort_keys=True)}" for name in sorted(kept))
     write_atomic(path, f"{{\n{text}\n}}\n".encode())
     return path
+
+
+def comparable(arms: Iterable[Result]) -> list[list[Result]]:
+    """Arms of one pool with one budget together."""
+    found: dict[tuple[str, int], list[Result]] = {}
+    for arm in arms:
+        found.setdefault((arm["arm"]["pool"], arm["arm"]["budget"]), []).append(arm)
+    return list(found.values())
 
 
 def load(world: str, folder: Path = RESULTS) -> dict[str, Result]:
