@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
+from benchmarks.curriculum.aborting import AbortingEngine
 from benchmarks.curriculum.exams import PASS_AT, ExactExam, Exam, SampledExam
 from benchmarks.curriculum.oracle import OracleConfig, OracleCurriculum, exact_rates, sampled_rates
 from benchmarks.curriculum.worlds import world_of
@@ -67,6 +68,8 @@ class Arm(Strict):
     samples: int = Field(default=PASS_AT, ge=1)
     """Completions of a held-out prompt, where they are sampled; pass@k is for k of them."""
     max_new_tokens: int = Field(ge=1)
+    abort: float | None = Field(default=None, gt=0, lt=1)
+    """Quantile of the lengths of right completions beyond which rollouts are cut; None: they have the whole limit."""
     device: Literal["cpu", "cuda"] = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
     limit_s: float = Field(default=1e9, gt=0)
@@ -171,6 +174,7 @@ def run_arm(arm: Arm, out: Path) -> dict[str, Any]:
     pool = world.make_pool(arm.pool, arm.pool_seed, Sizes(arm.train, arm.heldout, arm.frontier))
     rollout = world.rollout.model_copy(update={"max_new_tokens": arm.max_new_tokens})
     engine = build_engine(rollout, policy.model, policy.tokenizer, device)
+    aborting = None if arm.abort is None else AbortingEngine(engine, arm.abort)
     trainer = TorchTrainer(policy, arm.training, 1.0)
     with make_verifier(world.reward) as verifier:
         curriculum = _curriculum(arm, world, pool, policy, engine, verifier)
@@ -193,10 +197,18 @@ def run_arm(arm: Arm, out: Path) -> dict[str, Any]:
                 "done": done,
             }
 
+        def commit(
+            progress: Progress, told: Sequence[Group], metrics: Mapping[str, float | str], seconds: float
+        ) -> None:
+            if aborting is not None:
+                aborting.learn(told)
+            recorder.commit(progress, told, metrics, seconds)
+
         recorder = _Recorder(arm, exam, lambda: write_atomic(out, canonical_json(result())))
         recorder.measure(progress)
         while progress.rollouts < arm.budget and time.monotonic() - started < arm.limit_s:
-            progress = run_epoch(progress, progress.step + 1, timed, engine, verifier, trainer, recorder.commit)
+            one_more = progress.step + 1
+            progress = run_epoch(progress, one_more, timed, aborting or engine, verifier, trainer, commit)
         if progress.rollouts > recorder.points[-1]["rollouts"]:
             recorder.measure(progress)
         done = True

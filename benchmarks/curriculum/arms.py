@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from benchmarks.curriculum.arm import Arm
-from benchmarks.curriculum.methods import METHODS, settings
+from benchmarks.curriculum.methods import ABORTING, METHODS, settings
 from benchmarks.curriculum.tuned import Tuned, load_tuned
 from benchmarks.curriculum.worlds import world_of
 from benchmarks.curriculum.worlds.world import World
@@ -71,6 +71,7 @@ def make_arm(
         "max_new_tokens": world.rollout.max_new_tokens,
         "device": world.device,
         "dtype": world.dtype,
+        "abort": ABORTING.get(method),
     }
     try:
         return Arm.model_validate({**values, **fields})
