@@ -21,7 +21,6 @@ from benchmarks.curriculum.worlds.world import World
 from cures_core.errors import ChildFailed, ConfigError
 from cures_core.files import canonical_json, write_atomic
 
-POINTS = 8  # evaluations of an arm besides the first
 _SMALL = 64  # rollouts of a step that counts as a small one
 
 
@@ -64,7 +63,7 @@ def make_arm(
         "policy": policy,
         "curriculum": curriculum,
         "training": {**own, **tuned.training},
-        "evaluate_every": max(1, budget // POINTS),
+        "evaluate_every": world.evaluate_every,
         "train": world.sizes.train,
         "heldout": world.sizes.heldout,
         "frontier": world.sizes.frontier,

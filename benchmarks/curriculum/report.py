@@ -84,7 +84,8 @@ def table(result: dict[str, Any]) -> list[str]:
 
 
 def _ratio(ratio: Ratio, arms: int) -> str:
-    interval = f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
+    """One arm has no interval."""
+    interval = f"{ratio.value:.2f}" + (f" [{ratio.low:.2f}, {ratio.high:.2f}]" if arms > 1 else "")
     return interval if ratio.reached == arms else f"<= {interval} ({ratio.reached} of {arms})"
 
 

@@ -82,7 +82,7 @@ def _plans(model: str, device: str, *, small: bool) -> list[Unit]:
 
 def _arms(model: str, device: str, *, small: bool, seeds: int, pools: tuple[str, ...]) -> list[Unit]:
     world, budget = world_of("smollm2"), 64 if small else 20_480
-    fields: dict[str, Any] = {"device": device, "evaluate_every": 2560}
+    fields: dict[str, Any] = {"device": device}
     if device == "cpu":
         fields["dtype"] = "float32"
     if small:

@@ -185,6 +185,7 @@ WORLD = World(
     reward=NumericConfig(rules=("last",)),
     learning_rate=3e-5,
     small_steps=2 / 3,
+    evaluate_every=2560,
     device="cuda",
     dtype="bfloat16",
 )

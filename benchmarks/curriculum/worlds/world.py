@@ -60,5 +60,7 @@ class World:
     """Times that for steps of 64 rollouts and less."""
     length_norm: float | None = None
     """`training.length_norm`: about the length of a completion, or each one's own."""
+    evaluate_every: int = 2048
+    """Rollouts between two evaluations of an arm."""
     device: Literal["cpu", "cuda"] = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -126,6 +126,7 @@ def test_a_table_holds_every_account_and_every_end_that_all_arms_have() -> None:
             point |= {"updates": point["rollouts"] / 10, "avg_at_1": 0.5, "pass_at_8": 0.7, "entropy": 0.3}
     lines = table(compared(arms, "uniform"))
     assert "to 90 %: updates" in lines[2]
+    assert lines[5].count("[") == 1  # of the final score; one arm has no interval
     assert "processor" not in lines[2]
     assert [line.count("|") for line in lines[2:]] == [lines[2].count("|")] * 4
     assert "| 0.700 | 0.300 |" in lines[5]
