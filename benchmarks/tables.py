@@ -138,9 +138,16 @@ def behaviour() -> str:
         "entropy": "entropy of a token, nats",
         "truncated_share": "truncated",
         "forms": "different texts among the right ones",
-        **{f"ratio_output_{band}": f"m+ / m-, pass rate {low:g} to {high:g}" for band, (low, high) in BANDS.items()},
+        **{
+            f"ratio_{part}_{band}": f"m+ / m-, {weights}, pass rate {low:g} to {high:g}"
+            for part, weights in (("output", "output layer"), ("whole", "all weights"))
+            for band, (low, high) in BANDS.items()
+        },
     }
     rows = [[title, *(cell(name, figure) for name in names)] for figure, title in figures.items()]
+    for band, (low, high) in BANDS.items():
+        counts = (str(kept[name].get("bands", {}).get(band, {}).get("output_prompts", 0)) for name in names)
+        rows.append([f"prompts behind these, {low:g} to {high:g}", *counts])
     rows.append(["problems x completions", *(f"{kept[n]['prompts']} x {kept[n]['samples']}" for n in names)])
     return _table(["", *names], rows)
 

@@ -37,7 +37,8 @@ REFERENCE = "smollm2-0"
 BANDS: dict[str, tuple[float, float]] = {"low": (0.1, 0.35), "middle": (0.35, 0.65), "high": (0.65, 0.95)}
 """Pass rates, as estimated from the samples, within which norms are compared: the ratio falls with the rate."""
 _FEWEST = 2  # right and wrong completions of a prompt, for a ratio of its own
-FACTORS = ("entropy", "truncated_share", *(f"ratio_output_{band}" for band in BANDS))
+RATIOS = tuple(f"ratio_{part}_{band}" for part in ("output", "whole") for band in BANDS)
+FACTORS = ("entropy", "truncated_share", *RATIOS)
 """What should lie within a factor of two of the pretrained model."""
 
 
@@ -78,7 +79,7 @@ def measure(world: World, policy: Policy, prompts: int, samples: int, seed: int 
         for name, band in BANDS.items()
     }
     summary = _figures(groups, scored)
-    summary |= {f"ratio_output_{name}": band["output_median"] for name, band in bands.items()}
+    summary |= {f"ratio_{p}_{name}": band[f"{p}_median"] for p in ("output", "whole") for name, band in bands.items()}
     return {
         "world": world.name,
         "prompts": len(items),

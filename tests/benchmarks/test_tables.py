@@ -112,7 +112,7 @@ def test_behaviour_stands_beside_the_pretrained_models(tmp_path: Path, monkeypat
     lines = block("behaviour", []).splitlines()
     assert lines[0] == "|  | smollm2-0 | scratchpad-0 |"
     assert "| entropy of a token, nats | 2.00 | 1.50 (0.8x) |" in lines
-    assert "| m+ / m-, pass rate 0.65 to 0.95 | - | - |" in lines
+    assert "| m+ / m-, output layer, pass rate 0.65 to 0.95 | - | - |" in lines
 
 
 def test_kept_arms_are_compared_by_pool_and_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
