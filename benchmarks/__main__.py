@@ -311,8 +311,12 @@ def _print(result: dict[str, Any], as_json: bool) -> None:
 
 
 def _command() -> str:
-    """This command, for whoever wants to run it again."""
-    return shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+    """This command, for whoever wants to run it again: without where its files went."""
+    words = sys.argv[1:]
+    if "--out" in words:
+        at = words.index("--out")
+        words = [*words[:at], *words[at + 2 :]]
+    return shlex.join(["python", "-m", "benchmarks", *words])
 
 
 if __name__ == "__main__":
