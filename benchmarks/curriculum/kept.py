@@ -54,9 +54,9 @@ def arm_name(result: Result) -> str:
     return "-".join(str(arm[key]) for key in ("pool", "method", "base", "seed", "budget"))
 
 
-def keep(world: str, results: Sequence[Result], made: Mapping[str, Any], folder: Path = RESULTS) -> Path:
+def keep(world: str, results: Sequence[Result], made: Mapping[str, Any], folder: Path | None = None) -> Path:
     """Put arms beside those that are kept; an arm that is kept just so already keeps what it was made by."""
-    path = folder / f"{world}.json"
+    path = (folder or RESULTS) / f"{world}.json"
     kept = load(world, folder)
     for result in results:
         name, former = arm_name(result), kept.get(arm_name(result), {})
@@ -75,8 +75,8 @@ def comparable(arms: Iterable[Result]) -> list[list[Result]]:
     return list(found.values())
 
 
-def load(world: str, folder: Path = RESULTS) -> dict[str, Result]:
+def load(world: str, folder: Path | None = None) -> dict[str, Result]:
     """Kept arms by name; none where nothing is kept of that world."""
-    path = folder / f"{world}.json"
+    path = (folder or RESULTS) / f"{world}.json"
     found: dict[str, Result] = json.loads(path.read_bytes()) if path.exists() else {}
     return found

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks.curriculum import arm as arm_module
@@ -18,7 +19,9 @@ from benchmarks.curriculum.tuned import Tuned, keep_tuned, load_tuned
 from benchmarks.curriculum.worlds import WORLDS, world_of
 from benchmarks.curriculum.worlds.scratchpad import LESSON, POLICY
 from benchmarks.gpu.stand_in import write_stand_in
+from cures_core.config.policy import WarmStartPolicy
 from cures_core.errors import ChildFailed, ConfigError
+from cures_core.policy.warm_start import CHAINS
 
 TINY = POLICY.model_copy(update={"steps": 6, "hidden_size": 16, "layers": 1, "heads": 2})
 SIZES: dict[str, Any] = {"train": 60, "heldout": 5, "frontier": 5, "samples": 2, "evaluate_every": 256}
@@ -97,6 +100,22 @@ def test_an_arm_in_the_scratchpad_world_is_the_same_again(small: str, tmp_path: 
     curves = [[{k: v for k, v in p.items() if k not in clocks} for p in r["points"]] for r in results]
     assert curves[0] == curves[1]
     assert {"pass_at_2", "greedy", "entropy"} <= set(curves[0][0])
+
+
+@pytest.mark.parametrize("method", ["cures", "oracle"])
+def test_an_arm_in_the_digits_world_has_exact_scores(tmp_path: Path, method: str) -> None:
+    cfg = WarmStartPolicy(steps=60, batch=32, hidden_size=32, layers=1, heads=2)
+    policy = str(warm_started("digits", cfg, CHAINS, tmp_path))
+    fields: dict[str, Any] = {**SIZES, "train": 80, "evaluate_every": 64}
+    one = make_arm(world_of("digits"), method, "waste", 0, 1, 128, policy, tuned=Tuned(), **fields)
+    points = run_arm(one, tmp_path / "arm.json")["points"]
+    for point in points:
+        assert point["avg_at_1"] == point["frontier_sampled"] <= point["pass_at_8"] <= 1
+        assert point["greedy"] == point["frontier_greedy"]
+        assert 0 < point["heldout_sampled"] < 1
+        assert 0 < point["entropy"] < np.log(20)
+    assert points[0]["rollouts"] == 0
+    assert points[-1]["heldout_sampled"] != points[0]["heldout_sampled"]
 
 
 def test_an_arm_ends_by_itself_and_says_that_its_budget_is_not_spent(model: str, tmp_path: Path) -> None:
