@@ -56,8 +56,8 @@ class AbortingEngine:
     def sync(self, model: Any) -> None:
         self._inner.sync(model)
 
-    def rest(self) -> None:
-        self._inner.rest()
+    def sleep(self) -> None:
+        self._inner.sleep()
 
     def retune(self, cfg: RolloutConfig) -> None:
         self.cfg = cfg

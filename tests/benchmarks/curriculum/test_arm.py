@@ -90,7 +90,7 @@ def test_what_a_method_discards_or_screens_is_paid_for(model: str, tmp_path: Pat
     assert last["updates"] <= last["step"] == 1
 
 
-@pytest.mark.parametrize("method", ["uniform", "oracle"])
+@pytest.mark.parametrize("method", ["uniform-abort", "oracle"])
 def test_an_arm_in_the_scratchpad_world_is_the_same_again(small: str, tmp_path: Path, method: str) -> None:
     world = world_of("scratchpad")
     fields: dict[str, Any] = {**SIZES, "evaluate_every": 64, "max_new_tokens": 8}
