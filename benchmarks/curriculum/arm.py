@@ -7,7 +7,6 @@ screening and those that a method discards included, and their tokens.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
+from benchmarks.curriculum import rivals
 from benchmarks.curriculum.aborting import AbortingEngine
 from benchmarks.curriculum.exams import PASS_AT, ExactExam, Exam, SampledExam
 from benchmarks.curriculum.oracle import OracleConfig, OracleCurriculum, exact_rates, sampled_rates
@@ -29,17 +29,14 @@ from cures_core.curriculum import Posterior, Strategy, make_curriculum
 from cures_core.curriculum.ask_tell import Batch
 from cures_core.epoch import Progress, run_epoch
 from cures_core.files import canonical_json, write_atomic
-from cures_core.plugins import VARIABLE
 from cures_core.policy.loading import Policy, load_policy, setup_torch
 from cures_core.rewards import make_verifier
 from cures_core.rewards.verifier import Verifier
 from cures_core.rollout import RolloutEngine, build_engine
-from cures_core.terms import Group, Moments, Request
+from cures_core.terms import Group, Request
 from cures_core.training.torch_trainer import TorchTrainer
 
 T = TypeVar("T")
-OWN_CODE = "benchmarks.*"
-"""What worlds and rivals plug in."""
 
 
 class Arm(Strict):
@@ -94,9 +91,6 @@ class Timed:
 
     def ready(self) -> Batch | None:
         return self._clocked(self._inner.ready)
-
-    def learn(self, moments: Mapping[str, Moments]) -> None:
-        self._clocked(self._inner.learn, moments)
 
     def state_dict(self) -> dict[str, Any]:
         return self._inner.state_dict()
@@ -167,7 +161,7 @@ class _Recorder:
 def run_arm(arm: Arm, out: Path) -> dict[str, Any]:
     """Train until the budget or the time is spent; writes and returns curve and accounts as JSON values."""
     started = time.monotonic()
-    os.environ[VARIABLE] = ",".join(filter(None, (os.environ.get(VARIABLE, ""), OWN_CODE)))
+    rivals.allow()
     world = world_of(arm.world)
     device = setup_torch(DeviceConfig(type=arm.device), arm.seed)
     policy = load_policy(arm.policy, device, dtype=arm.dtype)

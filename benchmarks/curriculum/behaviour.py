@@ -9,7 +9,6 @@ last decides what baseline a prompt's gradient wants (docs/curriculum.md, "In th
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,14 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.curriculum.arm import OWN_CODE
+from benchmarks.curriculum import rivals
 from benchmarks.curriculum.kept import ROOT
 from benchmarks.curriculum.worlds import world_of
 from benchmarks.curriculum.worlds.world import World
 from cures_core.config.device import DeviceConfig
 from cures_core.epoch import roll_out
 from cures_core.files import write_atomic
-from cures_core.plugins import VARIABLE
 from cures_core.policy.loading import Policy, load_policy, setup_torch
 from cures_core.rewards import make_verifier
 from cures_core.rollout import build_engine
@@ -98,7 +96,7 @@ def look(
     """`measure` of a world's base policy on CPU, with `factors` to the pretrained model's figures where they are kept.
     Kept as `NAME-BASE.json` with what it was `made` by, where that is given."""
     world = world_of(name)
-    os.environ[VARIABLE] = ",".join(filter(None, (os.environ.get(VARIABLE, ""), OWN_CODE)))
+    rivals.allow()
     base = world.tuning_base if base is None else base
     policy = load_policy(world.base_policy(base), setup_torch(DeviceConfig(type="cpu"), 0))
     result = {**measure(world, policy, prompts, samples, norms=norms), "base": base}

@@ -56,6 +56,9 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "cures-neyman": ({**_NEYMAN, "allocation": {"type": "neyman"}}, _HELD),
     "paper": ({"type": "paper", "subsets": 1, "steps_per_subset": 1000}, {}),
     "cures-official": (_rival("official:Official", official.POSTERIOR), _SLOWER),
+    "maxrl": (_rival("maxrl:MaxRl"), {"advantage": "dr-grpo"}),
+    "reinforce-ada": (_rival("reinforce_ada:ReinforceAda"), {}),
+    "knapsack": (_rival("knapsack:Knapsack"), {}),
     "dapo": ({"type": "dapo", "prompts_per_step": 16, "rollouts_per_step": 512}, _FASTER),
     "speed": (_rival("speed:Speed"), {}),
     "gvm": (_GVM, _FASTER),
@@ -80,7 +83,7 @@ change one thing of `cures` each: what stops its learning?
 
 ABORTING = {"uniform-abort": 0.98, "cures-equal-abort": 0.98}
 """Methods that cut rollouts early, and the quantile of right lengths at which (`benchmarks.curriculum.aborting`)."""
-BASELINES = ("uniform", "uniform-small", "raft", "reinforce++", "dapo")
+BASELINES = ("uniform", "uniform-small", "raft", "reinforce++", "maxrl", "dapo", "reinforce-ada", "knapsack")
 """What is known and easy to have: the best of them, tuned, is what a curriculum has to beat. `raft` is single rollouts
 with uniform draws of which the right ones are trained on (arXiv 2504.11343)."""
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.curriculum.arm import OWN_CODE
+from benchmarks.curriculum import rivals
 from benchmarks.curriculum.base_policies import warm_started
 from benchmarks.curriculum.behaviour import BANDS, _score, factors, lines, measure
 from benchmarks.curriculum.worlds.scratchpad import LESSON, LEVELS, POLICY, WORLD, examples
@@ -44,7 +44,7 @@ def test_norms_and_entropies_are_those_of_autograd(policy: Policy) -> None:
 
 
 def test_a_world_is_measured_by_kind_and_by_pass_rate(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, OWN_CODE)
+    monkeypatch.setenv(VARIABLE, rivals.PLUGINS)
     found = measure(WORLD, policy, 2, 4, norms=1)
     assert list(found["kinds"]) == sorted(LEVELS)
     assert list(found["bands"]) == list(BANDS)
