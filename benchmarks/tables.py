@@ -157,6 +157,8 @@ def worlds() -> str:
     parts = []
     for path in sorted(WORLDS.glob("*.json")):
         for arms in comparable(load(path.stem).values()):
+            if len({arm["arm"]["method"] for arm in arms}) < 2:
+                continue  # nothing to compare it with
             commands = dict.fromkeys(f"`{arm['made']['command']}` ({arm['made']['commit']})" for arm in arms)
             made = arms[0]["made"]
             where = f"{made['processor']}, torch {made['versions']['torch']}"

@@ -126,6 +126,6 @@ def test_kept_arms_are_compared_by_pool_and_budget(tmp_path: Path, monkeypatch: 
         results.append(one)
     keep("scratchpad", results, made, tmp_path)
     text = block("worlds", [])
-    assert text.count("World `scratchpad`, pool `mixed`") == 2
+    assert text.count("World `scratchpad`, pool `mixed`") == 1  # with 9,000 rollouts there is one method alone
     assert "how many times less than `raft` to 90 %" in text
     assert "Made by `python -m benchmarks curriculum` (c0); P, torch 2." in text
