@@ -20,7 +20,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 DOCS = ("docs/engines.md", "docs/scaling.md", "docs/benchmarks.md")
 NOTHING = "Nothing has been measured yet: `benchmarks/gpu/run.sh MINUTES OUT` on a machine with a GPU.\n"
 
-NOTHING_KEPT = "Nothing has been measured yet.\n"
+NOTHING_KEPT = "Nothing to compare is kept yet.\n"
 
 Results = Mapping[str, Any]
 
