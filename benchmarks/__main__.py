@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +13,7 @@ from pydantic import ValidationError
 
 from benchmarks.curriculum import rivals
 from cures_core.errors import ConfigError
+from cures_core.files import canonical_json, write_atomic
 from flows.cli.main import Commands, run_command_line
 
 app = typer.Typer(cls=Commands, help="Measure.", no_args_is_help=True)
@@ -19,25 +22,108 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 
 @app.command("curriculum")
 def curriculum_command(
-    pool: Annotated[str, typer.Option(help="waste, unlabelled, hopeless, hard, mixed or easy.")] = "waste",
-    methods: Annotated[str, typer.Option(help="Comma-separated; the first is the baseline.")] = "uniform,cures",
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each method.")] = 2,
-    first_seed: Annotated[int, typer.Option(min=0, help="The first seed; tune on others than you report on.")] = 100,
+    world: Annotated[str, typer.Option(help="digits, scratchpad or smollm2.")] = "digits",
+    pool: Annotated[str, typer.Option(help="Pool of the world: waste, mixed ...")] = "waste",
+    methods: Annotated[str, typer.Option(help="Comma-separated.")] = "uniform,cures",
+    baseline: Annotated[
+        str, typer.Option(help="What ratios are to; best: the best baseline. Default: the first.")
+    ] = "",
+    bases: Annotated[str, typer.Option(help="Seeds of base policies, comma-separated. Default: that of tuning.")] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each method and base policy.")] = 2,
+    first_seed: Annotated[int, typer.Option(min=0, help="The first seed; those below 100 are for tuning.")] = 100,
     budget: Annotated[int, typer.Option(min=256, help="Rollouts of an arm, of all kinds.")] = 25_600,
     jobs: Annotated[int, typer.Option(min=1, help="Arms at once, each on one core.")] = 2,
-    out: Annotated[Path, typer.Option(help="Folder for curves, table and picture.")] = Path(".cures/bench"),
+    out: Annotated[Path, typer.Option(help="Folder for arms, table and picture.")] = Path(".cures/bench"),
+    keep: Annotated[bool, typer.Option(help="Keep the arms in benchmarks/results/worlds.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train the quickstart's policy with several strategies at equal budgets, and compare what they need."""
+    """Train a world's base policies with several methods at equal budgets, and compare what they need."""
+    from benchmarks.curriculum import kept
     from benchmarks.curriculum.arms import compare
+    from benchmarks.curriculum.report import compared, page, table
+    from benchmarks.curriculum.worlds import world_of
 
-    result = compare(pool, methods.split(","), range(first_seed, first_seed + seeds), budget, jobs, out)
+    chosen = [int(base) for base in bases.split(",")] if bases else [world_of(world).tuning_base]
+    names, last = methods.split(","), first_seed + seeds
+    results = compare(world, pool, names, chosen, range(first_seed, last), budget, jobs, out)
+    result = {**compared(results, baseline or names[0]), **kept.made_by(_command())}
+    home = out / world / pool
+    write_atomic(home / "curriculum.json", canonical_json(result))
+    write_atomic(home / "curriculum.html", page(results, result["score"]).encode())
+    if keep:
+        kept.keep(world, results, kept.made_by(_command()))
     if as_json:
         print(json.dumps(result))
         return
     for line in table(result):
         print(line)
-    print(out / "curriculum.html")
+    print(home / "curriculum.html")
+
+
+@app.command("accounts")
+def accounts_command(
+    world: Annotated[str, typer.Option(help="digits, scratchpad or smollm2.")] = "scratchpad",
+    pool: Annotated[str, typer.Option(help="Pool of the world.")] = "waste",
+    baseline: Annotated[str, typer.Option(help="What ratios are to; best: the best baseline that is kept.")] = "best",
+    as_json: AsJson = False,
+) -> None:
+    """Comparisons from the arms that are kept in benchmarks/results/worlds, without running any."""
+    from benchmarks.curriculum import kept
+    from benchmarks.curriculum.report import compared, table
+
+    arms = [arm for arm in kept.load(world).values() if arm["arm"]["pool"] == pool]
+    if not arms:
+        raise ConfigError(
+            f"no arm of world {world}, pool {pool} is kept; run: python -m benchmarks curriculum --world {world} "
+            f"--pool {pool} --keep"
+        )
+    found = [compared(part, baseline) for part in kept.comparable(arms)]
+    if as_json:
+        print(json.dumps(found))
+        return
+    for result in found:
+        print("\n".join([*table(result), ""]))
+
+
+@app.command("world")
+def world_command(
+    world: Annotated[str, typer.Option(help="digits, scratchpad or smollm2.")] = "scratchpad",
+    base: Annotated[int | None, typer.Option(help="Seed of the base policy. Default: that of tuning.")] = None,
+    prompts: Annotated[int, typer.Option(min=2, help="Problems of every kind.")] = 16,
+    samples: Annotated[int, typer.Option(min=4, help="Completions of each.")] = 16,
+    norms: Annotated[int, typer.Option(min=0, help="Prompts of a band whose whole gradients are taken.")] = 12,
+    keep: Annotated[bool, typer.Option(help="Keep the figures in benchmarks/results/behaviour.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """How a world's base policy behaves before RL, and how near to a pretrained model's that is."""
+    from benchmarks.curriculum.behaviour import lines, look
+    from benchmarks.curriculum.kept import made_by
+
+    result = look(world, base, prompts, samples, norms, made_by(_command()) if keep else None)
+    print(json.dumps(result) if as_json else "\n".join(lines(result)))
+
+
+@app.command("tune")
+def tune_command(
+    world: Annotated[str, typer.Option(help="digits, scratchpad or smollm2.")] = "scratchpad",
+    pool: Annotated[str, typer.Option(help="Pool of the world.")] = "waste",
+    methods: Annotated[str, typer.Option(help="Comma-separated.")] = "uniform,raft,cures",
+    seeds: Annotated[int, typer.Option(min=1, help="Tuning seeds, from 0.")] = 1,
+    budget: Annotated[int, typer.Option(min=256, help="Rollouts of an arm in the last rung.")] = 16_384,
+    rungs: Annotated[int, typer.Option(min=1, help="Each has twice the budget of the one before.")] = 3,
+    jobs: Annotated[int, typer.Option(min=1, help="Arms at once, each on one core.")] = 2,
+    out: Annotated[Path, typer.Option(help="Folder for arms.")] = Path(".cures/bench/tuning"),
+    as_json: AsJson = False,
+) -> None:
+    """Find learning rate, group size and batch of methods by successive halving; kept in benchmarks/results/tuned."""
+    from benchmarks.curriculum.tuned import keep_tuned
+    from benchmarks.curriculum.tuning import tune
+
+    for method in methods.split(","):
+        found = tune(world, method, pool, range(seeds), budget, rungs, jobs, out)
+        path = keep_tuned(world, {method: found})
+        chosen = {**found.curriculum, **found.training}
+        print(json.dumps({method: chosen}) if as_json else f"{method}: {chosen}, kept in {path}")
 
 
 @app.command("sampler")
@@ -113,7 +199,7 @@ def simulate_command(
     wrong_gold: Annotated[float, typer.Option(help="Share of prompts with a wrong gold answer, anywhere.")] = 0.0,
     drift: Annotated[float, typer.Option(help="What a step adds to the policy by chance.")] = 0.0,
     against: Annotated[
-        Path | None, typer.Option(help="Folder of `benchmarks curriculum`: fit to it, and say how far off this is.")
+        Path | None, typer.Option(help="Folder of digits arms (.cures/bench/digits): fit to it, and say how far off.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -224,39 +310,13 @@ def _print(result: dict[str, Any], as_json: bool) -> None:
         print(f"{name:<22} {value:,}" if isinstance(value, int | float) else f"{name:<22} {value}")
 
 
-def table(result: dict[str, Any]) -> list[str]:
-    """The comparison as Markdown."""
-    lines = [
-        f"Pool `{result['pool']}`, {result['budget']:,} rollouts an arm, {result['seeds']} seeds, baseline "
-        f"`{result['baseline']}`; score: exact pass rate on held-out prompts.",
-        "",
-        "| method | final | to baseline's final: rollouts | to 90 % of its gain: rollouts | tokens | seconds "
-        "| frontier | informative | calibration mae, r | of the oracle's gain | curriculum, of the time |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in result["rows"]:
-        share = "-" if row["oracle_share"] is None else f"{100 * row['oracle_share']:.0f} %"
-        lines.append(
-            f"| {row['method']} | {row['final']:.3f} [{row['final_low']:.3f}, {row['final_high']:.3f}] "
-            f"| {_ratio(row['to_final']['rollouts'], row['seeds'])} | {_ratio(row['to_90']['rollouts'], row['seeds'])} "
-            f"| {row['to_90']['tokens']['value']:.2f}x | {row['to_90']['seconds']['value']:.2f}x "
-            f"| {row['frontier']:.3f} | {row['informative_share']:.2f} "
-            f"| {_figure(row['calibration'], 'mae', 3)}, {_figure(row['calibration'], 'pearson', 2)} "
-            f"| {share} | {100 * row['curriculum_share']:.1f} % |"
-        )
-    return lines
-
-
-def _figure(figures: dict[str, float], name: str, digits: int) -> str:
-    """A figure that is not defined is not there."""
-    return f"{figures[name]:.{digits}f}" if name in figures else "-"
-
-
-def _ratio(ratio: dict[str, Any], seeds: int) -> str:
-    if ratio["reached"] < seeds:
-        return f"<= {ratio['value']:.2f}x ({ratio['reached']} of {seeds} arrived)"
-    interval = f"[{ratio['low']:.2f}, {ratio['high']:.2f}]"
-    return f"{ratio['value']:.2f}x {interval}, pairs {ratio['smallest']:.2f}-{ratio['largest']:.2f}"
+def _command() -> str:
+    """This command, for whoever wants to run it again: without where its files went."""
+    words = sys.argv[1:]
+    if "--out" in words:
+        at = words.index("--out")
+        words = [*words[:at], *words[at + 2 :]]
+    return shlex.join(["python", "-m", "benchmarks", *words])
 
 
 if __name__ == "__main__":

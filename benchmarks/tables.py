@@ -1,4 +1,4 @@
-"""Markdown of the docs from the results of GPU sessions, which are kept in benchmarks/results."""
+"""Markdown of the docs from what is kept in benchmarks/results: GPU sessions, arms of worlds, behaviour of policies."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.curriculum.analysis import analyse
+from benchmarks.curriculum.analysis import BEST, analyse
+from benchmarks.curriculum.behaviour import BANDS, BEHAVIOUR, REFERENCE, factors
+from benchmarks.curriculum.kept import RESULTS as WORLDS
+from benchmarks.curriculum.kept import comparable, load
+from benchmarks.curriculum.report import compared, table
 from cures_core.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 DOCS = ("docs/engines.md", "docs/scaling.md", "docs/benchmarks.md")
 NOTHING = "Nothing has been measured yet: `benchmarks/gpu/run.sh MINUTES OUT` on a machine with a GPU.\n"
+
+NOTHING_KEPT = "Nothing to compare is kept yet.\n"
 
 Results = Mapping[str, Any]
 
@@ -110,13 +116,67 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
     "arms": arms,
     "machines": machines,
 }
+
+
+def behaviour() -> str:
+    """Every measured base policy beside the pretrained model: figures, and in brackets how many times the latter's."""
+    kept = {path.stem: json.loads(path.read_bytes()) for path in sorted(BEHAVIOUR.glob("*.json"))}
+    if REFERENCE not in kept:
+        return ""
+    names = [REFERENCE, *(name for name in kept if name != REFERENCE)]
+    times = {name: factors(kept[name], kept[REFERENCE]) for name in names}
+
+    def cell(name: str, figure: str) -> str:
+        value, factor = kept[name]["summary"].get(figure), times[name].get(figure)
+        if value is None:
+            return "-"
+        return f"{value:.2f}" if factor is None or name == REFERENCE else f"{value:.2f} ({factor:.1f}x)"
+
+    figures = {
+        "pass_rate": "pass rate",
+        "tokens": "tokens of a completion",
+        "entropy": "entropy of a token, nats",
+        "truncated_share": "truncated",
+        "forms": "different texts among the right ones",
+        **{
+            f"ratio_{part}_{band}": f"m+ / m-, {weights}, pass rate {low:g} to {high:g}"
+            for part, weights in (("output", "output layer"), ("whole", "all weights"))
+            for band, (low, high) in BANDS.items()
+        },
+    }
+    rows = [[title, *(cell(name, figure) for name in names)] for figure, title in figures.items()]
+    for band, (low, high) in BANDS.items():
+        counts = (str(kept[name].get("bands", {}).get(band, {}).get("output_prompts", 0)) for name in names)
+        rows.append([f"prompts behind these, {low:g} to {high:g}", *counts])
+    rows.append(["problems x completions", *(f"{kept[n]['prompts']} x {kept[n]['samples']}" for n in names)])
+    return _table(["", *names], rows)
+
+
+def worlds() -> str:
+    """A comparison for every world, pool and budget of which arms are kept, with the commands that made them."""
+    parts = []
+    for path in sorted(WORLDS.glob("*.json")):
+        for arms in comparable(load(path.stem).values()):
+            if len({arm["arm"]["method"] for arm in arms}) < 2:
+                continue  # nothing to compare it with
+            commands = dict.fromkeys(f"`{arm['made']['command']}` ({arm['made']['commit']})" for arm in arms)
+            made = arms[0]["made"]
+            where = f"{made['processor']}, torch {made['versions']['torch']}"
+            parts.append("\n".join([*table(compared(arms, BEST)), "", f"Made by {'; '.join(commands)}; {where}.", ""]))
+    return "\n".join(parts)
+
+
+OWN: dict[str, Callable[[], str]] = {"behaviour": behaviour, "worlds": worlds}
+"""Blocks that are not of a GPU session."""
 _BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end of results -->\n)", re.DOTALL)
 
 
 def block(name: str, every: Sequence[Results]) -> str:
     """The text of a block: one part for each machine that has something to say. Raises `ConfigError`."""
+    if name in OWN:
+        return OWN[name]() or NOTHING_KEPT
     if name not in BLOCKS:
-        raise ConfigError(f"results: {name}: use one of {', '.join(BLOCKS)}")
+        raise ConfigError(f"results: {name}: use one of {', '.join([*BLOCKS, *OWN])}")
     parts = [(results["machine"]["device"], text) for results in every if (text := BLOCKS[name](results))]
     if not parts:
         return NOTHING

@@ -32,15 +32,33 @@ _SLOWER: dict[str, Any] = {"learning_rate": 2.5e-4}
 METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "uniform": ({"type": "uniform"}, {}),
     "uniform-small": ({"type": "uniform", "rollouts_per_step": 128}, {}),
+    "raft": (
+        {
+            "type": "cures",
+            "explore": 1.0,
+            "prompts_per_step": 64,
+            "rollouts_per_step": 64,
+            "allocation": {"type": "screen"},
+        },
+        _HELD,
+    ),
     "uniform-held": ({"type": "uniform", "rollouts_per_step": 64}, _HELD),
     "reinforce++": ({"type": "uniform"}, {"advantage": "reinforce++", "loss_weight": "rollout"}),
     "cures": (_SCREENED, _HELD),
     "uniform-screened": ({**_SCREENED, "explore": 1.0}, _HELD),
     "cures-equal": ({"type": "cures", "rollouts_per_step": 64}, _HELD),
+    "cures-equal-abort": ({"type": "cures", "rollouts_per_step": 64}, _HELD),
+    "uniform-abort": ({"type": "uniform"}, {}),
+    "cures-unheld": (_SCREENED, {}),
+    "cures-undead": ({**_SCREENED, "posterior": {"dead_prior": 0.0}}, _HELD),
+    "cures-slower": (_SCREENED, {**_HELD, **_SLOWER}),
     "cures-grpo": ({"type": "cures", "rollouts_per_step": 128}, {}),
     "cures-neyman": ({**_NEYMAN, "allocation": {"type": "neyman"}}, _HELD),
     "paper": ({"type": "paper", "subsets": 1, "steps_per_subset": 1000}, {}),
     "cures-official": (_rival("official:Official", official.POSTERIOR), _SLOWER),
+    "maxrl": (_rival("maxrl:MaxRl"), {"advantage": "dr-grpo"}),
+    "reinforce-ada": (_rival("reinforce_ada:ReinforceAda"), {}),
+    "knapsack": (_rival("knapsack:Knapsack"), {}),
     "dapo": ({"type": "dapo", "prompts_per_step": 16, "rollouts_per_step": 512}, _FASTER),
     "speed": (_rival("speed:Speed"), {}),
     "gvm": (_GVM, _FASTER),
@@ -58,8 +76,16 @@ half, once and twice that rate is best for nearly all (docs/benchmarks.md).
 `uniform-held` takes small steps and holds solved groups; `uniform-screened` is everything that `cures` has but the
 sampling; `cures-grpo` the sampling alone, on plain GRPO; `cures-equal` the sampling with two rollouts for every prompt,
 `cures-neyman` with a budget split by spread; `gvm-held`, `mopps-held` and `arc-held` are those rivals with small steps
-and held solved groups.
+and held solved groups. `-abort`: the same, with rollouts that are cut where right ones hardly ever are that long.
+`cures-unheld` (solved groups not held), `cures-undead` (no prompt is suspected dead) and `cures-slower` (half the rate)
+change one thing of `cures` each: what stops its learning?
 """
+
+ABORTING = {"uniform-abort": 0.98, "cures-equal-abort": 0.98}
+"""Methods that cut rollouts early, and the quantile of right lengths at which (`benchmarks.curriculum.aborting`)."""
+BASELINES = ("uniform", "uniform-small", "raft", "reinforce++", "maxrl", "dapo", "reinforce-ada", "knapsack")
+"""What is known and easy to have: the best of them, tuned, is what a curriculum has to beat. `raft` is single rollouts
+with uniform draws of which the right ones are trained on (arXiv 2504.11343)."""
 
 
 def settings(method: str) -> tuple[dict[str, Any], TorchTrainerConfig]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pydantic import Field
 from scipy import special
 
-from benchmarks.curriculum.pools import SHARES, PoolName
+from benchmarks.curriculum.worlds.digits import SHARES, PoolName
 from benchmarks.pretend import answered, pretend_prompts
 from cures_core.config.base import Strict
 from cures_core.config.curriculum import CurriculumConfig

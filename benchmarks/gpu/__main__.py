@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.curriculum.pretrained import make_arm
+from benchmarks.curriculum.arms import make_arm
+from benchmarks.curriculum.worlds import world_of
 from benchmarks.gpu.machine import describe
 from benchmarks.gpu.session import Session, Unit
 from benchmarks.gpu.stand_in import write_stand_in
@@ -80,21 +81,23 @@ def _plans(model: str, device: str, *, small: bool) -> list[Unit]:
 
 
 def _arms(model: str, device: str, *, small: bool, seeds: int, pools: tuple[str, ...]) -> list[Unit]:
-    fields: dict[str, Any] = {"model": model, "device": device, "budget": 20_480}
+    world, budget = world_of("smollm2"), 64 if small else 20_480
+    fields: dict[str, Any] = {"device": device}
     if device == "cpu":
         fields["dtype"] = "float32"
     if small:
-        fields |= {"budget": 64, "prompts": 40, "heldout": 4, "samples": 2, "evaluate_every": 64, "max_new_tokens": 4}
+        sizes = {"train": 40, "heldout": 4, "frontier": 4}
+        fields |= {**sizes, "samples": 2, "evaluate_every": 64, "max_new_tokens": 4}
     found = []
     for seed in range(1, seeds + 1):
         for pool in pools:
             for method in METHODS[: 2 if small else None]:
-                arm = make_arm(method, pool, seed, **fields)  # type: ignore[arg-type]  # checked by the model
+                arm = make_arm(world, method, pool, 0, seed, budget, model, **fields)
                 spec = arm.model_dump(mode="json", exclude={"limit_s"})
                 found.append(
                     Unit(
                         f"arm-{pool}-{method}-{seed}",
-                        "benchmarks.curriculum.pretrained",
+                        "benchmarks.curriculum.arm",
                         spec,
                         most_s=500,
                         least_s=1 if small else 60,

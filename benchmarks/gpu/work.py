@@ -140,7 +140,8 @@ def plan(spec: dict[str, Any], write: Write) -> None:
 def _plan(spec: dict[str, Any], write: Write, folder: Path) -> None:
     import torch
 
-    from benchmarks.curriculum.arithmetic import make_pool
+    from benchmarks.curriculum.worlds.arithmetic import make_pool
+    from benchmarks.curriculum.worlds.world import Sizes
     from cures_core.config.loading import load_config
     from cures_core.jobs import measure
     from cures_core.jobs.spec import Job
@@ -152,7 +153,7 @@ def _plan(spec: dict[str, Any], write: Write, folder: Path) -> None:
     profile = ROOT / "configs" / "smollm2.toml"
     place = [f"policy.path={json.dumps(spec['model'])}", f"device.type={spec['device']}", *spec["overrides"]]
     cfg = load_config(profile, place)
-    prompts = make_pool("mixed", 1, num=spec["prompts"], num_heldout=10).train
+    prompts = make_pool("mixed", 1, Sizes(train=spec["prompts"], heldout=10, frontier=10)).train
     prompts.write_parquet(folder / "prompts.parquet")
     encoded = load_tokenizer(spec["model"])(
         [cfg.rollout.prompt_format.template.format(problem=p.problem) for p in prompts]

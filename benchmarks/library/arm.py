@@ -15,11 +15,12 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from benchmarks.library.scratchpad import FRONTIER, LONGEST, Item, is_correct, items, pool
+from benchmarks.curriculum.worlds.scratchpad import FRONTIER, WORLD, draw_prompts, is_correct, make_pool
 from cures_core.config.base import Strict
 from cures_core.files import canonical_json, write_atomic
 from cures_core.integrations.trl import CurriculumGRPOTrainer
 from cures_core.policy.loading import load_policy
+from cures_core.terms import Prompt
 
 if TYPE_CHECKING:
     from transformers import (
@@ -61,7 +62,10 @@ def run(arm: Arm) -> dict[str, Any]:
     policy = load_policy(arm.policy, torch.device("cpu"))
     exam = Exam(arm, policy.tokenizer)
     dataset = Dataset.from_list(
-        [{"prompt": i.problem, "answer": i.answer, "source": "scratchpad", "level": i.level} for i in pool(11)]
+        [
+            {"prompt": p.problem, "answer": p.answer, "source": p.source, "level": p.level}
+            for p in make_pool("mixed", 11, WORLD.sizes).train
+        ]
     )
     kind = GRPOTrainer if arm.method == "uniform" else CurriculumGRPOTrainer
     with tempfile.TemporaryDirectory() as out:
@@ -81,7 +85,7 @@ def run(arm: Arm) -> dict[str, Any]:
             lr_scheduler_type="constant",
             per_device_train_batch_size=arm.prompts * arm.group,
             num_generations=arm.group,
-            max_completion_length=LONGEST,
+            max_completion_length=WORLD.rollout.max_new_tokens,
             beta=0.0,
         )
         trainer: Any = kind(
@@ -112,7 +116,7 @@ class Exam(TrainerCallback):
     """Samples the held-out frontier now and then; its random numbers are its own."""
 
     def __init__(self, arm: Arm, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._items = items(FRONTIER, arm.held_out, True, np.random.default_rng(5), set())
+        self._items = draw_prompts(FRONTIER, arm.held_out, True, np.random.default_rng(5), set())
         self._every, self._rollouts = max(1, arm.steps // arm.evaluations), arm.prompts * arm.group
         self._tokenizer = tokenizer
         self.curve: list[dict[str, float]] = []
@@ -150,7 +154,7 @@ class Exam(TrainerCallback):
         self.seconds += time.process_time() - started
 
     @torch.no_grad()
-    def _answers(self, model: PreTrainedModel, exam: list[Item]) -> list[float]:
+    def _answers(self, model: PreTrainedModel, exam: list[Prompt]) -> list[float]:
         was_training, found = model.training, []
         model.eval()
         generate: Any = model.generate
@@ -158,7 +162,7 @@ class Exam(TrainerCallback):
             batch = [item for item in exam[start : start + 60] for _ in range(_SAMPLES)]
             inputs = self._tokenizer([item.problem for item in batch], return_tensors="pt", padding=True)
             inputs.pop("token_type_ids", None)
-            out = generate(**inputs, do_sample=True, max_new_tokens=LONGEST, top_k=0)
+            out = generate(**inputs, do_sample=True, max_new_tokens=WORLD.rollout.max_new_tokens, top_k=0)
             texts = self._tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
             found += [float(is_correct(text, item.answer)) for text, item in zip(texts, batch, strict=True)]
         model.train(was_training)

@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from benchmarks.curriculum.base_policies import warm_started
+from benchmarks.curriculum.worlds.scratchpad import LESSON, POLICY
 from benchmarks.library.arm import Arm
-from benchmarks.library.warm_start import make
 from cures_core.files import canonical_json, write_atomic
 
 METHODS: tuple[Literal["uniform", "curriculum"], ...] = ("uniform", "curriculum")
@@ -22,9 +23,7 @@ METHODS: tuple[Literal["uniform", "curriculum"], ...] = ("uniform", "curriculum"
 
 def compare(out: Path, seeds: Sequence[int], steps: int, warm_start_steps: int, jobs: int) -> dict[str, Any]:
     """Run the arms that are not in `out` yet, `jobs` at once, each on one core; returns what `table` prints."""
-    policy = out / f"policy-{warm_start_steps}"
-    if not policy.exists():
-        make(policy, warm_start_steps)
+    policy = warm_started("scratchpad", POLICY.model_copy(update={"steps": warm_start_steps}), LESSON)
     arms = [Arm(method=m, seed=seed, policy=str(policy), steps=steps) for seed in seeds for m in METHODS]
     with ThreadPoolExecutor(jobs) as pool:
         rows = list(pool.map(lambda arm: _row(arm, out), arms))

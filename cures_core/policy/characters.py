@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
+POSITIONS = max(64, 4 * MAX_STEPS)
+INITIAL_DEVIATION = 0.02  # GPT-2's
 
 
 def character_tokenizer(symbols: str = SYMBOLS) -> PreTrainedTokenizerBase:
@@ -33,7 +35,12 @@ def character_tokenizer(symbols: str = SYMBOLS) -> PreTrainedTokenizerBase:
     )
 
 
-def character_model(cfg: WarmStartPolicy, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+def character_model(
+    cfg: WarmStartPolicy,
+    tokenizer: PreTrainedTokenizerBase,
+    positions: int = POSITIONS,
+    initial_deviation: float = INITIAL_DEVIATION,
+) -> PreTrainedModel:
     """A `GPT2LMHeadModel` with random weights drawn from torch's current generator.
 
     Learned absolute positions, because a scratchpad digit has to find the operands of its own step: rotary positions
@@ -46,10 +53,11 @@ def character_model(cfg: WarmStartPolicy, tokenizer: PreTrainedTokenizerBase) ->
     return GPT2LMHeadModel(
         GPT2Config(
             vocab_size=len(tokenizer),
-            n_positions=max(64, 4 * MAX_STEPS),
+            n_positions=positions,
             n_embd=cfg.hidden_size,
             n_layer=cfg.layers,
             n_head=cfg.heads,
+            initializer_range=initial_deviation,
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,

@@ -1,19 +1,20 @@
-"""Supervised training of the small policy on the fallible tutor's demonstrations, resumable at a step."""
+"""Supervised training of the small policy on a fallible tutor's demonstrations, resumable at a step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cures_core.builtin.chains import Chains, Tutor
+from cures_core.builtin.chains import SYMBOLS, Tutor
 from cures_core.checkpoints.checkpoint import Checkpoint
 from cures_core.checkpoints.in_epoch import latest_step, save_step
 from cures_core.config.device import DeviceConfig
 from cures_core.config.policy import WarmStartPolicy
-from cures_core.policy.characters import character_model, character_tokenizer
+from cures_core.policy.characters import INITIAL_DEVIATION, POSITIONS, character_model, character_tokenizer
 from cures_core.policy.loading import Policy, save_policy, setup_torch
 from cures_core.training.optimizer_state import load_optimizer, optimizer_tensors
 
@@ -23,19 +24,57 @@ if TYPE_CHECKING:
 
 _WARMUP = 50
 
+Demonstrate = Callable[[np.random.Generator, int], Sequence[tuple[str, str]]]
+"""So many (problem, completion) pairs, all of their randomness from the generator."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a warm start teaches, and what it takes to hold it."""
+
+    tutor: Callable[[int], Demonstrate]
+    """The tutor of a seed."""
+    symbols: str
+    """Characters that occur; each is a token."""
+    positions: int = POSITIONS
+    """Most tokens of problem and completion together."""
+    initial_deviation: float = INITIAL_DEVIATION
+    """Standard deviation of the initial weights."""
+    cut: int = 1
+    """Batches that are drawn together and cut by length, so that little is padded."""
+
+
+def _chains(seed: int) -> Demonstrate:
+    tutor = Tutor(seed)
+
+    def demonstrate(rng: np.random.Generator, num: int) -> list[tuple[str, str]]:
+        chains, pads = tutor.demonstrate(rng, num)
+        return [(chains.problem(i), "".join(str(v) for v in pads[i, : chains.steps[i]])) for i in range(num)]
+
+    return demonstrate
+
+
+CHAINS = Lesson(_chains, SYMBOLS)
+"""The built-in task."""
+
 
 def warm_start(
-    cfg: WarmStartPolicy, device_cfg: DeviceConfig, scratch: Path, out: Path, on_step: Callable[[int, float], None]
+    cfg: WarmStartPolicy,
+    device_cfg: DeviceConfig,
+    scratch: Path,
+    out: Path,
+    on_step: Callable[[int, float], None],
+    lesson: Lesson = CHAINS,
 ) -> dict[str, float]:
     """Train, checkpointing into `scratch`, and write the policy to `out`; returns the final figures.
 
-    Every step's demonstrations come from a generator seeded by (seed, step): a resumed warm start sees the same.
+    Demonstrations come from a generator seeded by (seed, number of the draw): a resumed warm start sees the same.
     """
     import torch
 
     device = setup_torch(device_cfg, cfg.seed)
-    tokenizer = character_tokenizer()
-    made: Any = character_model(cfg, tokenizer)
+    tokenizer = character_tokenizer(lesson.symbols)
+    made: Any = character_model(cfg, tokenizer, lesson.positions, lesson.initial_deviation)
     model = made.to(device)
     policy = Policy(model, tokenizer, device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.learning_rate, weight_decay=0.01)
@@ -44,12 +83,12 @@ def warm_start(
         policy.load_trainable(saved.weights)
         load_optimizer(optimizer, saved.optimizer)
         step, loss = saved.step, saved.state["loss"]
-    tutor = Tutor(cfg.seed)
+    batches = _Batches(lesson, cfg.seed, cfg.batch)
     model.train()
     while step < cfg.steps:
         for group in optimizer.param_groups:
             group["lr"] = cfg.learning_rate * _schedule(step, cfg.steps)
-        loss = _update(policy, optimizer, *tutor.demonstrate(np.random.default_rng([cfg.seed, 4, step]), cfg.batch))
+        loss = _update(policy, optimizer, *batches.at(step))
         step += 1
         on_step(step, loss)
         if step % cfg.checkpoint_every == 0 and step < cfg.steps:
@@ -65,30 +104,55 @@ def _schedule(step: int, steps: int) -> float:
     return 1.0 - 0.9 * (step - _WARMUP) / max(1, steps - _WARMUP)
 
 
-def _update(policy: Policy, optimizer: torch.optim.Optimizer, chains: Chains, pads: np.ndarray) -> float:
-    """One AdamW step on the scratchpad tokens (and the end token) of the demonstrations; returns the mean loss."""
+class _Batches:
+    """The demonstrations of each step, and what their loss weighs: their tokens over those of a mean batch, since short
+    completions would otherwise count for more where batches are cut by length."""
+
+    def __init__(self, lesson: Lesson, seed: int, batch: int) -> None:
+        self._demonstrate, self._cut = lesson.tutor(seed), lesson.cut
+        self._seed, self._batch = seed, batch
+        self._draw = -1
+        self._drawn: list[tuple[Sequence[tuple[str, str]], float]] = []
+
+    def at(self, step: int) -> tuple[Sequence[tuple[str, str]], float]:
+        draw, place = divmod(step, self._cut)
+        if draw != self._draw:
+            self._draw, self._drawn = draw, self._batches(np.random.default_rng([self._seed, 4, draw]))
+        return self._drawn[place]
+
+    def _batches(self, rng: np.random.Generator) -> list[tuple[Sequence[tuple[str, str]], float]]:
+        pairs = self._demonstrate(rng, self._batch * self._cut)
+        if self._cut == 1:
+            return [(pairs, 1.0)]
+        ordered = sorted(pairs, key=lambda pair: len(pair[0]) + len(pair[1]))
+        parts = [ordered[i * self._batch : (i + 1) * self._batch] for i in rng.permutation(self._cut)]
+        tokens = [sum(len(answer) + 1 for _, answer in part) for part in parts]
+        return [(part, num * self._cut / sum(tokens)) for part, num in zip(parts, tokens, strict=True)]
+
+
+def _update(policy: Policy, optimizer: torch.optim.Optimizer, pairs: Sequence[tuple[str, str]], weight: float) -> float:
+    """One AdamW step on the completions' tokens (and the end token) of the demonstrations; returns the mean loss."""
     import torch
 
-    ids, is_answer = _encode(policy.tokenizer, chains, pads)
+    ids, is_answer = _encode(policy.tokenizer, pairs)
     tokens = torch.from_numpy(ids).to(policy.device)
     targets = torch.where(torch.from_numpy(is_answer).to(policy.device), tokens, -100)
     logits = policy.model(input_ids=tokens, attention_mask=(tokens != policy.tokenizer.pad_token_id).long()).logits
     loss: Any = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten())
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    (weight * loss).backward()
     torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)
     optimizer.step()
     return float(loss.detach())
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, chains: Chains, pads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _encode(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
     """Token ids (num, length), padded on the right, and the mask of answer positions, the end token included."""
-    texts = [(chains.problem(i), "".join(str(v) for v in pads[i, : chains.steps[i]])) for i in range(len(chains.steps))]
-    length = max(len(problem) + len(answer) for problem, answer in texts) + 1
+    length = max(len(problem) + len(answer) for problem, answer in pairs) + 1
     vocabulary = tokenizer.get_vocab()
-    ids = np.full((len(texts), length), tokenizer.pad_token_id, dtype=np.int64)
+    ids = np.full((len(pairs), length), tokenizer.pad_token_id, dtype=np.int64)
     is_answer = np.zeros_like(ids, dtype=bool)
-    for i, (problem, answer) in enumerate(texts):
+    for i, (problem, answer) in enumerate(pairs):
         row = [vocabulary[c] for c in problem + answer] + [tokenizer.eos_token_id]
         ids[i, : len(row)] = row
         is_answer[i, len(problem) : len(row)] = True

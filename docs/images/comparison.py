@@ -1,5 +1,5 @@
-"""Draws comparison.png: `python docs/images/comparison.py FOLDER METHOD...`, the folder that `python -m benchmarks
-curriculum` has filled: held-out pass rate against rollouts on each pool, mean and range over seeds."""
+"""Draws comparison.png: `python docs/images/comparison.py FOLDER METHOD...`, the folder `OUT/digits` that `python -m
+benchmarks curriculum` has filled: held-out pass rate against rollouts on each pool, mean and range over seeds."""
 
 from __future__ import annotations
 

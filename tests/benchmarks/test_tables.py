@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import tables
+from benchmarks.curriculum.kept import keep
 from benchmarks.tables import DOCS, NOTHING, ROOT, arms, block, filled, load_results, machines, plans, step, throughput
 from cures_core.errors import ConfigError
 
@@ -96,3 +100,32 @@ def test_the_docs_hold_the_tables_of_the_kept_results(page: str) -> None:
 def test_every_kept_result_can_be_shown_somewhere() -> None:
     shown = "".join((ROOT / page).read_text() for page in DOCS)
     assert all(f"<!-- results: {name} -->" in shown for name in ("throughput", "step", "plans", "arms", "machines"))
+
+
+def test_behaviour_stands_beside_the_pretrained_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "BEHAVIOUR", tmp_path)
+    assert block("behaviour", []) == tables.NOTHING_KEPT
+    summary = {"pass_rate": 0.1, "tokens": 7.0, "entropy": 2.0, "truncated_share": 0.2, "ratio_output_low": 0.5}
+    for name, entropy in (("smollm2-0", 2.0), ("scratchpad-0", 1.5)):
+        figures = {"summary": {**summary, "entropy": entropy}, "prompts": 60, "samples": 8}
+        (tmp_path / f"{name}.json").write_text(json.dumps(figures))
+    lines = block("behaviour", []).splitlines()
+    assert lines[0] == "|  | smollm2-0 | scratchpad-0 |"
+    assert "| entropy of a token, nats | 2.00 | 1.50 (0.8x) |" in lines
+    assert "| m+ / m-, output layer, pass rate 0.65 to 0.95 | - | - |" in lines
+
+
+def test_kept_arms_are_compared_by_pool_and_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "WORLDS", tmp_path)
+    monkeypatch.setattr(tables, "load", lambda world: json.loads((tmp_path / f"{world}.json").read_bytes()))
+    made = {"command": "python -m benchmarks curriculum", "commit": "c0", "processor": "P", "versions": {"torch": "2"}}
+    results = []
+    for method, final, budget in (("uniform", 0.4, 5120), ("raft", 0.5, 5120), ("uniform", 0.4, 9000)):
+        one = arm(method, 1, final)
+        one["arm"] |= {"world": "scratchpad", "base": 1, "budget": budget}
+        results.append(one)
+    keep("scratchpad", results, made, tmp_path)
+    text = block("worlds", [])
+    assert text.count("World `scratchpad`, pool `mixed`") == 1  # with 9,000 rollouts there is one method alone
+    assert "how many times less than `raft` to 90 %" in text
+    assert "Made by `python -m benchmarks curriculum` (c0); P, torch 2." in text

@@ -8,7 +8,8 @@ from fractions import Fraction
 
 import pytest
 
-from benchmarks.curriculum.arithmetic import SHARES, PoolName, make_pool
+from benchmarks.curriculum.worlds.arithmetic import SHARES, PoolName, make_pool
+from benchmarks.curriculum.worlds.world import Sizes
 from cures_core.terms import Prompt
 
 
@@ -52,10 +53,10 @@ def test_no_held_out_problem_is_trained_on_in_any_words(name: PoolName) -> None:
 
 
 def test_a_seed_gives_the_same_pool_and_another_one_another() -> None:
-    problems = [[p.problem for p in make_pool("mixed", seed, 100, 20).train] for seed in (1, 1, 2)]
+    problems = [[p.problem for p in make_pool("mixed", seed, Sizes(100, 20, 20)).train] for seed in (1, 1, 2)]
     assert problems[0] == problems[1] != problems[2]
 
 
 def test_too_many_problems_of_a_level_are_an_error() -> None:
     with pytest.raises(ValueError, match="level easy"):
-        make_pool("waste", 1, num=4000)
+        make_pool("waste", 1, Sizes(4000, 10, 10))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.curriculum.pretrained import PretrainedArm
+from benchmarks.curriculum.arm import Arm
 from benchmarks.gpu.__main__ import units
 from benchmarks.gpu.machine import describe, source_digest
 from tests.end_to_end.pipeline import PROJECT
@@ -24,7 +24,7 @@ def test_units_of_a_gpu_are_all_different_and_arms_are_whole() -> None:
     assert len({unit.name for unit in found}) == len(found)
     kinds = [unit.name.split("-")[0] for unit in found]
     assert kinds == sorted(kinds, key=["exam", "throughput", "step", "plan", "arm"].index)
-    arms = [PretrainedArm.model_validate(unit.spec) for unit in found if unit.side_by_side]
+    arms = [Arm.model_validate(unit.spec) for unit in found if unit.side_by_side]
     assert {arm.pool for arm in arms} == {"waste", "mixed", "healthy"}
     assert len(arms) == 2 * 3 * 4
     assert all(arm.budget == 20_480 and arm.dtype == "bfloat16" for arm in arms)
@@ -104,18 +104,15 @@ def test_a_rehearsal_on_cpu_measures_everything_once_and_then_nothing(tmp_path: 
     assert {name.split("-")[0] for name in found["units"]} == {"exam", "throughput", "step", "plan", "arm"}
     assert all(case["tokens_per_s"] > 0 for case in found["units"]["throughput"]["result"]["cases"].values())
     [arm] = [u["result"] for name, u in found["units"].items() if name == "arm-mixed-uniform-1"]
-    assert {"rollouts", "tokens", "seconds", "updates", "avg_at_1", "pass_at_2", "greedy", "entropy"} == set(
-        arm["points"][0]
-    )
+    accounts = {"step", "rollouts", "tokens", "updates", "seconds", "processor_seconds"}
+    assert accounts | {"avg_at_1", "pass_at_2", "greedy", "entropy"} == set(arm["points"][0])
     again = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert "begun" not in again.stdout
 
 
 def test_a_session_needs_neither_prefect_nor_what_is_built_on_it() -> None:
     """What a GPU machine is asked runs on its own torch and transformers, without the pipeline."""
-    modules = (
-        "benchmarks.gpu.__main__ benchmarks.gpu.work benchmarks.curriculum.pretrained benchmarks.step.training_step"
-    )
+    modules = "benchmarks.gpu.__main__ benchmarks.gpu.work benchmarks.curriculum.arm benchmarks.step.training_step"
     code = "import importlib, sys; [importlib.import_module(m) for m in sys.argv[1:]]; print(*sys.modules, sep='\\n')"
     command = [
         sys.executable,

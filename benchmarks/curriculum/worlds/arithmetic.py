@@ -1,14 +1,21 @@
-"""Graded arithmetic in words, for pretrained models: solved soon, worth learning, wrongly labelled, out of reach."""
+"""The world of a pretrained model, SmolLM2: graded arithmetic in words.
+
+Problems that are solved soon, worth learning, wrongly labelled, or out of reach. On a GPU an arm takes minutes, on one
+core hours."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from benchmarks.curriculum.pools import Pool
+from benchmarks.curriculum.worlds.world import Pool, Sizes, World
+from cures_core.config.rewards import NumericConfig
+from cures_core.config.rollout import HfRolloutConfig, PromptFormat
+from cures_core.errors import ConfigError
 from cures_core.prompts import PromptSet, make_prompt
 from cures_core.terms import Prompt
 
@@ -28,15 +35,19 @@ _ASKED = ("What is {}?", "Compute {}.", "Please answer: {}", "Quick question: {}
 _WRONG = (3, 7, 11)
 
 
-def make_pool(name: PoolName, seed: int, num: int = 1600, num_heldout: int = 280) -> Pool:
+SIZES = Sizes(train=1600, heldout=280, frontier=280)
+MODEL = Path("models/smollm2")
+
+
+def make_pool(name: str, seed: int, sizes: Sizes = SIZES) -> Pool:
     """Pool `name`; other seeds give other prompts of the same mixture. `heldout` is worth learning and rightly
     labelled, `frontier` is the same set: for these pools progress there is the only progress. No held-out problem is
     trained on, not in other words either.
     """
     rng = np.random.default_rng(seed)
     seen: set[str] = set()
-    heldout = _make(rng, FRONTIER, num_heldout, "frontier", seen)
-    easy, frontier, mislabelled, dead = (round(share * num) for share in SHARES[name])
+    heldout = _make(rng, FRONTIER, sizes.frontier, "frontier", seen)
+    easy, frontier, mislabelled, dead = (round(share * sizes.train) for share in SHARES[name])  # type: ignore[index]
     prompts = [
         *_make(rng, FRONTIER, frontier, "frontier", seen),
         *_make(rng, FRONTIER, mislabelled, "frontier", seen, wrong=True),
@@ -141,3 +152,40 @@ FRONTIER: dict[str, Maker] = {
     "sum3": _sum(100, 499),
 }
 DEAD: dict[str, Maker] = {"product3x3": _product(201, 999), "product2x3": _product(21, 99, (101, 999))}
+
+
+def examples(num: int, seed: int) -> PromptSet:
+    """`num` problems of every kind; `level` is the kind."""
+    rng, seen = np.random.default_rng([seed, 0x4558414D]), set[str]()
+    kinds = {**EASY, **FRONTIER, **DEAD}
+    return PromptSet.of(p for kind, maker in kinds.items() for p in _make(rng, {kind: maker}, num, kind, seen))
+
+
+def base_policy(_: int) -> Path:
+    """The one there is. Raises `ConfigError` where it is not there."""
+    if not (MODEL / "config.json").exists():
+        raise ConfigError(f"{MODEL}: no model there; get it with: cures model fetch smollm2")
+    return MODEL
+
+
+WORLD = World(
+    name="smollm2",
+    pools=tuple(SHARES),
+    sizes=SIZES,
+    make_pool=make_pool,
+    examples=examples,
+    base_policy=base_policy,
+    bases=(0,),
+    tuning_base=0,
+    rollout=HfRolloutConfig(
+        max_new_tokens=14,
+        batch_rows=1024,
+        prompt_format=PromptFormat(template="Question: {problem}\nAnswer:", stop=("\n",)),
+    ),
+    reward=NumericConfig(rules=("last",)),
+    learning_rate=3e-5,
+    small_steps=2 / 3,
+    evaluate_every=2560,
+    device="cuda",
+    dtype="bfloat16",
+)

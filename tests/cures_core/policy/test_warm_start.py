@@ -1,0 +1,59 @@
+"""The warm start: other lessons than the built-in one, batches cut by length, going on after a stop."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cures_core.config.device import DeviceConfig
+from cures_core.config.policy import WarmStartPolicy
+from cures_core.policy.loading import load_policy
+from cures_core.policy.warm_start import CHAINS, Lesson, _Batches, warm_start
+
+TINY = WarmStartPolicy(hidden_size=16, layers=1, heads=2, steps=10, batch=4, checkpoint_every=4)
+CUT = replace(CHAINS, cut=3)
+
+
+def train(folder: Path, lesson: Lesson, stop_at: int = 0) -> bytes:
+    def on_step(step: int, _: float) -> None:
+        if step == stop_at:
+            raise KeyboardInterrupt
+
+    warm_start(TINY, DeviceConfig(type="cpu"), folder / "scratch", folder / "policy", on_step, lesson)
+    return (folder / "policy" / "model.safetensors").read_bytes()
+
+
+def test_batches_cut_by_length_hold_what_was_drawn_and_weigh_by_their_tokens() -> None:
+    drawn = CHAINS.tutor(0)(np.random.default_rng([0, 4, 1]), 12)
+    found = [_Batches(CUT, 0, 4).at(step) for step in (3, 4, 5)]
+    assert sorted(pair for pairs, _ in found for pair in pairs) == sorted(drawn)
+    lengths = sorted([len(a + b) for a, b in pairs] for pairs, _ in found)
+    assert lengths[0][-1] <= lengths[1][0]
+    assert lengths[1][-1] <= lengths[2][0]
+    tokens = np.array([sum(len(answer) + 1 for _, answer in pairs) for pairs, _ in found])
+    assert [weight for _, weight in found] == pytest.approx(tokens / tokens.mean())
+
+
+def test_uncut_batches_are_the_demonstrations_of_their_step() -> None:
+    pairs, weight = _Batches(CHAINS, 7, 4).at(5)
+    assert (pairs, weight) == (CHAINS.tutor(7)(np.random.default_rng([7, 4, 5]), 4), 1.0)
+
+
+def test_a_lesson_brings_its_symbols_and_its_room(tmp_path: Path) -> None:
+    lesson = Lesson(lambda seed: lambda rng, num: [("ab=", "x" * (20 + seed))] * num, "abx=", positions=100)
+    train(tmp_path, lesson)
+    policy = load_policy(tmp_path / "policy", "cpu")
+    assert policy.model.config.n_positions == 100
+    assert set("abx=") < set(policy.tokenizer.get_vocab())
+
+
+@pytest.mark.parametrize("stop_at", [5, 8])
+def test_a_stopped_warm_start_ends_with_the_same_bytes(tmp_path: Path, stop_at: int) -> None:
+    """Also where the stop falls between two batches of one draw."""
+    whole = train(tmp_path / "whole", CUT)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "stopped", CUT, stop_at)
+    assert train(tmp_path / "stopped", CUT) == whole
