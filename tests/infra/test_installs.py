@@ -243,7 +243,10 @@ def test_a_machine_with_the_slice_train_alone_trains_without_a_network(tmp_path:
         "CURES_PLUGINS": "tests.cures_core.jobs.epochs",
         "HF_HUB_OFFLINE": "1",
     }
-    kinds = {"all-weights": ({"type": "torch"}, {}), "adapters": ({"lora": {}}, {"reward": {"type": "math"}})}
+    kinds = {
+        "all-weights": ({"type": "torch"}, {}),
+        "adapters": ({"lora": {"targets": ["c_attn"]}}, {"reward": {"type": "math"}}),
+    }
     kept_open, _ = os.pipe()
     for name, (training, options) in kinds.items():
         job = make_job(tmp_path / name, training, **options)
