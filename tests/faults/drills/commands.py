@@ -49,7 +49,7 @@ undisturbed = cache(Undisturbed)
 
 @contextlib.contextmanager
 def started(folder: Path, *words: object) -> Iterator[subprocess.Popen[bytes]]:
-    """`cures run` in `folder`; what it prints goes to out.txt and err.txt there. Killed if it is still there at the end."""
+    """`cures run` in `folder`; what it prints goes to out.txt and err.txt there. Killed at the end of the block."""
     command = [sys.executable, "-m", "flows.cli.main", "run", *map(str, words)]
     env = {**os.environ, "PYTHONPATH": str(PROJECT)}
     with (folder / "out.txt").open("ab") as out, (folder / "err.txt").open("ab") as err:
