@@ -133,9 +133,9 @@ def test_a_run_whose_addresses_hold_passwords_is_read_without_them(tmp_path: Pat
     assert (config.store.endpoint_url, config.store.lease_ttl_s) == ("http://127.0.0.1:9", 7.0)
     assert config.snapshot.repository == "https://git.example.org/x.git"
     assert SECRET not in config.model_dump_json()
-    commands = (["runs", "list"], ["runs", "list", "--json"], ["runs", "show", "old-1"], ["runs", "show", "old-1", "--json"],
-                ["runs", "verify", "--all"], ["run", "--resume", "old-1", "--print-config"])  # fmt: skip
-    for words in commands:
+    commands = ("runs list", "runs list --json", "runs show old-1", "runs show old-1 --json", "runs verify --all",
+                "run --resume old-1 --print-config")  # fmt: skip
+    for words in map(str.split, commands):
         outcome = CliRunner().invoke(app, [*words, "--store", str(tmp_path)])
         assert outcome.exception is None or isinstance(outcome.exception, SystemExit | ConfigError), words
         assert SECRET not in outcome.output + str(outcome.exception), words
