@@ -16,7 +16,9 @@ from tests.faults.matrix import MATRIX, chosen
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make drills", description=__doc__)
     parser.add_argument("--n", type=int, default=20, help="tries of each fault, those made before included")
-    parser.add_argument("--only", default="", help="names, rows or forms (part, job, command, stack), by commas")
+    parser.add_argument(
+        "--only", default="", help="names, rows or forms (part, job, command, stack), by commas, each with =N if wanted"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, help="repeat N tries from this number on, and note nothing")
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "cures-drills")
@@ -29,11 +31,11 @@ def main() -> int:
     session = Session(args.out, args.seed, lambda line: print(line, flush=True))
     try:
         if args.first is not None:
-            again = [session.repeat(fault, args.n, args.first) for fault in chosen(args.only)]
+            again = [session.repeat(fault, number, args.first) for fault, number in chosen(args.only, args.n)]
             return int(not all(again))
         print(f"one file a fault in {args.out}", flush=True)
-        return int(not session.run(chosen(args.only), args.n))
-    except (ConfigError, KeyError) as error:
+        return int(not session.run(chosen(args.only, args.n)))
+    except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
 

@@ -109,10 +109,10 @@ class Session:
         self._out, self._seed, self._say = out, seed, say
         out.mkdir(parents=True, exist_ok=True)
 
-    def run(self, faults: list[Fault], number: int) -> bool:
-        """Try each fault until it has been tried `number` times in all; did all hold?"""
+    def run(self, faults: list[tuple[Fault, int]]) -> bool:
+        """Try each fault until it has been tried that often in all; did all hold?"""
         with _bench() as bench:
-            held = [self._bring_to(fault, number, bench) for fault in faults]
+            held = [self._bring_to(fault, number, bench) for fault, number in faults]
         return all(held)
 
     def repeat(self, fault: Fault, number: int, first: int) -> bool:
@@ -198,8 +198,21 @@ class Session:
 
 @contextmanager
 def _bench() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="drill-bench-") as folder:
-        yield Path(folder)
+    """A folder for what all tries share; `at_end` says what is to be done before it goes."""
+    with tempfile.TemporaryDirectory(prefix="drill-bench-", ignore_cleanup_errors=True) as folder:
+        try:
+            yield Path(folder)
+        finally:
+            while _ENDS:
+                _ENDS.pop()()
+
+
+_ENDS: list[Callable[[], object]] = []
+
+
+def at_end(act: Callable[[], object]) -> None:
+    """Do this when the session ends."""
+    _ENDS.append(act)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cures_core.errors import ConfigError
 from tests.faults.drills import commands, inputs, jobs, servers, stores
 from tests.faults.harness import Fault
 
@@ -232,6 +233,14 @@ MATRIX: tuple[Fault, ...] = (
         servers.server_restarted,
     ),
     Fault(
+        "machine_lost",
+        (3, 19),
+        "worker, flow and job of a deployed run killed at once at a random instant, then Retry on a new worker",
+        f"shown as crashed; {SAME}",
+        "stack",
+        servers.machine_lost,
+    ),
+    Fault(
         "partial_push",
         (20,),
         "SIGKILL at a random instant of a snapshot's publication",
@@ -288,13 +297,18 @@ MATRIX: tuple[Fault, ...] = (
 )
 
 
-def chosen(names: str) -> list[Fault]:
-    """Faults by a comma-separated list of names, rows (`10`) and forms (`part`); empty for all. `KeyError` for none."""
-    wanted = [name for name in names.split(",") if name]
-    for name in wanted:
-        if not any(_is(fault, name) for fault in MATRIX):
-            raise KeyError(f"{name}: use names ({', '.join(fault.name for fault in MATRIX)}), rows or forms")
-    return [fault for fault in MATRIX if not wanted or any(_is(fault, name) for name in wanted)]
+def chosen(names: str, number: int) -> list[tuple[Fault, int]]:
+    """Faults with how often each is to be tried, by a comma-separated list of names, rows (`10`) and forms (`part`),
+    each with a number of its own if wanted (`part=3`); all of them if it is empty. Raises `ConfigError` for what is none."""
+    found: list[tuple[Fault, int]] = []
+    for word in names.split(",") if names else [fault.name for fault in MATRIX]:
+        name, _, own = word.partition("=")
+        those = [fault for fault in MATRIX if _is(fault, name)]
+        if not those or (own and not own.isdigit()):
+            known = ", ".join(fault.name for fault in MATRIX)
+            raise ConfigError(f"{word}: use names ({known}), rows or forms, with =NUMBER if wanted")
+        found += [(fault, int(own or number)) for fault in those]
+    return found
 
 
 def _is(fault: Fault, word: str) -> bool:

@@ -37,30 +37,33 @@ def tally(folder: Path) -> Tally:
 def test_every_row_of_the_matrix_has_a_drill_and_every_drill_a_name() -> None:
     assert {row for fault in MATRIX for row in fault.rows} == set(ROWS)
     assert len({fault.name for fault in MATRIX}) == len(MATRIX)
-    assert chosen("10,stack") == [f for f in MATRIX if 10 in f.rows or f.form == "stack"]
-    assert chosen("") == list(MATRIX)
-    with pytest.raises(KeyError, match="kill_jobs"):
-        chosen("kill_jobs")
+    assert chosen("10,stack=3", 7) == [(f, 7) for f in MATRIX if 10 in f.rows] + [
+        (f, 3) for f in MATRIX if f.form == "stack"
+    ]
+    assert chosen("", 7) == [(f, 7) for f in MATRIX]
+    for wrong in ("kill_jobs", "kill_job=x"):
+        with pytest.raises(ConfigError, match=wrong):
+            chosen(wrong, 7)
 
 
 def test_a_session_that_is_broken_off_goes_on_with_the_same_tries(tmp_path: Path) -> None:
     whole, parts = Session(tmp_path / "whole", 7, lambda _: None), Session(tmp_path / "parts", 7, lambda _: None)
-    assert not whole.run([LUCK], 30)
+    assert not whole.run([(LUCK, 30)])
     for number in (4, 4, 19, 30):
-        parts.run([LUCK], number)
+        parts.run([(LUCK, number)])
     one, two = tally(tmp_path / "whole"), tally(tmp_path / "parts")
     assert (one.tries, one.held + len(one.failures)) == (30, 30)
     assert 5 < one.held < 28
     assert [f.number for f in one.failures] == [f.number for f in two.failures]
     assert one.counts == two.counts
     with pytest.raises(ConfigError, match="seed 7"):
-        Session(tmp_path / "whole", 8, lambda _: None).run([LUCK], 31)
+        Session(tmp_path / "whole", 8, lambda _: None).run([(LUCK, 31)])
 
 
 def test_a_failing_try_is_repeated_by_its_command(tmp_path: Path) -> None:
     said: list[str] = []
     session = Session(tmp_path, 7, said.append)
-    session.run([LUCK], 30)
+    session.run([(LUCK, 30)])
     failure = tally(tmp_path).failures[0]
     assert failure.command == f"make drills ONLY=luck SEED=7 N=1 FIRST={failure.number}"
     assert any(failure.command in line for line in said)
@@ -81,8 +84,8 @@ def untried(_: Try) -> Mapping[str, int]:
 
 def test_a_secret_that_turns_up_is_a_failure_and_what_cannot_be_tried_is_said(tmp_path: Path) -> None:
     session = Session(tmp_path, 1, lambda _: None)
-    assert not session.run([replace(LUCK, name="leaky", trial=leaky)], 1)
-    assert session.run([replace(LUCK, name="untried", trial=untried)], 1)
+    assert not session.run([(replace(LUCK, name="leaky", trial=leaky), 1)])
+    assert session.run([(replace(LUCK, name="untried", trial=untried), 1)])
     found = read_tallies(tmp_path)
     assert "a secret in" in found["leaky"].failures[0].error
     assert (found["untried"].tries, found["untried"].skipped) == (0, "no such server here")
@@ -90,7 +93,7 @@ def test_a_secret_that_turns_up_is_a_failure_and_what_cannot_be_tried_is_said(tm
 
 def test_quick_drills_hold(tmp_path: Path) -> None:
     said: list[str] = []
-    assert Session(tmp_path, 3, said.append).run(chosen(",".join(QUICK)), 1), "\n".join(said)
+    assert Session(tmp_path, 3, said.append).run(chosen(",".join(QUICK), 1)), "\n".join(said)
     assert {name: found.held for name, found in read_tallies(tmp_path).items()} == dict.fromkeys(QUICK, 1)
 
 
@@ -98,11 +101,11 @@ def test_quick_drills_hold(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [f.name for f in MATRIX if f.name not in QUICK and f.form in ("part", "job")])
 def test_every_other_drill_of_a_part_or_a_job_holds_once(name: str, tmp_path: Path) -> None:
     said: list[str] = []
-    assert Session(tmp_path, 3, said.append).run(chosen(name), 1), "\n".join(said)
+    assert Session(tmp_path, 3, said.append).run(chosen(name, 1)), "\n".join(said)
 
 
 @pytest.mark.end_to_end
 @pytest.mark.parametrize("name", [f.name for f in MATRIX if f.form in ("command", "stack")])
 def test_every_drill_of_the_command_and_of_a_server_holds_once(name: str, tmp_path: Path) -> None:
     said: list[str] = []
-    assert Session(tmp_path, 3, said.append).run(chosen(name), 1), "\n".join(said)
+    assert Session(tmp_path, 3, said.append).run(chosen(name, 1)), "\n".join(said)
