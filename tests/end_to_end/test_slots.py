@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import shutil
 import signal
+import tempfile
 import time
 import tomllib
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from flows.local import deploying
-from flows.local.processes import process_id
+from flows.local.processes import process_id, stop_process
+from flows.local.services import service_environment, start_postgres
 from flows.local.stack import Stack, start
+from tasks.ci.announce import announce, runs_of
 from tests.end_to_end.pipeline import PROFILE, PROJECT
 from tests.end_to_end.processes import kill_tree, wait_for_pause
 from tests.end_to_end.stack import call, ended, running_stack, tail, trigger, wait_for
@@ -83,6 +91,47 @@ def test_a_worker_killed_before_its_run_began_frees_the_slot(stack: Stack, tmp_p
     failed = wait_for(stack, third, ended)  # its own fault: it has had the slot
     assert failed["state_type"] == "FAILED", failed["state"]
     assert set_state(stack, first, "SCHEDULED")["status"] == "ACCEPT"  # Retry
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that another user can enter: Postgres does not run as root."""
+    folder = Path(tempfile.mkdtemp(prefix="cures-stack-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_ten_triggers_at_once_make_one_run_under_postgres_with_repeatable_reads(open_folder: Path) -> None:
+    folder, key = open_folder / "stack", uuid.uuid4().hex
+    start_postgres(folder)
+    try:
+        asyncio.run(_set_isolation(service_environment(folder)))
+        with running_stack(folder) as stack:
+            kill_worker(stack)
+            time.sleep(5)  # the server reads its automations anew
+            with ThreadPoolExecutor(10) as threads:
+                told = [threads.submit(announce, stack.api_url, key, "set.jsonl", "latest") for _ in range(10)]
+            assert [one.exception() for one in told] == [None] * 10
+            deadline = time.monotonic() + 120
+            while not runs_of(stack.api_url, key):
+                assert time.monotonic() < deadline, "no run was created"
+                time.sleep(0.5)
+            time.sleep(10)
+            assert len(runs_of(stack.api_url, key)) == 1
+    finally:
+        stop_process(folder, "postgres", signal.SIGINT)
+
+
+async def _set_isolation(env: dict[str, str]) -> None:
+    address = env["PREFECT_SERVER_DATABASE_CONNECTION_URL"].replace("+asyncpg", "")
+    connection = await asyncpg.connect(address)
+    await connection.execute("ALTER SYSTEM SET default_transaction_isolation = 'repeatable read'")
+    await connection.execute("SELECT pg_reload_conf()")
+    await connection.close()
+    connection = await asyncpg.connect(address)
+    assert await connection.fetchval("SHOW transaction_isolation") == "repeatable read"
+    await connection.close()
 
 
 def test_an_exit_that_is_slow_and_bad_does_not_change_a_completed_run(

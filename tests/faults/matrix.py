@@ -299,7 +299,7 @@ MATRIX: tuple[Fault, ...] = (
 
 def chosen(names: str, number: int) -> list[tuple[Fault, int]]:
     """Faults with how often each is to be tried, by a comma-separated list of names, rows (`10`) and forms (`part`),
-    each with a number of its own if wanted (`part=3`); all of them if it is empty. Raises `ConfigError` for what is none."""
+    each with a number of its own if wanted (`part=3`); all of them if it is empty. Raises `ConfigError`."""
     found: list[tuple[Fault, int]] = []
     for word in names.split(",") if names else [fault.name for fault in MATRIX]:
         name, _, own = word.partition("=")
