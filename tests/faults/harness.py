@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 import traceback
@@ -16,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +25,7 @@ from pydantic import Field
 
 from cures_core.config.base import Strict
 from cures_core.errors import ConfigError
-from cures_core.files import canonical_json, write_atomic
+from cures_core.files import canonical_json, digest_file, digest_json, write_atomic
 from cures_core.jobs.assemble import versions
 from cures_core.machine import processor
 from tests.faults.invariants import CANARIES, check_nothing_is_left, planted
@@ -34,6 +34,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 Form = Literal["part", "job", "command", "stack"]
 """In one process; `python -m cures_core.jobs`; `cures run` or several; a Prefect server, its worker and deployments."""
 LIMIT_S = 1800
+PARTS = ("cures_core", "tasks", "flows")
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,8 @@ class Tally(Strict):
     skipped: str = ""
     """Why it could not be tried on this machine."""
     command: str
-    commits: tuple[str, ...] = ()
-    """Of the source that was tried, oldest first; `+` where it held changes that were not committed."""
+    sources: tuple[str, ...] = ()
+    """Digests of the source that was tried, oldest first."""
     versions: dict[str, str] = Field(default_factory=dict)
     processor: str = ""
 
@@ -138,7 +139,7 @@ class Session:
         return not tally.failures
 
     def _begun(self, fault: Fault, path: Path, number: int) -> Tally:
-        command, commit = command_of(fault.name, self._seed, number), _commit()
+        command = command_of(fault.name, self._seed, number)
         before = Tally.model_validate_json(path.read_bytes()) if path.exists() else None
         if before is not None and before.seed != self._seed:
             raise ConfigError(f"{path}: holds tries of seed {before.seed}; go on with that one, or choose another OUT")
@@ -152,11 +153,11 @@ class Session:
             "processor": processor(),
         }
         if before is None:
-            return Tally(fault=fault.name, rows=fault.rows, seed=self._seed, commits=(commit,), **told)  # type: ignore[arg-type]
+            return Tally(fault=fault.name, rows=fault.rows, seed=self._seed, sources=(source(),), **told)  # type: ignore[arg-type]
         if before.tries >= number:
             return before
-        commits = before.commits if before.commits[-1] == commit else (*before.commits, commit)
-        return before.model_copy(update={**told, "commits": commits, "skipped": ""})
+        sources = before.sources if before.sources[-1] == source() else (*before.sources, source())
+        return before.model_copy(update={**told, "sources": sources, "skipped": ""})
 
     def _with(self, tally: Tally, fault: Fault, end: str | Mapping[str, int], seconds: float) -> Tally:
         if isinstance(end, str) and end.startswith("Skipped: "):
@@ -231,9 +232,8 @@ def _within(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _commit() -> str:
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(PROJECT), *words], capture_output=True, text=True, check=False)
-        return done.stdout.strip()
-
-    return f"{git('rev-parse', '--short', 'HEAD') or 'unknown'}{'+' if git('status', '--porcelain') else ''}"
+@cache
+def source() -> str:
+    """Digest of the product's source: what was tried, whatever commit it is part of in the end."""
+    paths = sorted(path for part in PARTS for path in (PROJECT / part).rglob("*.py"))
+    return digest_json([[path.relative_to(PROJECT).as_posix(), digest_file(path)] for path in paths])[:12]

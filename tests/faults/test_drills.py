@@ -12,6 +12,7 @@ from cures_core.errors import ConfigError
 from tests.faults.harness import Fault, Session, Tally, Try, read_tallies
 from tests.faults.invariants import CANARIES
 from tests.faults.matrix import MATRIX, ROWS, chosen
+from tests.faults.page import PAGE, load_kept, page
 
 QUICK = (
     "schedule", "clock_steps", "damage_values", "damage_unfinished", "stop_in_epoch", "not_finite", "verifier_ends",
@@ -109,3 +110,9 @@ def test_every_other_drill_of_a_part_or_a_job_holds_once(name: str, tmp_path: Pa
 def test_every_drill_of_the_command_and_of_a_server_holds_once(name: str, tmp_path: Path) -> None:
     said: list[str] = []
     assert Session(tmp_path, 3, said.append).run(chosen(name, 1)), "\n".join(said)
+
+
+def test_the_page_tells_what_was_kept() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert page(text, load_kept()) == text
+    assert {tally.fault for tally in load_kept().tallies} <= {fault.name for fault in MATRIX}
