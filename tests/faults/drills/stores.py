@@ -149,7 +149,7 @@ def kind_of(place: str) -> str:
             return name.partition("-")[0].partition(".")[0]
         case "snapshots.git":
             return "git_objects" if rest.startswith("objects/") and not rest.startswith("objects/info") else ""
-        case "stages" | "models" | "evaluations" | "leases" | "posteriors" | "forks" | "unfinished":
+        case "stages" | "models" | "evaluations" | "leases" | "dvc" | "forks" | "unfinished":
             return first
         case _:
             return ""
