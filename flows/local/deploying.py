@@ -119,10 +119,11 @@ def watch_runs(api_url: str, pool_type: PoolType = "process") -> None:
     """Make the automations that the server does not have yet."""
     for watch in watches(pool_type):
         if not call(api_url, "/automations/filter", {"automations": {"name": {"any_": [watch.name]}}}):
-            call(api_url, "/automations/", _automation(watch))
+            call(api_url, "/automations/", automation(watch))
 
 
-def _automation(watch: Watch) -> dict[str, Any]:
+def automation(watch: Watch) -> dict[str, Any]:
+    """As Prefect's API takes it."""
     trigger = {
         "type": "event",
         "posture": "Proactive",
