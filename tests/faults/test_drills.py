@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,12 @@ QUICK = (
     "changed_inputs", "migrated_posterior", "malformed_rows", "random_bytes", "s3_refuses",
 )  # fmt: skip
 """The rest takes a process, a server or a second a try; all of them are tried where it is worth the time."""
+
+
+@pytest.fixture(autouse=True)
+def tidy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tries leave that did not hold goes with the test."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def luck(t: Try) -> Mapping[str, int]:

@@ -96,10 +96,13 @@ def duplicate_events(t: Try) -> Mapping[str, int]:
     """Ten equal events at once to a server without a worker: one run waits for one."""
     stack = _shared(t.bench)
     key = uuid.uuid4().hex
+    told = []
     with ThreadPoolExecutor(10) as threads:
         for _ in range(10):
-            threads.submit(announce, stack.api_url, key, str(t.folder / "set.jsonl"), "latest")
+            told.append(threads.submit(announce, stack.api_url, key, str(t.folder / "set.jsonl"), "latest"))
             time.sleep(float(t.rng.choice([0.0, 0.1])))
+    for one in told:
+        one.result()
     deadline = time.monotonic() + 60
     while not runs_of(stack.api_url, key):
         assert time.monotonic() < deadline, "no run was created"
