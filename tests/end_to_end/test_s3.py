@@ -131,6 +131,8 @@ def test_retry_on_a_second_worker_with_an_empty_disk_and_a_stage_done_again_on_a
         assert wait_for(stack, flow_run, ended)["state_type"] == "CRASHED"
         again = {"type": "SCHEDULED", "name": "AwaitingRetry"}  # Retry
         call(stack, f"/flow_runs/{flow_run}/set_state", {"state": again})
+        job = wait_for_pause(disk, "train.step:17")  # this disk knows nothing of what has fired on the other one
+        os.kill(job, signal.SIGCONT)
         done = wait_for(stack, flow_run, lambda r: r["run_count"] > 1 and ended(r), 900)
         assert done["state_type"] == "COMPLETED", done["state"]
         (run,) = run_names(store)
