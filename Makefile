@@ -11,7 +11,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: run test test-all coverage mutants record check format bench install install-train install-all lock clean
+.PHONY: run test test-all coverage drills mutants record check format bench install install-train install-all lock clean
 
 run: $(VENV)/.run
 	$(BIN)/cures run --config configs/quickstart.toml
@@ -26,6 +26,12 @@ test-all: $(VENV)/.all
 coverage: $(VENV)/.dev
 	rm -rf .coverage && mkdir .coverage
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+
+# The fault matrix, each fault N times: make drills N=200 ONLY=kill_job,10 SEED=1 OUT=...; goes on where it stopped. What has
+# failed is repeated with FIRST; --list in place of everything: python -m tests.faults --list. See docs/reliability.md.
+N ?= 20
+drills: $(VENV)/.dev
+	$(BIN)/python -m tests.faults --n $(N) $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) $(if $(FIRST),--first $(FIRST)) $(if $(OUT),--out $(OUT))
 
 # Small faults put into a package (the list is in tests/mutants.py): do its tests notice? Within the hour on 2 cores.
 mutants: $(VENV)/.dev

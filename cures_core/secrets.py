@@ -48,6 +48,14 @@ def secret_in_url(text: str) -> str | None:
     return None
 
 
+def without_secret(text: str) -> str:
+    """An address or a path without what `secret_in_url` finds in it."""
+    text = re.sub(rf"(?<=://){_USER}", "", text)
+    text = re.sub(rf"(?i)(?<=[?&#;])(?:{_KEY})=[^&\s\"'#;]*", "", text)
+    text = re.sub(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b", "", text)
+    return "" if secret_in_url(text) else text
+
+
 def _parts(text: str) -> list[tuple[str, str]]:
     """Names and values of the query, and of a fragment that is written like one."""
     try:

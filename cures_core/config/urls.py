@@ -3,15 +3,19 @@ store, the report, the server's database and the trackers. Secrets come from the
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from cures_core.names import unprintable
-from cures_core.secrets import WITH_USER, secret_in_url
+from cures_core.secrets import WITH_USER, secret_in_url, without_secret
+
+M = TypeVar("M", bound=BaseModel)
 
 REFUSED = "secret_in_url"
 """Type of the validation error, whose message, unlike that of others, must not be followed by the value."""
@@ -41,6 +45,31 @@ class NoSecret:
         if unprintable(text):
             raise PydanticCustomError("unprintable", "holds a character that cannot be printed")
         return value
+
+
+def read_kept(model: type[M], kept: object) -> M:
+    """A configuration, or a part of one, as an earlier version kept it: secrets that addresses could hold then are left
+    out. Raises pydantic's `ValidationError`."""
+    try:
+        return model.model_validate(kept)
+    except ValidationError as error:
+        places = [fault["loc"] for fault in error.errors(include_input=False) if fault["type"] == REFUSED]
+    values = copy.deepcopy(kept)
+    for place in places:
+        _clean(values, place)
+    return model.model_validate(values)
+
+
+def _clean(values: Any, place: Sequence[int | str]) -> None:
+    """Take the secret out of the text at a place, as pydantic tells it: with tags of unions in between."""
+    at: tuple[Any, Any] | None = None
+    for key in place:
+        if isinstance(values, dict) if isinstance(key, str) else isinstance(values, list):
+            if isinstance(values, dict) and key not in values:
+                continue
+            at, values = (values, key), values[key]
+    if at is not None and isinstance(values, str):
+        at[0][at[1]] = without_secret(values)
 
 
 _AWS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"

@@ -1,4 +1,4 @@
-"""Deploys the flows to a Prefect server: the work pool, prefect.yaml, and the automation that finds dead runs."""
+"""Deploys the flows to a Prefect server: the work pool, prefect.yaml, and the automations that find dead runs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cures_core.errors import ConfigError, ServerUnavailable
 from tasks.prefect_api import answers, call
@@ -16,8 +17,59 @@ POOL = "cures"
 QUEUE = "training"
 HEARTBEAT_S = 30
 IMAGE_FOLDER = "/opt/cures"
-ZOMBIES = "cures: runs without a heartbeat have crashed"
 PoolType = Literal["process", "docker", "kubernetes"]
+BEGIN_S: dict[PoolType, int] = {"process": 300, "docker": 1800, "kubernetes": 3600}
+"""How long a run that a worker has taken may take to begin: an image may have to be fetched, a GPU waited for."""
+CANCEL_S = 300
+"""How long a cancellation may take: a step to its end, and 30 s to save."""
+
+ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
+
+
+@dataclass(frozen=True)
+class Watch:
+    """An automation: after one event of a run another is expected in time, else the run's state is changed.
+
+    Without them a run whose worker or machine is gone holds its slot of the queue for ever, and cannot be retried.
+    """
+
+    name: str
+    after: str
+    expect: tuple[str, ...]
+    within_s: int
+    state: str
+    message: str
+
+
+def watches(pool_type: PoolType) -> tuple[Watch, ...]:
+    """Every way in which a run may stay where it is. Prefect lets none of them change a run that has ended."""
+    return (
+        Watch(
+            "cures: runs without a heartbeat have crashed",
+            "heartbeat",
+            ("heartbeat", *ENDS),
+            3 * HEARTBEAT_S,
+            "CRASHED",
+            "no heartbeat: its process or machine is gone. Press Retry to go on from its last checkpoint",
+        ),
+        Watch(
+            "cures: runs that were taken and did not begin have crashed",
+            "Pending",
+            ("Running", "heartbeat", "Scheduled", "Late", "AwaitingRetry", "Cancelling", *ENDS),
+            BEGIN_S[pool_type],
+            "CRASHED",
+            "a worker has taken it and it did not begin: the worker is gone, or cannot start it. Press Retry",
+        ),
+        Watch(
+            "cures: runs whose cancellation nobody carries out are cancelled",
+            "Cancelling",
+            ENDS,
+            CANCEL_S,
+            "CANCELLED",
+            "nobody has ended it: its worker is gone, or hears nothing (start it anew). Retry goes on from its last "
+            "checkpoint",
+        ),
+    )
 
 
 def deploy(
@@ -27,7 +79,7 @@ def deploy(
     report: Callable[[str], None],
     pool_type: PoolType = "process",
 ) -> None:
-    """Create or update pool, deployments and automation; doing it again changes nothing.
+    """Create or update pool, deployments and automations; doing it again changes nothing.
 
     Raises `ConfigError` where there is no prefect.yaml or Prefect refuses it, `ServerUnavailable` where no server
     answers, `CuresError` with what the server refuses.
@@ -45,7 +97,7 @@ def deploy(
     if pool_type != "process":
         _run_from_image(api_url)
     report("deployed the flows of prefect.yaml")
-    watch_for_zombies(api_url)
+    watch_runs(api_url, pool_type)
 
 
 def _one_training_at_a_time(api_url: str) -> None:
@@ -63,27 +115,27 @@ def _run_from_image(api_url: str) -> None:
         call(api_url, f"/deployments/{found['id']}", {"pull_steps": [step]}, "PATCH")
 
 
-def watch_for_zombies(api_url: str) -> None:
-    """Without this, a run whose machine died stays Running for ever, holds its slot, and cannot be retried."""
-    if call(api_url, "/automations/filter", {"automations": {"name": {"any_": [ZOMBIES]}}}):
-        return
-    ends = [f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")]
+def watch_runs(api_url: str, pool_type: PoolType = "process") -> None:
+    """Make the automations that the server does not have yet."""
+    for watch in watches(pool_type):
+        if not call(api_url, "/automations/filter", {"automations": {"name": {"any_": [watch.name]}}}):
+            call(api_url, "/automations/", automation(watch))
+
+
+def automation(watch: Watch) -> dict[str, Any]:
+    """As Prefect's API takes it."""
     trigger = {
         "type": "event",
         "posture": "Proactive",
         "match": {"prefect.resource.id": ["prefect.flow-run.*"]},
         "for_each": ["prefect.resource.id"],
-        "after": ["prefect.flow-run.heartbeat"],
-        "expect": ["prefect.flow-run.heartbeat", *ends],
-        "within": 3 * HEARTBEAT_S,
+        "after": [f"prefect.flow-run.{watch.after}"],
+        "expect": [f"prefect.flow-run.{name}" for name in watch.expect],
+        "within": watch.within_s,
         "threshold": 1,
     }
-    action = {
-        "type": "change-flow-run-state",
-        "state": "CRASHED",
-        "message": "no heartbeat: its process or machine is gone. Press Retry to go on from its last checkpoint",
-    }
-    call(api_url, "/automations/", {"name": ZOMBIES, "enabled": True, "trigger": trigger, "actions": [action]})
+    action = {"type": "change-flow-run-state", "state": watch.state, "message": watch.message}
+    return {"name": watch.name, "enabled": True, "trigger": trigger, "actions": [action]}
 
 
 def _prefect(project: Path, environment: Mapping[str, str], *arguments: str) -> None:

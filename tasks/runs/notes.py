@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 
 from cures_core.config.base import Strict
 from cures_core.config.storage import StoreConfig
+from cures_core.config.urls import read_kept
 from cures_core.errors import ConfigError, CorruptArtifact, LeaseLost
 from tasks.runs.figures import Figures
 from tasks.runs.records import F, Record, RunRef, read_any, read_record
@@ -204,7 +205,7 @@ def run_overview(store: Store, name: str) -> Overview:
 
 
 def _lease_ttl_s(store: Store, name: str) -> float:
-    cfg = StoreConfig.model_validate(read_started(store, name).config.get("store", {}))
+    cfg = read_kept(StoreConfig, read_started(store, name).config.get("store", {}))
     return cfg.lease_ttl_s
 
 

@@ -14,6 +14,7 @@ from cures_core.config.retired import readable, reasons
 from cures_core.config.run import RunConfig
 from cures_core.config.snapshot import SnapshotConfig
 from cures_core.config.storage import StoreConfig
+from cures_core.config.urls import read_kept
 from cures_core.errors import ConfigError, CorruptArtifact, CuresError, StoreUnavailable
 from cures_core.faults import arm
 from cures_core.files import canonical_json, digest_json
@@ -177,7 +178,7 @@ def _flow_run_place(config: RunConfig) -> str | None:
 def started_config(store: Store, name: str) -> RunConfig:
     """The configuration of run `name`, as it was last changed, in terms of this version: what has been retired since is
     left out, so it is for reading. `ConfigError` if there is no such run."""
-    return RunConfig.model_validate(readable(kept_config(store, name)))
+    return read_kept(RunConfig, readable(kept_config(store, name)))
 
 
 def usable_config(store: Store, name: str) -> RunConfig:
@@ -188,7 +189,7 @@ def usable_config(store: Store, name: str) -> RunConfig:
             f"run {name} can be read, and not gone on with: {'; '.join(why)}. Start a new run without it, or go on "
             "with the version that started this one"
         )
-    return RunConfig.model_validate(readable(kept))
+    return read_kept(RunConfig, readable(kept))
 
 
 def kept_config(store: Store, name: str) -> dict[str, Any]:

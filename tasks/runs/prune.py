@@ -12,9 +12,11 @@ from cures_core.checkpoints.checkpoint import Checkpoint
 from cures_core.errors import ConfigError, CorruptArtifact, TryAgain
 from tasks.registry.history import existing_pointer, model_names
 from tasks.runs.figures import EpochFigures
-from tasks.runs.notes import run_names, stage_notes
+from tasks.runs.notes import run_names, stage_notes, stage_record
+from tasks.runs.opening import fork_of
 from tasks.runs.reading import by_epoch
 from tasks.runs.records import Record, files_of, record_bytes, record_place
+from tasks.stages.unfinished import kept_place
 from tasks.storage import Store
 from tasks.storage.lease import Lease
 
@@ -37,7 +39,8 @@ def prune(store: Store, run: str, keep: int) -> list[int]:
     """Delete the weights and optimizer states of all but the newest `keep` epochs of a run; returns the epochs.
 
     Stays: what any version of a model name points to, where any run stands, and the newest checkpoint that reads back
-    intact and healthy if none of the newest `keep` does. Raises `LeaseHeld` while the run goes on.
+    intact and healthy if none of the newest `keep` does. The checkpoint that a fork begins at goes with the epoch that
+    began there. Raises `LeaseHeld` while the run goes on.
     """
     lease = Lease(store, run, _TTL_S)
     try:
@@ -50,7 +53,9 @@ def prune(store: Store, run: str, keep: int) -> list[int]:
             kept |= set([k for k in newest_first[keep:] if _is_healthy(store, epochs[k])][:1])
         wanted = _pointed_to(store) | _standing(store)
         gone = [k for k in sorted(epochs) if k not in kept and epochs[k].id not in wanted]
-        return [k for k in gone if _lighten(store, lease, run, epochs[k])]
+        pruned = [k for k in gone if _lighten(store, lease, run, epochs[k])]
+        _forget_beginning(store, run)
+        return pruned
     finally:
         lease.close()
 
@@ -79,6 +84,28 @@ def _is_healthy(store: Store, record: Record[EpochFigures]) -> bool:
         return False
     state = json.loads((store.local_path(record.files) / "checkpoint" / "state.json").read_bytes())
     return Checkpoint({}, {}, {}, state).healthy
+
+
+def _forget_beginning(store: Store, run: str) -> None:
+    """Delete the checkpoint that a fork begins at, once the epoch that began there is pruned in all runs that did."""
+    begun = fork_of(store, run)
+    if begun is None or not begun.checkpoint:
+        return
+    if not any(_may_begin_at(store, name, begun.checkpoint) for name in run_names(store)):
+        store.delete(kept_place(begun.checkpoint))
+
+
+def _may_begin_at(store: Store, run: str, checkpoint: str) -> bool:
+    """May the run have to train again from a kept checkpoint?"""
+    try:
+        begun = fork_of(store, run)
+        if begun is None or begun.checkpoint != checkpoint:
+            return False
+        record = stage_record(store, run, EpochFigures, str(begun.epoch + 1))
+    except (CorruptArtifact, ValueError) as error:  # what cannot be read may need it
+        _log.warning("%s: whether it needs its checkpoint %s is not known: %s", run, checkpoint[:12], error)
+        return True
+    return record is None or not record.figures.pruned
 
 
 def _lighten(store: Store, lease: Lease, run: str, record: Record[EpochFigures]) -> bool:

@@ -85,7 +85,7 @@ def keep(store: Store, folder: Path) -> str:
     with tempfile.TemporaryDirectory(prefix="cures-fork-") as scratch:
         copy = Path(scratch) / "checkpoint"
         shutil.copytree(folder, copy)
-        store.publish_files(_kept(digest), copy)
+        store.publish_files(kept_place(digest), copy)
     return digest
 
 
@@ -96,14 +96,15 @@ def begin_at(store: Store, digest: str, step: int, scratch: Path) -> None:
     """
     if any(scratch.glob("step-*")):
         return
-    store.verify_files(_kept(digest), digest)
+    store.verify_files(kept_place(digest), digest)
     fetched = scratch / ".fetched"
     shutil.rmtree(fetched, ignore_errors=True)
-    shutil.copytree(store.local_path(_kept(digest)), fetched)
+    shutil.copytree(store.local_path(kept_place(digest)), fetched)
     fetched.rename(scratch / f"step-{step:06d}")
 
 
-def _kept(digest: str) -> str:
+def kept_place(digest: str) -> str:
+    """Where `keep` puts a checkpoint."""
     return f"forks/{digest}"
 
 

@@ -11,14 +11,12 @@ import base64
 import binascii
 from collections.abc import Callable
 
-from pydantic import ValidationError
-
 from cures_core.config.base import Strict
 from cures_core.errors import CorruptArtifact, LeaseLost
 from cures_core.faults import fault_point
-from cures_core.files import canonical_json
 from cures_core.names import check_key
 from tasks.storage.base import Store
+from tasks.storage.values import decode_value, encode_value
 
 
 class Pending(Strict):
@@ -101,7 +99,7 @@ def describe_lease(name: str) -> str:
 
 
 def encode(lease: Held) -> bytes:
-    return canonical_json(lease.model_dump(mode="json"))
+    return encode_value(lease)
 
 
 def parse(store: Store, name: str) -> tuple[bytes | None, Held | None]:
@@ -109,13 +107,8 @@ def parse(store: Store, name: str) -> tuple[bytes | None, Held | None]:
     raw = store.get(lease_key(name))
     if raw is None:
         return None, None
-    try:
-        return raw, Held.model_validate_json(raw)
-    except ValidationError as error:
-        raise CorruptArtifact(
-            f"{lease_key(name)}: not a lease ({raw[:40]!r}). If nobody works on "
-            f"{describe_lease(name)}, remove it from the store"
-        ) from error
+    remedy = f"To begin with a new lease, if nobody works on {describe_lease(name)}, remove it from the store"
+    return raw, decode_value(Held, raw, lease_key(name), remedy)
 
 
 def _current(store: Store, name: str, token: int) -> tuple[bytes, Held]:

@@ -119,15 +119,22 @@ def results_in(store: Store, run: str) -> dict[str, str]:
     found = {}
     for note in stage_notes(store, run):
         record = noted_record(store, note)
-        if record is None or record.files is None:
-            continue
-        stage, files = f"{note['stage']}-{note['label']}".rstrip("-"), store.local_path(record.files)
-        for name in ("posterior.parquet", "scores.json", "examples.jsonl", "prompts.parquet"):
-            if (files / name).exists():
-                found[f"{stage}/{name}"] = digest_file(files / name)
-        for name in ("checkpoint", "policy"):
-            if (files / name).exists():
-                found[f"{stage}/{name}"] = digest_folder(files / name)
-        for items in files.glob("items-*.parquet"):
-            found[f"{stage}/{items.name}"] = digest_file(items)
+        if record is not None and record.files is not None:
+            stage = f"{note['stage']}-{note['label']}".rstrip("-")
+            made = digests_of(store.local_path(record.files))
+            found |= {f"{stage}/{name}": digest for name, digest in made.items()}
+    return found
+
+
+def digests_of(files: Path) -> dict[str, str]:
+    """Digests of what a stage or a job made, without what tells seconds."""
+    found = {}
+    for name in ("posterior.parquet", "scores.json", "examples.jsonl", "prompts.parquet"):
+        if (files / name).exists():
+            found[name] = digest_file(files / name)
+    for name in ("checkpoint", "policy"):
+        if (files / name).exists():
+            found[name] = digest_folder(files / name)
+    for items in files.glob("items-*.parquet"):
+        found[items.name] = digest_file(items)
     return found

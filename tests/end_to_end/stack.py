@@ -22,15 +22,18 @@ FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 @contextmanager
 def running_stack(folder: Path, *, s3: bool = False) -> Iterator[Stack]:
     """Server, worker and deployments on a free port, and S3 if wanted; stopped at the end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    stack = Stack(folder, port)
+    stack = Stack(folder, free_port())
     try:
         start(stack, PROJECT, print, s3=s3)
         yield stack
     finally:
         stop(stack)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def call(stack: Stack, path: str, body: Any = None) -> Any:

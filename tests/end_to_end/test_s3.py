@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from flows.local.processes import process_id
+from flows.local.stack import start
 from tasks.runs.figures import EpochFigures
 from tasks.runs.notes import run_names, stage_record
 from tasks.storage import S3Store
 from tasks.storage.s3_client import make_client
-from tests.end_to_end.pipeline import PROJECT, results, results_in, write_profile
+from tests.end_to_end.pipeline import PROFILE, PROJECT, results, results_in, write_profile
 from tests.end_to_end.pipeline import cures as command
 from tests.end_to_end.processes import kill_tree, wait_for_pause, wait_until_gone
+from tests.end_to_end.stack import call, ended, running_stack, trigger, wait_for
 from tests.tasks.storage.servers import BUCKET, SeaweedFS, credentials, moto_url, seaweedfs
 
 __all__ = ["moto_url"]
@@ -76,18 +81,74 @@ def check_another_machine_goes_on(tmp_path: Path, endpoint: str, undisturbed: di
     summary = json.loads(out.splitlines()[-1])
     done_before = {stage["name"] for stage in summary["stages"] if stage["cached"]}
     assert {"validate_dataset", "prepare_policy", "estimate_prior", "train_epoch 1"} <= done_before
+    check_steps(store, run, [16, 17, 18, 19, 20])
+    assert results_in(store, run) == undisturbed
+    assert list(store.list("unfinished")) == []
+
+
+def check_steps(store: S3Store, run: str, steps: list[int]) -> None:
+    """Those of epoch 2 that the machine has done which committed it."""
     record = stage_record(store, run, EpochFigures, "2")
     assert record is not None
     timings = (store.local_path(record.files or "") / "timings.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in timings] == [16, 17, 18, 19, 20]  # what the second machine did
-    assert results_in(store, run) == undisturbed
-    assert list(store.list("unfinished")) == []
+    assert [json.loads(line)["step"] for line in timings] == steps
 
 
 def test_a_machine_with_an_empty_disk_goes_on_in_the_middle_of_an_epoch(
     tmp_path: Path, moto_url: str, undisturbed: dict[str, str]
 ) -> None:
     check_another_machine_goes_on(tmp_path, moto_url, undisturbed)
+
+
+def test_retry_on_a_second_worker_with_an_empty_disk_and_a_stage_done_again_on_a_third(
+    tmp_path: Path, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Worker, flow and epoch are killed at once, as a machine is lost, or as the kernel does where memory is short."""
+    disk = tmp_path / "disk"
+    with running_stack(tmp_path / "stack", s3=True) as stack:
+        for name, value in stack.environment().items():
+            if name.startswith("AWS_"):
+                monkeypatch.setenv(name, value)
+        config = {
+            **tomllib.loads(PROFILE),
+            "steps_per_epoch": 10,
+            "checkpoint_every": 5,
+            "store": {"url": "s3://cures/runs", "scratch": str(disk)},
+            "snapshot": {"repository": str(tmp_path / "snapshots.git")},
+            "faults": ["train.step:17=pause"],
+        }
+        flow_run = trigger(stack, "train", config)
+        wait_for_pause(disk, "train.step:17")
+        store = S3Store("s3://cures/runs", tmp_path / "watcher")
+        deadline = time.monotonic() + 180
+        while not [key for key in store.list("unfinished") if key.endswith("step-000015/manifest.json")]:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        worker = process_id(stack.folder, "worker")
+        assert worker is not None
+        kill_tree(worker)
+        shutil.rmtree(disk)
+        start(stack, PROJECT, print)
+        assert wait_for(stack, flow_run, ended)["state_type"] == "CRASHED"
+        again = {"type": "SCHEDULED", "name": "AwaitingRetry"}  # Retry
+        call(stack, f"/flow_runs/{flow_run}/set_state", {"state": again})
+        job = wait_for_pause(disk, "train.step:17")  # this disk knows nothing of what has fired on the other one
+        os.kill(job, signal.SIGCONT)
+        done = wait_for(stack, flow_run, lambda r: r["run_count"] > 1 and ended(r), 900)
+        assert done["state_type"] == "COMPLETED", done["state"]
+        (run,) = run_names(store)
+        check_steps(store, run, [16, 17, 18, 19, 20])
+        assert results_in(store, run) == undisturbed
+
+        third = tmp_path / "third"
+        third.mkdir()
+        words = ("--from", "train_epoch 2", "--store", "s3://cures/runs", "--set", f"store.scratch={third / 'disk'}")
+        outcome = command("run", "--resume", run, *words, "--json", cwd=third)
+        assert outcome.code == 0, outcome.err
+        redone = {stage["name"] for stage in outcome.summary["stages"] if not stage["cached"]}
+        assert {"train_epoch 2", "snapshot_posterior 2"} <= redone
+        assert not {"estimate_prior", "train_epoch 1", "snapshot_posterior 1"} & redone
+        assert results_in(store, run) == undisturbed
 
 
 @pytest.mark.slow

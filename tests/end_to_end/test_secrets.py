@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import subprocess
 import tomllib
 import urllib.error
-import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,13 +15,10 @@ from tasks.prefect_api import call as post
 from tasks.storage.s3_client import make_client
 from tests.end_to_end.pipeline import PROFILE
 from tests.end_to_end.stack import call, ended, running_stack, trigger, wait_for, wait_until_reported
+from tests.faults.invariants import CANARIES, spellings
 
 pytestmark = pytest.mark.end_to_end
 
-CANARIES = {
-    name: f"canary-{name.lower().replace('_', '-')}-4f9c1e/+7"
-    for name in ("HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "WANDB_API_KEY", "PREFECT_API_KEY")
-}
 IN_A_URL = "canary-in-a-url-4f9c1e"
 REFUSED = (
     ("store", "endpoint_url", f"http://user:{IN_A_URL}@127.0.0.1:9000"),
@@ -73,12 +68,6 @@ def test_a_secret_of_the_environment_is_found_nowhere(tmp_path: Path, monkeypatc
                 for spelling in spellings(secret):
                     assert spelling not in data, f"{name} in {place}"
         assert looked_at > 100
-
-
-def spellings(secret: str) -> Iterator[bytes]:
-    yield secret.encode()
-    yield urllib.parse.quote(secret, safe="").encode()
-    yield base64.b64encode(secret.encode()).rstrip(b"=")[:-1]
 
 
 def files_of(folder: Path) -> Iterator[tuple[str, bytes]]:

@@ -15,7 +15,7 @@ from prefect.settings import PREFECT_API_URL
 
 from cures_core.errors import ConfigError
 from flows.local import services
-from flows.local.deploying import IMAGE_FOLDER, POOL, QUEUE, ZOMBIES
+from flows.local.deploying import IMAGE_FOLDER, POOL, QUEUE, watches
 from flows.local.stack import Stack
 from flows.local.temporary_server import temporary_server
 from tasks.prefect_api import call as post
@@ -65,8 +65,9 @@ def test_server_worker_s3_and_postgres_come_up_are_deployed_to_and_stop(open_fol
             template = PROJECT / "infra" / "work-pools" / f"{kind}.json"
             body = {"name": f"a-{kind}", "type": kind, "base_job_template": json.loads(template.read_bytes())}
             assert call(stack, "/work_pools/", body)["type"] == kind
-        automations = call(stack, "/automations/filter", {"automations": {"name": {"any_": [ZOMBIES]}}})
-        assert len(automations) == 1
+        names = [watch.name for watch in watches("process")]
+        made = call(stack, "/automations/filter", {"automations": {"name": {"any_": names}}})
+        assert sorted(row["name"] for row in made) == sorted(names)
     finally:
         down = cures("down", "--dir", folder, cwd=PROJECT)
     assert down.out.split() == ["stopped", "worker", "and", "server", "and", "s3", "and", "postgres"]

@@ -139,17 +139,15 @@ def held_run(job: Job, _: Parent) -> None:
 
 
 def taken_run(job: Job, _: Parent) -> None:
-    import json
-
+    from tasks.storage.fencing import encode, lease_key, parse
     from tasks.storage.lease import Lease
     from tasks.storage.local import LocalStore
 
     store = LocalStore(job.scratch / "store")
     lease = Lease(store, "tiny-1", 60)
-    (key,) = store.list("leases")
-    raw = store.get(key)
-    assert raw is not None
-    store.put(key, json.dumps({**json.loads(raw), "token": lease.token + 1}).encode())
+    _, held = parse(store, "tiny-1")
+    assert held is not None
+    store.put(lease_key("tiny-1"), encode(held.model_copy(update={"token": lease.token + 1})))
     lease.check()
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from cures_core.config.run import RunConfig
 from cures_core.config.storage import StoreConfig
+from cures_core.config.urls import read_kept
 from cures_core.errors import ConfigError, CorruptArtifact
 from cures_core.evaluation.scores import SuiteScore
 from flows.cli.main import app
@@ -25,14 +27,14 @@ from tasks.runs.resume import resumed_config
 from tasks.storage.local import LocalStore
 from tasks.storage.values import encode_value
 
-CONFIG = RunConfig.model_validate(
-    {"data": {"path": "p"}, "rollout": {"max_new_tokens": 4}, "training": {"learning_rate": 1e-3}}
-)
 RECORD = """{"created_at":"2025-01-02T03:04:05+00:00",
 "figures":{"digest":"d"},"files":null,"inputs":{"device":{"threads":1,
 "type":"auto"},"policy":{"batch":128,"type":"warm-start"}},"key":"0123456789abcdef0123456789abcdef","manifest":null,
 "parents":[],"schema_version":1,"seconds":1.5,"stage":"prepare_policy","versions":{"cures":"0.1.0","torch":"2.13.0"}}"""
 """Before records told their machine."""
+
+PLAIN = {"data": {"path": "p"}, "rollout": {"max_new_tokens": 4}, "training": {"learning_rate": 1e-3}}
+CONFIG = RunConfig.model_validate(PLAIN)
 
 SCORE: dict[str, Any] = {
     "suite": "exam",
@@ -164,3 +166,42 @@ def test_draws_by_what_has_been_retired_are_not_explained_as_others(tmp_path: An
     monkeypatch.setattr("tasks.runs.explain._believed", lambda *_: (None, None))
     with pytest.raises(ConfigError, match="taken out"):
         explain(StoreConfig(url=str(tmp_path)), "old-1", None, None)
+
+
+SECRET = "canary-4f9c1e"
+WITH_SECRETS: dict[str, Any] = {
+    "data": {"path": f"s3://key:{SECRET}@bucket/set.jsonl"},
+    "rollout": {"type": "vllm_server", "endpoints": [f"http://user:{SECRET}@127.0.0.1:8000"], "max_new_tokens": 4},
+    "store": {"endpoint_url": f"http://user:{SECRET}@127.0.0.1:9", "lease_ttl_s": 7.0},
+    "snapshot": {"repository": f"https://{SECRET}@git.example.org/x.git"},
+    "tracking": {"mlflow": f"https://mlflow.example.org/?token={SECRET}"},
+}
+
+
+@pytest.mark.parametrize("status", ["running", "completed"])
+def test_a_run_whose_addresses_hold_passwords_is_read_without_them(tmp_path: Path, status: str) -> None:
+    plain = CONFIG
+    kept = {**plain.model_dump(mode="json", exclude={"fork"}), "name": "old", **WITH_SECRETS}
+    store = LocalStore(tmp_path)
+    store.put("runs/old-1/run.json", json.dumps({"config": kept, "data_digest": "d", "started_at": "then"}).encode())
+    store.put("runs/old-1/status.json", json.dumps({"status": status, "at": "2025-01-01T00:00:00+00:00"}).encode())
+    config = started_config(store, "old-1")
+    assert config.data.path == "s3://bucket/set.jsonl"
+    assert (config.store.endpoint_url, config.store.lease_ttl_s) == ("http://127.0.0.1:9", 7.0)
+    assert config.snapshot.repository == "https://git.example.org/x.git"
+    assert SECRET not in config.model_dump_json()
+    commands = ("runs list", "runs list --json", "runs show old-1", "runs show old-1 --json", "runs verify --all",
+                "run --resume old-1 --print-config")  # fmt: skip
+    for words in map(str.split, commands):
+        outcome = CliRunner().invoke(app, [*words, "--store", str(tmp_path)])
+        assert outcome.exception is None or isinstance(outcome.exception, SystemExit | ConfigError), words
+        assert SECRET not in outcome.output + str(outcome.exception), words
+        if words[1] in ("list", "show"):
+            assert outcome.exit_code == 0, outcome.output
+            assert "old-1" in outcome.output
+
+
+def test_what_else_is_wrong_with_a_kept_configuration_is_still_told(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="seed") as caught:
+        read_kept(RunConfig, {"seed": -1, **WITH_SECRETS, "training": {"learning_rate": 1e-3}})
+    assert SECRET not in str(caught.value)

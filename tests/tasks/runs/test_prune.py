@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from cures_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from cures_core.config.fork import Fork
 from cures_core.config.loading import load_config
 from cures_core.errors import ConfigError, LeaseHeld
 from tasks.registry.history import by_a_person, move
@@ -17,13 +18,18 @@ from tasks.runs.figures import EpochFigures
 from tasks.runs.opening import open_run
 from tasks.runs.prune import checkpoint_of, prune
 from tasks.runs.records import Record, RunRef, committed, files_of
-from tasks.stages.stage import Made, run_stage
+from tasks.stages.stage import Made, Work, run_stage
+from tasks.stages.unfinished import keep
 from tasks.storage import Store, open_store
 from tests.end_to_end.pipeline import write_profile
 from tests.tasks.stages.figures import made as made_by
 
 
 def epoch(run: RunRef, k: int, *, bad: bool = False) -> Record:
+    return run_stage(run, EpochFigures, 2, {"epoch": k}, [], epoch_files(k, bad=bad), label=str(k))
+
+
+def epoch_files(k: int, *, bad: bool = False) -> Work[Any]:
     def work(space: Any) -> Made[Any]:
         state = {"step": k, "trainer": {"bad_steps": int(bad)}}
         weights = {"w": torch.full((100,), float(k))}
@@ -32,7 +38,7 @@ def epoch(run: RunRef, k: int, *, bad: bool = False) -> Record:
             (space.out / name).write_text(name)
         return made_by("train_epoch", step=k)
 
-    return run_stage(run, EpochFigures, 2, {"epoch": k}, [], work, label=str(k))
+    return work
 
 
 @pytest.fixture
@@ -90,6 +96,26 @@ def test_a_run_goes_on_after_pruning(made: tuple[Store, str, list[Record]], tmp_
         assert ref.name == run
         assert [epoch(ref, k, bad=k > 2).id for k in (1, 2, 3, 4)] == [r.id for r in records]
         assert again(store, records[0]).figures.pruned
+
+
+def test_the_checkpoint_that_a_fork_begins_at_goes_with_the_epoch_that_began_there(
+    made: tuple[Store, str, list[Record]], tmp_path: Path
+) -> None:
+    store, run, records = made
+    digest = keep(store, files_of(store, records[0]) / "checkpoint")
+    config = load_config(tmp_path / "tiny.toml")
+    fork = Fork(run=run, epoch=0, step=1, records={}, checkpoint=digest)
+    names = []
+    for seed in (5, 6):
+        with open_run(config.model_copy(update={"fork": fork, "seed": seed})) as ref:
+            names.append(ref.name)
+            for k in (1, 2):
+                run_stage(ref, EpochFigures, 2, {"epoch": k, "seed": seed}, [], epoch_files(k), label=str(k))
+    assert prune(store, names[0], 2) == []
+    assert prune(store, names[0], 1) == [1]
+    assert list(store.list("forks"))  # the other one may have to begin there again
+    assert prune(store, names[1], 1) == [1]
+    assert list(store.list("forks")) == []
 
 
 def test_the_command_says_what_it_has_deleted(made: tuple[Store, str, list[Record]]) -> None:

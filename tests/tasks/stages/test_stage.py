@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tasks.runs.resume import resumed_config
 from tasks.stages.stage import Made, NotCommitted, only_looking, run_stage
 from tasks.stages.workspace import Workspace
 from tasks.storage import open_store
+from tasks.storage.fencing import encode, lease_key, parse
 from tasks.storage.local import LocalStore
 from tests.end_to_end.pipeline import write_profile
 from tests.tasks.stages.figures import DemoFigures, OtherFigures
@@ -113,10 +113,10 @@ def test_what_lies_outside_the_store_is_asked_for(run: RunRef) -> None:
 
 def test_a_stale_holder_cannot_commit(run: RunRef) -> None:
     store = LocalStore(run.config.store.url)
-    raw = store.get(f"leases/{run.name}.json")
-    assert raw is not None
-    taken = {**json.loads(raw), "token": run.token + 1}
-    assert store.compare_and_swap(f"leases/{run.name}.json", raw, json.dumps(taken).encode())
+    raw, held = parse(store, run.name)
+    assert held is not None
+    taken = encode(held.model_copy(update={"token": run.token + 1}))
+    assert store.compare_and_swap(lease_key(run.name), raw, taken)
     with pytest.raises(LeaseLost):
         run_stage(run, DemoFigures, 1, {}, [], Work())
     assert list(store.list("stages")) == []

@@ -12,14 +12,14 @@ import pytest
 from cures_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from cures_core.checkpoints.in_epoch import SPOILT, latest_step, save_step
 from cures_core.config.loading import load_config
-from cures_core.errors import ChildFailed
+from cures_core.errors import ChildFailed, StoreUnavailable
 from tasks.runs.records import RunRef
 from tasks.stages import unfinished
 from tasks.stages.unfinished import begin_at, checkpoints_in_store, checkpoints_of, keep, note_spoilt
 from tasks.storage import LocalStore, S3Store
 from tasks.storage import s3_client as client_module
 from tests.end_to_end.pipeline import write_profile
-from tests.tasks.storage.servers import BUCKET, FaultyServer, moto_url
+from tests.tasks.storage.servers import BUCKET, Action, FaultyServer, moto_url
 
 __all__ = ["moto_url"]
 
@@ -116,6 +116,38 @@ def test_during_an_outage_training_goes_on_and_the_newest_one_is_sent_at_its_end
             assert steps_in(S3Store(url, tmp_path / "b", moto_url)) == []  # nothing counts before it is whole
             away = False
             wait_until(lambda: steps_in(store) == ["step-000003"])
+
+
+@pytest.mark.parametrize("objects", range(4))
+def test_an_upload_cut_short_leaves_the_checkpoint_before_for_another_machine(
+    tmp_path: Path, moto_url: str, url: str, objects: int
+) -> None:
+    """The machine is gone after so many objects of the second checkpoint."""
+    puts: list[int] = []
+
+    def cut(number: int, method: str) -> Action:
+        if method == "PUT" and second:
+            puts.append(number)
+        return (503, "ServiceUnavailable") if len(puts) > objects else None
+
+    second = False
+    with FaultyServer(moto_url, cut) as server:
+        store = S3Store(url, tmp_path / "a", server.url, deadline_s=0.2)
+        scratch = tmp_path / "a" / "scratch"
+        save(scratch, 5)
+        store.publish_files(f"{PLACE}/run-1/step-000005", scratch / "step-000005")
+        second = True
+        save(scratch, 10)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(client_module, "OUTAGE_S", 0.2)
+            with pytest.raises(StoreUnavailable):
+                store.publish_files(f"{PLACE}/run-1/step-000010", scratch / "step-000010")
+    elsewhere = tmp_path / "b" / "scratch"
+    elsewhere.mkdir(parents=True)
+    with checkpoints_in_store(S3Store(url, tmp_path / "b", moto_url), PLACE, "run-2", elsewhere):
+        found = latest_step(elsewhere)
+    assert found is not None
+    assert found.step == 5
 
 
 def test_a_store_in_a_folder_needs_no_copies(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -40,6 +41,13 @@ def credentials() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def moto_url() -> Iterator[str]:
+    """Address of a moto server with an empty bucket."""
+    with moto() as url:
+        yield url
+
+
+@contextmanager
+def moto() -> Iterator[str]:
     """Address of a moto server with an empty bucket."""
     from moto.server import ThreadedMotoServer
 
@@ -121,14 +129,17 @@ def _free_port() -> int:
         return int(s.getsockname()[1])
 
 
+Action = tuple[int, str] | Literal["lose", "strip", "cut", "slow"] | None
+
+
 class FaultyServer:
     """An S3 endpoint in front of another one. `plan` decides for each request, by its number and method:
 
     None passes it on, (status, code) answers with an error, "lose" passes it on and drops the answer, "strip" passes
-    it on without its conditions.
+    it on without its conditions, "cut" sends half of the answer's body, "slow" takes half a second over it.
     """
 
-    def __init__(self, behind: str, plan: Callable[[int, str], tuple[int, str] | str | None]) -> None:
+    def __init__(self, behind: str, plan: Callable[[int, str], Action]) -> None:
         self.requests: list[str] = []
         server = self
 
@@ -155,17 +166,21 @@ class FaultyServer:
                 connection.close()
                 if action == "lose":
                     self.close_connection = True
-                else:
-                    self.answer(reply.status, reply.getheaders(), data)
+                    return
+                if action == "slow":
+                    time.sleep(0.5)
+                self.answer(reply.status, reply.getheaders(), data, cut=action == "cut")
 
-            def answer(self, status: int, headers: list[tuple[str, str]], data: bytes) -> None:
+            def answer(self, status: int, headers: list[tuple[str, str]], data: bytes, *, cut: bool = False) -> None:
                 self.send_response_only(status)
                 for name, value in headers:
                     if name.lower() not in ("content-length", "transfer-encoding", "connection"):
                         self.send_header(name, value)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
-                self.wfile.write(b"" if self.command == "HEAD" else data)
+                if self.command != "HEAD":
+                    self.wfile.write(data[: len(data) // 2] if cut else data)
+                self.close_connection |= cut
 
             def do_GET(self) -> None:
                 self.handle_any()

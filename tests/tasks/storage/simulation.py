@@ -54,8 +54,10 @@ class Thread:
 class World:
     """`run` plays one schedule; `violations` lists what must never happen."""
 
-    def __init__(self, seed: int, commit: Commit, processes: int = 3) -> None:
+    def __init__(self, seed: int, commit: Commit, processes: int = 3, *, clock_steps: bool = False) -> None:
+        """`clock_steps`: the machines' clocks jump now and then, by up to an hour."""
         self.rng = np.random.default_rng(seed)
+        self.clock_steps = clock_steps
         self.commit, self.now, self.floor = commit, 0.0, 0
         self.values: dict[str, bytes] = {}
         self.violations: list[str] = []
@@ -78,6 +80,8 @@ class World:
             if chance < 0.045:
                 process.kill()
                 continue
+            if self.clock_steps and self.rng.random() < 0.02:
+                process.step_clock(float(self.rng.uniform(-3600, 3600)))
             self.now += float(self.rng.exponential(0.05))
             self.running = thread
             thread.resume()
@@ -113,6 +117,12 @@ class Process:
 
     def clock(self) -> float:
         return self.world.now + self.offset
+
+    def step_clock(self, seconds: float) -> None:
+        """Of its machine: so of the other process there as well."""
+        for process in self.world.processes:
+            if process.me.machine == self.me.machine:
+                process.offset += seconds
 
     def sleep(self, seconds: float) -> None:
         thread = self.world.running

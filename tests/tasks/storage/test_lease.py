@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from cures_core.errors import CorruptArtifact, LeaseHeld, LeaseLost, StoreUnavailable
+from cures_core.files import canonical_json
 from tasks.storage import LocalStore
-from tasks.storage.fencing import Held, check_token, commit, encode, lease_key, settle
+from tasks.storage.fencing import check_token, commit, encode, lease_key, parse, settle
 from tasks.storage.lease import Lease, Pulse, acquire, beat, holder_gone, process_start, release, this_process
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -227,6 +228,18 @@ def _gone(*_: object) -> bytes:
     raise StoreUnavailable("gone")
 
 
+def test_a_digit_changed_in_a_lease_is_told_and_one_of_an_earlier_version_is_read(store: LocalStore) -> None:
+    Lease(store, "run", 5).close()
+    raw, held = parse(store, "run")
+    assert raw is not None
+    assert held is not None
+    store.put(lease_key("run"), raw.replace(b'"token":1', b'"token":0'))
+    with pytest.raises(CorruptArtifact, match=r"leases/run\.json: its bytes are not those that were written"):
+        Lease(store, "run", 5)
+    store.put(lease_key("run"), canonical_json(held.model_dump(mode="json")))
+    assert acquire(store, "run", 5, this_process()) == 2
+
+
 @pytest.mark.parametrize("damaged", [b"", b"null", b"{}", b"\xff"])
 def test_a_damaged_lease_is_an_error_that_names_it(store: LocalStore, damaged: bytes) -> None:
     store.put(lease_key("run"), damaged)
@@ -257,7 +270,8 @@ def test_a_process_that_has_ended_is_gone_though_nobody_has_asked_how() -> None:
 def test_whoever_loses_a_lease_is_called(store: LocalStore) -> None:
     lost = threading.Event()
     lease = Lease(store, "stages/train_epoch/k", 0.4, lost.set)
-    taken = Held.model_validate_json(store.get(lease_key("stages/train_epoch/k")) or b"")
+    _, taken = parse(store, "stages/train_epoch/k")
+    assert taken is not None
     store.put(lease_key("stages/train_epoch/k"), encode(taken.model_copy(update={"token": 2, "holder": "bob"})))
     assert lost.wait(10)
     with pytest.raises(LeaseLost, match=r"stage train_epoch/k .* is held by bob"):

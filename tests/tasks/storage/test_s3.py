@@ -17,7 +17,7 @@ from tasks.storage import S3Store, open_store
 from tasks.storage import s3_client as client_module
 from tasks.storage.fencing import commit
 from tasks.storage.lease import Lease, acquire, this_process
-from tests.tasks.storage.servers import BUCKET, KEYS, FaultyServer, moto_url
+from tests.tasks.storage.servers import BUCKET, KEYS, Action, FaultyServer, moto_url
 
 __all__ = ["moto_url"]
 
@@ -33,7 +33,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_passing_errors_are_repeated(tmp_path: Path, moto_url: str, place: str) -> None:
-    answers: list[tuple[int, str] | str | None] = [(503, "SlowDown"), (500, "InternalError"), (409, "Conflict")]
+    answers: list[Action] = [(503, "SlowDown"), (500, "InternalError"), (409, "Conflict")]
     with FaultyServer(moto_url, lambda n, _: answers[n] if n < 3 else None) as server:
         assert S3Store(place, tmp_path, server.url).put_if_absent("k", b"1")
         assert len(server.requests) == 4
@@ -48,7 +48,7 @@ def test_a_write_whose_answer_was_lost_counts_as_ones_own(
         S3Store(place, tmp_path, moto_url).put("k", expected)
     writes: list[int] = []
 
-    def lose_the_first_write(number: int, method: str) -> str | None:
+    def lose_the_first_write(number: int, method: str) -> Action:
         writes.extend([number] if method == "PUT" else [])
         return "lose" if method == "PUT" and writes == [number] else None
 

@@ -1,0 +1,125 @@
+"""The drills can be run: each quick one once, and their record says what happened, goes on and names what failed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cures_core.errors import ConfigError
+from tests.faults.harness import Fault, Series, Tally, Try, read_tallies
+from tests.faults.invariants import CANARIES
+from tests.faults.matrix import MATRIX, ROWS, chosen
+from tests.faults.page import PAGE, load_kept, page
+
+QUICK = (
+    "schedule", "clock_steps", "damage_values", "damage_unfinished", "stop_in_epoch", "not_finite", "verifier_ends",
+    "changed_inputs", "migrated_posterior", "malformed_rows", "random_bytes", "s3_refuses",
+)  # fmt: skip
+"""The rest takes a process, a server or a second a try; all of them are tried where it is worth the time."""
+
+
+@pytest.fixture(autouse=True)
+def tidy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tries leave that did not hold goes with the test."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+def luck(t: Try) -> Mapping[str, int]:
+    """Holds twice in three times, by its own random numbers."""
+    number = int(t.rng.integers(1 << 30))
+    assert t.rng.random() < 0.66, f"number {number}"
+    return {"numbers": number}
+
+
+LUCK = Fault("luck", (1,), "chance", "luck", "part", luck)
+
+
+def tally(folder: Path) -> Tally:
+    return read_tallies(folder)["luck"]
+
+
+def test_every_row_of_the_matrix_has_a_drill_and_every_drill_a_name() -> None:
+    assert {row for fault in MATRIX for row in fault.rows} == set(ROWS)
+    assert len({fault.name for fault in MATRIX}) == len(MATRIX)
+    assert chosen("10,stack=3", 7) == [(f, 7) for f in MATRIX if 10 in f.rows] + [
+        (f, 3) for f in MATRIX if f.form == "stack"
+    ]
+    assert chosen("", 7) == [(f, 7) for f in MATRIX]
+    for wrong in ("kill_jobs", "kill_job=x"):
+        with pytest.raises(ConfigError, match=wrong):
+            chosen(wrong, 7)
+
+
+def test_a_session_that_is_broken_off_goes_on_with_the_same_tries(tmp_path: Path) -> None:
+    whole, parts = Series(tmp_path / "whole", 7, lambda _: None), Series(tmp_path / "parts", 7, lambda _: None)
+    assert not whole.run([(LUCK, 30)])
+    for number in (4, 4, 19, 30):
+        parts.run([(LUCK, number)])
+    one, two = tally(tmp_path / "whole"), tally(tmp_path / "parts")
+    assert (one.tries, one.held + len(one.failures)) == (30, 30)
+    assert 5 < one.held < 28
+    assert [f.number for f in one.failures] == [f.number for f in two.failures]
+    assert one.counts == two.counts
+    with pytest.raises(ConfigError, match="seed 7"):
+        Series(tmp_path / "whole", 8, lambda _: None).run([(LUCK, 31)])
+
+
+def test_a_failing_try_is_repeated_by_its_command(tmp_path: Path) -> None:
+    said: list[str] = []
+    series = Series(tmp_path, 7, said.append)
+    series.run([(LUCK, 30)])
+    failure = tally(tmp_path).failures[0]
+    assert failure.command == f"make drills ONLY=luck SEED=7 N=1 FIRST={failure.number}"
+    assert any(failure.command in line for line in said)
+    assert not series.repeat(LUCK, 1, failure.number)
+    again = said[-1]
+    assert failure.error.splitlines()[0] in again  # with the same number
+    assert tally(tmp_path).tries == 30
+
+
+def leaky(t: Try) -> Mapping[str, int]:
+    (t.folder / "log").write_text(f"token {CANARIES['HF_TOKEN']}")
+    return {}
+
+
+def untried(_: Try) -> Mapping[str, int]:
+    pytest.skip("no such server here")
+
+
+def test_a_secret_that_turns_up_is_a_failure_and_what_cannot_be_tried_is_said(tmp_path: Path) -> None:
+    series = Series(tmp_path, 1, lambda _: None)
+    assert not series.run([(replace(LUCK, name="leaky", trial=leaky), 1)])
+    assert series.run([(replace(LUCK, name="untried", trial=untried), 1)])
+    found = read_tallies(tmp_path)
+    assert "a secret in" in found["leaky"].failures[0].error
+    assert (found["untried"].tries, found["untried"].skipped) == (0, "no such server here")
+
+
+def test_quick_drills_hold(tmp_path: Path) -> None:
+    said: list[str] = []
+    assert Series(tmp_path, 3, said.append).run(chosen(",".join(QUICK), 1)), "\n".join(said)
+    assert {name: found.held for name, found in read_tallies(tmp_path).items()} == dict.fromkeys(QUICK, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [f.name for f in MATRIX if f.name not in QUICK and f.form in ("part", "job")])
+def test_every_other_drill_of_a_part_or_a_job_holds_once(name: str, tmp_path: Path) -> None:
+    said: list[str] = []
+    assert Series(tmp_path, 3, said.append).run(chosen(name, 1)), "\n".join(said)
+
+
+@pytest.mark.end_to_end
+@pytest.mark.parametrize("name", [f.name for f in MATRIX if f.form in ("command", "stack")])
+def test_every_drill_of_the_command_and_of_a_server_holds_once(name: str, tmp_path: Path) -> None:
+    said: list[str] = []
+    assert Series(tmp_path, 3, said.append).run(chosen(name, 1)), "\n".join(said)
+
+
+def test_the_page_tells_what_was_kept() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert page(text, load_kept()) == text
+    assert {tally.fault for tally in load_kept().tallies} <= {fault.name for fault in MATRIX}
