@@ -17,15 +17,15 @@ run: $(VENV)/.run
 	$(BIN)/cures run --config configs/quickstart.toml
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(VENV)/.all
-	$(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile --no-loadscope-reorder
 
 # A figure to look at, not a gate: lines and branches that the default tests reach, child processes counted.
 coverage: $(VENV)/.dev
 	rm -rf .coverage && mkdir .coverage
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 # The fault matrix, each fault N times: make drills N=200 ONLY=kill_job,10 SEED=1 OUT=...; goes on where it stopped. What has
 # failed is repeated with FIRST; --list in place of everything: python -m tests.faults --list. See docs/reliability.md.

@@ -52,11 +52,12 @@ def run_stages(config: RunConfig) -> RunSummary:
 
 def already_done(run: RunRef) -> RunSummary | None:
     """What the flow would return of a completed run, without a server; None where a stage would have to be done."""
-    try:
-        with explaining(), only_looking():
-            summary, _ = _chain(run)
-    except (NotCommitted, CorruptArtifact):  # the flow will mend it, and say so
-        return None
+    with explaining():
+        try:
+            with only_looking():
+                summary, _ = _chain(run)
+        except (NotCommitted, CorruptArtifact):  # the flow will mend it, and say so
+            return None
     cached = tuple(stage.model_copy(update={"cached": True}) for stage in summary.stages)
     return summary.model_copy(update={"stages": cached})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Time limits of single examples say more about the machine's other work than about the code.
@@ -13,3 +14,10 @@ settings.load_profile("shared-machine")
 # Verifiers and strategies of tests, and the rivals of the benchmarks; here and in the processes they start.
 os.environ["CURES_PLUGINS"] = "tests.*,benchmarks.curriculum.rivals.*"
 os.environ["DVC_NO_ANALYTICS"] = "true"  # tests call `dvc` as a user would
+
+_LONGEST = ("end_to_end/", "faults/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take minutes begin first: at the end one worker would be left alone with them."""
+    items.sort(key=lambda item: not item.nodeid.startswith(tuple(f"tests/{folder}" for folder in _LONGEST)))

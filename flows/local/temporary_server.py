@@ -21,6 +21,7 @@ from cures_core.files import write_atomic
 from tasks.prefect_api import answers, health
 
 START_DEADLINE_S = 120.0
+_SEND_S = 5.0
 _PROBE_BYTES = 16 << 20
 """About what the server's database needs at first."""
 _ENVIRONMENT = {
@@ -61,10 +62,23 @@ def temporary_server(folder: Path) -> Iterator[None]:
             url = _address(server, folder)
             fcntl.flock(lock, fcntl.LOCK_UN)
             with temporary_settings({PREFECT_API_URL: url}):
-                yield
+                try:
+                    yield
+                finally:
+                    _send_what_waits()
         finally:
             server.kill()
             server.communicate()
+
+
+def _send_what_waits() -> None:
+    """Prefect sends log lines and events in batches, and at the end of the process tries for minutes to hand the last
+    ones to a server that is gone."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=_SEND_S)
 
 
 def _require_configured() -> None:

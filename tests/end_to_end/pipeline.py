@@ -102,6 +102,15 @@ def run_module(
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
+def run_to_the_end(folder: Path, profile: Path, most_kills: int) -> tuple[Outcome, int]:
+    """Start the run again until it ends by itself; returns the last outcome and how often it was killed."""
+    for kills in range(most_kills + 2):
+        outcome = cures("run", "--config", profile, "--json", cwd=folder)
+        if outcome.code != -9:
+            return outcome, kills
+    raise AssertionError(f"still killed after {most_kills + 2} starts")
+
+
 def write_profile(folder: Path, faults: Sequence[str] = (), more: str = "") -> Path:
     """The tiny profile in `folder`/tiny.toml."""
     path = folder / "tiny.toml"

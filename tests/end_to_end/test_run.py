@@ -18,7 +18,7 @@ import pytest
 from cures_core.errors import LeaseHeld
 from tasks.storage.lease import Lease
 from tasks.storage.local import LocalStore
-from tests.end_to_end.pipeline import PROJECT, cures, results, write_profile
+from tests.end_to_end.pipeline import PROJECT, cures, results, run_to_the_end, write_profile
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,18 @@ def test_again_it_does_no_work_and_says_so(done: tuple[Path, dict[str, Any]]) ->
     assert results(folder, summary["run"]) == before
 
 
+def test_killed_in_a_job_and_in_the_flow_it_ends_with_the_same_bytes(
+    done: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, summary = done
+    faults = ["checkpoint.before_rename:3=kill", "stage.before_record:train_epoch-2=kill"]
+    outcome, kills = run_to_the_end(tmp_path, write_profile(tmp_path, faults), 1)
+    assert (outcome.code, kills) == (0, 1), outcome.err
+    assert results(tmp_path, outcome.summary["run"]) == results(folder, summary["run"])
+    done_before = [s["name"] for s in outcome.summary["stages"] if s["cached"]]
+    assert {"validate_dataset", "prepare_policy", "estimate_prior", "train_epoch 1"} <= set(done_before)
+
+
 def _written(folder: Path) -> dict[Path, int]:
     """When each file of the store was written, but for the stamps that say which were read and found whole."""
     files = (path for path in (folder / ".cures").rglob("*") if path.is_file() and ".stamps" not in path.parts)
@@ -87,7 +99,7 @@ def _written(folder: Path) -> dict[Path, int]:
     ("setting", "redone"),
     [
         ("training.learning_rate=5e-4", {"train_epoch 1", "train_epoch 2", "evaluate_checkpoint 2"}),
-        ("epochs=1", {"evaluate_checkpoint 1"}),
+        pytest.param("epochs=1", {"evaluate_checkpoint 1"}, marks=pytest.mark.end_to_end),
         ("evaluation.resamples=300", {"evaluate_checkpoint 0", "evaluate_checkpoint 2"}),
     ],
 )
@@ -228,6 +240,7 @@ def test_a_finished_run_is_watched_and_reported_as_its_report_says(done: tuple[P
     assert (folder / "live.html").read_text() == Path(summary["report"]).read_text()
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("runner", ["threads", "ray"])
 def test_in_shards_the_figures_are_the_same_and_a_killed_shard_is_done_again(
     runner: str, done: tuple[Path, dict[str, Any]], tmp_path: Path
@@ -279,6 +292,7 @@ def test_a_damaged_file_is_found_and_its_stage_done_again(done: tuple[Path, dict
     assert results(folder, summary["run"]) == before
 
 
+@pytest.mark.end_to_end
 def test_sigterm_saves_the_step_and_a_second_run_goes_on(tmp_path: Path) -> None:
     profile = write_profile(tmp_path)
     command = [sys.executable, "-m", "flows.cli.main", "run", "--config", str(profile), "--set", "steps_per_epoch=4000"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.pipeline import Outcome, cures, results, write_profile
+from tests.end_to_end.pipeline import cures, results, run_to_the_end, write_profile
 
 IN_JOBS = (
     "warm_start.step:25",
@@ -30,15 +30,6 @@ IN_FLOW = (
 )
 
 
-def run_to_the_end(folder: Path, profile: Path, most_kills: int) -> tuple[Outcome, int]:
-    """Start the run again until it ends by itself; returns the last outcome and how often it was killed."""
-    for kills in range(most_kills + 2):
-        outcome = cures("run", "--config", profile, "--json", cwd=folder)
-        if outcome.code != -9:
-            return outcome, kills
-    raise AssertionError(f"still killed after {most_kills + 2} starts")
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("undisturbed")
@@ -58,12 +49,3 @@ def test_killed_at_sixteen_points_the_results_are_the_same_bytes(undisturbed: di
     assert fired == {f"{fault.split('=')[0].replace(':', '_')}.kill" for fault in faults}
     assert results(tmp_path, outcome.summary["run"]) == undisturbed
     assert len(undisturbed) >= 12
-
-
-def test_one_kill_in_a_job_and_one_in_the_flow(undisturbed: dict[str, str], tmp_path: Path) -> None:
-    faults = ["checkpoint.before_rename:3=kill", "stage.before_record:train_epoch-2=kill"]
-    outcome, kills = run_to_the_end(tmp_path, write_profile(tmp_path, faults), 1)
-    assert (outcome.code, kills) == (0, 1), outcome.err
-    assert results(tmp_path, outcome.summary["run"]) == undisturbed
-    done_before = [s["name"] for s in outcome.summary["stages"] if s["cached"]]
-    assert {"validate_dataset", "prepare_policy", "estimate_prior", "train_epoch 1"} <= set(done_before)

@@ -108,7 +108,7 @@ def test_the_record_names_what_lies_where(tmp_path: Path, cfg: SnapshotConfig) -
         "posterior/run-1/lineage.json",
         "posterior/run-1/posterior.parquet.dvc",
     ]
-    assert json.loads(git(cfg.repository, "show", f"{record['tag']}:posterior/run-1/lineage.json")) == LINEAGE
+    assert json.loads(git(cfg.repository, "show", f"{record.tag}:posterior/run-1/lineage.json")) == LINEAGE
     assert git(cfg.repository, "log", "-1", "--format=%an %ae %aI %cI", "snapshots") == (
         "cures cures@localhost 2026-01-02T03:04:05+00:00 2026-01-02T03:04:05+00:00"
     )

@@ -378,7 +378,7 @@ def test_the_tokenizer_counts_where_it_counts(monkeypatch: pytest.MonkeyPatch) -
     module = importlib.import_module("tasks.stages.validate_dataset")
     made: list[str] = []
     monkeypatch.setattr(
-        module, "run_stage", lambda _, stage, n, inputs, *__: made.append(digest_json([stage, n, inputs]))
+        module, "run_stage", lambda _, kind, n, inputs, *__: made.append(digest_json([kind.stage, n, inputs]))
     )
 
     def key(path: str = "folder", limit: int | None = 50, **files: str) -> str:
