@@ -1,0 +1,131 @@
+"""Each statement of ARCHITECTURE.md that could turn untrue is held by a test: this list says by which."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.end_to_end.pipeline import PROJECT
+
+STAGES, STORAGE, CORE = "tests/tasks/stages", "tests/tasks/storage", "tests/cures_core"
+STATEMENTS = {
+    "Dependencies point downwards only": "pyproject.toml::flows -> tasks -> cures_core, never back",
+    "do not know each other": "pyproject.toml::rollout, training and rewards do not know each other",
+    "import no torch": f"{CORE}/curriculum/test_library.py::test_importing_it_is_quick_and_loads_nothing_heavy",
+    "`train` what jobs import": "tests/infra/test_installs.py::test_what_a_job_imports_is_in_the_slice_train",
+    "A stage computes its key from what it reads": (
+        f"{STAGES}/test_keys.py::test_a_setting_changes_the_keys_of_the_stages_that_read_it"
+    ),
+    "what `--resume` may change": (
+        "tests/tasks/runs/test_resume.py::test_a_fork_whose_parent_lost_a_record_says_how_to_get_it_back"
+    ),
+    "the stage shows as `Cached`": (
+        f"{STAGES}/test_as_stage.py::test_in_a_task_a_committed_record_is_a_state_named_cached"
+    ),
+    "a scratch folder of its own that survives a crash": (
+        f"{STAGES}/test_workspace.py::test_the_next_holder_goes_on_in_the_latest_folder_and_older_ones_go"
+    ),
+    "puts the record last, under the run's lease": f"{STAGES}/test_stage.py::test_a_failure_anywhere_leaves_old_or_new",
+    "Another run that needs the same stage waits and takes the record": (
+        f"{STAGES}/test_at_once.py::test_twenty_starts_of_four_runs_that_share_a_stage"
+    ),
+    "Prefect's own state is a view of this": (
+        f"{STAGES}/test_as_stage.py::test_a_stage_is_a_task_that_keeps_nothing_of_its_own"
+    ),
+    "has a model for each stage": "tests/tasks/runs/test_old_files.py::test_every_stage_has_figures_here",
+    "needs no server, and writes nothing": (
+        f"{STAGES}/test_stage.py::test_who_only_looks_gets_what_is_committed_and_writes_nothing"
+    ),
+    "A crash there is an error of the stage, which Prefect retries": (
+        "tests/faults/test_retries.py::test_what_is_retryable_is_started_three_times_and_the_rest_once"
+    ),
+    "a job whose parent dies ends itself": (
+        f"{STAGES}/test_at_once.py::test_a_holder_that_dies_is_followed_at_once_in_its_folder"
+    ),
+    "SIGTERM saves a checkpoint at the next step": (
+        "tests/end_to_end/test_run.py::test_sigterm_saves_the_step_and_a_second_run_goes_on"
+    ),
+    "their rows meet in the store": (
+        "tests/end_to_end/test_run.py::test_in_shards_the_figures_are_the_same_and_a_killed_shard_is_done_again"
+    ),
+    "rank 0 runs `epoch.py`": (
+        f"{CORE}/jobs/test_distributed_epoch.py::"
+        "test_a_killed_rank_fails_the_epoch_by_name_and_the_resumed_one_ends_with_the_same_bytes"
+    ),
+    "the table of `cures_core/failures.py`": "tests/faults/test_failures.py::test_a_cause_ends_as_the_table_says",
+    "Lack of memory is not retried": (
+        "tests/faults/test_failures.py::test_memory_that_runs_out_is_one_error_whoever_says_so"
+    ),
+    "starts one of its own that ends with it": (
+        "tests/flows/local/test_temporary_server.py::"
+        "test_a_command_ends_with_its_server_although_log_lines_were_waiting_to_be_sent"
+    ),
+    "a holder that was paused past its time cannot commit": (
+        f"{STORAGE}/test_lease.py::test_stopped_past_its_lease_before_any_operation_only_one_commits"
+    ),
+    "move a model's pointer": (
+        f"{STORAGE}/test_schedules.py::test_no_run_moves_a_models_pointer_that_has_lost_its_lease"
+    ),
+    "that ends its job, even where the holder itself still stands still": (
+        f"{STAGES}/test_at_once.py::test_the_job_of_a_holder_that_stands_still_ends_when_its_work_is_taken_over"
+    ),
+    "what a stage builds on is read whole": (
+        f"{STAGES}/test_stage.py::test_changed_bytes_are_found_before_they_are_built_on"
+    ),
+    "is not that of the last reading": (
+        f"{STORAGE}/test_stamps.py::test_a_flipped_byte_is_told_though_sizes_and_times_are_the_same"
+    ),
+    "carry the SHA-256 of their content": (
+        "tests/tasks/runs/test_verify.py::test_a_number_changed_in_a_value_that_still_parses_is_told"
+    ),
+    "Who reads never changes anything": (
+        "tests/tasks/runs/test_verify.py::test_every_damage_is_found_under_its_name_and_no_reader_changes_anything"
+    ),
+    "the newest checkpoint of an unfinished epoch is there as well": (
+        f"{STAGES}/test_unfinished.py::test_the_newest_one_is_sent_while_training_goes_on_and_fetched_elsewhere"
+    ),
+    "in one atomic push": (
+        "tests/tasks/snapshots/test_publish.py::"
+        "test_stopped_between_data_and_pointer_there_is_no_tag_and_a_retry_succeeds"
+    ),
+    "Nobody's working tree is touched": (
+        "tests/tasks/snapshots/test_publish.py::test_a_working_tree_and_its_index_are_left_alone"
+    ),
+    "Generators are seeded, and part of the saved state": (
+        f"{CORE}/checkpoints/test_checkpoint.py::test_same_state_gives_same_bytes"
+    ),
+    "not from batching": f"{CORE}/rollout/hf/test_engine.py::test_batching_changes_no_token",
+    "which is what a resumed run has": (
+        "tests/end_to_end/test_run.py::test_killed_in_a_job_and_in_the_flow_it_ends_with_the_same_bytes"
+    ),
+    "`ask` gives a second request": (
+        f"{CORE}/curriculum/test_strategies.py::test_screening_goes_on_with_what_failed_its_first_rollout"
+    ),
+    "the unknown one enters nothing": (
+        f"{CORE}/curriculum/test_posterior.py::test_unknown_verdicts_alone_change_nothing"
+    ),
+    "Telling a request twice is refused": (
+        f"{CORE}/curriculum/test_library.py::test_a_repeated_tell_is_refused_before_and_after_it_was_counted"
+    ),
+    "its counts fade by 0.97 a step": f"{CORE}/curriculum/test_posterior.py::test_counts_fade_and_the_prior_does_not",
+    "the old counts go to the archive and come back with the text": (
+        f"{CORE}/curriculum/test_posterior.py::test_a_changed_set_keeps_what_is_known_archives_what_left_and_takes_it_back"
+    ),
+}
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("statement", STATEMENTS)
+def test_a_statement_stands_there_and_its_test_exists(statement: str) -> None:
+    assert statement in _flat((PROJECT / "ARCHITECTURE.md").read_text())
+    place, _, name = STATEMENTS[statement].partition("::")
+    text = (PROJECT / place).read_text()
+    assert (name if place.endswith(".toml") else f"def {name}(") in text
+
+
+def test_no_part_of_what_stages_rest_on_is_without_a_statement() -> None:
+    text = (PROJECT / "ARCHITECTURE.md").read_text()
+    parts = text[text.index("- **Processes") : text.index("## The walk")].split("\n- **")
+    assert [part[:40] for part in parts if not any(statement in _flat(part) for statement in STATEMENTS)] == []
