@@ -75,5 +75,5 @@ def check_store(folder: Path, store: Store) -> None:
     left = [path for part in ("scratch", ".tmp") for path in (folder / part).rglob("*") if not path.is_dir()]
     assert left == [], f"left over: {left[:5]}"
     assert list(store.list("unfinished")) == []
-    told = {name: run_overview(store, name)["status"] for name in run_names(store)}
+    told = {name: run_overview(store, name).status for name in run_names(store)}
     assert set(told.values()) <= {"completed"}, told

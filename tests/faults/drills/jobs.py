@@ -32,7 +32,7 @@ from cures_core.errors import (
     TrainingDiverged,
     TryAgain,
 )
-from cures_core.events import Event
+from cures_core.events import JobEvent
 from cures_core.jobs.spec import Job, JobName
 from cures_core.prompts import PromptSet
 from cures_core.prompts.identity import make_prompt
@@ -186,7 +186,7 @@ class Patient(NoParent):
         super().__init__()
         self._left = patience
 
-    def emit(self, event: Event) -> None:
+    def emit(self, event: JobEvent) -> None:
         """Nobody listens."""
 
     def stop_if_asked(self, done: str) -> None:

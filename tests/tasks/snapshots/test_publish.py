@@ -151,7 +151,7 @@ def test_another_content_under_a_tag_is_refused_with_both_digests(tmp_path: Path
 def test_commits_are_the_same_when_made_again(tmp_path: Path) -> None:
     """In two repositories with one remote, whose address is part of the commit."""
     cfgs = [SnapshotConfig(remote=str(tmp_path / "remote")).within(str(tmp_path / name)) for name in ("a", "b")]
-    commits = [publish(tmp_path, cfg, 1, "posterior/run-1/0")["commit"] for cfg in cfgs]
+    commits = [publish(tmp_path, cfg, 1, "posterior/run-1/0").commit for cfg in cfgs]
     assert commits[0] == commits[1]
 
 
