@@ -56,6 +56,8 @@ def run(
     ] = False,
 ) -> None:
     """Train a policy: the same command again, or --resume, goes on where a run ended."""
+    if resume is not None:
+        resume = _in_full(resume, store)
     cfg = _configuration(config, overrides or [], resume, store)
     if cfg.fork is not None and cfg.fork.run == resume:
         print(f"goes on as a {cfg.fork.words}", file=sys.stderr)
@@ -111,10 +113,21 @@ def _configuration(config: Path | None, overrides: list[str], resume: str | None
             raise ConfigError("--resume takes the run's own configuration: leave --config away; --set changes it")
         from tasks.runs.resume import resumed_config
 
-        return resumed_config(StoreConfig() if store is None else StoreConfig(url=store), resume, overrides)
+        return resumed_config(_place(store), resume, overrides)
     if config is None:
         raise ConfigError("name a profile: cures run --config configs/quickstart.toml")
     return load_config(config, [*overrides, *([] if store is None else [f"store.url={store}"])])
+
+
+def _place(store: str | None) -> StoreConfig:
+    return StoreConfig() if store is None else StoreConfig(url=store)
+
+
+def _in_full(run: str, store: str | None) -> str:
+    from tasks.runs.notes import find_run
+    from tasks.storage import open_store
+
+    return find_run(open_store(_place(store)), run)
 
 
 def _ask_again(cfg: RunConfig, resume: str | None, first: str) -> None:
