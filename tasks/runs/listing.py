@@ -93,7 +93,7 @@ def _score(started: Started, noted: _Noted) -> dict[str, object]:
     return {"suite": suite, "score": last[suite].value, "gain": gain}
 
 
-def _suites_to_gain(started: Started) -> list[object]:
+def _suites_to_gain(started: Started) -> Sequence[object]:
     """`promotion.suites`, read as it was written: no configuration of another version is refused for a listing."""
     promotion = started.config.get("promotion")
     suites = promotion.get("suites") if isinstance(promotion, dict) else None

@@ -140,7 +140,7 @@ class Identity(NamedTuple):
 
 def identify(config: RunConfig) -> Identity:
     """The same results asked for and the same content to read are the same run, so it resumes by itself."""
-    inputs = inputs_of(config, _read_first(config))
+    inputs = inputs_of(config, read_first(config))
     _note_first(config, inputs)
     return Identity(f"{config.name}-{digest_json([results(config), _digests(inputs)])[:8]}", inputs)
 
@@ -149,7 +149,7 @@ def _digests(inputs: Mapping[str, Input]) -> dict[str, str]:
     return {setting: one.digest for setting, one in inputs.items()}
 
 
-def _read_first(config: RunConfig) -> dict[str, str]:
+def read_first(config: RunConfig) -> dict[str, str]:
     """What this flow run has read first under the name of an object or a branch: a Retry of it reads that again."""
     place = _flow_run_place(config)
     data = None if place is None else open_store(config.store).get(place)

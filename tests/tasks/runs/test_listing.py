@@ -82,7 +82,8 @@ def test_the_suite_is_the_one_that_the_gate_asks_a_gain_of(play: Play) -> None:
     scored = (evaluation(0, easy=0.5, hard=0.1), evaluation(1, easy=0.6, hard=0.3))
     name = play.run("gated", *scored, evaluation=evaluated, promotion={"model": "m", "suites": ["hard"]})
     row = play.listed(name)
-    assert (row.suite, row.score, row.gain) == ("hard", 0.3, pytest.approx(0.2))
+    assert (row.suite, row.score) == ("hard", 0.3)
+    assert row.gain == pytest.approx(0.2)
 
 
 def test_before_the_last_score_there_is_no_gain(play: Play) -> None:
