@@ -16,6 +16,7 @@ from cures_core.failures import failure_of
 from cures_core.planning.disk import disk_bytes
 from cures_core.planning.shape import read_architecture
 from cures_core.plugins import require_plugins_allowed
+from cures_core.policy.accounting import require_whole
 from cures_core.prompts.flags import read_flags
 from cures_core.prompts.reading import open_rows
 from tasks.doctor import Finding, free_bytes, probe_prefect, probe_store
@@ -91,7 +92,10 @@ def _prompts(cfg: RunConfig, file: PromptFile) -> str:
 
 
 def _architecture(policy: PretrainedPolicy) -> str:
+    """Of a local folder every tensor is accounted for; a hub model's are when it is fetched."""
     file = architecture_file(policy)
+    if Path(policy.path).is_dir():
+        require_whole(Path(policy.path))
     return str(read_architecture(file.parent, file)["model_type"])
 
 
