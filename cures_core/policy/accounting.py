@@ -41,7 +41,6 @@ def load_weights(folder: str | Path, **options: Any) -> PreTrainedModel:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    _require_model(Path(folder))
     try:
         with _silent():
             model, info = AutoModelForCausalLM.from_pretrained(
@@ -64,6 +63,7 @@ def require_whole(folder: Path) -> None:
     """Raises what loading a local policy would raise, without reading its weights."""
     from cures_core.policy.loading import load_tokenizer
 
+    require_model(folder)
     require_fitting(folder, load_tokenizer(folder), load_weights(folder, device_map="meta"))
 
 
@@ -93,14 +93,18 @@ def no_model(folder: str | Path, error: Exception) -> MissingInput:
     )
 
 
-def _require_model(folder: Path) -> None:
-    """Of a local folder: it is a model's, and its shards are there."""
+def require_model(folder: Path) -> None:
+    """Of a local folder: it is a model's, and its shards are there. Raises `MissingInput` and `ConfigError`."""
     if (folder / _ADAPTERS).exists():
         raise ConfigError(
             f"{folder}: adapters, not a whole model. Merge them into their base "
             f"({_base(folder)}) and name the new folder: in Python, "
             "peft.AutoPeftModelForCausalLM.from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW), and the "
             "tokenizer beside it. To train adapters on a base model, set training.lora"
+        )
+    if folder.is_dir() and not (folder / "config.json").exists():
+        raise MissingInput(
+            f"{folder}: no config.json there. Name a folder with it, model.safetensors and the tokenizer"
         )
     if not (folder / _INDEX).exists():
         return

@@ -12,7 +12,7 @@ from cures_core.config.device import DeviceConfig
 from cures_core.config.training import LoraConfig
 from cures_core.errors import ConfigError
 from cures_core.failures import machine_failure
-from cures_core.policy.accounting import load_weights, no_model, require_fitting, require_tokenizer
+from cures_core.policy.accounting import load_weights, no_model, require_fitting, require_model, require_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -103,6 +103,7 @@ def load_policy(
     """
     import torch
 
+    require_model(Path(folder))
     tokenizer = load_tokenizer(folder, revision)
     model: Any = load_weights(folder, revision=revision, dtype=getattr(torch, dtype))
     require_fitting(folder, tokenizer, model)

@@ -95,8 +95,9 @@ def _show_checks(cfg: RunConfig, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps([checked.finding.model_dump() for checked in found]))
     else:
+        width = max(len(checked.finding.name) for checked in found)
         for finding in (checked.finding for checked in found):
-            print(f"{finding.status:<9} {finding.name:<11} {finding.found}")
+            print(f"{finding.status:<9} {finding.name:<{width}}  {finding.found}")
     errors = [checked.error for checked in found if checked.error is not None]
     if errors:
         raise typer.Exit(errors[0].exit_code)
