@@ -41,9 +41,12 @@ def load_weights(folder: str | Path, **options: Any) -> PreTrainedModel:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
+    model: PreTrainedModel
+    info: dict[str, Any]
+    load: Any = AutoModelForCausalLM.from_pretrained
     try:
         with _silent():
-            model, info = AutoModelForCausalLM.from_pretrained(
+            model, info = load(
                 folder,
                 trust_remote_code=False,
                 use_safetensors=True,
@@ -77,7 +80,8 @@ def require_tokenizer(folder: Path) -> None:
 
 def require_fitting(folder: str | Path, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
     """Raises `ConfigError` where the tokenizer has tokens that the model has no embedding of."""
-    rows = model.get_input_embeddings().weight.shape[0]
+    embeddings: Any = model.get_input_embeddings()
+    rows = int(embeddings.weight.shape[0])
     if len(tokenizer) > rows:
         raise ConfigError(
             f"{folder}: the tokenizer has {len(tokenizer):,} tokens, the model embeddings of {rows:,}: they do not "
