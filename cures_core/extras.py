@@ -85,3 +85,6 @@ def require_extras(config: RunConfig) -> None:
         require_extra("vllm", *WITHOUT_VLLM)
     if config.evaluation.sharding.runner == "ray" and config.evaluation.sharding.shards > 1:
         require_extra("ray", 'evaluation.sharding.runner = "ray"', 'use runner = "threads"')
+    for tracker in ("mlflow", "tensorboard", "wandb"):
+        if getattr(config.tracking, tracker) is not None:
+            require_extra(tracker, f"tracking.{tracker}", "leave the key away")

@@ -13,7 +13,7 @@ from cures_core.failures import explaining
 from cures_core.plugins import require_plugins_allowed
 from flows.ui.logs import logging_progress
 from tasks.runs.figures import EpochFigures, EvaluateFigures
-from tasks.runs.notes import stage_record
+from tasks.runs.notes import find_run, stage_record
 from tasks.runs.opening import open_run, started_config
 from tasks.stages.evaluate_checkpoint import evaluate_checkpoint
 from tasks.stages.prepare_policy import prepare_policy
@@ -28,6 +28,7 @@ def evaluate(
     """Score the checkpoint of `run` after `epoch` (0: the base policy) on `evaluation`'s suites (None: the run's)."""
     place = store or StoreConfig()
     opened = open_store(place)
+    run = find_run(opened, run)
     config = RunConfig.model_validate(
         {
             **started_config(opened, run).model_dump(),
@@ -44,7 +45,7 @@ def evaluate(
     require_extras(config)
     if not config.evaluation.suites:
         raise ConfigError(f"run {run} has no suites; give the flow some as evaluation.suites")
-    with explaining(), logging_progress(), open_run(config) as ref:
+    with explaining(), logging_progress(), open_run(config, "evaluation") as ref:
         data = validate_dataset(ref)
         policy = prepare_policy(ref)
         return evaluate_checkpoint(ref, epoch, data, policy, state).figures

@@ -6,11 +6,10 @@ from prefect import flow
 
 from cures_core.config.run import RunConfig
 from cures_core.errors import CorruptArtifact
-from cures_core.extras import require_extras
 from cures_core.failures import explaining
-from cures_core.plugins import require_plugins_allowed
 from flows.ui.artifacts import progress_artifacts, publish_outcome
 from flows.ui.logs import logging_progress
+from tasks.readiness import require_ready
 from tasks.runs.figures import EpochFigures, StateFigures
 from tasks.runs.opening import open_run
 from tasks.runs.reading import RunRecords
@@ -36,8 +35,7 @@ def train(config: RunConfig) -> RunSummary:
 
 def run_stages(config: RunConfig) -> RunSummary:
     """The stages in their order, for this flow and those that prepare a configuration for it."""
-    require_plugins_allowed(config)
-    require_extras(config)
+    require_ready(config)
     with (
         explaining(),
         logging_progress(),

@@ -89,20 +89,27 @@ def _device() -> Iterator[Finding]:
     )
 
 
-def _store(cfg: StoreConfig) -> Finding:
-    def probe() -> str:
-        store = open_store(cfg)
-        key = f"probes/doctor-{os.getpid()}"
-        store.put(key, b"1")
-        store.delete(key)
-        return f"{cfg.url}: written to and read"
+def probe_store(cfg: StoreConfig) -> str:
+    """Write to a store, and remove it again. Raises what a store raises."""
+    store = open_store(cfg)
+    key = f"probes/doctor-{os.getpid()}"
+    store.put(key, b"1")
+    store.delete(key)
+    return f"{cfg.url}: written to and read"
 
-    return _tried("store", probe, "see the message; credentials come from AWS_* variables")
+
+def _store(cfg: StoreConfig) -> Finding:
+    return _tried("store", lambda: probe_store(cfg), "see the message; credentials come from AWS_* variables")
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes of the disk on which a folder lies, or will lie."""
+    place = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    return shutil.disk_usage(place).free
 
 
 def _disk(cfg: StoreConfig) -> Finding:
-    place = next(p for p in (Path(cfg.folder).absolute(), *Path(cfg.folder).absolute().parents) if p.exists())
-    free = shutil.disk_usage(place).free / 2**30
+    free = free_bytes(Path(cfg.folder)) / 2**30
     ok = free >= _LEAST_FREE_GIB
     remedy = "" if ok else f"checkpoints need room: have at least {_LEAST_FREE_GIB:g} GiB free, or set store.url"
     return Finding(name="disk", status="ok" if ok else "missing", found=f"{free:.1f} GiB free", remedy=remedy)
@@ -117,12 +124,14 @@ def _prefect() -> Finding:
             name="prefect", status="optional", found="no server: runs start a temporary one", remedy="cures up"
         )
 
-    def probe() -> str:
-        if not answers(url):
-            raise ServerUnavailable(f"{url}: no healthy server answers")
-        return str(url)
+    return _tried("prefect", lambda: probe_prefect(url), "start the server, or unset PREFECT_API_URL")
 
-    return _tried("prefect", probe, "start the server, or unset PREFECT_API_URL")
+
+def probe_prefect(url: str) -> str:
+    """Raises `ServerUnavailable` where no Prefect server answers at `url`."""
+    if not answers(url):
+        raise ServerUnavailable(f"{url}: no healthy server answers")
+    return url
 
 
 def _extras() -> Iterator[Finding]:

@@ -35,6 +35,7 @@ from cures_core.planning.costs import (
     seconds,
 )
 from cures_core.planning.device_memory import memory
+from cures_core.planning.disk import disk_bytes
 from cures_core.planning.shape import Shape, pretrained_shape, read_architecture, warm_start_shape
 from cures_core.prompts import PromptSet, load_prompts
 from tasks.inputs.pretrained import pretrained_folder
@@ -83,6 +84,7 @@ def plan(
         "policy": {k: getattr(shape, k) for k in ("architecture", "parameters", "trained")},
         "longest_sequence": longest,
         **costs(cfg, sizes, rates),
+        "disk_bytes": disk_bytes(cfg, shape.parameters, shape.trained),
         "ranks": ranks,
         "measured_bytes": None if rates is None else rates.measured_bytes,
         "memory_per_rank": {

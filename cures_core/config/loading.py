@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 import tomllib
@@ -26,25 +27,46 @@ _TYPE_OF_A_UNION = re.compile(r"constrained-\w+|literal\[.*\]|float|int|str|bool
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a profile, apply overrides `a.b=VALUE` (VALUE as TOML, else a string), validate.
 
-    Raises `MissingInput` (no such file) or `ConfigError` listing every bad field at once.
+    Raises `MissingInput` (no such file) or `ConfigError` listing every bad field at once, with what was typed there:
+    what is wrong with the profile alone is the profile's, the rest is `--set`'s.
     """
-    values: dict[str, Any] = {}
-    origin = "--set"
-    if path is not None:
-        if not path.is_file():
-            raise MissingInput(f"{path}: no such configuration file; profiles lie in configs/")
-        origin = str(path)
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    profile = {} if path is None else _read_profile(path)
+    values = copy.deepcopy(profile)
     for text in overrides:
         _apply(values, text)
-    include_suites(values, Path() if path is None else path.parent)
+    folder = Path() if path is None else path.parent
+    include_suites(values, folder)
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(explain(error, origin)) from error
+        lines = _bad_fields(error)
+        own = [] if path is None else _bad_alone(profile, folder)
+        typed = {
+            str(path): [line for line in lines if line in own],
+            "--set": [line for line in lines if line not in own],
+        }
+        raise ConfigError("\n".join(_blamed(lines, origin) for origin, lines in typed.items() if lines)) from error
+
+
+def _read_profile(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise MissingInput(f"{path}: no such configuration file; profiles lie in configs/")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+
+
+def _bad_alone(profile: dict[str, Any], folder: Path) -> list[str]:
+    """What would be wrong with a profile that nothing is set on top of."""
+    try:
+        include_suites(profile, folder)
+        RunConfig.model_validate(profile)
+    except ValidationError as error:
+        return _bad_fields(error)
+    except (ConfigError, MissingInput):
+        return []  # of an include that is no longer in the way
+    return []
 
 
 def with_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
@@ -62,6 +84,15 @@ def with_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
 
 def explain(error: ValidationError, origin: str) -> str:
     """One line a bad field: dotted key, what is wrong, the value, and for unknown keys the nearest valid one."""
+    return _blamed(_bad_fields(error), origin)
+
+
+def _blamed(lines: Sequence[str], origin: str) -> str:
+    head = f"{origin}: {len(lines)} bad field{'s' if len(lines) > 1 else ''}"
+    return "\n".join([head, *(f"  {masked(line)}" for line in lines)])
+
+
+def _bad_fields(error: ValidationError) -> list[str]:
     known = sorted(set(dotted_keys(RunConfig)))
     lines = []
     faults: dict[str, list[Any]] = {}
@@ -76,8 +107,7 @@ def explain(error: ValidationError, origin: str) -> str:
             # More than one where a value may be of several types: each says what it would have been.
             message = ", or ".join(f["msg"].removeprefix("Value error, ") for f in (fault, *others))
             lines.append(f"{key or 'the configuration'}: {message}{_got(fault, *others)}")
-    head = f"{origin}: {len(lines)} bad field{'s' if len(lines) > 1 else ''}"
-    return "\n".join([head, *(f"  {masked(line)}" for line in lines)])
+    return lines
 
 
 def _got(*faults: ErrorDetails) -> str:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from cures_core.config.device import DeviceConfig
 from cures_core.config.training import LoraConfig
-from cures_core.errors import ConfigError, MissingInput
+from cures_core.errors import ConfigError
 from cures_core.failures import machine_failure
+from cures_core.policy.accounting import load_weights, no_model, require_fitting, require_model, require_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -80,17 +81,11 @@ def load_tokenizer(folder: str | Path, revision: str | None = None) -> PreTraine
     """The policy's tokenizer, padding on the left. Raises `MissingInput`."""
     from transformers import AutoTokenizer
 
+    require_tokenizer(Path(folder))
     try:
         return AutoTokenizer.from_pretrained(folder, revision=revision, padding_side="left", trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise machine_failure(error, Path(folder)) or _no_model(folder, error) from error
-
-
-def _no_model(folder: str | Path, error: Exception) -> MissingInput:
-    return MissingInput(
-        f"{folder}: no model there, and no hub copy within reach ({str(error).splitlines()[0]}). "
-        "Name a folder that holds config.json, model.safetensors and the tokenizer"
-    )
+        raise machine_failure(error, Path(folder)) or no_model(folder, error) from error
 
 
 def load_policy(
@@ -103,18 +98,15 @@ def load_policy(
 ) -> Policy:
     """Load model and tokenizer; with `lora`, wrap the model in fresh adapters (random A drawn from torch's generator).
 
-    Raises `MissingInput` where neither a folder nor a reachable hub id is found.
+    Raises `MissingInput` where neither a folder nor a reachable hub id is found, `ConfigError` for weights or a
+    tokenizer that do not belong to the model.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
+    require_model(Path(folder))
     tokenizer = load_tokenizer(folder, revision)
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, revision=revision, dtype=getattr(torch, dtype), trust_remote_code=False, use_safetensors=True
-        )
-    except (OSError, ValueError) as error:
-        raise machine_failure(error, Path(folder)) or _no_model(folder, error) from error
+    model: Any = load_weights(folder, revision=revision, dtype=getattr(torch, dtype))
+    require_fitting(folder, tokenizer, model)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if lora is not None:

@@ -9,14 +9,14 @@ from typing import Annotated
 import typer
 
 from cures_core.config.storage import StoreConfig
-from flows.cli.runs import AsJson, StoreUrl
+from flows.cli.runs import RUN_HELP, AsJson, StoreUrl
 
 app = typer.Typer(help="Explain the curriculum.", no_args_is_help=True)
 
 
 @app.command("explain")
 def explain_command(
-    run: Annotated[str, typer.Option("--run", help="Run name, as `cures runs list` prints it.")],
+    run: Annotated[str, typer.Option("--run", help=RUN_HELP)],
     prompt: Annotated[str | None, typer.Option(help="Content id. Default: the most and the least drawn.")] = None,
     epoch: Annotated[int | None, typer.Option(help="After this epoch; 0 is the prior. Default: the latest.")] = None,
     store: StoreUrl = ".cures",
@@ -24,8 +24,11 @@ def explain_command(
 ) -> None:
     """Say in words and numbers why a prompt gets its probability and its rollouts."""
     from tasks.runs.explain import explain
+    from tasks.runs.summary import find_posterior
+    from tasks.storage import open_store
 
-    shown = explain(StoreConfig(url=store), run, epoch, prompt)
+    cfg = StoreConfig(url=store)
+    shown = explain(cfg, find_posterior(open_store(cfg), run), epoch, prompt)
     if as_json:
         print(json.dumps(shown))
         return
@@ -37,7 +40,7 @@ def explain_command(
 
 @app.command("hopeless")
 def hopeless_command(
-    run: Annotated[str, typer.Option("--run", help="Run name, as `cures runs list` prints it.")],
+    run: Annotated[str, typer.Option("--run", help=RUN_HELP)],
     least: Annotated[float, typer.Option(min=0, max=1, help="Least probability of being dead.")] = 0.95,
     epoch: Annotated[int | None, typer.Option(help="After this epoch; 0 is the prior. Default: the latest.")] = None,
     out: Annotated[
@@ -48,8 +51,11 @@ def hopeless_command(
 ) -> None:
     """List prompts that no rollout has ever solved although their group succeeds, with the evidence: look at them."""
     from tasks.runs.explain import propose_flags
+    from tasks.runs.summary import find_posterior
+    from tasks.storage import open_store
 
-    found = propose_flags(StoreConfig(url=store), run, epoch, least)
+    cfg = StoreConfig(url=store)
+    found = propose_flags(cfg, find_posterior(open_store(cfg), run), epoch, least)
     if out is not None:
         lines = (json.dumps({"id": one["id"], "reason": one["reason"]}) + "\n" for one in found)
         out.write_text("".join(lines), encoding="utf-8")

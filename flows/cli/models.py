@@ -76,7 +76,9 @@ def export_command(
 
 
 def promote_command(
-    run: Annotated[str, typer.Argument(help="Finished run, as `cures runs list` prints it.")],
+    run: Annotated[
+        str, typer.Argument(help="Finished run, as `cures runs list` prints it, or a beginning that only it has.")
+    ],
     model: Annotated[str | None, typer.Option(help="Pointer to move; default: the run's promotion.model.")] = None,
     why: Annotated[str, typer.Option(help="Why, for the history.")] = "",
     who: Who = None,
@@ -89,12 +91,15 @@ def promote_command(
     """Ask the gate about a finished run, and move the pointer if it says yes (exit code 1 if no)."""
     from tasks.registry.history import this_user
     from tasks.registry.promotion_by_hand import promote_run
+    from tasks.runs.notes import find_run
     from tasks.storage import open_store
 
     if override and not why.strip():
         raise ConfigError("--override goes against the gate: say why with --why")
     opened = open_store(StoreConfig(url=store))
-    decision = promote_run(opened, run, model, who or this_user(), why or "asked for", override=override)
+    decision = promote_run(
+        opened, find_run(opened, run), model, who or this_user(), why or "asked for", override=override
+    )
     if as_json:
         print(decision.model_dump_json())
     else:

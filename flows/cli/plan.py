@@ -83,6 +83,7 @@ def plan_lines(found: dict[str, Any]) -> list[str]:
         f"{_bytes(memory['peak'])} at most ({_bytes(memory['update'])} in an update, "
         f"{_bytes(memory['rollouts'])} in rollouts)"
     )
+    lines.insert(-1, f"disk: checkpoints take {_bytes(found['disk_bytes'])} at most")
     lines += [f"  {_bytes(memory[part]):>10}  {name}" for part, name in _PARTS.items() if memory[part]]
     if found["measured_bytes"]:
         lines.append(_measured(found["measured_bytes"], memory["peak"]))

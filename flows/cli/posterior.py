@@ -9,7 +9,7 @@ import typer
 
 from cures_core.config.storage import StoreConfig
 from flows.cli.publish import publish_command
-from flows.cli.runs import AsJson, StoreUrl
+from flows.cli.runs import RUN_HELP, AsJson, StoreUrl
 from flows.cli.snapshots import diff_command, export_command, restore_command
 
 app = typer.Typer(help="Show, compare, export, restore and publish pass-rate posteriors.", no_args_is_help=True)
@@ -21,15 +21,17 @@ app.command("publish")(publish_command)
 
 @app.command("show")
 def show_command(
-    run: Annotated[str, typer.Option("--run", help="Run name, as `cures runs list` prints it.")],
+    run: Annotated[str, typer.Option("--run", help=RUN_HELP)],
     epoch: Annotated[int | None, typer.Option(help="After this epoch; 0 is the prior. Default: the latest.")] = None,
     store: StoreUrl = ".cures",
     as_json: AsJson = False,
 ) -> None:
     """Number of prompts, evidence, fitted prior, histogram of pass rates, and how good the predictions were."""
-    from tasks.runs.summary import posterior_summary
+    from tasks.runs.summary import find_posterior, posterior_summary
+    from tasks.storage import open_store
 
-    shown = posterior_summary(StoreConfig(url=store), run, epoch)
+    cfg = StoreConfig(url=store)
+    shown = posterior_summary(cfg, find_posterior(open_store(cfg), run), epoch)
     if as_json:
         print(json.dumps(shown))
         return

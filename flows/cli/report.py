@@ -14,9 +14,8 @@ import typer
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import CuresError
 from cures_core.report import ReportData, render
-from flows.cli.runs import StoreUrl
+from flows.cli.runs import Run, StoreUrl
 
-Run = Annotated[str, typer.Argument(help="Run name, as `cures runs list` prints it.")]
 REFRESH_S = 5
 _OVER = ("completed", "failed", "stopped", "died")
 
@@ -31,11 +30,13 @@ def watch(
     from rich.live import Live
 
     from tasks.runs.live import live_report
+    from tasks.runs.notes import find_run
     from tasks.runs.opening import started_config
     from tasks.storage import open_store
     from tasks.storage.lease import Pulse
 
     opened, console = open_store(StoreConfig(url=store)), Console(highlight=False)
+    run = find_run(opened, run)
     shown = live_report(opened, run)
     ttl_s = started_config(opened, run).store.lease_ttl_s
     pulse = Pulse(opened, run, ttl_s)
@@ -76,9 +77,11 @@ def report(
 ) -> None:
     """The report of a run as it stands, finished or not."""
     from tasks.runs.live import live_report
+    from tasks.runs.notes import find_run
     from tasks.storage import open_store
 
     opened = open_store(StoreConfig(url=store))
+    run = find_run(opened, run)
     shown = live_report(opened, run)
     if out is not None or not serve:
         path = out or Path(f"{run}.html")

@@ -54,13 +54,25 @@ def run(
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the resolved configuration and stop.")
     ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Check all that can be known before any work, as every run does first, say what was found, and stop.",
+        ),
+    ] = False,
 ) -> None:
     """Train a policy: the same command again, or --resume, goes on where a run ended."""
+    if resume is not None and config is None:
+        resume = _in_full(resume, store)
     cfg = _configuration(config, overrides or [], resume, store)
     if cfg.fork is not None and cfg.fork.run == resume:
         print(f"goes on as a {cfg.fork.words}", file=sys.stderr)
     if print_config:
         print(json.dumps(cfg.model_dump(mode="json"), indent=2))
+        return
+    if check:
+        _show_checks(cfg, as_json=as_json)
         return
     require_extras(cfg)
     if first is not None:
@@ -73,6 +85,22 @@ def run(
         return
     for line in summary_lines(summary, seconds):
         print(line)
+
+
+def _show_checks(cfg: RunConfig, *, as_json: bool) -> None:
+    """Every check in a line, then the first error, if any: its class decides the exit code."""
+    from tasks.readiness import check_run
+
+    found = check_run(cfg)
+    if as_json:
+        print(json.dumps([checked.finding.model_dump() for checked in found]))
+    else:
+        width = max(len(checked.finding.name) for checked in found)
+        for finding in (checked.finding for checked in found):
+            print(f"{finding.status:<9} {finding.name:<{width}}  {finding.found}")
+    errors = [checked.error for checked in found if checked.error is not None]
+    if errors:
+        raise typer.Exit(errors[0].exit_code)
 
 
 def summary_lines(summary: RunSummary, seconds: float) -> list[str]:
@@ -111,10 +139,21 @@ def _configuration(config: Path | None, overrides: list[str], resume: str | None
             raise ConfigError("--resume takes the run's own configuration: leave --config away; --set changes it")
         from tasks.runs.resume import resumed_config
 
-        return resumed_config(StoreConfig() if store is None else StoreConfig(url=store), resume, overrides)
+        return resumed_config(_place(store), resume, overrides)
     if config is None:
         raise ConfigError("name a profile: cures run --config configs/quickstart.toml")
     return load_config(config, [*overrides, *([] if store is None else [f"store.url={store}"])])
+
+
+def _place(store: str | None) -> StoreConfig:
+    return StoreConfig() if store is None else StoreConfig(url=store)
+
+
+def _in_full(run: str, store: str | None) -> str:
+    from tasks.runs.notes import find_run
+    from tasks.storage import open_store
+
+    return find_run(open_store(_place(store)), run)
 
 
 def _ask_again(cfg: RunConfig, resume: str | None, first: str) -> None:
@@ -145,6 +184,9 @@ def _already_done(cfg: RunConfig) -> RunSummary | None:
 
 def _run_flow(cfg: RunConfig) -> RunSummary:
     """Run the flow in this process, against the server that PREFECT_API_URL names or a temporary one."""
+    from tasks.readiness import require_ready
+
+    require_ready(cfg)  # the flow asks too; here it is before a server is started
     debug = "--debug" in sys.argv[1:]
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")

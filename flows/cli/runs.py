@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+import math
+import sys
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError
 from cures_core.report.comparison_page import ComparedRun, Comparison
+
+if TYPE_CHECKING:
+    from tasks.runs.listing import Listed
+
+
+class Order(StrEnum):
+    """What a list of runs is ordered by: its columns."""
+
+    STARTED = "started"
+    RUN = "run"
+    STATUS = "status"
+    SCORE = "score"
+    GAIN = "gain"
+    TOOK = "took"
 
 
 class Format(StrEnum):
@@ -25,28 +43,85 @@ class Format(StrEnum):
 app = typer.Typer(help="List and show runs.", no_args_is_help=True)
 StoreUrl = Annotated[str, typer.Option("--store", help="Folder or s3://bucket/prefix of the store.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RUN_HELP = "Run name, as `cures runs list` prints it, or a beginning that only it has."
+Run = Annotated[str, typer.Argument(help=RUN_HELP)]
 
 
 @app.command("list")
-def list_command(store: StoreUrl = ".cures", as_json: AsJson = False) -> None:
-    """All runs of a store, the latest first."""
-    from tasks.runs.notes import run_names, run_overview
+def list_command(
+    sort: Annotated[Order, typer.Option(help="Times and figures: the latest or largest first.")] = Order.STARTED,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Runs of the flow `evaluate` and of benchmarks too, with what each is.")
+    ] = False,
+    store: StoreUrl = ".cures",
+    as_json: AsJson = False,
+) -> None:
+    """Trainings of a store: how they ended, the last score and its gain, when they began, the time their own stages
+    took, and how many stages were cached because other runs had done them."""
+    from tasks.runs.listing import list_runs
     from tasks.storage import open_store
 
-    opened = open_store(StoreConfig(url=store))
-    rows = sorted((run_overview(opened, name) for name in run_names(opened)), key=lambda row: row.at, reverse=True)
+    found = list_runs(open_store(StoreConfig(url=store)))
+    rows = in_order([row for row in found if everything or row.purpose == "training"], sort)
     if as_json:
         print(json.dumps([row.model_dump(mode="json") for row in rows]))
         return
-    for row in rows:
-        print(f"{row.run}  {row.status:<10} {row.at[:19]}  {row.stages} stages  {row.error}".rstrip())
-    if not rows:
+    for line in listing_lines(rows, purposes=everything):
+        print(line)
+    if not found:
         print(f"no runs in {store}; start one with: cures run --config configs/quickstart.toml")
+    elif len(rows) < len(found):
+        print(f"{len(found) - len(rows)} evaluations and benchmarks not shown: --all", file=sys.stderr)
+
+
+def in_order(rows: Iterable[Listed], order: Order) -> list[Listed]:
+    """Names and states by the alphabet; times and figures the latest or largest first, and what has none at the end."""
+    by_name = sorted(rows, key=lambda row: row.run)
+    match order:
+        case Order.RUN:
+            return by_name
+        case Order.STATUS:
+            return sorted(by_name, key=lambda row: row.status)
+        case Order.STARTED:
+            return sorted(by_name, key=lambda row: row.started or row.at, reverse=True)
+        case Order.TOOK:
+            return sorted(by_name, key=lambda row: row.seconds, reverse=True)
+        case Order.SCORE:
+            return sorted(by_name, key=lambda row: -math.inf if row.score is None else row.score, reverse=True)
+        case Order.GAIN:
+            return sorted(by_name, key=lambda row: -math.inf if row.gain is None else row.gain, reverse=True)
+
+
+def listing_lines(rows: Sequence[Listed], *, purposes: bool) -> list[str]:
+    """A table with a header; nothing where there are no rows. The last column, what went wrong, has a width of its
+    own."""
+    if not rows:
+        return []
+    header = ["run", *(["what"] if purposes else []), "status", "score", "gain", "started (UTC)", "took", "cached", ""]
+    cells = [
+        [
+            row.run,
+            *([row.purpose] if purposes else []),
+            row.status,
+            "-" if row.score is None else f"{row.suite} {row.score:.3f}",
+            "-" if row.gain is None else f"{row.gain:+.3f}",
+            row.started[:16].replace("T", " ") or "-",
+            str(dt.timedelta(seconds=round(row.seconds))),
+            f"{row.cached} of {row.stages}",
+            row.error,
+        ]
+        for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)][:-1]
+    lines = ([f"{cell:<{width}}" for cell, width in zip(line, [*widths, 0], strict=True)] for line in (header, *cells))
+    return ["  ".join(line).rstrip() for line in lines]
 
 
 @app.command("compare")
 def compare_command(
-    runs: Annotated[list[str], typer.Argument(help="Run names; the others are compared with the first.")],
+    runs: Annotated[
+        list[str], typer.Argument(help="Run names, or beginnings; the others are compared with the first.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Write an HTML page with the curves over each other.")] = None,
     store: StoreUrl = ".cures",
     as_json: AsJson = False,
@@ -54,9 +129,11 @@ def compare_command(
     """Last scores of runs beside each other, paired where both answered the same items with the same settings."""
     from cures_core.report.comparison_page import render_comparison
     from tasks.runs.compare import compare_runs
+    from tasks.runs.notes import find_run
     from tasks.storage import open_store
 
-    found = compare_runs(open_store(StoreConfig(url=store)), runs)
+    opened = open_store(StoreConfig(url=store))
+    found = compare_runs(opened, [find_run(opened, run) for run in runs])
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(render_comparison(found), encoding="utf-8")
@@ -103,7 +180,7 @@ def _compared(run: ComparedRun, suite: str) -> str:
 
 @app.command("scores")
 def scores_command(
-    run: Annotated[str, typer.Argument(help="Run name, as `cures runs list` prints it.")],
+    run: Run,
     epoch: Annotated[
         int | None, typer.Option(help="The checkpoint after this epoch; 0: the base policy. Default: the last scored.")
     ] = None,
@@ -114,9 +191,11 @@ def scores_command(
 ) -> None:
     """Scores of one evaluation of a run; both JSON forms tell the settings too."""
     from tasks.runs.compare import lm_eval_of, scores_of
+    from tasks.runs.notes import find_run
     from tasks.storage import open_store
 
     opened = open_store(StoreConfig(url=store))
+    run = find_run(opened, run)
     if output is Format.LM_EVAL:
         print(json.dumps(lm_eval_of(opened, run, epoch), indent=2))
         return
@@ -134,16 +213,19 @@ def scores_command(
 
 @app.command("prune")
 def prune_command(
-    run: Annotated[str, typer.Argument(help="Run name, as `cures runs list` prints it.")],
+    run: Run,
     keep_last: Annotated[int, typer.Option(min=1, help="Epochs that keep their weights and optimizer states.")] = 1,
     store: StoreUrl = ".cures",
     as_json: AsJson = False,
 ) -> None:
     """Delete checkpoints of earlier epochs; metrics and posteriors stay, and what a model name has ever pointed to."""
+    from tasks.runs.notes import find_run
     from tasks.runs.prune import prune
     from tasks.storage import open_store
 
-    epochs = prune(open_store(StoreConfig(url=store)), run, keep_last)
+    opened = open_store(StoreConfig(url=store))
+    run = find_run(opened, run)
+    epochs = prune(opened, run, keep_last)
     if as_json:
         print(json.dumps({"run": run, "pruned": epochs}))
         return
@@ -154,17 +236,17 @@ def prune_command(
 
 @app.command("show")
 def show_command(
-    run: Annotated[str, typer.Argument(help="Run name, as `cures runs list` prints it.")],
+    run: Run,
     store: StoreUrl = ".cures",
     as_json: AsJson = False,
 ) -> None:
     """Stages of a run with their figures, where it came from, and how its settings were changed while it went on."""
-    from tasks.runs.notes import changes_of, noted_record, require_run, run_overview, stage_notes
+    from tasks.runs.notes import changes_of, find_run, noted_record, run_overview, stage_notes
     from tasks.runs.opening import fork_of
     from tasks.storage import open_store
 
     opened = open_store(StoreConfig(url=store))
-    require_run(opened, run)
+    run = find_run(opened, run)
     overview, fork, changed = run_overview(opened, run), fork_of(opened, run), changes_of(opened, run)
     stages = [(note, noted_record(opened, note)) for note in stage_notes(opened, run)]
     if as_json:
@@ -197,18 +279,24 @@ def show_command(
 
 @app.command("verify")
 def verify_command(
-    runs: Annotated[list[str] | None, typer.Argument(help="Run names, as `cures runs list` prints them.")] = None,
+    runs: Annotated[
+        list[str] | None, typer.Argument(help="Run names, as `cures runs list` prints them, or beginnings.")
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All that the store holds.")] = False,
     store: StoreUrl = ".cures",
     as_json: AsJson = False,
 ) -> None:
     """Read all that runs have stored and check it by content: records, files, notes, pointers, snapshots and their
     objects at the DVC remote. Changes nothing; exit code 1 if something is damaged or gone, with what mends it."""
+    from tasks.runs.notes import find_run
     from tasks.runs.verify import verify
+    from tasks.storage import open_store
 
     if bool(runs) is everything:
         raise ConfigError("name runs to verify, or say --all")
-    found = verify(StoreConfig(url=store), None if everything else runs)
+    cfg = StoreConfig(url=store)
+    opened = open_store(cfg)
+    found = verify(cfg, None if everything else [find_run(opened, run) for run in runs or ()])
     if as_json:
         print(found.model_dump_json())
     else:

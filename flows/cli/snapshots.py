@@ -16,7 +16,9 @@ from cures_core.errors import ConfigError
 from cures_core.files import write_atomic
 from flows.cli.runs import AsJson, StoreUrl
 
-Tag = Annotated[str, typer.Argument(help="Tag of a snapshot, as posterior/RUN/EPOCH.")]
+Tag = Annotated[
+    str, typer.Argument(help="Tag of a snapshot, as posterior/RUN/EPOCH; a beginning of RUN will do that only it has.")
+]
 Endpoint = Annotated[str | None, typer.Option(help="S3 endpoint, for servers other than Amazon's.")]
 
 
@@ -26,8 +28,10 @@ def diff_command(
     """What two snapshots disagree on: prompts, the largest change of each figure, lineage."""
     from tasks.snapshots import diff_snapshots
 
-    places = _places(StoreConfig(url=store, endpoint_url=endpoint_url), before)
-    if _places(StoreConfig(url=store, endpoint_url=endpoint_url), after) != places:
+    cfg = StoreConfig(url=store, endpoint_url=endpoint_url)
+    before, after = _in_full(cfg, before), _in_full(cfg, after)
+    places = _places(cfg, before)
+    if _places(cfg, after) != places:
         raise ConfigError(f"{before} and {after} lie in different repositories; export both and compare the files")
     found = diff_snapshots(before, after, places)
     if as_json:
@@ -54,7 +58,9 @@ def export_command(
 
     if target.suffix not in (".parquet", ".csv", ".jsonl"):
         raise ConfigError(f"{target}: write to a .parquet, a .csv or a .jsonl file")
-    data = read_snapshot(tag, _places(StoreConfig(url=store, endpoint_url=endpoint_url), tag))
+    cfg = StoreConfig(url=store, endpoint_url=endpoint_url)
+    tag = _in_full(cfg, tag)
+    data = read_snapshot(tag, _places(cfg, tag))
     if target.suffix != ".parquet":
         import pandas as pd
 
@@ -75,6 +81,7 @@ def restore_command(tag: Tag, store: StoreUrl = ".cures", endpoint_url: Endpoint
     from tasks.storage import open_store
 
     cfg = StoreConfig(url=store, endpoint_url=endpoint_url)
+    tag = _in_full(cfg, tag)
     places = _places(cfg, tag)
     restored = restore_snapshot(tag, open_store(cfg), places)
     print(f"{tag}: {'put back' if restored else 'whole, nothing to do'} ({places.remote})")
@@ -83,7 +90,24 @@ def restore_command(tag: Tag, store: StoreUrl = ".cures", endpoint_url: Endpoint
 def _places(cfg: StoreConfig, tag: str) -> SnapshotConfig:
     from tasks.runs.opening import snapshot_places
 
+    return snapshot_places(cfg, _run_of(tag))
+
+
+def _in_full(cfg: StoreConfig, tag: str) -> str:
+    """The tag with the run's whole name. What this store knows nothing of may have snapshots all the same."""
+    from tasks.runs.notes import run_names
+    from tasks.runs.summary import find_posterior
+    from tasks.snapshots.published import published_names
+    from tasks.storage import open_store
+
+    run, store = _run_of(tag), open_store(cfg)
+    if not any(name.startswith(run) for name in (*run_names(store), *published_names(store))):
+        return tag
+    return f"posterior/{find_posterior(store, run)}/{tag.rpartition('/')[2]}"
+
+
+def _run_of(tag: str) -> str:
     parts = tag.split("/")
     if len(parts) != 3 or parts[0] != "posterior" or not parts[2].partition(".")[0].isdigit():
         raise ConfigError(f"{tag}: not a snapshot's tag; they look like posterior/RUN/EPOCH")
-    return snapshot_places(cfg, parts[1])
+    return parts[1]

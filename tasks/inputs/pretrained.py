@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from cures_core.config.policy import PretrainedPolicy
@@ -19,10 +20,28 @@ def pretrained_folder(cfg: PretrainedPolicy) -> Path:
     if folder.is_dir():
         return folder.absolute()
     from huggingface_hub import snapshot_download
+
+    with _within_reach(cfg):
+        return Path(snapshot_download(cfg.path, revision=cfg.revision, allow_patterns=_PATTERNS))
+
+
+def architecture_file(cfg: PretrainedPolicy) -> Path:
+    """Its config.json, of a hub model without its weights. Raises `MissingInput`."""
+    folder = Path(cfg.path)
+    if folder.is_dir():
+        return folder.absolute() / "config.json"
+    from huggingface_hub import hf_hub_download
+
+    with _within_reach(cfg):
+        return Path(hf_hub_download(cfg.path, "config.json", revision=cfg.revision))
+
+
+@contextmanager
+def _within_reach(cfg: PretrainedPolicy) -> Iterator[None]:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
-        return Path(snapshot_download(cfg.path, revision=cfg.revision, allow_patterns=_PATTERNS))
+        yield
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise MissingInput(
             f"{cfg.path}: no folder of that name, and no model of that name on the hub within reach. Set policy.path "

@@ -6,6 +6,8 @@ Every value is checked when it is read: `CorruptArtifact` names it, and the comm
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable, Sequence
+from typing import Literal, NoReturn
 
 from pydantic import Field, JsonValue, with_config
 from typing_extensions import TypedDict
@@ -21,6 +23,9 @@ from tasks.storage.fencing import check_token, commit
 from tasks.storage.lease import holder_gone
 from tasks.storage.values import decode_value, encode_value
 
+Purpose = Literal["training", "evaluation", "benchmark"]
+"""What a run was started for."""
+
 
 class Started(Strict):
     """`runs/<run>/run.json`: written once, when the run was started."""
@@ -34,6 +39,8 @@ class Started(Strict):
     """Of earlier versions: of the prompt set's bytes, and of the flags where there is a list."""
     started_at: str = ""
     """UTC time, ISO 8601."""
+    purpose: Purpose = "training"
+    """What it was started for; runs of earlier versions do not tell."""
 
 
 class Changed(Strict):
@@ -76,18 +83,36 @@ def run_names(store: Store) -> list[str]:
     return sorted({key.split("/")[1] for key in store.list("runs")})
 
 
+def find_run(store: Store, typed: str, further: Iterable[str] = ()) -> str:
+    """The name that `typed` stands for: that name itself, or the only one of the store's runs that begins so.
+
+    `further`: other names that are meant as well. Raises `ConfigError` where there is none, or where there are several.
+    """
+    names = sorted({*run_names(store), *further})
+    begin = [name for name in names if typed and name.startswith(typed)]
+    if typed in names or not begin:
+        return typed if typed in names else _no_run(typed, names)
+    if len(begin) > 1:
+        raise ConfigError(f"{typed!r} is the beginning of {len(begin)} runs; say which: {', '.join(begin)}")
+    return begin[0]
+
+
+def _no_run(name: str, names: Sequence[str]) -> NoReturn:
+    raise ConfigError(f"no run {name} in this store; runs there: {', '.join(names) or 'none'}")
+
+
 def require_run(store: Store, name: str) -> None:
     """Raises `ConfigError` where there is no such run."""
     names = run_names(store)
     if name not in names:
-        raise ConfigError(f"no run {name} in this store; runs there: {', '.join(names) or 'none'}")
+        _no_run(name, names)
 
 
 def read_started(store: Store, name: str) -> Started:
     """How the run was started. Raises `ConfigError` where there is no such run, `CorruptArtifact`."""
     data = store.get(started_place(name))
     if data is None:
-        raise ConfigError(f"no run {name} in this store; runs there: {', '.join(run_names(store)) or 'none'}")
+        _no_run(name, run_names(store))
     remedy = "To write it again, start the run as it was started first: cures run --config PROFILE"
     return decode_value(Started, data, started_place(name), remedy)
 

@@ -25,6 +25,7 @@ from tasks.progress import RunOpened, emit
 from tasks.runs.again import times_again
 from tasks.runs.notes import (
     Changed,
+    Purpose,
     Started,
     changes_of,
     note_change,
@@ -50,8 +51,8 @@ _KNOWN = ("store.url",)
 
 
 @contextmanager
-def open_run(config: RunConfig) -> Iterator[RunRef]:
-    """Hold the run's lease while the block runs, and note how it ended.
+def open_run(config: RunConfig, purpose: Purpose = "training") -> Iterator[RunRef]:
+    """Hold the run's lease while the block runs, and note how it ended. `purpose`: noted where the run is new.
 
     Raises `LeaseHeld` (exit code 75) if another process works on the same run.
     """
@@ -61,7 +62,7 @@ def open_run(config: RunConfig) -> Iterator[RunRef]:
     arm(config.faults, Path(config.store.folder).absolute() / "faults" / name)
     ref = RunRef(name=name, config=config, token=lease.token, inputs=_digests(inputs))
     try:
-        _note_start(store, ref)
+        _note_start(store, ref, purpose)
         note_status(store, name, ref.token, "running")
         _sweep(store, ref)
         ref = ref.model_copy(update={"again": dict(times_again(store, name))})
@@ -97,7 +98,7 @@ def completed_run(config: RunConfig) -> RunRef | None:
     return RunRef(name=name, config=config, token=0, inputs=_digests(inputs), again=again)
 
 
-def _note_start(store: Store, run: RunRef) -> None:
+def _note_start(store: Store, run: RunRef, purpose: Purpose) -> None:
     """Write how the run was started, once, and afterwards what has changed; a damaged note is set aside and written
     again."""
     place = started_place(run.name)
@@ -109,7 +110,7 @@ def _note_start(store: Store, run: RunRef) -> None:
         except CorruptArtifact as error:
             _log.warning("%s Set aside as %s", error, set_aside(store, place, raw))
     config = run.config.model_dump(mode="json")
-    first = Started(config=config, inputs=run.inputs, started_at=utc_now())
+    first = Started(config=config, inputs=run.inputs, started_at=utc_now(), purpose=purpose)
     commit(store, run.name, run.token, place, encode_value(first), raw)
 
 
@@ -139,7 +140,7 @@ class Identity(NamedTuple):
 
 def identify(config: RunConfig) -> Identity:
     """The same results asked for and the same content to read are the same run, so it resumes by itself."""
-    inputs = inputs_of(config, _read_first(config))
+    inputs = inputs_of(config, read_first(config))
     _note_first(config, inputs)
     return Identity(f"{config.name}-{digest_json([results(config), _digests(inputs)])[:8]}", inputs)
 
@@ -148,7 +149,7 @@ def _digests(inputs: Mapping[str, Input]) -> dict[str, str]:
     return {setting: one.digest for setting, one in inputs.items()}
 
 
-def _read_first(config: RunConfig) -> dict[str, str]:
+def read_first(config: RunConfig) -> dict[str, str]:
     """What this flow run has read first under the name of an object or a branch: a Retry of it reads that again."""
     place = _flow_run_place(config)
     data = None if place is None else open_store(config.store).get(place)

@@ -9,12 +9,12 @@ from cures_core.config.storage import StoreConfig
 from cures_core.curriculum import load_posterior
 from cures_core.errors import ConfigError
 from tasks.runs.figures import EpochFigures, PriorFigures, PromoteFigures, ReportFigures, StateFigures
-from tasks.runs.notes import noted_epochs, require_run, stage_notes, stage_record
+from tasks.runs.notes import find_run, noted_epochs, require_run, stage_notes, stage_record
 from tasks.runs.reading import RunRecords
 from tasks.runs.records import Record, RunRef, files_of
 from tasks.runs.scores import ScoreChange, gains
 from tasks.runs.training import spent
-from tasks.snapshots.published import load_published, published_numbers
+from tasks.snapshots.published import load_published, published_names, published_numbers
 from tasks.storage import Store, open_store
 
 
@@ -83,6 +83,11 @@ def summarise(run: RunRef, records: RunRecords, page: Record[ReportFigures]) -> 
 
 def _moved(prior: PriorFigures) -> PromptsMoved:
     return PromptsMoved(kept=prior.kept + prior.restored, reset=prior.new, archived=prior.archived)
+
+
+def find_posterior(store: Store, typed: str) -> str:
+    """As `find_run`, for a run or a name under which a posterior was published. Raises `ConfigError`."""
+    return find_run(store, typed, published_names(store))
 
 
 def posterior_summary(cfg: StoreConfig, run: str, epoch: int | None) -> dict[str, JsonValue]:

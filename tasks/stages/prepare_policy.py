@@ -7,6 +7,7 @@ from pathlib import Path
 from cures_core.config.policy import PretrainedPolicy
 from cures_core.files import digest_folder
 from cures_core.jobs.spec import Job
+from cures_core.policy.accounting import require_whole
 from tasks.inputs.digests import policy_files
 from tasks.inputs.pretrained import policy_digest, pretrained_folder
 from tasks.runs.figures import PolicyFigures
@@ -22,12 +23,16 @@ SCHEMA = 2
 
 @as_stage()
 def prepare_policy(run: RunRef) -> Record[PolicyFigures]:
-    """Files: policy/ (warm start only)."""
+    """Files: policy/ (warm start only). A pretrained one is refused here where it is not whole."""
     cfg = run.config
     if isinstance(cfg.policy, PretrainedPolicy):
-        digest = policy_digest(policy_files(run.inputs))
-        made = Made(PolicyFigures(digest=digest))
-        return run_stage(run, PolicyFigures, SCHEMA, {"digest": digest}, [], lambda _: made)
+        policy, digest = cfg.policy, policy_digest(policy_files(run.inputs))
+
+        def accounted(_: Workspace) -> Made[PolicyFigures]:
+            require_whole(pretrained_folder(policy))
+            return Made(PolicyFigures(digest=digest))
+
+        return run_stage(run, PolicyFigures, SCHEMA, {"digest": digest}, [], accounted)
 
     def work(space: Workspace) -> Made[PolicyFigures]:
         run_job(Job(name="warm_start", config=cfg, scratch=space.scratch, out=space.out))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -16,6 +17,9 @@ from tasks.storage.base import Store
 SEAL = "seal"
 
 T = TypeVar("T")
+
+_adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
+"""Made once a type: to make one takes longer than to read a value."""
 
 
 def encode_value(value: BaseModel | Mapping[str, object]) -> bytes:
@@ -38,7 +42,8 @@ def decode_value(kind: type[T], data: bytes, key: str, remedy: str) -> T:
         seal = plain.pop(SEAL, None)
         if seal is not None and seal != digest_json(plain):
             raise ValueError("its bytes are not those that were written")
-        return TypeAdapter(kind).validate_python(plain)
+        value: T = _adapter(kind).validate_python(plain)
+        return value
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))

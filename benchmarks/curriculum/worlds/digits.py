@@ -68,7 +68,7 @@ def base_policy(seed: int) -> Path:
         raise ConfigError(f"{QUICKSTART}: the benchmark needs policy.type = 'warm-start'")
     policy = cfg.policy.model_copy(update={"seed": seed})
     name = "bench" if seed == cfg.policy.seed else f"bench-{seed}"
-    with open_run(cfg.model_copy(update={"name": name, "policy": policy})) as run:
+    with open_run(cfg.model_copy(update={"name": name, "policy": policy}), "benchmark") as run:
         record = prepare_policy.__wrapped__(run)  # type: ignore[attr-defined]  # the stage itself, outside a flow
         return policy_folder(run, record)
 

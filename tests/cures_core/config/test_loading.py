@@ -83,3 +83,36 @@ def test_the_largest_seed_serves_all_generators() -> None:
     assert torch.initial_seed() == 2**63 - 1
     np.random.default_rng([2**63 - 1, 4])
     assert uniforms([(2**63 - 1, "p", 0)], 3).shape == (1, 3)
+
+
+BAD = 'seed = -1\n[data]\npath = "a.jsonl"\n[rollout]\nmax_new_tokens = 0\n[training]\nlearning_rate = 1e-4\n'
+GOOD = BAD.replace("-1", "1").replace("max_new_tokens = 0", "max_new_tokens = 8")
+
+
+@pytest.mark.parametrize(
+    ("profile", "overrides", "of_profile", "of_set"),
+    [
+        (BAD, [], ["rollout.max_new_tokens", "seed"], []),
+        (GOOD, ["seed=-2", "epohs=3"], [], ["epohs", "seed"]),
+        (BAD, ["epochs=0"], ["rollout.max_new_tokens", "seed"], ["epochs"]),
+        (BAD, ["seed=-2"], ["rollout.max_new_tokens"], ["seed"]),
+        (BAD, ["seed=0", "rollout.max_new_tokens=4", "training.learning_rate=x"], [], ["training.learning_rate"]),
+        (GOOD, ["promotion={model='m', suites=['gone']}"], [], ["the configuration"]),
+    ],
+)
+def test_a_fault_is_blamed_on_what_was_typed(
+    profile: str, overrides: list[str], of_profile: list[str], of_set: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "p.toml"
+    path.write_text(profile)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    origin, blamed = "", dict[str, list[str]]()
+    for line in str(caught.value).splitlines():
+        if line.startswith("  "):
+            blamed[origin].append(line.partition(":")[0].strip())
+        else:
+            origin = line.rpartition(": ")[0]
+            blamed[origin] = []
+    expected = {str(path): of_profile, "--set": of_set}
+    assert {typed: sorted(keys) for typed, keys in blamed.items()} == {o: k for o, k in expected.items() if k}

@@ -33,5 +33,6 @@ def test_figures_that_are_not_defined_are_not_told(
         "calibration": calibration,
     }
     monkeypatch.setattr("tasks.runs.summary.posterior_summary", lambda *_: shown)
+    monkeypatch.setattr("tasks.runs.summary.find_posterior", lambda _, run: run)
     show_command("demo-1")
     assert capsys.readouterr().out.splitlines()[-1] == line

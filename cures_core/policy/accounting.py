@@ -1,0 +1,177 @@
+"""Every tensor of a policy's files is one of the model's, and the other way round: nothing is left out or made up.
+
+`transformers` fills what a file lacks with random numbers and passes over what it has too much, with a warning.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cures_core.errors import ConfigError, MissingInput
+from cures_core.failures import machine_failure
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_ADAPTERS = "adapter_config.json"
+_INDEX = "model.safetensors.index.json"
+_TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "*.tiktoken",
+    "*.bpe.model",
+)
+_SHOWN = 5
+
+
+def load_weights(folder: str | Path, **options: Any) -> PreTrainedModel:
+    """The causal LM of a folder, or of a hub id. `options`: of `from_pretrained`; with `device_map="meta"` only the
+    heads of the files are read.
+
+    Raises `MissingInput` where there is no model, `ConfigError` naming tensors that are missing, too many or of another
+    shape, and files that are damaged or missing.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    model: PreTrainedModel
+    info: dict[str, Any]
+    load: Any = AutoModelForCausalLM.from_pretrained
+    try:
+        with _silent():
+            model, info = load(
+                folder,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are named below with the rest
+                **options,
+            )
+    except SafetensorError as error:
+        raise ConfigError(f"{_damaged(Path(folder))}: damaged: {error}. Fetch it again") from error
+    except (OSError, ValueError) as error:
+        raise machine_failure(error, Path(folder)) or no_model(folder, error) from error
+    _require_all(folder, info)
+    return model
+
+
+def require_whole(folder: Path) -> None:
+    """Raises what loading a local policy would raise, without reading its weights."""
+    from cures_core.policy.loading import load_tokenizer
+
+    require_model(folder)
+    require_fitting(folder, load_tokenizer(folder), load_weights(folder, device_map="meta"))
+
+
+def require_tokenizer(folder: Path) -> None:
+    """Raises `MissingInput` where a local folder has no tokenizer: `transformers` makes an empty one then."""
+    if folder.is_dir() and not any(next(folder.glob(name), None) for name in _TOKENIZERS):
+        raise MissingInput(
+            f"{folder}: no tokenizer there (tokenizer.json). Save that of the model which the weights come from"
+        )
+
+
+def require_fitting(folder: str | Path, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+    """Raises `ConfigError` where the tokenizer has tokens that the model has no embedding of."""
+    embeddings: Any = model.get_input_embeddings()
+    rows = int(embeddings.weight.shape[0])
+    if len(tokenizer) > rows:
+        raise ConfigError(
+            f"{folder}: the tokenizer has {len(tokenizer):,} tokens, the model embeddings of {rows:,}: they do not "
+            "belong together. Save the tokenizer of this model there"
+        )
+
+
+def no_model(folder: str | Path, error: Exception) -> MissingInput:
+    """The error where neither a folder nor a hub id is a model."""
+    return MissingInput(
+        f"{folder}: no model there, and no hub copy within reach ({str(error).splitlines()[0]}). "
+        "Name a folder that holds config.json, model.safetensors and the tokenizer"
+    )
+
+
+def require_model(folder: Path) -> None:
+    """Of a local folder: it is a model's, and its shards are there. Raises `MissingInput` and `ConfigError`."""
+    if (folder / _ADAPTERS).exists():
+        raise ConfigError(
+            f"{folder}: adapters, not a whole model. Merge them into their base "
+            f"({_base(folder)}) and name the new folder: in Python, "
+            "peft.AutoPeftModelForCausalLM.from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW), and the "
+            "tokenizer beside it. To train adapters on a base model, set training.lora"
+        )
+    if folder.is_dir() and not (folder / "config.json").exists():
+        raise MissingInput(
+            f"{folder}: no config.json there. Name a folder with it, model.safetensors and the tokenizer"
+        )
+    if not (folder / _INDEX).exists():
+        return
+    try:
+        named = set(json.loads((folder / _INDEX).read_bytes())["weight_map"].values())
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ConfigError(f"{folder / _INDEX}: damaged: {error}. Fetch it again") from error
+    if gone := sorted(name for name in named if not (folder / str(name)).is_file()):
+        raise MissingInput(f"{folder}: {_listed(gone)} of {len(named)} shards missing. Fetch what {_INDEX} names")
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without the bar and the table of `transformers`: what matters in them is an error here."""
+    from transformers.utils import logging
+
+    before, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def _base(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / _ADAPTERS).read_bytes())["base_model_name_or_path"])
+    except (ValueError, KeyError, TypeError):
+        return f"see {_ADAPTERS}"
+
+
+def _damaged(folder: Path) -> Path:
+    """The first file of weights that cannot be opened."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="np"):
+                pass
+        except SafetensorError:
+            return path
+    return folder
+
+
+def _require_all(folder: str | Path, info: dict[str, Any]) -> None:
+    reshaped = [f"{name} {tuple(found)} instead of {tuple(needed)}" for name, found, needed in info["mismatched_keys"]]
+    faults = {
+        "the files lack": info["missing_keys"],
+        "the model has no": info["unexpected_keys"],
+        "of another shape:": reshaped,
+        "not loaded:": info["error_msgs"],
+    }
+    said = [f"{what} {_listed(sorted(names))}" for what, names in faults.items() if names]
+    if said:
+        raise ConfigError(
+            f"{folder}: weights and config.json do not belong together: {'; '.join(said)}. Name a folder of a "
+            "causal LM that was saved whole"
+        )
+
+
+def _listed(names: Collection[str]) -> str:
+    shown = list(names)[:_SHOWN]
+    return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(names) > len(shown) else "")

@@ -1,0 +1,135 @@
+"""All that can be known before a run does any work: is what its configuration asks for here, and within reach?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cures_core.config.data import PromptFile
+from cures_core.config.policy import PretrainedPolicy, WarmStartPolicy
+from cures_core.config.run import RunConfig
+from cures_core.errors import ConfigError, CuresError
+from cures_core.extras import require_extras
+from cures_core.failures import failure_of
+from cures_core.planning.disk import disk_bytes
+from cures_core.planning.shape import read_architecture
+from cures_core.plugins import require_plugins_allowed
+from cures_core.policy.accounting import require_whole
+from cures_core.prompts.flags import read_flags
+from cures_core.prompts.reading import open_rows
+from tasks.doctor import Finding, free_bytes, probe_prefect, probe_store
+from tasks.inputs.pretrained import architecture_file
+from tasks.inputs.prompt_files import Inputs
+from tasks.planning import policy_shape
+from tasks.runs.figures import EpochFigures
+from tasks.runs.notes import noted_epochs
+from tasks.runs.opening import identify, read_first
+from tasks.snapshots.places import probe_places
+from tasks.storage import open_store
+
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One thing that was looked at, and the error that a run would end with."""
+
+    finding: Finding
+    error: CuresError | None = None
+
+
+def require_ready(cfg: RunConfig) -> None:
+    """Raises the error of the first check that fails."""
+    for name, probe in _checks(cfg):
+        if (error := _checked(name, probe).error) is not None:
+            raise error
+
+
+def check_run(cfg: RunConfig) -> list[Checked]:
+    """Every check, whatever the others say. Nothing is left behind, but the folder of a store that is new."""
+    return [_checked(name, probe) for name, probe in _checks(cfg)]
+
+
+def _checked(name: str, probe: Callable[[], str]) -> Checked:
+    try:
+        return Checked(Finding(name=name, status="ok", found=probe()))
+    except (CuresError, OSError) as error:
+        failure = failure_of(error)
+        return Checked(Finding(name=name, status="missing", found=str(failure)), failure)
+
+
+def _checks(cfg: RunConfig) -> Iterator[tuple[str, Callable[[], str]]]:
+    yield "extras", lambda: _extras(cfg)
+    yield "prompts", lambda: _prompts(cfg, cfg.data)
+    for suite in cfg.evaluation.suites:
+        yield f"suite {suite.name}", lambda suite=suite: _prompts(cfg, suite)  # type: ignore[misc]
+    if cfg.data.flags is not None:
+        yield "flags", lambda: f"{len(read_flags(Path(str(cfg.data.flags)))):,} prompts flagged"
+    if isinstance(cfg.policy, PretrainedPolicy):
+        policy = cfg.policy
+        yield "policy", lambda: f"{policy.path}: {_architecture(policy)}"
+    if cfg.device.type == "cuda":
+        yield "device", lambda: _device(cfg)
+    yield "store", lambda: probe_store(cfg.store)
+    yield "snapshots", lambda: probe_places(cfg.snapshot.within(cfg.store.url, cfg.store.endpoint_url))
+    yield "disk", lambda: _disk(cfg)
+    if "PREFECT_API_URL" in os.environ:
+        yield "prefect", lambda: probe_prefect(os.environ["PREFECT_API_URL"])
+
+
+def _extras(cfg: RunConfig) -> str:
+    require_plugins_allowed(cfg)
+    require_extras(cfg)
+    return "all there that the configuration asks for"
+
+
+def _prompts(cfg: RunConfig, file: PromptFile) -> str:
+    """Opened, and its columns found; the rows are judged by the run's first stage."""
+    open_rows(file, Inputs.of(cfg, read_first(cfg)).local(file.path))
+    return f"{file.path}: opens"
+
+
+def _architecture(policy: PretrainedPolicy) -> str:
+    """Of a local folder every tensor is accounted for; a hub model's are when it is fetched."""
+    file = architecture_file(policy)
+    if Path(policy.path).is_dir():
+        require_whole(Path(policy.path))
+    return str(read_architecture(file.parent, file)["model_type"])
+
+
+def _device(cfg: RunConfig) -> str:
+    from cures_core.policy.loading import device_of  # torch takes seconds, which only such a run waits for
+
+    return str(device_of(cfg.device))
+
+
+def _disk(cfg: RunConfig) -> str:
+    """Counted closely only where it might not fit: that takes torch, and the content of all inputs."""
+    folder = Path(cfg.store.folder)
+    free, needed = free_bytes(folder), _most_bytes(cfg)
+    if needed is None or free < needed:
+        shape = policy_shape(cfg, architecture_file(cfg.policy) if isinstance(cfg.policy, PretrainedPolicy) else None)
+        needed = disk_bytes(cfg, shape.parameters, shape.trained)
+        if free < needed:
+            needed = disk_bytes(cfg, shape.parameters, shape.trained, _epochs_done(cfg))
+    if free < needed:
+        raise ConfigError(
+            f"{folder}: {free / _GIB:.1f} GiB free, and the run's checkpoints may take {needed / _GIB:.1f} GiB. Make "
+            "room, name another place in store.url, or set checkpoint.keep_last or epochs lower"
+        )
+    return f"{free / _GIB:.1f} GiB free, at most {needed / _GIB:.2f} needed"
+
+
+def _epochs_done(cfg: RunConfig) -> int:
+    return len(noted_epochs(open_store(cfg.store), identify(cfg).name, EpochFigures))
+
+
+def _most_bytes(cfg: RunConfig) -> int | None:
+    """As if all of a small policy were trained; None for others, which differ."""
+    if not isinstance(cfg.policy, WarmStartPolicy):
+        return None
+    width = cfg.policy.hidden_size
+    parameters = 13 * cfg.policy.layers * width**2 + 4096 * width
+    return disk_bytes(cfg, parameters, parameters)
