@@ -91,6 +91,8 @@ def _device() -> Iterator[Finding]:
 
 def probe_store(cfg: StoreConfig) -> str:
     """Write to a store, and remove it again. Raises what a store raises."""
+    if "://" not in cfg.url:
+        Path(cfg.url).mkdir(parents=True, exist_ok=True)  # what refuses this names the folder, not the probe in it
     store = open_store(cfg)
     key = f"probes/doctor-{os.getpid()}"
     store.put(key, b"1")

@@ -59,3 +59,13 @@ def health(api_url: str) -> int | None:
         return httpx.get(f"{api_url}/health", timeout=5, follow_redirects=True).status_code
     except (httpx.HTTPError, httpx.InvalidURL):
         return None
+
+
+def require_server(api_url: str) -> str:
+    """The address, where a server answers. Raises `ServerUnavailable` where none does, and as `check_api_url`."""
+    if health(api_url) is None:
+        raise ServerUnavailable(
+            f"no Prefect server answers at {api_url}, which PREFECT_API_URL names: start it, or unset the variable to "
+            "run with a temporary one"
+        )
+    return api_url

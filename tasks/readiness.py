@@ -19,10 +19,11 @@ from cures_core.plugins import require_plugins_allowed
 from cures_core.policy.accounting import require_whole
 from cures_core.prompts.flags import read_flags
 from cures_core.prompts.reading import open_rows
-from tasks.doctor import Finding, free_bytes, probe_prefect, probe_store
+from tasks.doctor import Finding, free_bytes, probe_store
 from tasks.inputs.pretrained import architecture_file
 from tasks.inputs.prompt_files import Inputs
 from tasks.planning import policy_shape
+from tasks.prefect_api import require_server
 from tasks.runs.figures import EpochFigures
 from tasks.runs.notes import noted_epochs
 from tasks.runs.opening import identify, read_first
@@ -76,7 +77,7 @@ def _checks(cfg: RunConfig) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "snapshots", lambda: probe_places(cfg.snapshot.within(cfg.store.url, cfg.store.endpoint_url))
     yield "disk", lambda: _disk(cfg)
     if "PREFECT_API_URL" in os.environ:
-        yield "prefect", lambda: probe_prefect(os.environ["PREFECT_API_URL"])
+        yield "prefect", lambda: require_server(os.environ["PREFECT_API_URL"])
 
 
 def _extras(cfg: RunConfig) -> str:

@@ -43,10 +43,10 @@ def load_weights(folder: str | Path, **options: Any) -> PreTrainedModel:
 
     model: PreTrainedModel
     info: dict[str, Any]
-    load: Any = AutoModelForCausalLM.from_pretrained
+    auto: Any = AutoModelForCausalLM
     try:
         with _silent():
-            model, info = load(
+            model, info = auto.from_pretrained(
                 folder,
                 trust_remote_code=False,
                 use_safetensors=True,

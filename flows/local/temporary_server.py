@@ -18,7 +18,7 @@ from pathlib import Path
 from cures_core.errors import ServerUnavailable
 from cures_core.failures import Scene, explaining
 from cures_core.files import write_atomic
-from tasks.prefect_api import answers, health
+from tasks.prefect_api import answers, require_server
 
 START_DEADLINE_S = 120.0
 _SEND_S = 5.0
@@ -84,12 +84,8 @@ def _send_what_waits() -> None:
 def _require_configured() -> None:
     from prefect.settings import PREFECT_API_URL
 
-    configured = PREFECT_API_URL.value()
-    if configured and health(configured) is None:
-        raise ServerUnavailable(
-            f"no Prefect server answers at {configured}, which PREFECT_API_URL names: start it, or unset the "
-            "variable to run with a temporary one"
-        )
+    if configured := PREFECT_API_URL.value():
+        require_server(configured)
 
 
 def _start(folder: Path, log: int) -> subprocess.Popen[str]:

@@ -123,6 +123,7 @@ def test_a_changed_setting_redoes_what_reads_it(
         assert [figures["reused"] for figures in scored] == [["heldout"], ["heldout"]]
 
 
+@pytest.mark.end_to_end
 def test_a_run_that_failed_goes_on_as_a_fork_with_a_lower_learning_rate(tmp_path: Path) -> None:
     profile = write_profile(tmp_path, faults=["train.step:2=raise"])
     broken = cures("run", "--config", profile, "--set", "epochs=1", cwd=tmp_path)
@@ -200,6 +201,7 @@ def test_a_model_is_promoted_by_hand_and_exported(done: tuple[Path, dict[str, An
     assert cures("models", "export", "forced", "--out", "out/forced", cwd=folder).code == 2
 
 
+@pytest.mark.end_to_end
 def test_runs_are_compared_and_scores_handed_on(done: tuple[Path, dict[str, Any]]) -> None:
     folder, summary = done
     changed = cures("run", "--config", folder / "tiny.toml", "--set", "epochs=1", "--json", cwd=folder)

@@ -113,7 +113,15 @@ def test_a_foreign_state_is_refused() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_of_torch_draws_an_epoch_and_then_another(workers: int) -> None:
     sampler = CurriculumSampler(curriculum(), num_samples=12)
-    loader: DataLoader[int] = DataLoader(range(NUM), batch_size=4, sampler=sampler, num_workers=workers)  # type: ignore[arg-type]
+    # Not forked from this process: it may have threads of other tests.
+    context = "forkserver" if workers else None
+    loader: DataLoader[int] = DataLoader(
+        range(NUM),  # type: ignore[arg-type]
+        batch_size=4,
+        sampler=sampler,
+        num_workers=workers,
+        multiprocessing_context=context,
+    )
     assert len(loader) == 3
     for _ in range(2):
         batches = [batch.tolist() for batch in loader]

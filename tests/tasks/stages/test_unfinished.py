@@ -118,7 +118,7 @@ def test_during_an_outage_training_goes_on_and_the_newest_one_is_sent_at_its_end
             wait_until(lambda: steps_in(store) == ["step-000003"])
 
 
-@pytest.mark.parametrize("objects", range(4))
+@pytest.mark.parametrize("objects", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 1, 3))])
 def test_an_upload_cut_short_leaves_the_checkpoint_before_for_another_machine(
     tmp_path: Path, moto_url: str, url: str, objects: int
 ) -> None:
