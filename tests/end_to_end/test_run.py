@@ -98,7 +98,11 @@ def _written(folder: Path) -> dict[Path, int]:
 @pytest.mark.parametrize(
     ("setting", "redone"),
     [
-        ("training.learning_rate=5e-4", {"train_epoch 1", "train_epoch 2", "evaluate_checkpoint 2"}),
+        pytest.param(
+            "training.learning_rate=5e-4",
+            {"train_epoch 1", "train_epoch 2", "evaluate_checkpoint 2"},
+            marks=pytest.mark.end_to_end,
+        ),
         pytest.param("epochs=1", {"evaluate_checkpoint 1"}, marks=pytest.mark.end_to_end),
         ("evaluation.resamples=300", {"evaluate_checkpoint 0", "evaluate_checkpoint 2"}),
     ],

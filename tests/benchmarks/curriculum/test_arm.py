@@ -137,6 +137,7 @@ def test_the_curve_is_there_before_the_arm_has_ended(model: str, tmp_path: Path)
     assert len(result["points"]) == 1
 
 
+@pytest.mark.slow
 def test_finished_arms_are_not_run_again_and_a_failed_one_says_why(small: str, tmp_path: Path) -> None:
     world = world_of("scratchpad")
     fields: dict[str, Any] = {**SIZES, "max_new_tokens": 4}

@@ -32,7 +32,7 @@ def plan_of_paper(name: str, folder: Path, **rows: int) -> Outcome:
     return cures("plan", *files, "--rows", told, "--json", cwd=folder)
 
 
-@pytest.mark.parametrize("name", ["qwen2.5-math-1.5b", "qwen2.5-math-7b"])
+@pytest.mark.parametrize("name", ["qwen2.5-math-1.5b", pytest.param("qwen2.5-math-7b", marks=pytest.mark.slow)])
 def test_the_profiles_of_the_paper_fit_their_gpus(name: str, tmp_path: Path) -> None:
     outcome = plan_of_paper(name, tmp_path)
     assert outcome.code == 0, outcome.err
