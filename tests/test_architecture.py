@@ -16,7 +16,7 @@ STATEMENTS = {
         f"{STAGES}/test_keys.py::test_a_setting_changes_the_keys_of_the_stages_that_read_it"
     ),
     "what `--resume` may change": (
-        "tests/tasks/runs/test_resume.py::test_a_fork_whose_parent_lost_a_record_says_how_to_get_it_back"
+        "tests/tasks/runs/test_resume.py::test_operations_and_placements_change_under_a_run_and_are_noted"
     ),
     "the stage shows as `Cached`": (
         f"{STAGES}/test_as_stage.py::test_in_a_task_a_committed_record_is_a_state_named_cached"
@@ -38,9 +38,7 @@ STATEMENTS = {
     "A crash there is an error of the stage, which Prefect retries": (
         "tests/faults/test_retries.py::test_what_is_retryable_is_started_three_times_and_the_rest_once"
     ),
-    "a job whose parent dies ends itself": (
-        f"{STAGES}/test_at_once.py::test_a_holder_that_dies_is_followed_at_once_in_its_folder"
-    ),
+    "a job whose parent dies ends itself": (f"{STAGES}/test_at_once.py::test_a_job_whose_parent_dies_ends_itself"),
     "SIGTERM saves a checkpoint at the next step": (
         "tests/end_to_end/test_run.py::test_sigterm_saves_the_step_and_a_second_run_goes_on"
     ),

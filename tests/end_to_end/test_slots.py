@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
-import tempfile
 import time
 import tomllib
 import uuid
@@ -91,15 +89,6 @@ def test_a_worker_killed_before_its_run_began_frees_the_slot(stack: Stack, tmp_p
     failed = wait_for(stack, third, ended)  # its own fault: it has had the slot
     assert failed["state_type"] == "FAILED", failed["state"]
     assert set_state(stack, first, "SCHEDULED")["status"] == "ACCEPT"  # Retry
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that another user can enter: Postgres does not run as root."""
-    folder = Path(tempfile.mkdtemp(prefix="cures-stack-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_ten_triggers_at_once_make_one_run_under_postgres_with_repeatable_reads(open_folder: Path) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import stat
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,15 +20,6 @@ from tests.end_to_end.pipeline import PROJECT, cures
 from tests.end_to_end.stack import call
 
 pytestmark = pytest.mark.end_to_end
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that another user can enter: Postgres does not run as root."""
-    folder = Path(tempfile.mkdtemp(prefix="cures-stack-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_server_worker_s3_and_postgres_come_up_are_deployed_to_and_stop(open_folder: Path) -> None:

@@ -35,6 +35,16 @@ def left_in(store: Path) -> list[str]:
     return [str(path) for path in (store / "scratch").rglob("*") if not path.is_dir()]
 
 
+def job_at_work(parent: int, folder: Path) -> psutil.Process:
+    """The one job of a process, once it has saved a step."""
+    deadline = time.monotonic() + 120
+    while not list((folder / "store" / "scratch").glob("*/*/*/scratch/step-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (job,) = psutil.Process(parent).children()
+    return job
+
+
 def test_twenty_starts_of_four_runs_that_share_a_stage(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.tasks.stages.starts", str(tmp_path), "20"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300, check=False)
@@ -169,11 +179,7 @@ def test_the_job_of_a_holder_that_stands_still_ends_when_its_work_is_taken_over(
     config = config_in(folder, 1e-4, ttl_s=3)
     command = [sys.executable, "-m", "tests.tasks.stages.warm_starts", str(folder)]
     with subprocess.Popen(command, cwd=PROJECT, start_new_session=True) as first:
-        deadline = time.monotonic() + 120
-        while not list((folder / "store" / "scratch").glob("*/*/*/scratch/step-*")):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        (job,) = psutil.Process(first.pid).children()
+        job = job_at_work(first.pid, folder)
         stopped = [first.pid, job.pid] if whole_group else [first.pid]
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
@@ -190,3 +196,14 @@ def test_the_job_of_a_holder_that_stands_still_ends_when_its_work_is_taken_over(
     assert made.figures.steps == 400
     assert run_status(LocalStore(folder / "store"), run.name).status == "completed"
     assert left_in(folder / "store") == []
+
+
+def test_a_job_whose_parent_dies_ends_itself(folder: Path) -> None:
+    command = [sys.executable, "-m", "tests.tasks.stages.warm_starts", str(folder)]
+    with subprocess.Popen(command, cwd=PROJECT, start_new_session=True) as parent:
+        job = job_at_work(parent.pid, folder)
+        parent.kill()
+    gone, _ = psutil.wait_procs([job], timeout=15)
+    for left in {job} - set(gone):
+        left.kill()
+    assert gone == [job]
