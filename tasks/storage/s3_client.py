@@ -20,6 +20,7 @@ CONNECT_S, READ_S = 3.0, 30.0
 OUTAGE_S = 900.0
 _answered: set[str | None] = set()
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
+_ATTEMPTS_A_PART = 8
 _STALE_UPLOAD_S = 86_400.0
 _PASSING = {408, 409, 429, 500, 502, 503, 504}
 _REFUSED = {401, 403}
@@ -54,7 +55,7 @@ class S3:
 
     @functools.cached_property
     def _transfers(self) -> Any:
-        return make_client(self.endpoint_url, attempts=8)  # repeats single parts, not whole files
+        return make_client(self.endpoint_url, attempts=_ATTEMPTS_A_PART)  # repeats single parts, not whole files
 
     def name(self, key: str) -> str:
         """The object's key in the bucket."""

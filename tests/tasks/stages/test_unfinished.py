@@ -31,6 +31,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unfinished, "_POLL_S", 0.02)
     monkeypatch.setattr(client_module, "_FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(client_module, "_LONGEST_PAUSE_S", 0.05)
+    monkeypatch.setattr(client_module, "_ATTEMPTS_A_PART", 2)
 
 
 @pytest.fixture
