@@ -27,11 +27,12 @@ def snapshot_posterior(
     places = cfg.snapshot.within(cfg.store.url, cfg.store.endpoint_url)
     again = run.times("snapshot_posterior", k)  # a snapshot is never replaced
     tag = f"posterior/{run.name}/{k}{f'.{again}' if again else ''}"
+    before = None if parent is None else parent.figures.tag
     lineage = {
         "run": run.name,
         "epoch": k,
         "step": state.figures.step,
-        "parent": None if parent is None else parent.figures.tag,
+        "parent": before or cfg.prior.start_from,
         "posterior": state.figures.posterior_digest,
         "policy": policy.figures.digest,
         "weights": state.figures.weights_digest or None,
@@ -43,7 +44,9 @@ def snapshot_posterior(
     }
     inputs = {
         "tag": tag,
-        "lineage": {name: value for name, value in lineage.items() if name not in ("versions", "created_at")},
+        # What the run started from is in the digest of its configuration, so that the parent here need not tell it.
+        "lineage": {name: lineage[name] for name in lineage if name not in ("versions", "created_at")}
+        | {"parent": before},
         "places": places.model_dump(mode="json"),
     }
 
