@@ -19,6 +19,7 @@ from cures_core.plugins import require_plugins_allowed
 from cures_core.policy.accounting import require_whole
 from cures_core.prompts.flags import read_flags
 from cures_core.prompts.reading import open_rows
+from cures_core.sizes import size_text
 from tasks.doctor import Finding, free_bytes, probe_store
 from tasks.inputs.pretrained import architecture_file
 from tasks.inputs.prompt_files import Inputs
@@ -29,8 +30,6 @@ from tasks.runs.notes import noted_epochs
 from tasks.runs.opening import identify, read_first
 from tasks.snapshots.places import probe_places
 from tasks.storage import open_store
-
-_GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -117,10 +116,10 @@ def _disk(cfg: RunConfig) -> str:
             needed = disk_bytes(cfg, shape.parameters, shape.trained, _epochs_done(cfg))
     if free < needed:
         raise ConfigError(
-            f"{folder}: {free / _GIB:.1f} GiB free, and the run's checkpoints may take {needed / _GIB:.1f} GiB. Make "
-            "room, name another place in store.url, or set checkpoint.keep_last or epochs lower"
+            f"{folder}: {size_text(free)} free, and the run's checkpoints may take {size_text(needed)}. Make room, "
+            "name another place in store.url, or set checkpoint.keep_last or epochs lower"
         )
-    return f"{free / _GIB:.1f} GiB free, at most {needed / _GIB:.2f} needed"
+    return f"{size_text(free)} free, at most {size_text(needed)} needed"
 
 
 def _epochs_done(cfg: RunConfig) -> int:

@@ -10,6 +10,7 @@ import typer
 
 from cures_core.config.loading import load_config
 from cures_core.errors import ConfigError
+from cures_core.sizes import size_text
 from flows.cli.runs import AsJson
 
 _PARTS = {
@@ -80,11 +81,11 @@ def plan_lines(found: dict[str, Any]) -> list[str]:
     memory, ranks = found["memory_per_rank"], found["ranks"]
     lines.append(
         f"memory of each of {ranks} rank{'s' * (ranks > 1)}, sequences of up to {found['longest_sequence']:,} tokens: "
-        f"{_bytes(memory['peak'])} at most ({_bytes(memory['update'])} in an update, "
-        f"{_bytes(memory['rollouts'])} in rollouts)"
+        f"{size_text(memory['peak'])} at most ({size_text(memory['update'])} in an update, "
+        f"{size_text(memory['rollouts'])} in rollouts)"
     )
-    lines.insert(-1, f"disk: checkpoints take {_bytes(found['disk_bytes'])} at most")
-    lines += [f"  {_bytes(memory[part]):>10}  {name}" for part, name in _PARTS.items() if memory[part]]
+    lines.insert(-1, f"disk: checkpoints take {size_text(found['disk_bytes'])} at most")
+    lines += [f"  {size_text(memory[part]):>10}  {name}" for part, name in _PARTS.items() if memory[part]]
     if found["measured_bytes"]:
         lines.append(_measured(found["measured_bytes"], memory["peak"]))
     return lines
@@ -92,21 +93,17 @@ def plan_lines(found: dict[str, Any]) -> list[str]:
 
 def _measured(measured: dict[str, int], planned: int) -> str:
     if measured["gpu_peak"]:
-        return f"measured on the GPU in one process: {_bytes(measured['gpu_peak'])}"
+        return f"measured on the GPU in one process: {size_text(measured['gpu_peak'])}"
     before, peak = measured["process_before"], measured["process_peak"]
     return (
-        f"a process takes {_bytes(before)} before it holds the policy, so {_bytes(before + planned)} are expected; "
-        f"measured: {_bytes(peak)}"
+        f"a process takes {size_text(before)} before it holds the policy, so {size_text(before + planned)} are "
+        f"expected; measured: {size_text(peak)}"
     )
 
 
 def _by_part(parts: dict[str, float], unit: str = "") -> str:
     rest = ", ".join(f"{name} {value:,.0f}{unit}" for name, value in parts.items() if name != "total")
     return f"{parts['total']:,.0f}{unit} ({rest})"
-
-
-def _bytes(number: float) -> str:
-    return f"{number / 2**30:,.2f} GiB" if number >= 2**28 else f"{number / 2**20:,.2f} MiB"
 
 
 def _rows(text: str) -> dict[str, int]:

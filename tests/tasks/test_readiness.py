@@ -98,7 +98,7 @@ def test_checkpoints_must_find_room(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     free = 2**20
     monkeypatch.setattr(readiness, "free_bytes", lambda _: free)
     error = failing(cfg)["disk"]
-    assert "0.0 GiB free" in str(error)
+    assert "1.0 MiB free" in str(error)
     assert "checkpoint.keep_last" in str(error)
 
 

@@ -195,22 +195,36 @@ def damage_store(t: Try) -> Mapping[str, int]:
 
 
 def full_disk(t: Try) -> Mapping[str, int]:
-    """The disk is full somewhere in the run: an error that says so, nothing committed is lost; with room made, the same
-    command ends with the same bytes."""
+    """Something else fills the disk at a random instant of the run, or it is too small from the start: an error that
+    says so, nothing committed is lost; with room made, the same command ends with the same bytes."""
     calm = undisturbed(t.bench)
-    used = sum(path.stat().st_size for path in calm.folder.rglob("*") if path.is_file())
-    size = int(t.rng.uniform(0.05, 1.0) * used)
+    small = bool(t.rng.random() < 0.2)
     disk = t.folder / "disk"
-    with small_disk(disk, size):
-        profile = write_profile(disk)
-        code = outcome(disk, "--config", profile)
+    with small_disk(disk, 2**20 if small else 2**30):
+        profile, others = write_profile(disk), disk / "others"
+        with started(disk, "--config", profile) as process:
+            if not small:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(float(t.rng.uniform(0.5, calm.seconds)))
+                fill(others, left=int(t.rng.integers(0, 2**18)))
+            code = process.wait(WAIT_S)
+        words = said(disk)
         if code:
-            assert "No space left" in said(disk) or "full" in said(disk), (code, said(disk))
-            assert "Traceback" not in said(disk)
-        subprocess.run(["mount", "-o", "remount,size=1g", str(disk)], check=True)
+            assert any(told in words for told in ("No space left", "disk is full", " free, and the run")), (code, words)
+            assert "Traceback" not in words
+        assert code or not small
+        others.unlink(missing_ok=True)
+        subprocess.run(["mount", "-o", "remount,size=2g", str(disk)], check=True)
         assert outcome(disk, "--config", profile) == 0, said(disk)
         check_run(disk, calm)
-    return {"full": int(code != 0), "enough": int(code == 0)}
+    return {"too_small": int(small), "filled": int(code != 0 and not small), "done_before": int(code == 0)}
+
+
+def fill(path: Path, left: int) -> None:
+    """A file that takes all room of its disk but `left` bytes."""
+    room = os.statvfs(path.parent)
+    with path.open("wb") as f, contextlib.suppress(OSError):  # others write meanwhile
+        os.posix_fallocate(f.fileno(), 0, max(1, room.f_bavail * room.f_frsize - left))
 
 
 @contextlib.contextmanager
