@@ -37,10 +37,14 @@ def test_compose_names_what_it_uses_and_holds_no_secret() -> None:
     services = compose["services"]
     for name, service in services.items():
         assert set(service.get("depends_on", {})) <= set(services), name
-        assert set(service.get("secrets", [])) <= set(compose["secrets"]), name
+        mounts = service.get("secrets", [])
+        assert {mount["source"] if isinstance(mount, dict) else mount for mount in mounts} <= set(compose["secrets"]), (
+            name
+        )
         mounted = {volume.split(":")[0] for volume in service.get("volumes", [])}
         assert mounted <= set(compose["volumes"]), name
-        assert set(re.findall(r"/run/secrets/(\w+)", json.dumps(service))) == set(service.get("secrets", [])), name
+        plain = {mount for mount in mounts if isinstance(mount, str)}
+        assert set(re.findall(r"/run/secrets/(\w+)", json.dumps(service))) == plain, name
     assert not re.search(r"(?i)(password|secret|key)[a-z_]*: *[^\s\[/{]+ *$", re.sub(r"_FILE:.*", "", text), re.M)
     assert services["worker"]["environment"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(HEARTBEAT_S)
 
@@ -96,6 +100,93 @@ def test_every_template_sends_heartbeats_and_waits_for_its_server(kind: str) -> 
     env = template(kind)["variables"]["properties"]["env"]["default"]
     assert env["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(HEARTBEAT_S)
     assert int(env["PREFECT_CLIENT_MAX_RETRIES"]) >= 8
+
+
+def test_servers_of_compose_and_kubernetes_have_a_login() -> None:
+    services = yaml.safe_load((INFRA / "docker" / "compose.yaml").read_text())["services"]
+    login = 'PREFECT_{}API_AUTH_STRING="$$(cat /run/secrets/prefect_login)"'
+    assert login.format("SERVER_") in services["server"]["command"][-1]
+    for name in ("deploy", "worker"):
+        assert login.format("") in services[name]["command"][-1]
+    for text, (name, pod) in (("SERVER_", pods()["server.yaml"]), ("", pods()["worker.yaml"])):
+        for container in [*pod.get("initContainers", []), *pod["containers"]]:
+            given = {entry["name"]: entry.get("valueFrom") for entry in container["env"]}
+            assert given[f"PREFECT_{text}API_AUTH_STRING"] == {
+                "secretKeyRef": {"name": "cures-login", "key": "login"}
+            }, name
+
+
+def test_in_the_cluster_only_who_must_reaches_a_service() -> None:
+    policies = {
+        p["metadata"]["name"]: p["spec"] for p in yaml.safe_load_all((INFRA / "kubernetes/network.yaml").read_text())
+    }
+    assert policies["nothing-comes-in"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
+    for name, label, port, callers in (
+        ("server-from-workers-and-runs", "prefect-server", 4200, {}),
+        ("database-from-server", "postgres", 5432, {"matchLabels": {"app": "prefect-server"}}),
+    ):
+        assert policies[name]["podSelector"] == {"matchLabels": {"app": label}}
+        assert policies[name]["ingress"] == [{"from": [{"podSelector": callers}], "ports": [{"port": port}]}]
+    labels = {m["spec"]["template"]["metadata"]["labels"]["app"] for m in workloads().values()}
+    assert {"prefect-server", "postgres"} <= labels
+
+
+def test_pods_meet_the_restricted_standard_and_have_bounds_and_probes() -> None:
+    """https://kubernetes.io/docs/concepts/security/pod-security-standards: what it asks of pods like these."""
+    namespace = yaml.safe_load((INFRA / "kubernetes" / "namespace.yaml").read_text())
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    job = template("kubernetes")["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
+    for name, pod in [*pods().values(), ("job", job)]:
+        assert pod["securityContext"]["runAsNonRoot"], name
+        assert pod["securityContext"]["runAsUser"] > 0, name
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod), name
+        for volume in pod.get("volumes", []):
+            assert set(volume) - {"name"} <= {"emptyDir", "secret"}, name
+        for container in [*pod.get("initContainers", []), *pod["containers"]]:
+            wanted = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+            assert container["securityContext"] == wanted, name
+            assert {"cpu", "memory"} <= set(container["resources"]["limits"]), name
+        if name != "job":
+            assert all("livenessProbe" in container for container in pod["containers"]), name
+    variables = template("kubernetes")["variables"]["properties"]
+    assert all(variables[what]["default"] for what in ("cpu_limit", "memory_limit", "finished_job_ttl"))
+
+
+def test_git_finds_what_the_image_says_it_does(tmp_path: Path) -> None:
+    """The credentials of a mounted file, for the host that it names and no other."""
+    text = (INFRA / "docker" / "Dockerfile").read_text()
+    (helper,) = re.findall(r'credential\.helper "(.+?)"', text)
+    mounted = tmp_path / "credentials"
+    mounted.write_text("https://robot:token-1@git.example.org\n")
+    helper = helper.replace("/etc/cures/git/credentials", str(mounted))
+    for host, found in (("git.example.org", "password=token-1"), ("other.example.org", "")):
+        done = subprocess.run(
+            ["git", "-c", f"credential.helper={helper}", "credential", "fill"],
+            input=f"protocol=https\nhost={host}\n\n",
+            env={**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "", "GIT_CONFIG_GLOBAL": "/dev/null"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (found in done.stdout) if found else done.returncode != 0
+    mounts = set(re.findall(r"/etc/cures/git/(\w+)", text))
+    compose = yaml.safe_load((INFRA / "docker" / "compose.yaml").read_text())["services"]["worker"]["secrets"]
+    assert {Path(m["target"]).name for m in compose if isinstance(m, dict)} == mounts
+
+
+def workloads() -> dict[str, dict[str, Any]]:
+    """Deployments and stateful sets, by the file that they are in."""
+    found = {}
+    for path in sorted((INFRA / "kubernetes").glob("*.yaml")):
+        for manifest in yaml.safe_load_all(path.read_text()):
+            if "template" in manifest.get("spec", {}):
+                found[path.name] = manifest
+    return found
+
+
+def pods() -> dict[str, tuple[str, dict[str, Any]]]:
+    return {name: (name, manifest["spec"]["template"]["spec"]) for name, manifest in workloads().items()}
 
 
 def test_prefect_renders_a_job_with_gpus_for_spot_nodes(no_server: None) -> None:

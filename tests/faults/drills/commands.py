@@ -48,11 +48,13 @@ undisturbed = cache(Undisturbed)
 
 
 @contextlib.contextmanager
-def started(folder: Path, *words: object) -> Iterator[subprocess.Popen[bytes]]:
-    """`cures run` in `folder`; what it prints goes to out.txt and err.txt there. Killed at the end of the block."""
+def started(folder: Path, *words: object, logs: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """`cures run` in `folder`; what it prints goes to out.txt and err.txt there, or in `logs`. Killed at the end of the
+    block."""
+    logs = logs or folder
     command = [sys.executable, "-m", "flows.cli.main", "run", *map(str, words)]
     env = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    with (folder / "out.txt").open("ab") as out, (folder / "err.txt").open("ab") as err:
+    with (logs / "out.txt").open("ab") as out, (logs / "err.txt").open("ab") as err:
         process = subprocess.Popen(command, cwd=folder, env=env, stdout=out, stderr=err, start_new_session=True)
         try:
             yield process
@@ -202,13 +204,13 @@ def full_disk(t: Try) -> Mapping[str, int]:
     disk = t.folder / "disk"
     with small_disk(disk, 2**20 if small else 2**30):
         profile, others = write_profile(disk), disk / "others"
-        with started(disk, "--config", profile) as process:
+        with started(disk, "--config", profile, logs=t.folder) as process:  # its last words need room
             if not small:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(float(t.rng.uniform(0.5, calm.seconds)))
                 fill(others, left=int(t.rng.integers(0, 2**18)))
             code = process.wait(WAIT_S)
-        words = said(disk)
+        words = said(t.folder)
         if code:
             assert any(told in words for told in ("No space left", "disk is full", " free, and the run")), (code, words)
             assert "Traceback" not in words
