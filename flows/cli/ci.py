@@ -14,6 +14,7 @@ from cures_core.errors import CuresError
 from flows.cli.runs import AsJson
 
 if TYPE_CHECKING:
+    from cures_core.config.run import RunConfig
     from tasks.ci.changes import PromptChanges
 
 app = typer.Typer(help="Answer a CI job: have prompts changed, is a run due; tell the server.", no_args_is_help=True)
@@ -46,19 +47,33 @@ def summary_command(
     config: Config = Path("configs/quickstart.toml"),
     out: Annotated[Path | None, typer.Option(help="Write the Markdown here. Default: to stdout.")] = None,
 ) -> None:
-    """Validate the set as it lies here and describe the change in Markdown; exit code 3 if the set is not fit."""
+    """Validate the set as it lies here and describe the change in Markdown; exit code 3 if the set is not fit, with the
+    reasons in the text."""
+    from tasks.ci.markdown import refusal
+
+    cfg = load_config(config)
+    try:
+        text = _summary(cfg, _changes(config, base, head))
+    except CuresError as error:  # the comment is what a reviewer looks at: it says why as well
+        _write(refusal(error), out)
+        raise
+    _write(text, out)
+
+
+def _summary(cfg: RunConfig, found: PromptChanges) -> str:
     from tasks.ci.markdown import summary
     from tasks.inputs.prompt_files import Inputs
     from tasks.stages.validate_dataset import token_counter
     from tasks.validation.golds import gold_judges
     from tasks.validation.validator import validate
 
-    cfg = load_config(config)
-    found = _changes(config, base, head)
     with tempfile.TemporaryDirectory(prefix="cures-ci-") as folder, gold_judges(cfg) as (judge, of_suites):
         suites, locate = list(cfg.evaluation.suites), Inputs.of(cfg).local
         checked = validate(cfg.data, suites, Path(folder), judge, token_counter(cfg), of_suites, locate)
-    text = summary(found, checked, cfg)
+    return summary(found, checked, cfg)
+
+
+def _write(text: str, out: Path | None) -> None:
     if out is None:
         print(text, end="")
     else:
@@ -81,19 +96,31 @@ def announce_command(
 
     With --wait-s: exit code 1 unless the run completes.
     """
-    from tasks.ci.announce import announce, api_url, wait_for_run
+    from tasks.ci.announce import DEPLOYMENT, EVENT, FLOW, announce, api_url, page_of, wait_for_run
 
     url, cfg = api_url(), load_config(config)
     found = _changes(config, base, head)
     answer: dict[str, Any] = {"key": found["key"], "due": found["due"], "reasons": found["reasons"]}
     if found["due"]:
-        announce(url, found["key"], data_path or cfg.data.path, start_from)
+        page = announce(url, found["key"], cfg, data_path or cfg.data.path, start_from)
+        answer |= {"event": EVENT, "deployment": f"{FLOW}/{DEPLOYMENT}", "url": page}
         if wait_s:
             run = wait_for_run(url, found["key"], wait_s)
             answer |= {"flow_run": run["id"], "state": run["state_type"]}
-    print(json.dumps(answer) if as_json else " ".join(f"{name}={value}" for name, value in answer.items()))
+            answer["url"] = page_of("flow-run", run["id"])
+    print(json.dumps(answer) if as_json else _said(answer))
     if answer.get("state", "COMPLETED") != "COMPLETED":
         raise CuresError(f"run {answer['flow_run']} ended {answer['state']}; see its page in the UI")
+
+
+def _said(answer: dict[str, Any]) -> str:
+    if not answer["due"]:
+        return f"retraining is not due, nothing was announced (change {answer['key']})"
+    ended = f"; run {answer['flow_run']} ended {answer['state']}" if "state" in answer else ""
+    return (
+        f"{answer['event']} sent, change {answer['key']}: {'; '.join(answer['reasons'])}\n"
+        f"it starts {answer['deployment']}{ended}: {answer['url']}"
+    )
 
 
 def _changes(config: Path, base: str, head: str) -> PromptChanges:

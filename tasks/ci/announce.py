@@ -9,20 +9,32 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from cures_core.errors import ConfigError, CuresError
+from cures_core.config.run import RunConfig
+from cures_core.errors import ConfigError, CuresError, ServerUnavailable
 from tasks.prefect_api import call, check_api_url
 
 EVENT = "prompts.dataset.changed"
-DEPLOYMENT = "retrain-on-data-change"
+FLOW, DEPLOYMENT = "retrain", "retrain-on-data-change"
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 _POLL_S = 2.0
 
 
-def announce(api_url: str, key: str, data_path: str, start_from: str) -> None:
-    """Emit the event. The trigger is bucketed by `key`: a day long, equal ones start one run however often they come.
+def announce(api_url: str, key: str, config: RunConfig, data_path: str, start_from: str) -> str:
+    """Emit the event, which carries the configuration: what CI has judged is what trains. Returns the address of the
+    deployment that it starts, in the UI.
 
-    Raises `ServerUnavailable` if the server does not take it.
+    The trigger is bucketed by `key`: a day long, equal ones start one run however often they come. Raises `CuresError`
+    where the deployment is not there, `ServerUnavailable` if the server does not take it.
     """
+    try:
+        deployment = call(api_url, f"/deployments/name/{FLOW}/{DEPLOYMENT}", None, "GET")["id"]
+    except ServerUnavailable:
+        raise
+    except CuresError as error:
+        raise CuresError(
+            f"{api_url} has no deployment {FLOW}/{DEPLOYMENT}, so nothing would come of the event ({error}). "
+            f"Deploy it: cures deploy --api-url {api_url}"
+        ) from error
     now = dt.datetime.now(dt.UTC).isoformat()
     event = {
         "id": str(uuid.uuid4()),
@@ -30,9 +42,22 @@ def announce(api_url: str, key: str, data_path: str, start_from: str) -> None:
         "occurred": now,
         "resource": {"prefect.resource.id": f"cures.prompts.{key}", "prefect.resource.name": data_path},
         "related": [],
-        "payload": {"key": key, "data_path": data_path, "start_from": start_from},
+        "payload": {
+            "key": key,
+            "data_path": data_path,
+            "start_from": start_from,
+            "config": config.model_dump(mode="json"),
+        },
     }
     call(api_url, "/events", [event])
+    return page_of("deployment", deployment)
+
+
+def page_of(kind: str, id: str) -> str:
+    """The page of a deployment or flow run in the UI of the server that PREFECT_API_URL names; "" where it has none."""
+    from prefect.utilities.urls import url_for
+
+    return url_for(kind, obj_id=id) or ""  # type: ignore[arg-type]
 
 
 def wait_for_run(api_url: str, key: str, seconds: float) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cures_core.config.run import RunConfig
+from cures_core.errors import CuresError
 from tasks.ci.changes import PromptChanges
 from tasks.planning import DATA, Costs, costs, rates_of_runs
 from tasks.storage import open_store
@@ -32,6 +33,12 @@ def summary(found: PromptChanges, validation: ValidationSummary, config: RunConf
         f"Change `{found['key']}`",
     ]
     return "\n".join(lines) + "\n"
+
+
+def refusal(error: CuresError) -> str:
+    """Markdown for a set that is not fit to be trained on, or that could not be read."""
+    told = "\n".join(f"    {line}" for line in str(error).splitlines())  # a block of code: what rows hold stays text
+    return f"### Prompt set\n\n**Not accepted.**\n\n{told}\n"
 
 
 def cost(found: PromptChanges, validation: ValidationSummary, config: RunConfig) -> Costs:

@@ -9,6 +9,7 @@ from pydantic import JsonValue, ValidationError
 from cures_core.config.base import Strict
 from cures_core.config.marks import results
 from cures_core.config.run import RunConfig
+from cures_core.errors import ConfigError
 from tasks.inputs.digests import policy_files
 from tasks.runs.figures import PriorFigures
 from tasks.runs.notes import read_started, run_names, run_status, stage_record
@@ -24,6 +25,24 @@ class Decision(Strict):
 
     start_from: str
     """Tag of a snapshot, or "none"."""
+
+
+PLACES = ("store", "snapshot", "tracking", "device")
+"""Sections that say where a run is kept, reported and computed. CI's machine is not where runs are."""
+
+
+def in_places_of(config: RunConfig, judged: Mapping[str, JsonValue]) -> RunConfig:
+    """The configuration `judged`, in the places of `config`. Raises `ConfigError` where it is none."""
+    own = config.model_dump(include=set(PLACES))
+    try:
+        return RunConfig.model_validate({**judged, **own})
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ConfigError(
+            f"the event's configuration: {place}: {first['msg']}. "
+            "Announce with the version of cures that the workers have"
+        ) from error
 
 
 def with_earlier_posterior(config: RunConfig, start_from: str) -> RunConfig:

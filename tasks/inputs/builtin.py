@@ -47,6 +47,16 @@ def ensure_builtin(path: Path) -> None:
         _make_whole(own_files=tracked is None)
 
 
+def is_builtin(path: Path, tracker: bytes) -> bool:
+    """Is `path` a built-in set, as a `data.dvc` with these bytes tracks it? It needs no remote then: it can be made."""
+    return path.is_relative_to(DATA) and str(path.relative_to(DATA)) in FILES and _digest_in(tracker) == folder_digest()
+
+
+def builtin_bytes(path: Path) -> bytes:
+    """What the package makes of the built-in set at `path`."""
+    return _made()[str(path.relative_to(DATA))]
+
+
 def folder_digest() -> str:
     """What DVC says of a folder with the built-in sets: the MD5 of its list of files."""
     rows = [{"md5": md5, "relpath": name} for name, (_, md5) in sorted(FILES.items())]
@@ -56,9 +66,13 @@ def folder_digest() -> str:
 def _tracked_digest() -> str | None:
     """The digest in data.dvc; None where there is no such file, or it names no folder."""
     with contextlib.suppress(FileNotFoundError):
-        found = re.search(r"\bmd5: ([0-9a-f]{32})\.dir\b", TRACKER.read_text(encoding="utf-8", errors="replace"))
-        return found and found[1]
+        return _digest_in(TRACKER.read_bytes())
     return None
+
+
+def _digest_in(tracker: bytes) -> str | None:
+    found = re.search(rb"\bmd5: ([0-9a-f]{32})\.dir\b", tracker)
+    return None if found is None else found[1].decode()
 
 
 def _is_whole(name: str) -> bool:

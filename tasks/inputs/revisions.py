@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cures_core.errors import ConfigError, MissingInput
 from cures_core.names import check_revision
+from tasks.inputs.builtin import TRACKER, builtin_bytes, is_builtin
 
 
 def commit_of(revision: str) -> str:
@@ -35,6 +36,9 @@ def file_at(revision: str, path: str, out: Path) -> Path:
     found = _git("cat-file", "blob", f"{commit}:{inside}")
     if found.returncode == 0:
         out.write_bytes(found.stdout)
+        return out
+    if is_builtin(inside, _git("cat-file", "blob", f"{commit}:{TRACKER}").stdout):
+        out.write_bytes(builtin_bytes(inside))
         return out
     if not _tracked(commit, inside):
         raise ConfigError(f"{path}: neither git nor DVC knows it at {revision} (folders must be under DVC)")

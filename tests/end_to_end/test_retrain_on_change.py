@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tasks.ci.announce import runs_of
+from tasks.runs.notes import read_started
+from tasks.storage import LocalStore
 from tests.end_to_end.pipeline import PROFILE
 from tests.end_to_end.stack import call, ended, running_stack, wait_for
 from tests.tasks.ci.repository import commit, git, make_repository, sums, write_rows
@@ -27,7 +29,7 @@ def test_ten_equal_triggers_make_one_run(tmp_path: Path) -> None:
     ci = tmp_path / "theirs" / "ci"
     with running_stack(tmp_path / "stack") as stack:
         found = call(stack, "/deployments/name/retrain/retrain-on-data-change")
-        config = {**tomllib.loads(PROFILE), "store": {"url": str(tmp_path / ".cures")}, "epochs": 1}
+        config = {**tomllib.loads(PROFILE), "store": {"url": str(tmp_path / ".cures")}, "epochs": 1}  # CI judges two
         patch(f"{stack.api_url}/deployments/{found['id']}", {"parameters": {"config": config}})
         variables = {
             "CURES_BASE": "HEAD~1",
@@ -43,16 +45,21 @@ def test_ten_equal_triggers_make_one_run(tmp_path: Path) -> None:
             keys.add(json.loads(done.stdout)["key"])
         last = run_script("merge.sh", ci, **variables, CURES_WAIT_S="240")
         assert last.returncode == 0, last.stderr
-        assert json.loads(last.stdout)["state"] == "COMPLETED"
+        told = json.loads(last.stdout)
+        assert told["state"] == "COMPLETED"
+        assert (told["event"], told["deployment"]) == ("prompts.dataset.changed", "retrain/retrain-on-data-change")
+        assert told["url"] == f"{stack.ui_url}/runs/flow-run/{told['flow_run']}"
         (key,) = keys
         time.sleep(5)
         (run,) = runs_of(stack.api_url, key)
         assert run["parameters"]["data_path"] == str(ci / "prompts.jsonl")
         assert key in run["name"]
+        assert run["parameters"]["judged"]["epochs"] == 2
 
         name = json.loads(next((tmp_path / ".cures" / "runs").glob("*/status.json")).read_bytes())
         assert name["status"] == "completed"
         run_name = next((tmp_path / ".cures" / "runs").iterdir()).name
+        assert read_started(LocalStore(tmp_path / ".cures"), run_name).config["epochs"] == 2
         score = call(stack, "/deployments/name/evaluate/evaluate")
         body = {"parameters": {"run": run_name, "epoch": 1, "store": config["store"]}, "state": {"type": "SCHEDULED"}}
         evaluated = call(stack, f"/deployments/{score['id']}/create_flow_run", body)["id"]

@@ -116,6 +116,9 @@ def test_the_pull_request_script_writes_a_comment_and_refuses_a_bad_set(work: Pa
     write_rows(work / "prompts.jsonl", [*sums(range(105, 125)), *[("", "1")] * 9])
     commit(work, "bad")
     assert run_script("pull_request.sh", work, CURES_BASE="HEAD~1", CURES_CONFIG="tiny.toml").returncode == 3
+    told = (work / "summary.md").read_text()
+    assert "**Not accepted.**" in told
+    assert "empty_problem" in told
 
 
 def test_the_merge_script_pushes_the_data_before_it_tells_the_server(work: Path, tmp_path: Path) -> None:
