@@ -17,6 +17,7 @@ from tasks.runs.records import Record, RunRef
 from tasks.runs.summary import RunSummary, summarise
 from tasks.stages.estimate_prior import estimate_prior
 from tasks.stages.evaluate_checkpoint import evaluate_checkpoint
+from tasks.stages.job_start import import_ahead
 from tasks.stages.prepare_policy import prepare_policy
 from tasks.stages.promote import promote
 from tasks.stages.report import report
@@ -36,6 +37,7 @@ def train(config: RunConfig) -> RunSummary:
 def run_stages(config: RunConfig) -> RunSummary:
     """The stages in their order, for this flow and those that prepare a configuration for it."""
     require_ready(config)
+    import_ahead(config)
     with (
         explaining(),
         logging_progress(),

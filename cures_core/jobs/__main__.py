@@ -18,10 +18,10 @@ from cures_core.jobs.scene import scene_of
 from cures_core.jobs.spec import Job
 
 
-def main() -> int:
+def main(spec: Path) -> int:
+    """Do the job of the file `spec` in this process; returns its exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    spec = Path(sys.argv[1])
     parent = Parent(spec)
     return run_reporting(lambda: _work(spec, parent), spec.with_name("error.json"), Scene(f"the job in {spec}"))
 
@@ -55,4 +55,4 @@ def _run_ranks(spec: Path, job: Job, training: RanksConfig, parent: Parent) -> N
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Path(sys.argv[1])))

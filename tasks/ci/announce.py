@@ -57,7 +57,7 @@ def page_of(kind: str, id: str) -> str:
     """The page of a deployment or flow run in the UI of the server that PREFECT_API_URL names; "" where it has none."""
     from prefect.utilities.urls import url_for
 
-    return url_for(kind, obj_id=id) or ""  # type: ignore[arg-type]
+    return url_for(kind, obj_id=id) or ""
 
 
 def wait_for_run(api_url: str, key: str, seconds: float) -> Mapping[str, Any]:

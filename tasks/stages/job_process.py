@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from cures_core.errors import Preempted
 from cures_core.events import JobEvent, JobStopped, parse_event
@@ -19,6 +18,9 @@ from cures_core.jobs.scene import scene_of
 from cures_core.jobs.spec import Job
 from cures_core.oom_kills import oom_kills
 from tasks.progress import emit
+from tasks.stages.job_start import Forked, Spawned, start_job
+
+Child = Spawned | Forked
 
 STOP_GRACE_S = 30.0
 _TAIL_LINES = 4
@@ -37,13 +39,7 @@ def run_job(job: Job, on_event: Callable[[JobEvent], None] = emit) -> None:
     report.unlink(missing_ok=True)
     oom_kills_before = oom_kills()
     with log.open("ab") as log_file:
-        child = _jobs.start(
-            [sys.executable, "-m", "cures_core.jobs", str(spec)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log_file,
-            start_new_session=True,  # Ctrl-C reaches the parent alone, which then asks the job to stop
-        )
+        child = _jobs.start(job, spec, log_file)
     try:
         for line in child.stdout or ():
             if line.endswith(b"\n"):  # else the job was killed in the middle of it
@@ -56,9 +52,7 @@ def run_job(job: Job, on_event: Callable[[JobEvent], None] = emit) -> None:
         raise
     finally:
         _jobs.ended(child)
-        for pipe in (child.stdin, child.stdout):
-            if pipe is not None:
-                pipe.close()
+        child.close()
     if code != 0:
         ended = Ended(code, _tail(log), for_memory=oom_kills() > oom_kills_before)
         raise read_report(report) or failure_of(ended, scene_of(job))
@@ -69,18 +63,18 @@ class _Jobs:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running: set[subprocess.Popen[bytes]] = set()
+        self._running: set[Child] = set()
         self.stopping = False
 
-    def start(self, command: list[str], **how: Any) -> subprocess.Popen[bytes]:
+    def start(self, job: Job, spec: Path, log: BinaryIO) -> Child:
         with self._lock:
             if self.stopping:
                 raise Preempted("asked to stop before the job began. Resume to go on from there")
-            child: subprocess.Popen[bytes] = subprocess.Popen(command, **how)
+            child = start_job(job, spec, log)
             self._running.add(child)
             return child
 
-    def ended(self, child: subprocess.Popen[bytes]) -> None:
+    def ended(self, child: Child) -> None:
         with self._lock:
             self._running.discard(child)
 
@@ -112,7 +106,7 @@ def allow_jobs() -> None:
     _jobs.stopping = False
 
 
-def _stop(child: subprocess.Popen[bytes]) -> None:
+def _stop(child: Child) -> None:
     with _signals_ignored():
         child.terminate()
         try:

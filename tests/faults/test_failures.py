@@ -13,7 +13,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import pyarrow as pa
 import pytest
@@ -138,11 +138,11 @@ class Recorder:
     """Notes the processes that jobs run in, by the folder of the drill."""
 
     def __init__(self) -> None:
-        self.start, self.children = job_process._jobs.start, dict[str, subprocess.Popen[bytes]]()
+        self.start, self.children = job_process._jobs.start, dict[str, job_process.Child]()
 
-    def __call__(self, command: list[str], **how: Any) -> subprocess.Popen[bytes]:
-        child = self.start(command, **how)
-        self.children[Path(command[-1]).parents[1].name] = child
+    def __call__(self, job: Job, spec: Path, log: BinaryIO) -> job_process.Child:
+        child = self.start(job, spec, log)
+        self.children[spec.parents[1].name] = child
         return child
 
     def drill(self, folder: Path) -> Outcome:

@@ -112,7 +112,9 @@ def strike(process: subprocess.Popen[bytes], who: str) -> int:
         process.kill()
         return 1
     jobs = [
-        child for child in psutil.Process(process.pid).children(recursive=True) if "cures_core.jobs" in child.cmdline()
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "cures_core.jobs " in " ".join(child.cmdline())
     ]
     for job in jobs:
         job.kill()
