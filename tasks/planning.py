@@ -50,6 +50,7 @@ from tasks.storage import Store, open_store
 P = TypeVar("P", bound=str)
 DATA = "data"
 _WARM_STEPS = 40
+_TEMPLATE_TOKENS = 64  # what a chat template puts around a problem, at most, in the models that we know
 _BATCH = ("curriculum.prompts_per_step", "curriculum.rollouts_per_step")
 _OF_SPEED = ("policy", "rollout", "reward", "device", "training", *_BATCH)
 _SAMPLE = 1024  # prompts that are measured, at most
@@ -147,13 +148,15 @@ def _size(name: str, found: PromptSet | None, rows: Mapping[str, int]) -> int:
 
 
 def _longest(cfg: RunConfig, shape: Shape, sets: Sequence[PromptSet]) -> int:
-    """Most tokens of prompt and completion together. Prompts of the small policy are counted (a token a character),
-    others are as long as the profile or the context lets them be."""
+    """Most tokens of prompt and completion together. Prompts of the small policy are counted (a token a character);
+    others have at most a token a byte and what the chat template adds, and what the profile lets them have."""
     limit = max([cfg.rollout.max_new_tokens, *(s.max_new_tokens or 0 for s in cfg.evaluation.suites)])
-    if isinstance(cfg.policy, WarmStartPolicy) and sets:
-        prompt = max(len(problem) for found in sets for problem in found.column("problem"))
+    problems = [problem for found in sets for problem in found.column("problem")]
+    if isinstance(cfg.policy, WarmStartPolicy) and problems:
+        prompt = max(map(len, problems))
     else:
-        prompt = cfg.data.max_problem_tokens or shape.context
+        known = max((len(problem.encode()) for problem in problems), default=shape.context)
+        prompt = min(known, cfg.data.max_problem_tokens or known) + _TEMPLATE_TOKENS
     model_len: int = getattr(cfg.rollout, "max_model_len", None) or shape.context
     return min(prompt + limit, model_len, shape.context)
 

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from cures_core.config.evaluation import EvaluationConfig
+from cures_core.config.loading import load_config
+from tasks.planning import plan
 from tests.end_to_end.pipeline import PROJECT, Outcome, cures, write_profile
 
 ROWS = {
@@ -167,3 +170,15 @@ def test_a_dry_run_of_the_paper_with_a_tiny_model_of_the_same_family(
     ]
     assert found["policy"]["architecture"] == "Qwen2ForCausalLM"
     assert found["source"] == f"run {run.summary['run']}"
+
+
+def test_sequences_are_as_long_as_the_prompts_not_as_the_models_context(tmp_path: Path) -> None:
+    path, configs = tmp_path / "problems.jsonl", PROJECT / "configs"
+    path.write_text("".join(json.dumps({"problem": "é" * n, "answer": "1"}) + "\n" for n in (10, 200)))
+    settings = [f"data.path={path}", "data.answer_rule=field", "rollout.max_new_tokens=100"]
+    cfg = load_config(configs / "qwen2.5-math-1.5b.toml", settings)
+    cfg = cfg.model_copy(update={"evaluation": EvaluationConfig()})
+    for longest, of_problems in ((400, None), (50, 50)):
+        cut = cfg.model_copy(update={"data": cfg.data.model_copy(update={"max_problem_tokens": of_problems})})
+        found = plan(cut, {}, configs / "architectures" / "qwen2.5-math-1.5b.json")
+        assert found["longest_sequence"] == longest + 64 + 100
