@@ -37,6 +37,7 @@ _STRATEGIES = ("strategy", "cures", "uniform", "custom", "dapo", "paper")
 _OF_STRATEGIES = (
     (
         f"{_CORE}/curriculum/test_strategies.py",
+        f"{_CORE}/curriculum/test_rounds.py",
         f"{_CORE}/curriculum/test_custom.py",
         f"{_CORE}/curriculum/test_dapo_and_paper.py",
         f"{_CORE}/curriculum/test_library.py",
