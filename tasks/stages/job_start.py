@@ -19,7 +19,7 @@ from cures_core.config.run import RunConfig
 from cures_core.jobs.spec import Job
 
 _KILLED = -signal.SIGKILL
-_READ_LATER = ("CURES_FAULTS", "CURES_FAULTS_DIR", "PYTEST_CURRENT_TEST")
+_NOT_READ = ("CURES_FAULTS", "CURES_FAULTS_DIR", "GX_ANALYTICS_ENABLED", "PYTEST_CURRENT_TEST")  # by an import of a job
 _GPU_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"), Path("/dev/kfd"))
 
 
@@ -178,7 +178,7 @@ def _serving() -> _Server:
 
 def _environment() -> dict[str, str]:
     """What libraries may have read when they were imported. A job gets all of its own in any case."""
-    return {name: value for name, value in os.environ.items() if name not in _READ_LATER}
+    return {name: value for name, value in os.environ.items() if name not in _NOT_READ}
 
 
 @atexit.register
