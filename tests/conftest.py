@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,6 +15,10 @@ settings.load_profile("shared-machine")
 # Verifiers and strategies of tests, and the rivals of the benchmarks; here and in the processes they start.
 os.environ["CURES_PLUGINS"] = "tests.*,benchmarks.curriculum.rivals.*"
 os.environ["DVC_NO_ANALYTICS"] = "true"  # tests call `dvc` as a user would
+
+# What is started in the background of a script ignores Ctrl-C, and so would the commands that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _LONGEST = ("end_to_end/", "faults/")
 

