@@ -62,7 +62,7 @@ def run_epoch(
 def roll_out(requests: Sequence[Request], engine: RolloutEngine, verifier: Verifier) -> list[Group]:
     """Generate and judge: one group for each request, in order."""
     made = list(zip(requests, engine.generate(requests), strict=True))
-    verdicts = iter(verifier.judge([(r.text, q.prompt.answer) for q, rs in made for r in rs]))
+    verdicts = iter(verifier.judge([(r.text, q.prompt) for q, rs in made for r in rs]))
     return [Group(q, rs, [next(verdicts) for _ in rs]) for q, rs in made]
 
 

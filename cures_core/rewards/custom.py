@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from cures_core.config.rewards import CustomConfig
 from cures_core.errors import ConfigError
 from cures_core.plugins import load_plugin
-from cures_core.rewards.verifier import Verifier
+from cures_core.rewards.verifier import Item, Verifier
 from cures_core.terms import Outcome, Verdict
 
 _OUTCOMES = {True: Outcome.CORRECT, False: Outcome.WRONG}
@@ -19,8 +19,8 @@ class CustomVerifier(Verifier):
     def __init__(self, cfg: CustomConfig) -> None:
         self._function = _load(cfg.function)
 
-    def judge(self, items: Sequence[tuple[str, str]]) -> list[Verdict]:
-        return [self._verdict(completion, gold) for completion, gold in items]
+    def judge(self, items: Sequence[Item]) -> list[Verdict]:
+        return [self._verdict(completion, prompt.answer) for completion, prompt in items]
 
     def check_gold(self, answer: str) -> str | None:
         return None if answer.strip() else "empty"

@@ -31,7 +31,7 @@ def verify(
     """Judge completions: outcome, the answer that was read, the rule that decided, the reason, and the reward."""
     pairs = _pairs(completion, gold, source)
     with make_verifier(_reward(kind, config)) as verifier:
-        verdicts = verifier.judge(pairs)
+        verdicts = verifier.judge_pairs(pairs)
         refused = {answer: why for _, answer in pairs if (why := verifier.check_gold(answer))}
     counts = Counter(verdict.outcome.value for verdict in verdicts)
     if as_json:

@@ -113,9 +113,9 @@ class RecordingVerifier:
     def __init__(self, script: Script) -> None:
         self._script = script
 
-    def judge(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        self._script.calls.append(("judge", list(pairs)))
-        return [Verdict({"c": C, "w": W, "u": U}[text]) for text, _ in pairs]
+    def judge(self, items: Sequence[tuple[str, Prompt]]) -> list[Verdict]:
+        self._script.calls.append(("judge", [(text, prompt.answer) for text, prompt in items]))
+        return [Verdict({"c": C, "w": W, "u": U}[text]) for text, _ in items]
 
     def check_gold(self, gold: str) -> Any:
         raise AssertionError("gold answers are checked before training")

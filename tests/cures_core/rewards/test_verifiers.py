@@ -27,7 +27,7 @@ from cures_core.testing.verifier import VerifierExam
 
 def outcome(cfg: Any, completion: str, gold: str) -> str:
     with make_verifier(cfg) as verifier:
-        return str(verifier.judge([(completion, gold)])[0].outcome)
+        return str(verifier.judge_pairs([(completion, gold)])[0].outcome)
 
 
 def ends_with(completion: str, gold: str) -> bool | None:
