@@ -48,7 +48,7 @@ def keyed(
     """
     found: dict[str, JsonValue] = {}
     for leaf in leaves(model, of=of):
-        if leaf.mark is Mark.RESULT and (sections is None or is_within(leaf.path, sections)):
+        if leaf.mark is Mark.RESULT and not leaf.is_silent and (sections is None or is_within(leaf.path, sections)):
             found[leaf.path] = leaf.value
             if leaf.is_code:
                 found[f"{leaf.path} (code)"] = code_digest(str(leaf.value), leaf.path)

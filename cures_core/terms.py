@@ -9,7 +9,8 @@ from enum import StrEnum
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One problem with its gold answer. `id` is the hash of the normalised content (`cures_core.prompts`)."""
+    """One problem with its gold answer. `id` is the hash of the normalised content (`cures_core.prompts`); `verifier`
+    names the one that judges it, where it is not its source's."""
 
     id: str
     problem: str
@@ -17,6 +18,7 @@ class Prompt:
     source: str = ""
     level: str = ""
     subject: str = ""
+    verifier: str = ""
 
 
 @dataclass(frozen=True, slots=True)

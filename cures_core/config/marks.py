@@ -39,6 +39,11 @@ class Code:
     """Marks a leaf that names code of the user's, `package.module:name`, whose text is part of the result too."""
 
 
+class Later:
+    """Marks a result that came with a later version, and whose default computes what was computed before it: at its
+    default it is in no key, so that what earlier versions have made stays found."""
+
+
 @dataclass(frozen=True)
 class Leaf:
     """A setting with its value."""
@@ -49,6 +54,8 @@ class Leaf:
     value: JsonValue
     is_code: bool = False
     """Does it name code of the user's?"""
+    is_silent: bool = False
+    """Is it a `Later` one at its default?"""
 
 
 def leaves(model: BaseModel, *, of: type[BaseModel] | None = None) -> Iterator[Leaf]:
@@ -64,7 +71,7 @@ def leaves(model: BaseModel, *, of: type[BaseModel] | None = None) -> Iterator[L
 
 def results(model: BaseModel, *, of: type[BaseModel] | None = None) -> dict[str, JsonValue]:
     """What of a model decides results: value by dotted key."""
-    return {leaf.path: leaf.value for leaf in leaves(model, of=of) if leaf.mark is Mark.RESULT}
+    return {leaf.path: leaf.value for leaf in leaves(model, of=of) if leaf.mark is Mark.RESULT and not leaf.is_silent}
 
 
 @dataclass(frozen=True)
@@ -147,6 +154,8 @@ class _Field:
     marks: tuple[Mark, ...]
     is_code: bool
     holds_models: bool
+    is_later: bool
+    default: object
 
 
 @cache
@@ -157,7 +166,8 @@ def _fields(model: type[BaseModel]) -> dict[str, _Field]:
         marks = {mark for inner in models for _, found in marked_fields(inner) for mark in found}
         # A model that may be left out: that it is, is a result where its leaves are.
         own = (min(marks, key=list(Mark).index),) if marks else marks_of(name, field)
-        found[name] = _Field(own, any(item is Code for item in field.metadata), bool(models))
+        flags = {item for item in field.metadata if item in (Code, Later)}
+        found[name] = _Field(own, Code in flags, bool(models), Later in flags, field.default)
     return found
 
 
@@ -167,7 +177,7 @@ def _below(path: str, field: _Field, value: object, dumped: JsonValue) -> Iterat
     elif not field.marks:
         raise TypeError(f"{path}: declare it as Result[...], Operation[...] or Placement[...]")
     else:
-        yield Leaf(path, field.marks[0], dumped, field.is_code)
+        yield Leaf(path, field.marks[0], dumped, field.is_code, field.is_later and value == field.default)
 
 
 def _inside(path: str, value: object, dumped: JsonValue) -> Iterator[Leaf]:

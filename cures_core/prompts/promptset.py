@@ -1,4 +1,4 @@
-"""Knows a set of prompts as six columns of text in Arrow, sorted by content id, and its one form on disk."""
+"""Knows a set of prompts as columns of text in Arrow, sorted by content id, and its one form on disk."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from cures_core.errors import CorruptArtifact, DataRejected, MissingInput
 from cures_core.failures import machine_failure
 from cures_core.terms import Prompt
 
-COLUMNS = ("id", "problem", "answer", "source", "level", "subject")
+COLUMNS = ("id", "problem", "answer", "source", "level", "subject", "verifier")
+LATER = ("verifier",)
+"""Columns that earlier versions did not write. One that says nothing is in no file and in no digest."""
 SCHEMA_VERSION = 1
 
 _SCHEMA = pa.schema([pa.field(name, pa.large_string(), nullable=False) for name in COLUMNS])
@@ -28,11 +30,13 @@ _ROW_GROUP = 100_000
 class PromptSet(Sequence[Prompt]):
     """Prompts in order of id, each id once. Order in a source file means nothing: a shuffled file is the same set.
 
-    Columns `id, problem, answer, source, level, subject`, all text, "" for unknown. Immutable.
+    Columns `id, problem, answer, source, level, subject, verifier`, all text, "" for unknown. Immutable.
     """
 
     def __init__(self, table: pa.Table) -> None:
-        """Take a table of the six text columns in any row order; `DataRejected` if an id occurs twice."""
+        """Take a table of the text columns in any row order (`LATER` ones may be missing); `DataRejected` if an id
+        occurs twice."""
+        table = _with_later(table)
         order = pc.sort_indices(table.column("id"))
         # Column by column: a set of millions is held twice at most.
         self._columns = [_one_chunk(table.column(name)).take(order) for name in COLUMNS]
@@ -49,7 +53,7 @@ class PromptSet(Sequence[Prompt]):
     @classmethod
     def of(cls, prompts: Iterable[Prompt]) -> PromptSet:
         """A set of the given prompts, under the ids they bring."""
-        rows = [(p.id, p.problem, p.answer, p.source, p.level, p.subject) for p in prompts]
+        rows = [(p.id, p.problem, p.answer, p.source, p.level, p.subject, p.verifier) for p in prompts]
         columns: Sequence[Sequence[str]] = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
         return cls(pa.Table.from_arrays([pa.array(c, pa.large_string()) for c in columns], schema=_SCHEMA))
 
@@ -75,10 +79,15 @@ class PromptSet(Sequence[Prompt]):
     def digest(self) -> str:
         """SHA-256 over all ids and labels in order, hex: equal digests, equal sets. The ids stand for the texts."""
         state = hashlib.sha256(b"cures-promptset-1\n%d\n" % len(self))
-        for name in ("id", "source", "level", "subject"):
+        for name in ("id", "source", "level", "subject", *self._said):
             for batch in self._table.select([name]).to_batches(max_chunksize=_ROW_GROUP):
                 state.update("".join(f"{len(text)}:{text}" for text in batch.column(0).to_pylist()).encode())
         return state.hexdigest()
+
+    @cached_property
+    def _said(self) -> list[str]:
+        """The later columns that say something."""
+        return [name for name in LATER if pc.any(pc.not_equal(self._table.column(name), "")).as_py()]
 
     @property
     def table(self) -> pa.Table:
@@ -101,7 +110,8 @@ class PromptSet(Sequence[Prompt]):
     def write_parquet(self, path: Path) -> None:
         """Write the set; equal sets give equal bytes under one version of pyarrow. Not atomic."""
         metadata = {"cures.promptset.schema": str(SCHEMA_VERSION), "cures.promptset.digest": self.digest}
-        table = self._table.replace_schema_metadata(metadata)
+        silent = [name for name in LATER if name not in self._said]
+        table = self._table.drop_columns(silent).replace_schema_metadata(metadata)
         pq.write_table(table, path, compression="zstd", row_group_size=_ROW_GROUP, store_schema=True)
 
     @classmethod
@@ -126,7 +136,7 @@ class PromptSet(Sequence[Prompt]):
                 f"{path}: prompt set schema {version}, this version reads {SCHEMA_VERSION}; "
                 "make it with `cures data import`"
             )
-        if missing := [name for name in COLUMNS if name not in table.column_names]:
+        if missing := [name for name in COLUMNS if name not in (*table.column_names, *LATER)]:
             raise CorruptArtifact(f"{path}: column {missing[0]} is missing; make the file again")
         try:
             prompts = cls(table)
@@ -140,6 +150,13 @@ class PromptSet(Sequence[Prompt]):
                 f"{path}: content digest {prompts.digest[:12]} is not the recorded {recorded[:12]}; make the file again"
             )
         return prompts
+
+
+def _with_later(table: pa.Table) -> pa.Table:
+    for name in LATER:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.array([""] * table.num_rows, pa.large_string()))
+    return table
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.LargeStringArray:

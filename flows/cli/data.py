@@ -20,7 +20,7 @@ from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError, DataRejected
 from cures_core.files import canonical_json, write_atomic
 from cures_core.prompts import Loaded, PromptSet, load_prompts, reasons_table, require_acceptable
-from cures_core.prompts.checks import GoldJudge
+from cures_core.prompts.checks import NO_VERIFIER, GoldJudge
 from cures_core.prompts.diff import Difference, difference
 from cures_core.report.prompts_page import answer_kinds, prompts_page
 from cures_core.rewards import make_verifier
@@ -260,9 +260,9 @@ def _refusal_as_json(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _gold_judge(kind: str | None) -> Iterator[GoldJudge | None]:
+def _gold_judge(kind: str | None) -> Iterator[GoldJudge]:
     if kind is None:
-        yield None
+        yield NO_VERIFIER
         return
     with make_verifier(reward_of(kind)) as verifier:
         yield verifier
