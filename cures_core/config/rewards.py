@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from cures_core.config.base import OwnCode, Strict
-from cures_core.config.marks import Operation, Result
+from cures_core.config.marks import Later, Operation, Result
 
 AnswerRule = Literal["box", "hashes", "phrase", "last"]
 """box: the last \\boxed{}; hashes: after the last ####; phrase: after the last "the answer is"; last: the last number
@@ -95,7 +95,8 @@ class RegexConfig(Strict):
 
 
 class CustomConfig(Strict):
-    """Your own function `(completion: str, gold: str) -> bool | None`; None, or an exception, is `unknown`.
+    """Your own function `(completion: str, gold: str) -> bool | float | None`; a number is in 0..1; None, or an
+    exception, is `unknown`.
 
     It runs in the training process and is trusted: it must be quick and must not evaluate the completion.
     """
@@ -106,6 +107,9 @@ class CustomConfig(Strict):
     """Dotted path of the function: `package.module:function`. CURES_PLUGINS must name it where the run runs. The text
     of its file is part of the result: where it changes, what it has judged is judged again. What the file imports is
     not looked at."""
+    threshold: Annotated[Result[float], Later] = Field(default=0.5, gt=0, le=1)
+    """Where the function returns a number: the least one that is correct. Posterior, scores and gate hear only that;
+    training is paid the number itself."""
 
 
 AnswerConfig = Annotated[

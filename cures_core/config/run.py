@@ -93,6 +93,16 @@ class RunConfig(Strict):
         return self
 
     @model_validator(mode="after")
+    def _overlong_begins_within_the_limit(self) -> RunConfig:
+        overlong, limit = self.training.overlong, self.rollout.max_new_tokens
+        if overlong is not None and overlong.buffer_tokens > limit:
+            raise ValueError(
+                f"training.overlong.buffer_tokens {overlong.buffer_tokens} is above rollout.max_new_tokens {limit}: "
+                "every completion would be punished"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _promotion_has_its_suites(self) -> RunConfig:
         if self.promotion is not None:
             known = [suite.name for suite in self.evaluation.suites]

@@ -282,10 +282,13 @@ def _validate_profile(run: RunConfig, suites: list[SuiteConfig], folder: Path) -
     """What a run's own validation would say: its data, its suites, and its verifier's word on the gold answers."""
     from tasks.stages.validate_dataset import token_counter
     from tasks.validation.golds import gold_judges
+    from tasks.validation.sources import require_sources
 
     every, locate = [*suites, *run.evaluation.suites], Inputs.of(run).local
     with gold_judges(run) as (judge, of_suites):
-        return validate(run.data, every, folder, judge, token_counter(run), of_suites, locate)
+        summary = validate(run.data, every, folder, judge, token_counter(run), of_suites, locate)
+    require_sources(run, PromptSet.read_parquet(folder / "prompts.parquet").column("source"))
+    return summary
 
 
 @contextmanager
