@@ -107,7 +107,7 @@ class CustomConfig(Strict):
     """Dotted path of the function: `package.module:function`. CURES_PLUGINS must name it where the run runs. The text
     of its file is part of the result: where it changes, what it has judged is judged again. What the file imports is
     not looked at."""
-    threshold: Annotated[Result[float], Later] = Field(default=0.5, gt=0, le=1)
+    threshold: Annotated[Result[float], Later(0.5)] = Field(default=0.5, gt=0, le=1)
     """Where the function returns a number: the least one that is correct. Posterior, scores and gate hear only that;
     training is paid the number itself."""
 

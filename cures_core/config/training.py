@@ -102,12 +102,12 @@ class TrainerOptions(Strict):
     max_bad_steps: Operation[int] = Field(default=3, ge=1)
     """Consecutive steps with a non-finite loss or gradient after which the epoch fails. Patience: what an epoch that
     does not fail has computed is the same."""
-    truncated: Annotated[Result[Literal["judged", "masked", "wrong"]], Later] = "judged"
+    truncated: Annotated[Result[Literal["judged", "masked", "wrong"]], Later("judged")] = "judged"
     """What becomes of a completion that ended at the token limit. `judged`: the verifier reads what there is, as of any
     other. `masked`: it is judged, and the posterior hears the verdict, but the loss and its group's baseline leave it
     out (overlong filtering). `wrong`: it is wrong whatever it says, to training, prior and posterior; scores of suites
     judge it. An unknown verdict stays unknown."""
-    overlong: Annotated[OverlongPenalty | None, Later] = None
+    overlong: Annotated[OverlongPenalty | None, Later()] = None
     """Long completions are paid less; the posterior does not hear of it. None: length costs nothing."""
     lora: LoraConfig | None = None
     """Adapters; None trains all weights."""

@@ -62,6 +62,8 @@ class Loaded:
     """Rows dropped although nothing is wrong with them: copies and contaminated ones."""
     file_digest: str
     """SHA-256 of the file's bytes, hex."""
+    golds_rejected: dict[str, int]
+    """Rows whose gold answer their verifier cannot use, by source."""
 
 
 def load_prompts(
@@ -100,6 +102,8 @@ def load_prompts(
         fields, flaws = (None, row.flaws) if row.record is None else examine(row.record, columns, cfg, row.raw, judge)
         if row.record is not None:
             flaws = [*row.flaws, *flaws, *_asked(fields, cfg, count_tokens)]
+        if fields is not None and any(code == "gold_rejected" for code, _ in flaws):
+            log.golds_rejected[fields.source] += 1
         if flaws and log.rejects(row, flaws):
             continue
         if fields is not None:
@@ -172,6 +176,7 @@ class _Log:
         self._quarantine = list(before.quarantine) if before else []
         self._warnings = list(before.warnings) if before else []
         self._counts: Counter[str] = Counter(before.counts if before else {})
+        self.golds_rejected: Counter[str] = Counter(before.golds_rejected if before else {})
         self._rejected, self._dropped = (before.rejected, before.dropped) if before else (0, 0)
 
     def rejects(self, row: Row, flaws: Iterable[Flaw]) -> bool:
@@ -223,6 +228,7 @@ class _Log:
             rejected=self._rejected,
             dropped=self._dropped,
             file_digest=digest,
+            golds_rejected=dict(sorted(self.golds_rejected.items())),
         )
 
 

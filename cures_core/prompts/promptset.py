@@ -19,9 +19,9 @@ from cures_core.failures import machine_failure
 from cures_core.terms import Prompt
 
 COLUMNS = ("id", "problem", "answer", "source", "level", "subject", "verifier")
-LATER = ("verifier",)
-"""Columns that earlier versions did not write. One that says nothing is in no file and in no digest."""
-SCHEMA_VERSION = 1
+_LATER = ("verifier",)
+"""Columns that a set, and its file, may lack: those of schema 2, which is written only where one of them is in use."""
+SCHEMA_VERSION = 2
 
 _SCHEMA = pa.schema([pa.field(name, pa.large_string(), nullable=False) for name in COLUMNS])
 _ROW_GROUP = 100_000
@@ -34,9 +34,11 @@ class PromptSet(Sequence[Prompt]):
     """
 
     def __init__(self, table: pa.Table) -> None:
-        """Take a table of the text columns in any row order (`LATER` ones may be missing); `DataRejected` if an id
-        occurs twice."""
-        table = _with_later(table)
+        """Take a table of text columns in any row order, later ones left out or not; `DataRejected` if an id occurs
+        twice."""
+        for name in _LATER:
+            if name not in table.column_names:
+                table = table.append_column(name, pa.array([""] * table.num_rows, pa.large_string()))
         order = pc.sort_indices(table.column("id"))
         # Column by column: a set of millions is held twice at most.
         self._columns = [_one_chunk(table.column(name)).take(order) for name in COLUMNS]
@@ -79,15 +81,16 @@ class PromptSet(Sequence[Prompt]):
     def digest(self) -> str:
         """SHA-256 over all ids and labels in order, hex: equal digests, equal sets. The ids stand for the texts."""
         state = hashlib.sha256(b"cures-promptset-1\n%d\n" % len(self))
-        for name in ("id", "source", "level", "subject", *self._said):
+        verifier = () if "verifier" in self._unused else ("verifier",)
+        for name in ("id", "source", "level", "subject", *verifier):
             for batch in self._table.select([name]).to_batches(max_chunksize=_ROW_GROUP):
                 state.update("".join(f"{len(text)}:{text}" for text in batch.column(0).to_pylist()).encode())
         return state.hexdigest()
 
     @cached_property
-    def _said(self) -> list[str]:
-        """The later columns that say something."""
-        return [name for name in LATER if pc.any(pc.not_equal(self._table.column(name), "")).as_py()]
+    def _unused(self) -> list[str]:
+        """The later columns that say nothing."""
+        return [name for name in _LATER if not any(self.column(name))]
 
     @property
     def table(self) -> pa.Table:
@@ -109,9 +112,9 @@ class PromptSet(Sequence[Prompt]):
 
     def write_parquet(self, path: Path) -> None:
         """Write the set; equal sets give equal bytes under one version of pyarrow. Not atomic."""
-        metadata = {"cures.promptset.schema": str(SCHEMA_VERSION), "cures.promptset.digest": self.digest}
-        silent = [name for name in LATER if name not in self._said]
-        table = self._table.drop_columns(silent).replace_schema_metadata(metadata)
+        version = 1 if len(self._unused) == len(_LATER) else SCHEMA_VERSION
+        metadata = {"cures.promptset.schema": str(version), "cures.promptset.digest": self.digest}
+        table = self._table.drop_columns(self._unused).replace_schema_metadata(metadata)
         pq.write_table(table, path, compression="zstd", row_group_size=_ROW_GROUP, store_schema=True)
 
     @classmethod
@@ -131,12 +134,12 @@ class PromptSet(Sequence[Prompt]):
             ) from error
         metadata = table.schema.metadata or {}
         version = metadata.get(b"cures.promptset.schema", b"none").decode()
-        if version != str(SCHEMA_VERSION):
+        if version not in ("1", str(SCHEMA_VERSION)):
             raise CorruptArtifact(
-                f"{path}: prompt set schema {version}, this version reads {SCHEMA_VERSION}; "
+                f"{path}: prompt set schema {version}, this version reads 1 and {SCHEMA_VERSION}; "
                 "make it with `cures data import`"
             )
-        if missing := [name for name in COLUMNS if name not in (*table.column_names, *LATER)]:
+        if missing := [name for name in COLUMNS if name not in table.column_names and name not in _LATER]:
             raise CorruptArtifact(f"{path}: column {missing[0]} is missing; make the file again")
         try:
             prompts = cls(table)
@@ -150,13 +153,6 @@ class PromptSet(Sequence[Prompt]):
                 f"{path}: content digest {prompts.digest[:12]} is not the recorded {recorded[:12]}; make the file again"
             )
         return prompts
-
-
-def _with_later(table: pa.Table) -> pa.Table:
-    for name in LATER:
-        if name not in table.column_names:
-            table = table.append_column(name, pa.array([""] * table.num_rows, pa.large_string()))
-    return table
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.LargeStringArray:

@@ -38,6 +38,8 @@ class FileSummary(TypedDict):
     dropped: int
     reasons: dict[str, int]
     """Rows by reason of what is wrong with them."""
+    golds_rejected: dict[str, int]
+    """Rows whose gold answer their verifier cannot use, by source."""
     labels: dict[str, dict[str, int]]
     """Prompts by source, level and subject, the most common first."""
 
@@ -186,6 +188,7 @@ def describe(loaded: Loaded) -> FileSummary:
         "rejected": loaded.rejected,
         "dropped": loaded.dropped,
         "reasons": loaded.counts,
+        "golds_rejected": loaded.golds_rejected,
         "labels": {name: _most_common(prompts.column(name)) for name in ("source", "level", "subject")},
     }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -29,6 +29,9 @@ from cures_core.errors import ConfigError, CurriculumMisuse
 from cures_core.means import ratio, valued
 from cures_core.prompts import PromptSet
 from cures_core.terms import Group, Request
+
+_MOST_SOURCES = 24
+"""Sources that the figures of a step speak of, at most."""
 
 
 class StrategyOptions(Strict):
@@ -57,6 +60,7 @@ class Strategy(ABC):
         self.calibration = Calibration()
         num = min(cfg.prompts_per_step, len(prompts))
         self._quotas = Quotas(cfg.quotas, prompts.column("source"), num) if cfg.quotas else None
+        self._sources = _sources(prompts)
         self._seed = seed
         self._rng = np.random.default_rng([seed, 0x43555252])
         self._step, self._round = 1, 0  # of the step that is going on
@@ -282,16 +286,27 @@ class Strategy(ABC):
                 all_wrong_share=ratio(sum(g.failures > 0 and not g.successes for g in told), len(told)),
                 unknown_share=ratio(sum(g.unknown for g in told), self._spent),
             ),
-            **self._drawn_shares(told),
+            **self._by_source(told),
             **self._figures,
         }
 
-    def _drawn_shares(self, told: Sequence[Group]) -> dict[str, float]:
-        """Share of the step's prompts that each source with a quota has had."""
-        if self._quotas is None or not told:
-            return {}
-        sources = Counter(group.request.prompt.source for group in told)
-        return {f"draw_share/{name}": sources[name] / len(told) for name in self._quotas.names}
+    def _by_source(self, told: Sequence[Group]) -> dict[str, float]:
+        """Of each source its share of the step's prompts, and of its known rollouts the share that is right."""
+        groups: defaultdict[str, list[Group]] = defaultdict(list)
+        for group in told:
+            groups[group.request.prompt.source].append(group)
+        figures: dict[str, float | None] = {}
+        for name in self._sources:
+            right, wrong = sum(g.successes for g in groups[name]), sum(g.failures for g in groups[name])
+            figures[f"draw_share/{name or '(none)'}"] = ratio(len(groups[name]), len(told))
+            figures[f"correct_share/{name or '(none)'}"] = ratio(right, right + wrong)
+        return valued(**figures)
+
+
+def _sources(prompts: PromptSet) -> list[str]:
+    """The sources that figures are told of: none where there is but one, or where there are too many to be read."""
+    found = sorted(prompts.table.column("source").unique().to_pylist())
+    return found if 1 < len(found) <= _MOST_SOURCES else []
 
 
 def _said(fault: ErrorDetails, strategy: type[Strategy]) -> str:

@@ -71,8 +71,8 @@ class _Grown(Strict):
     """A model that has got settings in a later version."""
 
     old: Result[int] = 1
-    new: Annotated[Result[str], Later] = "as before"
-    part: Annotated[_Leaf | None, Later] = None
+    new: Annotated[Result[str], Later("as before")] = "as before"
+    part: Annotated[_Leaf | None, Later()] = None
 
 
 def test_a_later_setting_is_a_result_only_where_it_says_something_new() -> None:

@@ -459,7 +459,7 @@ def test_one_suite_s_completions_do_not_depend_on_another(monkeypatch: pytest.Mo
 def test_settings_that_came_later_are_in_no_key_at_their_default(monkeypatch: pytest.MonkeyPatch) -> None:
     """What earlier versions have computed stays found."""
     cfg = RunConfig.model_validate({**BASE, "reward": {"type": "custom", "function": CODE}})
-    silent = {leaf.path for leaf in leaves(cfg) if leaf.is_silent}
+    silent = {leaf.path for leaf in leaves(cfg) if leaf.is_as_before}
     assert {"data.columns.verifier", "reward.threshold", "training.truncated", "training.overlong"} <= silent
     assert not silent & set(results(cfg))
     for stage in READS:
