@@ -107,7 +107,7 @@ def test_the_default_may_be_written_as_the_reward_itself() -> None:
         ([{**LETTERS, "name": "default"}], "two verifiers are called 'default'"),
         ([{**LETTERS, "name": "No Name"}], "pattern"),
         ([{"sources": ["x"]}], "verifier"),
-        ([{"sources": ["x"], "verifier": MIXED}], "does not match any of the expected tags"),
+        ([{"sources": ["x"], "verifier": MIXED}], "Extra inputs are not permitted"),
     ],
 )
 def test_who_is_responsible_is_certain(entries: list[Any], said: str) -> None:
