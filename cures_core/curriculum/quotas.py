@@ -58,7 +58,7 @@ class Quotas:
         high = np.minimum(self._high, room)
         low = np.minimum(self._low, high)
         if high.sum() <= 1:
-            return high
+            return np.asarray(high, dtype=np.float64)
         natural = np.maximum(natural, _ENOUGH)
         least, most = 0.0, float(1 / natural.min())
         for _ in range(100):
@@ -67,14 +67,14 @@ class Quotas:
                 least = middle
             else:
                 most = middle
-        return np.clip(most * natural, low, high)
+        return np.asarray(np.clip(most * natural, low, high), dtype=np.float64)
 
     def counts(self, natural: Floats, sizes: Ints, num: int) -> Ints:
         """Prompts of each group for a draw of at most `num`; the carry follows."""
         share = self.shares(natural, sizes / num)
         num = min(num, int(round(share.sum() * num, 6)))
         wanted = share * (num / max(share.sum(), _ENOUGH)) + self.carry
-        counts = np.clip(np.floor(wanted + _ENOUGH), 0, sizes).astype(np.int64)
+        counts: Ints = np.asarray(np.clip(np.floor(wanted + _ENOUGH), 0, sizes), dtype=np.int64)
         while (left := num - int(counts.sum())) != 0:
             step = 1 if left > 0 else -1
             can = (counts < sizes) & (share > 0) if left > 0 else counts > 0

@@ -247,7 +247,7 @@ def failing(outcome: dict[str, Any]) -> dict[tuple[str, str], list[str]]:
 def test_a_clean_frame_meets_all_expectations(cfg: DataConfig, tmp_path: Path) -> None:
     outcome = run_expectations(frame(GOOD, make_prompt("Why?", "\\frac{1}{2}")), tmp_path, cfg)
     assert (outcome["success"], failing(outcome)) == (True, {})
-    assert len(outcome["expectations"]) == 18
+    assert len(outcome["expectations"]) == 19
     assert all(row["error"] == "" for row in outcome["expectations"])
 
 
