@@ -84,6 +84,14 @@ class Quotas:
         self.carry = wanted - counts
         return counts
 
+    def bounded(self, p: Floats, num: int) -> Floats:
+        """Probabilities `p` of all rows with the shares of their groups put within the bounds, for `num` prompts."""
+        groups = len(self._low)
+        natural = np.bincount(self._group, p, groups) / p.sum()
+        share = self.shares(natural, np.bincount(self._group, minlength=groups) / num)
+        factor = share / np.maximum(natural, _ENOUGH)
+        return np.asarray(p * factor[self._group], dtype=np.float64)
+
     def draw(self, p: Floats, rows: Ints, num: int, rng: np.random.Generator) -> Ints:
         """At most `num` of `rows` without replacement, in each group in proportion to these rows' `p`; ascending."""
         num = min(num, len(rows))

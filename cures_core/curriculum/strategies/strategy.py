@@ -7,6 +7,7 @@ subclass; what it may say and change beside that is listed in docs/curriculum.md
 from __future__ import annotations
 
 import copy
+import re
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -118,6 +119,10 @@ class Strategy(ABC):
             drawn = draw(p, num, self.rng)
             return drawn if rows is None else rows[drawn]
         return self._quotas.draw(p, np.arange(len(self.prompts)) if rows is None else rows, num, self.rng)
+
+    def bounded(self, p: Floats) -> Floats:
+        """Probabilities of all prompts after the quotas, for who explains them."""
+        return p if self._quotas is None else self._quotas.bounded(p, min(self.cfg.prompts_per_step, len(self.prompts)))
 
     @property
     def told_so_far(self) -> list[Group]:
@@ -298,8 +303,9 @@ class Strategy(ABC):
         figures: dict[str, float | None] = {}
         for name in self._sources:
             right, wrong = sum(g.successes for g in groups[name]), sum(g.failures for g in groups[name])
-            figures[f"draw_share/{name or '(none)'}"] = ratio(len(groups[name]), len(told))
-            figures[f"correct_share/{name or '(none)'}"] = ratio(right, right + wrong)
+            label = re.sub(r"[^\w-]", "_", name) or "none"  # what every tracker takes as a name
+            figures[f"draw_share/{label}"] = ratio(len(groups[name]), len(told))
+            figures[f"correct_share/{label}"] = ratio(right, right + wrong)
         return valued(**figures)
 
 

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cures_core.config.curriculum import CurriculumConfig, SourceQuota
 from cures_core.curriculum import Curriculum, Posterior, Strategy, make_curriculum
+from cures_core.curriculum.explain import draw_probabilities
 from cures_core.curriculum.quotas import Quotas
 from cures_core.errors import ConfigError
 from cures_core.prompts import PromptSet, make_prompt
@@ -121,6 +122,38 @@ def go_with(strategy: Strategy, steps: int, rng: np.random.Generator) -> list[li
         if "probing" not in batch.reason:
             drawn.append(list(sources.values()))
     return drawn
+
+
+def test_a_step_tells_of_its_sources_where_there_are_several() -> None:
+    pool = PromptSet.of(make_prompt(f"{name} {i}", "1", source=name) for name in ("a/b", "") for i in range(20))
+    strategy = fresh(config({"type": "uniform"}), pool)
+    requests = strategy.ask(70)
+    outcome = {"a/b": Outcome.CORRECT, "": Outcome.WRONG}
+    strategy.tell([answered(q, [outcome[q.prompt.source]] * q.n) for q in requests])
+    batch = strategy.ready()
+    assert batch is not None
+    share = sum(q.prompt.source == "a/b" for q in requests) / len(requests)
+    told = {name: value for name, value in batch.figures.items() if "/" in name}
+    assert told == {
+        "draw_share/a_b": share,
+        "draw_share/none": pytest.approx(1 - share),
+        "correct_share/a_b": 1.0,
+        "correct_share/none": 0.0,
+    }
+    alone = fresh(config({"type": "uniform"}), pool.take([i for i, s in enumerate(pool.column("source")) if s]))
+    asked = alone.ask(70)
+    alone.tell([answered(q, [Outcome.WRONG] * q.n) for q in asked])
+    batch = alone.ready()
+    assert batch is not None
+    assert not [name for name in batch.figures if "/" in name]
+
+
+def test_an_explanation_knows_the_quotas() -> None:
+    cfg = config({"type": "cures"}, {"source": "big", "max": 0.25})
+    p = draw_probabilities(cfg, POOL, Posterior.fresh(POOL, cfg.posterior))  # type: ignore[arg-type]
+    big = np.array([source == "big" for source in POOL.column("source")])
+    assert p.sum() == pytest.approx(1)
+    assert p[big].sum() == pytest.approx(0.25)
 
 
 def test_a_state_of_other_quotas_is_taken_without_what_they_owed() -> None:

@@ -51,6 +51,7 @@ def test_every_row_is_checked_by_the_verifier_that_will_judge_it(tmp_path: Path)
         "duplicate_copy": 1,  # to the numeric verifier one half is 0.5
         "duplicate_problem": 1,
     }
+    assert summary["prompts"]["golds_rejected"] == {"quiz": 1, "sums": 1}
     quarantine = (tmp_path / "out" / "quarantine.jsonl").read_text()
     assert "no verifier is called 'numerical'; there are default, numeric, choice" in quarantine
     kept = PromptSet.read_parquet(tmp_path / "out" / "prompts.parquet")
