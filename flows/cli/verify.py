@@ -90,7 +90,8 @@ def reward_of(kind: str) -> RewardConfig:
 
 
 def _row(verdict: Verdict) -> dict[str, object]:
-    return {**asdict(verdict), "outcome": verdict.outcome.value}
+    said = {name: value for name, value in asdict(verdict).items() if name != "masked"}  # which is training's
+    return {**said, "outcome": verdict.outcome.value}
 
 
 def _line(verdict: Verdict) -> str:
