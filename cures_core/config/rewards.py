@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from cures_core.config.base import OwnCode, Strict
 from cures_core.config.marks import Later, Operation, Result
+from cures_core.config.urls import LocalName
 
 AnswerRule = Literal["box", "hashes", "phrase", "last"]
 """box: the last \\boxed{}; hashes: after the last ####; phrase: after the last "the answer is"; last: the last number
@@ -204,7 +205,7 @@ class SourceReward(Strict):
 
     name: Result[str] = Field(default="", pattern=r"^([a-z0-9][a-z0-9._-]{0,39})?$")
     """What rows call it in the column `data.columns.verifier`. Empty: as its type is called."""
-    sources: Result[tuple[str, ...]] = ()
+    sources: Result[tuple[LocalName, ...]] = ()
     """Sources whose prompts it judges. Without any, only rows that name it."""
     verifier: PlainConfig
     """How it judges."""
