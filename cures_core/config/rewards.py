@@ -193,10 +193,7 @@ class WeightedConfig(Strict):
         return self
 
 
-PlainConfig = Annotated[
-    ExactConfig | NumericConfig | MathConfig | ChoiceConfig | RegexConfig | CustomConfig | WeightedConfig,
-    Field(discriminator="type"),
-]
+PlainConfig = Annotated[AnswerConfig | WeightedConfig, Field(discriminator="type")]
 """One verifier's configuration, chosen by `type`."""
 
 
@@ -253,16 +250,5 @@ def _with_default(values: object) -> object:
     return {"type": "by-source", "by_source": values["by_source"], **({"default": default} if default else {})}
 
 
-RewardConfig = Annotated[
-    ExactConfig
-    | NumericConfig
-    | MathConfig
-    | ChoiceConfig
-    | RegexConfig
-    | CustomConfig
-    | WeightedConfig
-    | BySourceConfig,
-    Field(discriminator="type"),
-    BeforeValidator(_with_default),
-]
+RewardConfig = Annotated[PlainConfig | BySourceConfig, Field(discriminator="type"), BeforeValidator(_with_default)]
 """A verifier's configuration, chosen by `type`."""
