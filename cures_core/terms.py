@@ -6,10 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+Turn = tuple[str, str]
+"""Who speaks (system, user or assistant), and what is said."""
+Turns = tuple[Turn, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One problem with its gold answer. `id` is the hash of the normalised content (`cures_core.prompts`)."""
+    """One problem with its gold answer. `id` is the hash of the normalised content (`cures_core.prompts`).
+
+    `turns` is what was said before the problem, which is then the last user message of a chat.
+    """
 
     id: str
     problem: str
@@ -17,6 +24,7 @@ class Prompt:
     source: str = ""
     level: str = ""
     subject: str = ""
+    turns: Turns = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +53,8 @@ class Rollout:
 
     `prompt_ids` and `token_ids` are token ids (the end token included when it was sampled); `logprobs[t]` is the
     natural log-probability of `token_ids[t]` under the sampling policy at the sampling temperature;
-    `text` is the completion without stop tokens or stop strings.
+    `text` is the completion without stop tokens or stop strings; where the prompt ends in an opened thinking tag, with
+    that tag in front. `thinking_tokens` of the tokens are thinking, its tags included.
     """
 
     request_id: str
@@ -55,6 +64,7 @@ class Rollout:
     logprobs: tuple[float, ...]
     text: str
     finish_reason: FinishReason
+    thinking_tokens: int = 0
 
 
 class Outcome(StrEnum):

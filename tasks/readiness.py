@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cures_core.config.data import PromptFile
 from cures_core.config.policy import PretrainedPolicy, WarmStartPolicy
+from cures_core.config.rollout import PromptFormat
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError, CuresError
 from cures_core.extras import require_extras
@@ -71,6 +72,8 @@ def _checks(cfg: RunConfig) -> Iterator[tuple[str, Callable[[], str]]]:
     if isinstance(cfg.policy, PretrainedPolicy):
         policy = cfg.policy
         yield "policy", lambda: f"{policy.path}: {_architecture(policy)}"
+    if formats := _formats(cfg):
+        yield "prompt format", lambda: _shown(cfg, formats)
     if cfg.device.type == "cuda":
         yield "device", lambda: _device(cfg)
     yield "store", lambda: probe_store(cfg.store)
@@ -98,6 +101,27 @@ def _architecture(policy: PretrainedPolicy) -> str:
     if Path(policy.path).is_dir():
         require_whole(Path(policy.path))
     return str(read_architecture(file.parent, file)["model_type"])
+
+
+def _formats(cfg: RunConfig) -> list[PromptFormat]:
+    """Those that ask something of the policy's tokenizer."""
+    formats = [cfg.rollout.prompt_format, *(s.prompt_format for s in cfg.evaluation.suites if s.prompt_format)]
+    return [shown for shown in formats if shown.chat or shown.thinking]
+
+
+def _shown(cfg: RunConfig, formats: Sequence[PromptFormat]) -> str:
+    """The tokenizer can be had without the weights, but a hub model's only when it has been fetched."""
+    if isinstance(cfg.policy, PretrainedPolicy) and not Path(cfg.policy.path).is_dir():
+        return "looked at when the policy is fetched"
+    from cures_core.policy.characters import character_tokenizer
+    from cures_core.policy.loading import load_tokenizer
+    from cures_core.rollout.prompting import require_format
+
+    policy = cfg.policy
+    tokenizer = load_tokenizer(policy.path) if isinstance(policy, PretrainedPolicy) else character_tokenizer()
+    for shown in formats:
+        require_format(tokenizer, shown)
+    return "the tokenizer can show it"
 
 
 def _device(cfg: RunConfig) -> str:

@@ -13,6 +13,7 @@ from cures_core.config.rollout import RolloutConfig
 from cures_core.config.run import RunConfig
 from cures_core.jobs.spec import Job
 from cures_core.policy.loading import Policy, load_policy, setup_torch
+from cures_core.rewards.verifier import Verifier
 from cures_core.rollout.engine import RolloutEngine
 
 if TYPE_CHECKING:
@@ -51,6 +52,13 @@ def assemble_engine(policy: Policy, cfg: RolloutConfig, model: PreTrainedModel |
     from cures_core.rollout import build_engine
 
     return build_engine(cfg, policy.model if model is None else model, policy.tokenizer, policy.device)
+
+
+def assemble_verifier(cfg: RunConfig) -> Verifier:
+    """The verifier of training: of what completions say once they have done thinking."""
+    from cures_core.rewards import make_verifier
+
+    return make_verifier(cfg.reward, cfg.rollout.prompt_format.thinking)
 
 
 def evaluation_rollout(cfg: RunConfig, suite: EvaluatedSuite, temperature: float) -> RolloutConfig:

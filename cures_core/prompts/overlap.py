@@ -26,6 +26,7 @@ from typing import Literal
 
 from cures_core.prompts.boilerplate import Passage, boilerplate, divided
 from cures_core.prompts.canonical import answer_key, canonical, tokens
+from cures_core.prompts.chats import conversation, written
 from cures_core.prompts.checks import Same, same_key
 from cures_core.prompts.defects import Flaw
 from cures_core.prompts.promptset import PromptSet
@@ -78,7 +79,7 @@ class SuiteIndex:
     def __init__(
         self, suites: Mapping[str, PromptSet], common: frozenset[Passage] = frozenset(), same: Same = same_key
     ) -> None:
-        self._common = common.union(*(boilerplate(suite.column("problem")) for suite in suites.values()))
+        self._common = common.union(*(boilerplate(suite.conversations()) for suite in suites.values()))
         self._same = same
         self._exact: dict[str, int] = {}
         self._canonical: dict[str, int] = {}
@@ -87,7 +88,7 @@ class SuiteIndex:
         self._items: list[_Item] = []
         for name in sorted(suites):
             for prompt in suites[name]:
-                self._add(name, prompt.id, prompt.problem, prompt.answer)
+                self._add(name, prompt.id, conversation(prompt.problem, written(prompt.turns)), prompt.answer)
         self._known = frozenset(self._grams)  # a set meets another in C; a dictionary does not
 
     def _add(self, suite: str, item_id: str, problem: str, answer: str) -> None:
@@ -153,7 +154,7 @@ def find_overlap(
     prompts: PromptSet, suites: Mapping[str, PromptSet], same: Same = same_key
 ) -> Iterator[tuple[int, Match]]:
     """(index in `prompts`, its strongest match) of every prompt that has one, in order."""
-    index = SuiteIndex(suites, boilerplate(prompts.column("problem")) if suites else frozenset(), same)
+    index = SuiteIndex(suites, boilerplate(prompts.conversations()) if suites else frozenset(), same)
     for i, (problem, answer) in enumerate(_texts(prompts)):
         if (found := index.match(problem, answer)) is not None:
             yield i, found
@@ -166,8 +167,9 @@ def overlap_flaw(match: Match, policy: Literal["drop", "warn", "reject"]) -> Fla
 
 
 def _texts(prompts: PromptSet) -> Iterator[tuple[str, str]]:
-    for batch in prompts.table.select(["problem", "answer"]).to_batches(max_chunksize=4096):
-        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    for batch in prompts.table.select(["problem", "turns", "answer"]).to_batches(max_chunksize=4096):
+        problems, turns, answers = (column.to_pylist() for column in batch.columns)
+        yield from zip(map(conversation, problems, turns), answers, strict=True)
 
 
 def _is_letter(answer: str) -> bool:

@@ -51,13 +51,14 @@ def summary_command(
     from tasks.inputs.prompt_files import Inputs
     from tasks.stages.validate_dataset import token_counter
     from tasks.validation.golds import gold_judges
-    from tasks.validation.validator import validate
+    from tasks.validation.validator import one_message, validate
 
     cfg = load_config(config)
     found = _changes(config, base, head)
     with tempfile.TemporaryDirectory(prefix="cures-ci-") as folder, gold_judges(cfg) as (judge, of_suites):
         suites, locate = list(cfg.evaluation.suites), Inputs.of(cfg).local
-        checked = validate(cfg.data, suites, Path(folder), judge, token_counter(cfg), of_suites, locate)
+        shown = one_message(cfg)
+        checked = validate(cfg.data, suites, Path(folder), judge, token_counter(cfg), of_suites, locate, shown)
     text = summary(found, checked, cfg)
     if out is None:
         print(text, end="")

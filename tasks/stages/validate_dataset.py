@@ -20,6 +20,8 @@ from tasks.stages.stage import Made, as_stage, run_stage
 from tasks.stages.workspace import Workspace
 from tasks.validation import validate
 from tasks.validation.golds import gold_judges
+from tasks.validation.validator import DATA as DATA_SET
+from tasks.validation.validator import one_message
 
 
 @as_stage()
@@ -42,10 +44,15 @@ def validate_dataset(run: RunRef) -> Record[ValidateFigures]:
         "files": {field: digest for field, digest in run.inputs.items() if field in read or field == FLAGS},
         "tokenizer": _tokenizer(run),
     }
+    shown = one_message(cfg)
+    if chats := [name for name in (DATA_SET, *(s.name for s in suites)) if name not in shown]:
+        inputs["chats"] = chats
 
     def work(space: Workspace) -> Made[ValidateFigures]:
         with gold_judges(cfg) as (judge, of_suites):
-            summary = validate(cfg.data, suites, space.out, judge, token_counter(cfg), of_suites, places.__getitem__)
+            summary = validate(
+                cfg.data, suites, space.out, judge, token_counter(cfg), of_suites, places.__getitem__, shown
+            )
         prompts = summary["prompts"]
         made_of = {DATA: prompts, **{suite_field(suite): summary["suites"][suite.name] for suite in suites}}
         for field, file in read.items():

@@ -122,8 +122,8 @@ def test_changed_labels_do_not_pass_the_digest(tmp_path: Path) -> None:
 def test_a_later_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "set.parquet"
     PromptSet.of(PROMPTS).write_parquet(path)
-    rewritten(path, "level", ["1", "2", ""], version=b"2")
-    with pytest.raises(CorruptArtifact, match="schema 2, this version reads 1"):
+    rewritten(path, "level", ["1", "2", ""], version=b"3")
+    with pytest.raises(CorruptArtifact, match="schema 3, this version reads 1"):
         PromptSet.read_parquet(path)
 
 

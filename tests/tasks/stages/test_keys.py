@@ -16,6 +16,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from cures_core.config.data import PromptFile
 from cures_core.config.marks import Mark, changes, is_within, leaves, marked_fields
+from cures_core.config.rollout import PromptFormat
 from cures_core.config.run import RunConfig
 from cures_core.files import digest_json
 from tasks.inputs.digests import suite_field
@@ -38,6 +39,9 @@ READ_BY: dict[str, set[str]] = {
     "policy": ALL,
     "policy.dtype": ALL - {"prepare_policy"},  # a pretrained policy is its files
     "rollout": {"estimate_prior", "train_epoch"} | SCORED,
+    "rollout.prompt_format.chat": {"validate_dataset", "estimate_prior", "train_epoch"} | SCORED,
+    "evaluation.suites.prompt_format": {"validate_dataset"} | SCORED,
+    **{f"evaluation.suites.prompt_format.{name}": SCORED for name in set(PromptFormat.model_fields) - {"chat"}},
     "rollout.temperature": {"estimate_prior", "train_epoch"},  # a suite has its own
     "reward": {"validate_dataset", "estimate_prior", "train_epoch"} | SCORED,
     "prior": {"estimate_prior"},
