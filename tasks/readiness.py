@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cures_core.config.data import PromptFile
-from cures_core.config.policy import PretrainedPolicy, WarmStartPolicy
+from cures_core.config.policy import PretrainedPolicy, SupervisedWarmStart, WarmStartPolicy
 from cures_core.config.rollout import PromptFormat
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError, CuresError
@@ -18,6 +18,7 @@ from cures_core.planning.disk import disk_bytes
 from cures_core.planning.shape import read_architecture
 from cures_core.plugins import require_plugins_allowed
 from cures_core.policy.accounting import require_whole
+from cures_core.policy.solutions import open_solutions
 from cures_core.prompts.flags import read_flags
 from cures_core.prompts.reading import open_rows
 from tasks.doctor import Finding, free_bytes, probe_store
@@ -72,6 +73,8 @@ def _checks(cfg: RunConfig) -> Iterator[tuple[str, Callable[[], str]]]:
     if isinstance(cfg.policy, PretrainedPolicy):
         policy = cfg.policy
         yield "policy", lambda: f"{policy.path}: {_architecture(policy)}"
+        if (warm_start := policy.warm_start) is not None:
+            yield "warm start", lambda: _solutions(cfg, warm_start)
     if formats := _formats(cfg):
         yield "prompt format", lambda: _shown(cfg, formats)
     if cfg.device.type == "cuda":
@@ -93,6 +96,13 @@ def _prompts(cfg: RunConfig, file: PromptFile) -> str:
     """Opened, and its columns found; the rows are judged by the run's first stage."""
     open_rows(file, Inputs.of(cfg, read_first(cfg)).local(file.path))
     return f"{file.path}: opens"
+
+
+def _solutions(cfg: RunConfig, warm_start: SupervisedWarmStart) -> str:
+    """Opened, and its columns found; its rows are judged before the model is loaded."""
+    name = warm_start.path or cfg.data.path
+    columns = open_solutions(warm_start, Inputs.of(cfg, read_first(cfg)).local(name)).columns
+    return f"{name}: opens; problem from {columns.problem}, solution from {columns.answer}"
 
 
 def _architecture(policy: PretrainedPolicy) -> str:

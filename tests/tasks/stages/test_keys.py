@@ -91,6 +91,7 @@ OFFLOADED = {"type": "deepspeed", "learning_rate": 1e-3, "zero_stage": 3}
 VARIANTS: list[dict[str, Any]] = [
     {},
     {"policy": {"type": "pretrained", "path": "folder"}},
+    {"policy": {"type": "pretrained", "path": "folder", "warm_start": {"lora": {}}}},
     {"rollout": {"max_new_tokens": 8, "prompt_format": {"chat": True}}},
     {"rollout": {"type": "vllm", "max_new_tokens": 8}},
     {"rollout": SERVER},
@@ -139,6 +140,7 @@ OTHER: dict[str, list[JsonValue]] = {
     "letters": ["ABC"],
     "address": ["b:2"],
     "rollout.endpoints": [["http://127.0.0.1:2"]],
+    "policy.warm_start.template": ["so {solution}"],
     "template": ["Q: {problem}"],
     "snapshot.remote": ["s3://bucket/elsewhere"],
     "store.url": ["elsewhere"],
@@ -263,6 +265,8 @@ def test_every_setting_is_changed_below() -> None:
     assert set(CASES) - every <= {
         "promotion",
         "training.lora",
+        "policy.warm_start",
+        "policy.warm_start.lora",
         "evaluation.suites.prompt_format",
         "evaluation.suites.reward",
     }
