@@ -89,13 +89,26 @@ class PretrainedPolicy(Strict):
     type: Literal["pretrained"] = "pretrained"
     path: Placement[HubPath]
     """A local folder in Hugging Face format, or a hub id (then `revision` should be a commit). Keys hold the content of
-    its files, not the name."""
+    its files, not the name. A folder of LoRA adapters (peft) stands for them on their base model."""
+    adapters: Annotated[Result[Literal["merge", "continue"]], Later("merge")] = "merge"
+    """What becomes of adapters in `path`. `merge`: they are added to the weights of their base model, once, and what
+    comes of it is the base policy. `continue`: they are trained further; `training.lora` says what they are like."""
+    base: Placement[HubPath | None] = None
+    """Folder or hub id of the model that the adapters in `path` belong to. None: as their adapter_config.json says."""
     revision: Placement[Annotated[str, AfterValidator(check_revision)] | None] = None
     """Hub revision; None means the hub's default branch and is only right for local folders."""
     dtype: Result[Literal["float32", "bfloat16"]] = "float32"
     """Type of the weights during training and generation. Its precision is part of every figure."""
     warm_start: Annotated[SupervisedWarmStart | None, Later()] = None
     """Worked solutions to learn from first; None: the policy is trained as it is."""
+
+    @model_validator(mode="after")
+    def _a_warm_start_begins_with_whole_weights(self) -> Self:
+        if self.warm_start is not None and self.adapters == "continue":
+            raise ValueError(
+                "warm_start makes whole weights, which leaves no adapters to continue: set adapters = 'merge'"
+            )
+        return self
 
 
 def dtype_of(cfg: WarmStartPolicy | PretrainedPolicy) -> str:

@@ -14,7 +14,17 @@ from cures_core.files import canonical_json, write_atomic
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.spec import Job
 from cures_core.machine import machine_of
-from cures_core.policy.loading import device_of, load_policy, load_tokenizer, save_policy, setup_torch
+from cures_core.policy.adapters import base_name, holds_adapters
+from cures_core.policy.loading import (
+    device_of,
+    fresh_adapters,
+    load_policy,
+    load_tokenizer,
+    on_device,
+    save_policy,
+    setup_torch,
+    tokenizer_place,
+)
 from cures_core.policy.solutions import read_lessons
 from cures_core.policy.warm_start import warm_start
 from cures_core.prompts import PromptSet
@@ -34,12 +44,23 @@ def run(job: Job, parent: Parent) -> None:
         figures: dict[str, object] = {"steps": float(cfg.steps)}
     elif cfg.warm_start is not None:
         rows, figures = _supervised(job, cfg, cfg.warm_start, parent)
+    elif holds_adapters(job.policy):
+        rows, figures = _merged(job, cfg), {}
     else:
         raise ConfigError("a warm start needs policy.type = 'warm-start', or policy.warm_start")
     machine = machine_of(device_of(job.config.device), dtype_of(cfg))
-    write_atomic(job.out / STEPS, b"".join(canonical_json(row) + b"\n" for row in rows))
-    figures = {**figures, "loss": rows[-1]["loss"], "machine": machine}
+    if rows:
+        write_atomic(job.out / STEPS, b"".join(canonical_json(row) + b"\n" for row in rows))
+        figures["loss"] = rows[-1]["loss"]
+    figures["machine"] = machine
     write_atomic(job.out / "figures.json", canonical_json(figures))
+
+
+def _merged(job: Job, cfg: PretrainedPolicy) -> Sequence[Row]:
+    """Adapters become part of their base model's weights; nothing is learnt."""
+    device = setup_torch(job.config.device, 0)
+    save_policy(load_policy(job.policy, device, dtype=cfg.dtype, base=cfg.base), job.out / "policy")
+    return ()
 
 
 def _supervised(
@@ -52,18 +73,21 @@ def _supervised(
     if job.solutions is None:
         raise ConfigError("a supervised warm start needs the rows with solutions")
     revision = None if Path(job.policy).exists() else policy_cfg.revision
-    tokenizer = load_tokenizer(job.policy, revision)
+    tokenizer = load_tokenizer(tokenizer_place(job.policy, policy_cfg.base), revision)
     suites = (
         {} if job.suites is None else {p.stem: PromptSet.read_parquet(p) for p in sorted(job.suites.glob("*.parquet"))}
     )
-    context = read_architecture(Path(job.policy)).get("max_position_embeddings")
+    whole = base_name(Path(job.policy), policy_cfg.base) if holds_adapters(job.policy) else job.policy
+    context = read_architecture(Path(whole)).get("max_position_embeddings")
     longest = context if isinstance(context, int) else None
     fmt = job.config.rollout.prompt_format
     lessons = read_lessons(cfg, job.solutions, tokenizer, fmt, longest, suites)
     for line in lessons.told():
         _log.warning("%s: %s", job.solutions, line)
     device = setup_torch(job.config.device, cfg.seed)
-    policy = load_policy(job.policy, device, dtype=policy_cfg.dtype, revision=revision, lora=cfg.lora)
+    policy = load_policy(job.policy, device, dtype=policy_cfg.dtype, revision=revision, base=policy_cfg.base)
+    if cfg.lora is not None:  # adapters that it has already are merged by now
+        policy = on_device(fresh_adapters(policy, cfg.lora))
     steps = len(planned_steps(cfg, lessons.taught))
     rows = supervised_warm_start(
         cfg, policy, lessons.taught, job.scratch, _telling(parent, steps, cfg.checkpoint_every)

@@ -14,7 +14,7 @@ from cures_core.errors import MissingInput
 from cures_core.own_code import code_digest
 from cures_core.prompts.flags import flags_digest, read_flags
 from cures_core.prompts.lines import Snapshot
-from tasks.inputs.pretrained import file_digests, pretrained_folder
+from tasks.inputs.pretrained import pretrained_files
 from tasks.inputs.prompt_files import Inputs
 
 POLICY = "policy.path/"
@@ -43,7 +43,7 @@ def inputs_of(cfg: RunConfig, pinned: Mapping[str, str] | None = None) -> dict[s
     for suite in cfg.evaluation.suites:
         found[suite_field(suite)] = _prompt_file(files, suite, suite_field(suite))
     if isinstance(cfg.policy, PretrainedPolicy):
-        of_policy = file_digests(pretrained_folder(cfg.policy)).items()
+        of_policy = pretrained_files(cfg.policy).items()
         found |= {POLICY + name: Input(f"{cfg.policy.path}/{name}", digest) for name, digest in of_policy}
         if cfg.policy.warm_start is not None and (path := cfg.policy.warm_start.path) is not None:
             found[SOLUTIONS] = _named_file(files, path, SOLUTIONS)

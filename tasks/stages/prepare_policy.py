@@ -11,6 +11,7 @@ from cures_core.files import digest_folder
 from cures_core.jobs.spec import Job
 from cures_core.own_code import keyed
 from cures_core.policy.accounting import require_whole
+from cures_core.policy.adapters import holds_adapters
 from cures_core.prompts.lines import Snapshot
 from tasks.inputs.digests import DATA, SOLUTIONS, policy_files
 from tasks.inputs.pretrained import policy_digest, pretrained_folder
@@ -37,9 +38,11 @@ def prepare_policy(run: RunRef, data: Record[ValidateFigures] | None = None) -> 
         policy, digest = cfg.policy, policy_digest(policy_files(run.inputs))
 
         def accounted(_: Workspace) -> Made[PolicyFigures]:
-            require_whole(pretrained_folder(policy))
+            require_whole(pretrained_folder(policy), policy.base)
             return Made(PolicyFigures(digest=digest))
 
+        if policy.adapters == "merge" and holds_adapters(policy.path):
+            return _merged(run, policy, digest)
         return run_stage(run, PolicyFigures, SCHEMA, {"digest": digest}, [], accounted)
 
     def work(space: Workspace) -> Made[PolicyFigures]:
@@ -47,6 +50,20 @@ def prepare_policy(run: RunRef, data: Record[ValidateFigures] | None = None) -> 
         return read_made(PolicyFigures, space.out, digest=digest_folder(space.out / "policy"))
 
     return run_stage(run, PolicyFigures, SCHEMA, {"settings": settings(cfg, "prepare_policy")}, [], work)
+
+
+def _merged(run: RunRef, policy: PretrainedPolicy, digest: str) -> Record[PolicyFigures]:
+    """Adapters as part of their base model's weights. Files: policy/."""
+    cfg = run.config
+
+    def work(space: Workspace) -> Made[PolicyFigures]:
+        folder = pretrained_folder(policy)
+        require_whole(folder, policy.base)
+        run_job(Job(name="warm_start", config=cfg, scratch=space.scratch, out=space.out, policy=str(folder)))
+        return read_made(PolicyFigures, space.out, digest=digest_folder(space.out / "policy"))
+
+    inputs = {"digest": digest, "merged": True, "dtype": policy.dtype}
+    return run_stage(run, PolicyFigures, SCHEMA, inputs, [], work)
 
 
 def _taught(
@@ -65,7 +82,7 @@ def _taught(
 
     def work(space: Workspace) -> Made[PolicyFigures]:
         folder = pretrained_folder(policy)
-        require_whole(folder)
+        require_whole(folder, policy.base)
         solutions = Inputs.of(cfg, {name: digest}).local(name)
         if Snapshot.of(solutions).digest != digest:
             raise TryAgain(f"{name}: has changed since the run was started; start it again")

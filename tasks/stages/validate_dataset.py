@@ -100,7 +100,7 @@ def token_counter(cfg: RunConfig) -> Callable[[str], int] | None:
         return None
     if not isinstance(cfg.policy, PretrainedPolicy):
         return len
-    from cures_core.policy.loading import load_tokenizer
+    from cures_core.policy.loading import load_tokenizer, tokenizer_place
 
-    tokenizer = load_tokenizer(cfg.policy.path, cfg.policy.revision)
+    tokenizer = load_tokenizer(tokenizer_place(cfg.policy.path, cfg.policy.base), cfg.policy.revision)
     return lambda text: len(tokenizer(text)["input_ids"])
