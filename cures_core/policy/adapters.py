@@ -103,6 +103,7 @@ def _config(folder: Path) -> Any:
         raise ConfigError(f"{folder / CONFIG}: peft does not take it: {error}") from error
     if not isinstance(cfg, PeftLora):
         raise ConfigError(f"{folder}: adapters of type {cfg.peft_type}, not LoRA. Merge them, and name the new folder")
+    cfg.base_model_name_or_path = None  # it may lie elsewhere by now, which peft would warn of
     return cfg
 
 
