@@ -154,6 +154,13 @@ def _charts(data: ReportData) -> dict[str, str]:
         if _has(steps, "correct_share")
         else over_rollouts("Reward during training", {"reward": "reward_mean"}, "share correct", (0.0, 1.0)),
         "warm_start": _warm_start_chart(data),
+        "thinking": over_rollouts(
+            "Thinking and answers",
+            {"thinking": "thinking_tokens_mean", "answer": "answer_tokens_mean"},
+            "tokens of a completion",
+        )
+        if _has(steps, "thinking_tokens_mean")
+        else "",
         **{f"suites_{axis}": _suites_chart(data, axis, title) for axis, title in _AXES.items()},
         "allocation": _allocation_chart(data),
         "lineage": _lineage(data),

@@ -15,6 +15,7 @@ from cures_core.config.loading import load_config
 from cures_core.config.rewards import RewardConfig
 from cures_core.errors import ConfigError, DataRejected, MissingInput
 from cures_core.rewards import make_verifier
+from cures_core.rewards.verifier import Verifier
 from cures_core.terms import Verdict
 
 
@@ -30,7 +31,7 @@ def verify(
 ) -> None:
     """Judge completions: outcome, the answer that was read, the rule that decided, the reason, and the reward."""
     pairs = _pairs(completion, gold, source)
-    with make_verifier(_reward(kind, config)) as verifier:
+    with _verifier(kind, config) as verifier:
         verdicts = verifier.judge(pairs)
         refused = {answer: why for _, answer in pairs if (why := verifier.check_gold(answer))}
     counts = Counter(verdict.outcome.value for verdict in verdicts)
@@ -70,8 +71,12 @@ def _pair(place: str, line: bytes) -> tuple[str, str]:
     return found
 
 
-def _reward(kind: str, config: Path | None) -> RewardConfig:
-    return reward_of(kind) if config is None else load_config(config).reward
+def _verifier(kind: str, config: Path | None) -> Verifier:
+    """As a run judges, where there is a profile: by what follows the thinking."""
+    if config is None:
+        return make_verifier(reward_of(kind))
+    run = load_config(config)
+    return make_verifier(run.reward, run.rollout.prompt_format.thinking)
 
 
 def reward_of(kind: str) -> RewardConfig:

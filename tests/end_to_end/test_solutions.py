@@ -42,9 +42,7 @@ def test_smollm2_learns_gsm8k_solutions(tmp_path: Path) -> None:
         }
     )
     out = tmp_path / "out"
-    job = Job(
-        name="warm_start", config=cfg, scratch=tmp_path / "scratch", out=out, policy=str(MODEL), solutions=path
-    )
+    job = Job(name="warm_start", config=cfg, scratch=tmp_path / "scratch", out=out, policy=str(MODEL), solutions=path)
     warm_start.run(job, FakeParent())  # type: ignore[arg-type]
     rows = [json.loads(line) for line in (out / warm_start.STEPS).read_bytes().splitlines()]
     half = len(rows) // 2

@@ -38,6 +38,7 @@ READ_BY: dict[str, set[str]] = {
     "data": {"validate_dataset"},
     "policy": ALL,
     "policy.dtype": ALL - {"prepare_policy"},  # a pretrained policy is its files
+    "policy.adapters": ALL - {"prepare_policy"},  # what they come to is in its digest
     "rollout": {"estimate_prior", "train_epoch"} | SCORED,
     "rollout.prompt_format.chat": {"validate_dataset", "estimate_prior", "train_epoch"} | SCORED,
     "evaluation.suites.prompt_format": {"validate_dataset"} | SCORED,
@@ -92,6 +93,7 @@ VARIANTS: list[dict[str, Any]] = [
     {},
     {"policy": {"type": "pretrained", "path": "folder"}},
     {"policy": {"type": "pretrained", "path": "folder", "warm_start": {"lora": {}}}},
+    {"policy": {"type": "pretrained", "path": "folder"}, "training": {"learning_rate": 1e-3, "lora": {}}},
     {"rollout": {"max_new_tokens": 8, "prompt_format": {"chat": True}}},
     {"rollout": {"type": "vllm", "max_new_tokens": 8}},
     {"rollout": SERVER},
@@ -140,6 +142,7 @@ OTHER: dict[str, list[JsonValue]] = {
     "letters": ["ABC"],
     "address": ["b:2"],
     "rollout.endpoints": [["http://127.0.0.1:2"]],
+    "thinking": [["a", "b"]],
     "policy.warm_start.template": ["so {solution}"],
     "template": ["Q: {problem}"],
     "snapshot.remote": ["s3://bucket/elsewhere"],
@@ -289,7 +292,12 @@ def keys(cfg: RunConfig, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         return record(kind.stage)
 
     suites = cfg.evaluation.suites
-    inputs = {"data.path": "d", "policy.path/config.json": "p", **{suite_field(suite): "s" for suite in suites}}
+    inputs = {
+        "data.path": "d",
+        "policy.warm_start.path": "d",
+        "policy.path/config.json": "p",
+        **{suite_field(suite): "s" for suite in suites},
+    }
     run = RunRef(name="run", config=cfg, token=1, inputs=inputs)
     data = record("validate_dataset", digest="d", suites={suite.name: "s" for suite in suites})
     policy, score = record("prepare_policy", digest="p"), record("evaluate_checkpoint")
