@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,5 +131,5 @@ def _require_tensors(folder: Path, adapted: Any) -> None:
         raise ConfigError(f"{folder}: adapters and base model do not belong together: {'; '.join(said)}")
 
 
-def _names(targets: object) -> list[str] | str:
-    return targets if isinstance(targets, str) else sorted(targets or ())  # type: ignore[call-overload, no-any-return]
+def _names(targets: Collection[str] | str | None) -> list[str] | str:
+    return targets if isinstance(targets, str) else sorted(targets or ())
