@@ -82,7 +82,7 @@ def compare(paths: Sequence[str], most: int | None = None) -> dict[str, Any]:
     ]
     items += [("no box", gold, gold, f"We simplify.\nThe answer is {_in_math(gold)}.") for gold in golds]
     with make_verifier(MathConfig(workers=2, timeout_s=_PATIENCE_S)) as verifier:
-        verdicts = verifier.judge([(completion, gold) for _, gold, _, completion in items])
+        verdicts = verifier.judge_pairs([(completion, gold) for _, gold, _, completion in items])
     theirs = [_theirs(completion, gold) for _, gold, _, completion in items]
     found = [
         Difference(

@@ -31,15 +31,15 @@ def measure(verifier: Verifier, items: Sequence[tuple[str, str]], fresh: Verifie
     if not items:
         raise ValueError("nothing to measure: items is empty")
     for each in (verifier, fresh):
-        each.judge([(r"\boxed{w+1}", "1+w")])
+        each.judge_pairs([(r"\boxed{w+1}", "1+w")])
     alone, outcomes = [], Counter[str]()
     for item in items:
         start = time.perf_counter()
-        [verdict] = verifier.judge([item])
+        [verdict] = verifier.judge_pairs([item])
         alone.append(time.perf_counter() - start)
         outcomes[str(verdict.outcome)] += 1
     start = time.perf_counter()
-    fresh.judge(items)
+    fresh.judge_pairs(items)
     batch_s = time.perf_counter() - start
     alone.sort()
     return Speed(

@@ -30,7 +30,7 @@ from cures_core.extras import require_extra
 from cures_core.files import canonical_json, write_atomic
 from cures_core.peak_memory import peak_bytes
 from cures_core.policy.loading import load_policy, setup_torch
-from cures_core.rewards.verifier import Verifier
+from cures_core.rewards.verifier import Item, Verifier
 from cures_core.rollout import build_engine
 from cures_core.rollout.throughput import mixed_requests
 from cures_core.terms import Outcome, Request, Verdict
@@ -144,7 +144,7 @@ class _Clock:
 
 
 class _CoinVerifier(Verifier):
-    def judge(self, items: Sequence[tuple[str, str]]) -> list[Verdict]:
+    def judge(self, items: Sequence[Item]) -> list[Verdict]:
         return [Verdict(Outcome.CORRECT if coin(text) else Outcome.WRONG) for text, _ in items]
 
     def check_gold(self, answer: str) -> str | None:

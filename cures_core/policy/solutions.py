@@ -15,7 +15,7 @@ from cures_core.config.policy import SOLUTION, SupervisedWarmStart
 from cures_core.config.rollout import PromptFormat
 from cures_core.errors import ConfigError, DataRejected
 from cures_core.prompts import PromptSet, make_prompt
-from cures_core.prompts.chats import read_chat
+from cures_core.prompts.chats import conversation, read_chat, written
 from cures_core.prompts.columns import ColumnMap, pick
 from cures_core.prompts.overlap import SuiteIndex
 from cures_core.prompts.reading import Opened, open_rows
@@ -99,12 +99,12 @@ def read_lessons(
     require_format(tokenizer, fmt)
     opened = open_solutions(cfg, path)
     found, told = Lessons(), list[tuple[int, Prompt, str]]()
-    index = SuiteIndex(suites, same=lambda *_: True) if suites else None
+    index = SuiteIndex(suites) if suites else None
     for line, prompt, solution, reason in _rows(opened, opened.columns):
         found.rows += 1
         text = cfg.template.replace(SOLUTION, solution)
         reason = reason or _unfit(prompt, text, fmt, opened=opens_thinking(tokenizer, fmt))
-        if not reason and index is not None and (match := index.match(prompt.problem, "")) is not None and match.leak:
+        if not reason and index is not None and _is_in(index, prompt):
             reason = "in_a_suite"
         if reason:
             found.leave_out(reason, line)
@@ -144,6 +144,13 @@ def _rows(opened: Opened, columns: ColumnMap) -> Iterator[tuple[int, Prompt, str
             yield row.line, nothing, "", "empty_solution"
         else:
             yield row.line, make_prompt(problem.strip(), "", turns=turns), solution.strip(), ""
+
+
+def _is_in(index: SuiteIndex, prompt: Prompt) -> bool:
+    """Whether a suite holds the problem; the answer, which a solution only implies, is taken to be the same."""
+    whole = conversation(prompt.problem, written(prompt.turns))
+    match = index.match(whole, "", lambda *_: True)
+    return match is not None and match.leak
 
 
 def _unfit(prompt: Prompt, text: str, fmt: PromptFormat, *, opened: bool) -> str:

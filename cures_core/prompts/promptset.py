@@ -19,8 +19,8 @@ from cures_core.failures import machine_failure
 from cures_core.prompts.chats import conversation, read_turns, written
 from cures_core.terms import Prompt
 
-COLUMNS = ("id", "problem", "answer", "source", "level", "subject", "turns")
-_LATER = ("turns",)
+COLUMNS = ("id", "problem", "answer", "source", "level", "subject", "verifier", "turns")
+LATER = ("verifier", "turns")
 """Columns that a set, and its file, may lack: those of schema 2, which is written only where one of them is in use."""
 SCHEMA_VERSION = 2
 
@@ -31,14 +31,14 @@ _ROW_GROUP = 100_000
 class PromptSet(Sequence[Prompt]):
     """Prompts in order of id, each id once. Order in a source file means nothing: a shuffled file is the same set.
 
-    Columns `id, problem, answer, source, level, subject, turns`, all text, "" for unknown; turns are JSON
+    Columns `id, problem, answer, source, level, subject, verifier, turns`, all text, "" for unknown; turns are JSON
     (`chats.written`). Immutable.
     """
 
     def __init__(self, table: pa.Table) -> None:
         """Take a table of text columns in any row order, later ones left out or not; `DataRejected` if an id occurs
         twice."""
-        for name in _LATER:
+        for name in LATER:
             if name not in table.column_names:
                 table = table.append_column(name, pa.array([""] * table.num_rows, pa.large_string()))
         order = pc.sort_indices(table.column("id"))
@@ -57,7 +57,7 @@ class PromptSet(Sequence[Prompt]):
     @classmethod
     def of(cls, prompts: Iterable[Prompt]) -> PromptSet:
         """A set of the given prompts, under the ids they bring."""
-        rows = [(p.id, p.problem, p.answer, p.source, p.level, p.subject, written(p.turns)) for p in prompts]
+        rows = [_row(prompt) for prompt in prompts]
         columns: Sequence[Sequence[str]] = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
         return cls(pa.Table.from_arrays([pa.array(c, pa.large_string()) for c in columns], schema=_SCHEMA))
 
@@ -83,10 +83,16 @@ class PromptSet(Sequence[Prompt]):
     def digest(self) -> str:
         """SHA-256 over all ids and labels in order, hex: equal digests, equal sets. The ids stand for the texts."""
         state = hashlib.sha256(b"cures-promptset-1\n%d\n" % len(self))
-        for name in ("id", "source", "level", "subject"):
+        verifier = () if "verifier" in self._unused else ("verifier",)
+        for name in ("id", "source", "level", "subject", *verifier):
             for batch in self._table.select([name]).to_batches(max_chunksize=_ROW_GROUP):
                 state.update("".join(f"{len(text)}:{text}" for text in batch.column(0).to_pylist()).encode())
         return state.hexdigest()
+
+    @cached_property
+    def _unused(self) -> list[str]:
+        """The later columns that say nothing."""
+        return [name for name in LATER if not any(self.column(name))]
 
     @property
     def table(self) -> pa.Table:
@@ -112,10 +118,9 @@ class PromptSet(Sequence[Prompt]):
 
     def write_parquet(self, path: Path) -> None:
         """Write the set; equal sets give equal bytes under one version of pyarrow. Not atomic."""
-        unused = [name for name in _LATER if not any(self._table.column(name).to_pylist())]
-        version = 1 if unused else SCHEMA_VERSION
+        version = 1 if len(self._unused) == len(LATER) else SCHEMA_VERSION
         metadata = {"cures.promptset.schema": str(version), "cures.promptset.digest": self.digest}
-        table = self._table.drop_columns(unused).replace_schema_metadata(metadata)
+        table = self._table.drop_columns(self._unused).replace_schema_metadata(metadata)
         pq.write_table(table, path, compression="zstd", row_group_size=_ROW_GROUP, store_schema=True)
 
     @classmethod
@@ -140,7 +145,7 @@ class PromptSet(Sequence[Prompt]):
                 f"{path}: prompt set schema {version}, this version reads 1 and {SCHEMA_VERSION}; "
                 "make it with `cures data import`"
             )
-        if missing := [name for name in COLUMNS if name not in table.column_names and name not in _LATER]:
+        if missing := [name for name in COLUMNS if name not in table.column_names and name not in LATER]:
             raise CorruptArtifact(f"{path}: column {missing[0]} is missing; make the file again")
         try:
             prompts = cls(table)
@@ -156,8 +161,15 @@ class PromptSet(Sequence[Prompt]):
         return prompts
 
 
-def _prompt(id: str, problem: str, answer: str, source: str, level: str, subject: str, turns: str) -> Prompt:
-    return Prompt(id, problem, answer, source, level, subject, read_turns(turns) if turns else ())
+def _row(p: Prompt) -> tuple[str, ...]:
+    """In the order of `COLUMNS`."""
+    return p.id, p.problem, p.answer, p.source, p.level, p.subject, p.verifier, written(p.turns)
+
+
+def _prompt(
+    id: str, problem: str, answer: str, source: str, level: str, subject: str, verifier: str, turns: str
+) -> Prompt:
+    return Prompt(id, problem, answer, source, level, subject, verifier, read_turns(turns) if turns else ())
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.LargeStringArray:

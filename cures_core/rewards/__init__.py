@@ -24,6 +24,10 @@ def make_verifier(cfg: RewardConfig, thinking: Tags = ()) -> Verifier:
         from cures_core.rewards.weighted import WeightedVerifier
 
         return WeightedVerifier(cfg, make_verifier(cfg.answer, thinking))
+    if isinstance(cfg, config.BySourceConfig):
+        from cures_core.rewards.by_source import BySourceVerifier
+
+        return BySourceVerifier(cfg, lambda one: make_verifier(one, thinking))
     if thinking:
         from cures_core.rewards.thinking import AfterThinking
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from cures_core.config.rewards import ChoiceConfig
 from cures_core.rewards.extraction import MAX_ANSWER_CHARS, Extracted, extract, phrase_sentence
 from cures_core.rewards.plain import plain
-from cures_core.rewards.verifier import Verifier
+from cures_core.rewards.verifier import Item, Verifier
 from cures_core.terms import Outcome, Verdict
 
 _TAIL_CHARS = 4000
@@ -37,8 +37,8 @@ class ChoiceVerifier(Verifier):
         )
         self._joined = re.compile(rf"\({any_case}\)\s*(?:[,;/&+]|and\b|or\b|\s)+$")
 
-    def judge(self, items: Sequence[tuple[str, str]]) -> list[Verdict]:
-        return [self._verdict(completion, gold) for completion, gold in items]
+    def judge(self, items: Sequence[Item]) -> list[Verdict]:
+        return [self._verdict(completion, prompt.answer) for completion, prompt in items]
 
     def check_gold(self, answer: str) -> str | None:
         return None if self._read(answer) else "not one of the letters"

@@ -7,20 +7,19 @@ from collections.abc import Callable, Sequence
 from cures_core.config.rewards import CustomConfig
 from cures_core.errors import ConfigError
 from cures_core.plugins import load_plugin
-from cures_core.rewards.verifier import Verifier
+from cures_core.rewards.valued import verdict_of
+from cures_core.rewards.verifier import Item, Verifier
 from cures_core.terms import Outcome, Verdict
-
-_OUTCOMES = {True: Outcome.CORRECT, False: Outcome.WRONG}
 
 
 class CustomVerifier(Verifier):
-    """Asks `function(completion, gold)`: True, False, or None for `unknown`. An exception is `unknown` too."""
+    """Asks `function(completion, gold)`: True, False, a number in 0..1, or None for `unknown`, as is an exception."""
 
     def __init__(self, cfg: CustomConfig) -> None:
-        self._function = _load(cfg.function)
+        self._function, self._threshold = _load(cfg.function), cfg.threshold
 
-    def judge(self, items: Sequence[tuple[str, str]]) -> list[Verdict]:
-        return [self._verdict(completion, gold) for completion, gold in items]
+    def judge(self, items: Sequence[Item]) -> list[Verdict]:
+        return [self._verdict(completion, prompt.answer) for completion, prompt in items]
 
     def check_gold(self, answer: str) -> str | None:
         return None if answer.strip() else "empty"
@@ -36,10 +35,7 @@ class CustomVerifier(Verifier):
             answer = self._function(completion, gold)
         except Exception as error:  # the plugin boundary: one bad completion must not end a training run
             return Verdict(Outcome.UNKNOWN, rule="custom", reason=type(error).__name__)
-        if answer is None or not isinstance(answer, bool):
-            reason = "" if answer is None else f"returned {type(answer).__name__}, not True, False or None"
-            return Verdict(Outcome.UNKNOWN, rule="custom", reason=reason)
-        return Verdict(_OUTCOMES[answer], rule="custom")
+        return verdict_of(answer, self._threshold, "custom")
 
 
 def _load(path: str) -> Callable[[str, str], object]:

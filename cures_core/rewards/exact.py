@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cures_core.rewards.verifier import Verifier
+from cures_core.rewards.verifier import Item, Verifier
 from cures_core.terms import Outcome, Verdict
 
 
 class ExactVerifier(Verifier):
     """`correct` where completion and gold are the same string after stripping white space at both ends."""
 
-    def judge(self, items: Sequence[tuple[str, str]]) -> list[Verdict]:
-        return [self._verdict(completion.strip(), gold.strip()) for completion, gold in items]
+    def judge(self, items: Sequence[Item]) -> list[Verdict]:
+        return [self._verdict(completion.strip(), prompt.answer.strip()) for completion, prompt in items]
 
     def check_gold(self, answer: str) -> str | None:
         return None if answer.strip() else "empty"

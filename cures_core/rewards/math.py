@@ -14,7 +14,7 @@ from cures_core.rewards.extraction import MAX_ANSWER_CHARS, Extracted, extract
 from cures_core.rewards.numbers import parse_quantity
 from cures_core.rewards.pool import Pool
 from cures_core.rewards.tidy import formulas, key, same_base, tidy, words
-from cures_core.rewards.verifier import Verifier
+from cures_core.rewards.verifier import Item, Verifier
 from cures_core.terms import Outcome, Verdict
 
 CACHE_ENTRIES = 50_000
@@ -42,9 +42,9 @@ class MathVerifier(Verifier):
         self._counts: Counter[str] = Counter()
         self._warned = False
 
-    def judge(self, items: Sequence[tuple[str, str]]) -> list[Verdict]:
+    def judge(self, items: Sequence[Item]) -> list[Verdict]:
         found = [extract(completion, self._rules, formulas=True) for completion, _ in items]
-        pairs = [_tidied(gold, f.answer) for f, (_, gold) in zip(found, items, strict=True)]
+        pairs = [_tidied(prompt.answer, f.answer) for f, (_, prompt) in zip(found, items, strict=True)]
         with self._lock:
             decisions = self._decide([p for p, f in zip(pairs, found, strict=True) if not f.reason])
             verdicts = [_verdict(f, decisions.get(pair)) for f, pair in zip(found, pairs, strict=True)]

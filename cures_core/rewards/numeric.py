@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cures_core.config.rewards import NumericConfig
 from cures_core.rewards.extraction import extract
 from cures_core.rewards.numbers import Quantity, parse_quantity
-from cures_core.rewards.verifier import Verifier
+from cures_core.rewards.verifier import Item, Verifier
 from cures_core.terms import Outcome, Verdict
 
 
@@ -21,8 +21,8 @@ class NumericVerifier(Verifier):
     def __init__(self, cfg: NumericConfig) -> None:
         self._rules = cfg.rules
 
-    def judge(self, items: Sequence[tuple[str, str]]) -> list[Verdict]:
-        return [self._verdict(completion, gold) for completion, gold in items]
+    def judge(self, items: Sequence[Item]) -> list[Verdict]:
+        return [self._verdict(completion, prompt.answer) for completion, prompt in items]
 
     def check_gold(self, answer: str) -> str | None:
         return None if _read(answer) else "not a number"

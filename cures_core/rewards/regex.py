@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from cures_core.config.rewards import RegexConfig
 from cures_core.rewards.pool import Pool, Reply
-from cures_core.rewards.verifier import Verifier
+from cures_core.rewards.verifier import Item, Verifier
 from cures_core.terms import Outcome, Verdict
 
 TAIL_CHARS = 8000
@@ -22,11 +22,11 @@ class RegexVerifier(Verifier):
         self._pool = Pool(cfg.workers, cfg.timeout_s, MEMORY_MB, work="regex")
         self._lock = threading.Lock()
 
-    def judge(self, items: Sequence[tuple[str, str]]) -> list[Verdict]:
+    def judge(self, items: Sequence[Item]) -> list[Verdict]:
         jobs = [{"pattern": self._pattern, "text": completion[-TAIL_CHARS:]} for completion, _ in items]
         with self._lock:
             replies = self._pool.run(jobs)
-        return [_verdict(reply, gold.strip()) for reply, (_, gold) in zip(replies, items, strict=True)]
+        return [_verdict(reply, prompt.answer.strip()) for reply, (_, prompt) in zip(replies, items, strict=True)]
 
     def check_gold(self, answer: str) -> str | None:
         return None if answer.strip() else "empty"

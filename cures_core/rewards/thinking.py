@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cures_core.rewards.verifier import Verifier
+from cures_core.rewards.verifier import Item, Verifier
 from cures_core.terms import Outcome, Verdict
 from cures_core.thinking import Tags, answer_of
 
@@ -18,8 +18,8 @@ class AfterThinking(Verifier):
     def __init__(self, answer: Verifier, tags: Tags) -> None:
         self._answer, self._tags = answer, tags
 
-    def judge(self, items: Sequence[tuple[str, str]]) -> list[Verdict]:
-        answers = [(answer_of(completion, self._tags), gold) for completion, gold in items]
+    def judge(self, items: Sequence[Item]) -> list[Verdict]:
+        answers = [(answer_of(completion, self._tags), prompt) for completion, prompt in items]
         verdicts = self._answer.judge(answers)
         return [
             Verdict(Outcome.WRONG, reason=NO_ANSWER)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from cures_core.config.rewards import WeightedConfig
 from cures_core.rewards.format import make_rule
-from cures_core.rewards.verifier import Verifier
+from cures_core.rewards.verifier import Item, Verifier
 from cures_core.terms import Outcome, Verdict
 
 
@@ -24,7 +24,7 @@ class WeightedVerifier(Verifier):
         self._answer, self._answer_weight = answer, cfg.answer_weight
         self._rules = [(rule.weight, make_rule(rule)) for rule in cfg.format]
 
-    def judge(self, items: Sequence[tuple[str, str]]) -> list[Verdict]:
+    def judge(self, items: Sequence[Item]) -> list[Verdict]:
         verdicts = self._answer.judge(items)
         completions = [completion for completion, _ in items]
         kept = zip(*(rule.keep(completions) for _, rule in self._rules), strict=True)
@@ -46,6 +46,6 @@ class WeightedVerifier(Verifier):
             return verdict
         if None in marks:
             return replace(verdict, outcome=Outcome.UNKNOWN, reason=f"format rule {marks.index(None) + 1}: no decision")
-        reward = self._answer_weight * (verdict.outcome is Outcome.CORRECT)
+        reward = self._answer_weight * verdict.paid
         reward += sum(weight for (weight, _), mark in zip(self._rules, marks, strict=True) if mark)
         return replace(verdict, reward=reward)

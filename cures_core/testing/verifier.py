@@ -46,29 +46,33 @@ class VerifierExam:
 
     def test_right_and_wrong(self) -> None:
         with self.make() as verifier:
-            assert {v.outcome for v in verifier.judge(self.right)} == {Outcome.CORRECT}
-            assert {v.outcome for v in verifier.judge(self.wrong)} == {Outcome.WRONG}
+            assert {v.outcome for v in verifier.judge_pairs(self.right)} == {Outcome.CORRECT}
+            assert {v.outcome for v in verifier.judge_pairs(self.wrong)} == {Outcome.WRONG}
 
     def test_verdicts_come_in_order_and_do_not_depend_on_the_batch(self) -> None:
         items = [pair for both in zip(self.right, self.wrong, strict=False) for pair in both]
         with self.make() as verifier:
-            together = verifier.judge(items)
-            assert together == verifier.judge(items[::-1])[::-1] == [verifier.judge([item])[0] for item in items]
+            together = verifier.judge_pairs(items)
+            assert (
+                together
+                == verifier.judge_pairs(items[::-1])[::-1]
+                == [verifier.judge_pairs([item])[0] for item in items]
+            )
         assert [v.outcome for v in together[:4]] == [Outcome.CORRECT, Outcome.WRONG] * 2
 
     def test_no_items_give_no_verdicts(self) -> None:
         with self.make() as verifier:
-            assert verifier.judge([]) == []
+            assert verifier.judge_pairs([]) == []
 
     def test_a_fresh_verifier_says_the_same(self) -> None:
         items = [*self.right, *self.wrong]
         with self.make() as first, self.make() as second:
-            assert first.judge(items) == second.judge(items)
+            assert first.judge_pairs(items) == second.judge_pairs(items)
 
     def test_empty_gold_is_never_right_nor_wrong(self) -> None:
         with self.make() as verifier:
             assert verifier.check_gold("")
-            outcomes = {verifier.judge([(completion, "")])[0].outcome for completion, _ in self.right}
+            outcomes = {verifier.judge_pairs([(completion, "")])[0].outcome for completion, _ in self.right}
         assert outcomes == {Outcome.UNKNOWN}
 
     def test_golds_pass_the_check(self) -> None:
@@ -83,27 +87,27 @@ class VerifierExam:
 
     def test_hostile_completions_neither_raise_nor_win_nor_hang(self) -> None:
         with self.make() as verifier:
-            verifier.judge(self.right)
+            verifier.judge_pairs(self.right)
             for completion in HOSTILE:
                 start = time.monotonic()
-                [verdict] = verifier.judge([(completion, self.right[0][1])])
+                [verdict] = verifier.judge_pairs([(completion, self.right[0][1])])
                 assert time.monotonic() - start < self.seconds_per_hostile, repr(completion[:40])
                 assert verdict.outcome is not Outcome.CORRECT, repr(completion[:40])
-            assert {v.outcome for v in verifier.judge(self.right)} == {Outcome.CORRECT}
+            assert {v.outcome for v in verifier.judge_pairs(self.right)} == {Outcome.CORRECT}
 
     def test_works_from_several_threads(self) -> None:
         verdicts: list[list[Verdict]] = []
         items = [*self.right, *self.wrong]
         with self.make() as verifier:
-            threads = [threading.Thread(target=lambda: verdicts.append(verifier.judge(items))) for _ in range(3)]
+            threads = [threading.Thread(target=lambda: verdicts.append(verifier.judge_pairs(items))) for _ in range(3)]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join(60)
-            assert verdicts == [verifier.judge(items)] * 3
+            assert verdicts == [verifier.judge_pairs(items)] * 3
 
     def test_closing_twice_is_safe(self) -> None:
         verifier = self.make()
-        verifier.judge(self.right)
+        verifier.judge_pairs(self.right)
         verifier.close()
         verifier.close()

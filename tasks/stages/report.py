@@ -11,6 +11,7 @@ from cures_core.curriculum import load_posterior
 from cures_core.policy.solutions import REASONS
 from cures_core.report import ReportData, render
 from cures_core.report.run_data import Belief, Bin, Example, Named, SnapshotTag, Stage, Suspects, Validation, Verdict
+from tasks.runs.by_source import source_rows
 from tasks.runs.figures import EvaluateFigures, PolicyFigures, PriorFigures, ReportFigures, ValidateFigures
 from tasks.runs.notable_prompts import named_prompts, suspicious_items
 from tasks.runs.reading import RunRecords
@@ -80,6 +81,7 @@ def report_data(store: Store, run: RunRef, records: RunRecords) -> ReportData:
         ),
         reliability=_BINS.validate_python(states[max(states)].figures.reliability) if states else (),
         validation=None if records.data is None else _validation(store, records.data),
+        sources=() if records.data is None else source_rows(store, run.config.reward, records.data, records.states),
         named=_named(store, records),
         suspicious_items=_suspicious_items(store, run, records),
     )

@@ -50,7 +50,7 @@ def test_what_is_not_allowed_is_not_even_imported(
 def test_what_is_allowed_is_loaded(allowed: str, own: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CURES_PLUGINS", allowed)
     with make_verifier(CustomReward(function=f"{own}:judge")) as verifier:
-        assert verifier.judge([("1", "1")])[0].outcome.value == "correct"
+        assert verifier.judge_pairs([("1", "1")])[0].outcome.value == "correct"
 
 
 def test_the_line_that_would_allow_it_works_as_printed(own: str, monkeypatch: pytest.MonkeyPatch) -> None:

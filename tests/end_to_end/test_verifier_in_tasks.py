@@ -20,7 +20,7 @@ def test_tasks_in_threads_share_a_verifier() -> None:
 
         @task
         def judge(n: int) -> list[str]:
-            return [v.outcome.value for v in verifier.judge([*ITEMS, (rf"\boxed{{y+{n}}}", f"{n}+y")])]
+            return [v.outcome.value for v in verifier.judge_pairs([*ITEMS, (rf"\boxed{{y+{n}}}", f"{n}+y")])]
 
         @flow
         def judge_all() -> list[list[str]]:

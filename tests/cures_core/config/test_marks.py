@@ -67,6 +67,22 @@ class _Tree(Strict):
     named: dict[str, _Leaf] = Field(default_factory=dict)
 
 
+class _Grown(Strict):
+    """A model that has got settings in a later version."""
+
+    old: Result[int] = 1
+    new: Annotated[Result[str], Later("as before")] = "as before"
+    part: Annotated[_Leaf | None, Later()] = None
+
+
+def test_a_later_setting_is_a_result_only_where_it_says_something_new() -> None:
+    assert results(_Grown()) == {"old": 1}
+    assert results(_Grown(new="other"))["new"] == "other"
+    assert results(_Grown(part=_Leaf(what=2.0))) == {"old": 1, "part.what": 2.0}
+    assert [change.path for change in changes(_Grown(), _Grown(new="other"))] == ["new"]
+    assert keyed(_Grown()) == {"old": 1}
+
+
 def test_leaves_are_found_in_models_lists_and_tables() -> None:
     tree = _Tree(many=(_Leaf(), _Leaf(what=2.0)), named={"a": _Leaf(where=("x",))})
     found = {leaf.path: (leaf.mark.value, leaf.value) for leaf in leaves(tree)}

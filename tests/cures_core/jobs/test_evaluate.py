@@ -184,7 +184,7 @@ def test_counts_are_those_of_the_engine_and_the_verifier(run, inputs):
         with make_verifier(config([]).reward) as verifier:
             for prompt in prompts:
                 (rollouts,) = engine.generate([Request("any", prompt, num, seed)])
-                verdicts = verifier.judge([(r.text, prompt.answer) for r in rollouts])
+                verdicts = verifier.judge([(r.text, prompt) for r in rollouts])
                 correct = sum(v.outcome == "correct" for v in verdicts)
                 assert correct == (items[prompt.id].correct if mode == "sampled" else items[prompt.id].greedy)
                 if mode == "sampled":

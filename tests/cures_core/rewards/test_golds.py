@@ -28,7 +28,7 @@ def check_math_set(name: str, step: int) -> None:
         refused = [(gold, reason) for gold in golds if (reason := verifier.check_gold(gold))]
         assert len(refused) <= MATH_SETS[name], refused
         respelt = ["\\boxed{ " + gold.replace("\\frac", "\\dfrac") + " }." for gold in golds]
-        verdicts = verifier.judge(list(zip(respelt, golds, strict=True)))
+        verdicts = verifier.judge_pairs(list(zip(respelt, golds, strict=True)))
         assert [gold for gold, v in zip(golds, verdicts, strict=True) if v.outcome is not Outcome.CORRECT] == []
 
 
@@ -48,7 +48,9 @@ def test_all_number_golds_equal_themselves(name: str) -> None:
     golds = [row["answer"] for row in rows(name, 1)]
     with make_verifier(NumericConfig()) as verifier:
         assert [gold for gold in golds if verifier.check_gold(gold)] == []
-        assert {v.outcome for v in verifier.judge([(f"#### {gold}", gold) for gold in golds])} == {Outcome.CORRECT}
+        assert {v.outcome for v in verifier.judge_pairs([(f"#### {gold}", gold) for gold in golds])} == {
+            Outcome.CORRECT
+        }
 
 
 @pytest.mark.slow
@@ -56,8 +58,10 @@ def test_solutions_are_judged_correct_and_neighbours_wrong() -> None:
     """The worked solution of a problem reaches its gold; the next problem's solution does not, unless golds agree."""
     found = rows("math500_test", 1)
     with make_verifier(MathConfig(timeout_s=10, workers=1)) as verifier:
-        own = verifier.judge([(row["solution"], row["answer"]) for row in found])
+        own = verifier.judge_pairs([(row["solution"], row["answer"]) for row in found])
         assert {v.outcome for v in own} == {Outcome.CORRECT}
         pairs = [(a["solution"], b["answer"]) for a, b in itertools.pairwise(found) if a["answer"] not in b["answer"]]
-        matched = [pair for pair, v in zip(pairs, verifier.judge(pairs), strict=True) if v.outcome is Outcome.CORRECT]
+        matched = [
+            pair for pair, v in zip(pairs, verifier.judge_pairs(pairs), strict=True) if v.outcome is Outcome.CORRECT
+        ]
         assert matched == []

@@ -24,18 +24,18 @@ OVERHEAD_S = 0.5
 def run_gauntlet(completions: list[str], num_good: int, cfg: MathConfig, canary: Path) -> None:
     with make_verifier(cfg) as verifier:
         assert isinstance(verifier, MathVerifier)
-        verifier.judge([("x+1", "1+x")])  # starts the template
+        verifier.judge_pairs([("x+1", "1+x")])  # starts the template
         slowest = 0.0
         for completion in completions:
             start = time.monotonic()
-            [verdict] = verifier.judge([(completion, GOLD)])
+            [verdict] = verifier.judge_pairs([(completion, GOLD)])
             slowest = max(slowest, seconds := time.monotonic() - start)
             assert seconds <= cfg.timeout_s + OVERHEAD_S, completion[:80]
             assert verdict.outcome is not Outcome.CORRECT, completion[:80]
             assert len(verdict.extracted) <= 1000
         print(f"{len(completions)} hostile completions, the slowest took {slowest:.2f} s: {verifier.stats()}")
         good = [(rf"so \boxed{{{n}x+\sqrt{{5}}}}", rf"\sqrt{{5}}+{n}x") for n in range(2, 2 + num_good)]
-        assert [v.outcome for v in verifier.judge(good)] == [Outcome.CORRECT] * num_good
+        assert [v.outcome for v in verifier.judge_pairs(good)] == [Outcome.CORRECT] * num_good
         assert len(workers()) <= 2
     assert everything() == []
     assert not canary.exists()
@@ -68,6 +68,6 @@ def test_numeric_verifier_takes_no_hostile_answer_for_long(tmp_path: Path) -> No
     with make_verifier(NumericConfig()) as verifier:
         for completion in corpus(tmp_path):
             start = time.monotonic()
-            [verdict] = verifier.judge([(completion, "123456789")])
+            [verdict] = verifier.judge_pairs([(completion, "123456789")])
             assert time.monotonic() - start < 2, completion[:80]
             assert verdict.outcome is Outcome.WRONG, completion[:80]

@@ -32,19 +32,19 @@ CASES = [
 @pytest.mark.parametrize(("completion", "is_right"), CASES)
 def test_the_answer_is_what_follows_the_thinking(completion: str, is_right: bool) -> None:
     with make_verifier(NumericConfig(), THINKING) as verifier:
-        [verdict] = verifier.judge([(completion, "5")])
+        [verdict] = verifier.judge_pairs([(completion, "5")])
     assert verdict.outcome is (Outcome.CORRECT if is_right else Outcome.WRONG)
 
 
 def test_thinking_that_is_never_closed_says_so() -> None:
     with make_verifier(ExactConfig(), THINKING) as verifier:
-        open_, closed, none = verifier.judge([("<think>5", "5"), ("<think></think> ", "5"), ("6", "5")])
+        open_, closed, none = verifier.judge_pairs([("<think>5", "5"), ("<think></think> ", "5"), ("6", "5")])
     assert (open_.reason, closed.reason, none.reason) == ("nothing follows the thinking",) * 2 + ("",)
 
 
 def test_a_gold_answer_that_cannot_be_read_stays_unknown() -> None:
     with make_verifier(NumericConfig(), THINKING) as verifier:
-        assert verifier.judge([("<think>5", "no number")])[0].outcome is Outcome.UNKNOWN
+        assert verifier.judge_pairs([("<think>5", "no number")])[0].outcome is Outcome.UNKNOWN
 
 
 def test_rules_of_format_see_the_thinking() -> None:
@@ -52,7 +52,7 @@ def test_rules_of_format_see_the_thinking() -> None:
     cfg = WeightedConfig(answer=NumericConfig(), format=rules)
     completion = r"<think>\boxed{4}</think><answer>5</answer>"
     with make_verifier(cfg, THINKING) as verifier:
-        [verdict] = verifier.judge([(completion, "5")])
+        [verdict] = verifier.judge_pairs([(completion, "5")])
     assert (verdict.outcome, verdict.reward) == (Outcome.CORRECT, pytest.approx(1.2))
 
 

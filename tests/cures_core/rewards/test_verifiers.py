@@ -27,7 +27,7 @@ from cures_core.testing.verifier import VerifierExam
 
 def outcome(cfg: Any, completion: str, gold: str) -> str:
     with make_verifier(cfg) as verifier:
-        return str(verifier.judge([(completion, gold)])[0].outcome)
+        return str(verifier.judge_pairs([(completion, gold)])[0].outcome)
 
 
 def ends_with(completion: str, gold: str) -> bool | None:
@@ -39,8 +39,8 @@ def ends_with(completion: str, gold: str) -> bool | None:
     return completion.endswith(" " + gold)
 
 
-def says_one(completion: str, gold: str) -> Any:
-    return 1
+def says_two(completion: str, gold: str) -> Any:
+    return 2
 
 
 class TestExact(VerifierExam):
@@ -174,7 +174,7 @@ def test_regex_options() -> None:
 
 def test_custom_function_that_raises_or_answers_nonsense_is_unknown() -> None:
     assert outcome(CustomConfig(function=f"{__name__}:ends_with"), "raise 7", "7") == "unknown"
-    assert outcome(CustomConfig(function=f"{__name__}:says_one"), "7", "7") == "unknown"
+    assert outcome(CustomConfig(function=f"{__name__}:says_two"), "7", "7") == "unknown"
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def weighted(*rules: dict[str, Any], **options: Any) -> WeightedConfig:
 def judged(cfg: WeightedConfig, *completions: str) -> list[tuple[str, float | None]]:
     """(outcome, reward) against the gold answer 7."""
     with make_verifier(cfg) as verifier:
-        return [(v.outcome.value, v.reward) for v in verifier.judge([(text, "7") for text in completions])]
+        return [(v.outcome.value, v.reward) for v in verifier.judge_pairs([(text, "7") for text in completions])]
 
 
 class TestWeighted(VerifierExam):
@@ -91,7 +91,7 @@ def test_a_pattern_is_searched_where_it_can_be_killed() -> None:
     cfg = weighted({"type": "pattern", "pattern": "(a+)+$|Q", "weight": 0.5, "timeout_s": 0.5})
     assert judged(cfg, "Q 7", "q 7") == [("correct", 1.5), ("correct", 1.0)]
     with make_verifier(cfg) as verifier:
-        hung, fine = verifier.judge([("a" * 60 + "b 7", "7"), ("Q 7", "7")])
+        hung, fine = verifier.judge_pairs([("a" * 60 + "b 7", "7"), ("Q 7", "7")])
     assert (hung.outcome, hung.reason, hung.reward) == (Outcome.UNKNOWN, "format rule 1: no decision", None)
     assert fine.reward == 1.5
     assert everything() == []
@@ -99,13 +99,13 @@ def test_a_pattern_is_searched_where_it_can_be_killed() -> None:
 
 def test_unknown_answers_are_paid_nothing_for_their_form() -> None:
     with make_verifier(weighted(BOX)) as verifier:
-        [verdict] = verifier.judge([(r"\boxed{7}", "no number")])
+        [verdict] = verifier.judge_pairs([(r"\boxed{7}", "no number")])
     assert (verdict.outcome, verdict.reward) == (Outcome.UNKNOWN, None)
 
 
 def test_hostile_completions_cost_little() -> None:
     with make_verifier(weighted(BOX, TAGS)) as verifier:
-        verdicts = verifier.judge([(text, "123456789") for text in (*HOSTILE, "<think>" * 100_000)])
+        verdicts = verifier.judge_pairs([(text, "123456789") for text in (*HOSTILE, "<think>" * 100_000)])
     assert {v.outcome for v in verdicts} == {Outcome.WRONG}
 
 
