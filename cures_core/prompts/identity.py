@@ -44,4 +44,4 @@ def make_prompt(
     """A prompt under its content id."""
     problem, answer = nfc(problem), nfc(answer)
     turns = tuple((role, nfc(text)) for role, text in turns)
-    return Prompt(content_id(problem, answer, written(turns)), problem, answer, source, level, subject, turns)
+    return Prompt(content_id(problem, answer, written(turns)), problem, answer, source, level, subject, turns=turns)
