@@ -101,22 +101,6 @@ def test_leaves_are_found_in_models_lists_and_tables() -> None:
     assert results(tree) == {"one": None, "many.0.what": None, "many.1.what": 2.0, "named.a.what": None}
 
 
-class _Grown(Strict):
-    """One setting that was always there, one that came later with the value that means what held before."""
-
-    always: Result[int] = 1
-    later: Annotated[Result[str], Later("as before")] = "new"
-    table: Annotated[_Leaf | None, Later()] = None
-
-
-def test_a_younger_setting_is_in_no_key_where_it_says_what_held_before() -> None:
-    """Else every record that was made before it would have another name."""
-    assert results(_Grown(later="as before")) == keyed(_Grown(later="as before")) == {"always": 1}
-    assert results(_Grown()) == keyed(_Grown()) == {"always": 1, "later": "new"}
-    assert results(_Grown(table=_Leaf())) == {"always": 1, "later": "new", "table.what": None}
-    assert [c.path for c in changes(_Grown(later="as before"), _Grown())] == ["later"]
-
-
 def test_changes_tell_both_values_and_what_is_on_one_side_only() -> None:
     before, after = _Tree(one=_Leaf(how=1)), _Tree(one=_Leaf(how=2), many=(_Leaf(what=1.5),))
     told = [(c.path, c.mark, c.before, c.after) for c in changes(before, after)]
