@@ -21,7 +21,8 @@ def disk_bytes(cfg: RunConfig, parameters: int, trained: int, done: int = 0) -> 
     """At most, for a policy of so many parameters, `trained` of which the optimizer changes.
 
     Each epoch leaves its weights in the store, the last one the optimizer's state too; in an epoch lie `keep_last`
-    checkpoints and the one that is being written. A warm start, and merging, leave the base policy. `done`: epochs that lie there.
+    checkpoints and the one that is being written. A warm start, and merging, leave the base policy. `done`: epochs that
+    lie there.
     """
     training = cfg.training
     size = 2 if dtype_of(cfg.policy) == "bfloat16" else _FLOAT32
