@@ -38,10 +38,12 @@ def run(job: Job, parent: Parent) -> None:
     """Write `policy/` (Hugging Face format), `warm_start.jsonl` (figures of every step) and `figures.json` to
     `job.out`."""
     cfg = job.config.policy
+    rows: Sequence[Row]
+    figures: dict[str, object]
     if isinstance(cfg, WarmStartPolicy):
         on_step = _telling(parent, cfg.steps, cfg.checkpoint_every)
         rows = warm_start(cfg, job.config.device, job.scratch, job.out / "policy", on_step)
-        figures: dict[str, object] = {"steps": float(cfg.steps)}
+        figures = {"steps": float(cfg.steps)}
     elif cfg.warm_start is not None:
         rows, figures = _supervised(job, cfg, cfg.warm_start, parent)
     elif holds_adapters(job.policy):

@@ -20,7 +20,7 @@ from cures_core.prompts.columns import ColumnMap, pick
 from cures_core.prompts.overlap import SuiteIndex
 from cures_core.prompts.reading import Opened, open_rows
 from cures_core.rollout.prompting import encode_prompts, opens_thinking, require_format
-from cures_core.terms import Prompt
+from cures_core.terms import Prompt, Turns
 from cures_core.thinking import answer_start
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _rows(opened: Opened, columns: ColumnMap) -> Iterator[tuple[int, Prompt, str
                 yield row.line, nothing, "", "unreadable"
             continue
         problem, solution = pick(row.record, columns.problem), pick(row.record, columns.answer)
-        turns = ()
+        turns: Turns = ()
         if isinstance(problem, list):
             chat = read_chat(problem)
             problem, turns = ("" if chat.unreadable else chat.problem), chat.turns

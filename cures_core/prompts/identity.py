@@ -39,7 +39,7 @@ def nfc(text: str) -> str:
 
 
 def make_prompt(
-    problem: str, answer: str, source: str = "", level: str = "", subject: str = "", turns: Turns = ()
+    problem: str, answer: str, source: str = "", level: str = "", subject: str = "", *, turns: Turns = ()
 ) -> Prompt:
     """A prompt under its content id."""
     problem, answer = nfc(problem), nfc(answer)
