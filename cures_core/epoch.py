@@ -17,7 +17,7 @@ from cures_core.means import ratio, valued
 from cures_core.rewards.length import AS_JUDGED, LengthRule
 from cures_core.rewards.verifier import Verifier
 from cures_core.rollout.engine import RolloutEngine
-from cures_core.terms import FinishReason, Group, Outcome, Request
+from cures_core.terms import FinishReason, Group, Outcome, Request, Rollout
 from cures_core.training.trainer import PolicyTrainer
 
 
@@ -80,6 +80,18 @@ def advance(progress: Progress, told: Sequence[Group]) -> Progress:
     )
 
 
+def thinking_means(rollouts: Sequence[Rollout]) -> dict[str, float | None]:
+    """Mean tokens of thinking and of what follows it; nothing for a policy that does not think."""
+    thinking = sum(r.thinking_tokens for r in rollouts)
+    if not thinking:
+        return {}
+    answers = sum(len(r.token_ids) for r in rollouts) - thinking
+    return {
+        "thinking_tokens_mean": ratio(thinking, len(rollouts)),
+        "answer_tokens_mean": ratio(answers, len(rollouts)),
+    }
+
+
 def step_metrics(
     progress: Progress, batch: Batch, told: Sequence[Group], figures: Mapping[str, float]
 ) -> dict[str, float | str]:
@@ -104,6 +116,7 @@ def step_metrics(
             truncated_share=ratio(len(cut), len(rollouts)),
             truncated_wrong_share=ratio(sum(v.outcome is Outcome.WRONG for v in cut), len(rollouts)),
             completion_tokens_mean=ratio(sum(len(r.token_ids) for r in rollouts), len(rollouts)),
+            **thinking_means(rollouts),
         ),
         "reason": batch.reason,
         **{k: float(v) for k, v in batch.figures.items()},

@@ -6,11 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+Turn = tuple[str, str]
+"""Who speaks (system, user or assistant), and what is said."""
+Turns = tuple[Turn, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One problem with its gold answer. `id` is the hash of the normalised content (`cures_core.prompts`); `verifier`
-    names the one that judges it, where it is not its source's."""
+    names the one that judges it, where it is not its source's.
+
+    `turns` is what was said before the problem, which is then the last user message of a chat.
+    """
 
     id: str
     problem: str
@@ -19,6 +26,7 @@ class Prompt:
     level: str = ""
     subject: str = ""
     verifier: str = ""
+    turns: Turns = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,8 @@ class Rollout:
 
     `prompt_ids` and `token_ids` are token ids (the end token included when it was sampled); `logprobs[t]` is the
     natural log-probability of `token_ids[t]` under the sampling policy at the sampling temperature;
-    `text` is the completion without stop tokens or stop strings.
+    `text` is the completion without stop tokens or stop strings; where the prompt ends in an opened thinking tag, with
+    that tag in front. `thinking_tokens` of the tokens are thinking, its tags included.
     """
 
     request_id: str
@@ -57,6 +66,7 @@ class Rollout:
     logprobs: tuple[float, ...]
     text: str
     finish_reason: FinishReason
+    thinking_tokens: int = 0
 
 
 class Outcome(StrEnum):

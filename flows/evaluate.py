@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from cures_core.config.evaluation import EvaluationConfig
+from cures_core.config.policy import PretrainedPolicy
 from cures_core.config.run import RunConfig
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError
@@ -12,7 +13,7 @@ from cures_core.extras import require_extras
 from cures_core.failures import explaining
 from cures_core.plugins import require_plugins_allowed
 from flows.ui.logs import logging_progress
-from tasks.runs.figures import EpochFigures, EvaluateFigures
+from tasks.runs.figures import EpochFigures, EvaluateFigures, PolicyFigures
 from tasks.runs.notes import find_run, stage_record
 from tasks.runs.opening import open_run, started_config
 from tasks.stages.evaluate_checkpoint import evaluate_checkpoint
@@ -47,5 +48,7 @@ def evaluate(
         raise ConfigError(f"run {run} has no suites; give the flow some as evaluation.suites")
     with explaining(), logging_progress(), open_run(config, "evaluation") as ref:
         data = validate_dataset(ref)
-        policy = prepare_policy(ref)
+        # Other suites would be kept out of other rows: what the run has taught stays taught.
+        taught = isinstance(config.policy, PretrainedPolicy) and config.policy.warm_start is not None
+        policy = (stage_record(opened, run, PolicyFigures) if taught else None) or prepare_policy(ref, data)
         return evaluate_checkpoint(ref, epoch, data, policy, state).figures

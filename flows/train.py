@@ -65,7 +65,7 @@ def already_done(run: RunRef) -> RunSummary | None:
 def _chain(run: RunRef) -> tuple[RunSummary, RunRecords]:
     config = run.config
     data = validate_dataset(run)
-    policy = prepare_policy(run)
+    policy = prepare_policy(run, data)
     prior = estimate_prior(run, data, policy)
     evaluations = {0: evaluate_checkpoint(run, 0, data, policy, None)}
     snapshots = {0: snapshot_posterior(run, 0, data, policy, prior, None)}

@@ -38,7 +38,7 @@ from cures_core.planning.device_memory import memory
 from cures_core.planning.disk import disk_bytes
 from cures_core.planning.shape import Shape, pretrained_shape, read_architecture, warm_start_shape
 from cures_core.prompts import PromptSet, load_prompts
-from tasks.inputs.pretrained import pretrained_folder
+from tasks.inputs.pretrained import adapter_base, pretrained_folder
 from tasks.inputs.prompt_files import Inputs
 from tasks.runs.notes import run_names, run_overview
 from tasks.runs.opening import started_config
@@ -129,7 +129,8 @@ def policy_shape(cfg: RunConfig, architecture: Path | None = None) -> Shape:
     lora = cfg.training.lora
     adapters = None if lora is None else (lora.rank, lora.targets)
     if isinstance(cfg.policy, PretrainedPolicy):
-        return pretrained_shape(read_architecture(Path(cfg.policy.path), architecture), adapters)
+        whole = cfg.policy if (base := adapter_base(cfg.policy)) is None else base
+        return pretrained_shape(read_architecture(Path(whole.path), architecture), adapters)
     return warm_start_shape(cfg.policy, adapters)
 
 

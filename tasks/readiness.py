@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cures_core.config.data import PromptFile
-from cures_core.config.policy import PretrainedPolicy, WarmStartPolicy
+from cures_core.config.policy import PretrainedPolicy, SupervisedWarmStart, WarmStartPolicy
+from cures_core.config.rollout import PromptFormat
 from cures_core.config.run import RunConfig
+from cures_core.config.training import LoraConfig
 from cures_core.errors import ConfigError, CuresError
 from cures_core.extras import require_extras
 from cures_core.failures import failure_of
@@ -17,6 +19,8 @@ from cures_core.planning.disk import disk_bytes
 from cures_core.planning.shape import read_architecture
 from cures_core.plugins import require_plugins_allowed
 from cures_core.policy.accounting import require_whole
+from cures_core.policy.adapters import holds_adapters, require_alike
+from cures_core.policy.solutions import open_solutions
 from cures_core.prompts.flags import read_flags
 from cures_core.prompts.reading import open_rows
 from cures_core.sizes import size_text
@@ -69,7 +73,11 @@ def _checks(cfg: RunConfig) -> Iterator[tuple[str, Callable[[], str]]]:
         yield "flags", lambda: f"{len(read_flags(Path(str(cfg.data.flags)))):,} prompts flagged"
     if isinstance(cfg.policy, PretrainedPolicy):
         policy = cfg.policy
-        yield "policy", lambda: f"{policy.path}: {_architecture(policy)}"
+        yield "policy", lambda: f"{policy.path}: {_architecture(policy, cfg.training.lora)}"
+        if (warm_start := policy.warm_start) is not None:
+            yield "warm start", lambda: _solutions(cfg, warm_start)
+    if formats := _formats(cfg):
+        yield "prompt format", lambda: _shown(cfg, formats)
     if cfg.device.type == "cuda":
         yield "device", lambda: _device(cfg)
     yield "store", lambda: probe_store(cfg.store)
@@ -91,12 +99,47 @@ def _prompts(cfg: RunConfig, file: PromptFile) -> str:
     return f"{file.path}: opens"
 
 
-def _architecture(policy: PretrainedPolicy) -> str:
+def _solutions(cfg: RunConfig, warm_start: SupervisedWarmStart) -> str:
+    """Opened, and its columns found; its rows are judged before the model is loaded."""
+    name = warm_start.path or cfg.data.path
+    columns = open_solutions(warm_start, Inputs.of(cfg, read_first(cfg)).local(name)).columns
+    return f"{name}: opens; problem from {columns.problem}, solution from {columns.answer}"
+
+
+def _architecture(policy: PretrainedPolicy, lora: LoraConfig | None) -> str:
     """Of a local folder every tensor is accounted for; a hub model's are when it is fetched."""
     file = architecture_file(policy)
     if Path(policy.path).is_dir():
-        require_whole(Path(policy.path))
+        require_whole(Path(policy.path), policy.base)
+        if lora is not None and policy.adapters == "continue":
+            if not holds_adapters(policy.path):
+                raise ConfigError(f"{policy.path}: holds no adapters to continue; set policy.adapters = 'merge'")
+            require_alike(Path(policy.path), lora)
     return str(read_architecture(file.parent, file)["model_type"])
+
+
+def _formats(cfg: RunConfig) -> list[PromptFormat]:
+    """Those that ask something of the policy's tokenizer."""
+    formats = [cfg.rollout.prompt_format, *(s.prompt_format for s in cfg.evaluation.suites if s.prompt_format)]
+    return [shown for shown in formats if shown.chat or shown.thinking]
+
+
+def _shown(cfg: RunConfig, formats: Sequence[PromptFormat]) -> str:
+    """The tokenizer can be had without the weights, but a hub model's only when it has been fetched."""
+    if isinstance(cfg.policy, PretrainedPolicy) and not Path(cfg.policy.path).is_dir():
+        return "looked at when the policy is fetched"
+    from cures_core.policy.characters import character_tokenizer
+    from cures_core.policy.loading import load_tokenizer, tokenizer_place
+    from cures_core.rollout.prompting import require_format
+
+    policy = cfg.policy
+    if isinstance(policy, PretrainedPolicy):
+        tokenizer = load_tokenizer(tokenizer_place(policy.path, policy.base))
+    else:
+        tokenizer = character_tokenizer()
+    for shown in formats:
+        require_format(tokenizer, shown)
+    return "the tokenizer can show it"
 
 
 def _device(cfg: RunConfig) -> str:

@@ -44,7 +44,8 @@ def warm_started(world: str, cfg: WarmStartPolicy, lesson: Lesson, folder: Path 
 
     made = home / "made"
     shutil.rmtree(made, ignore_errors=True)
-    figures = warm_start(cfg, DeviceConfig(type="cpu"), scratch, made, on_step, lesson)
+    rows = warm_start(cfg, DeviceConfig(type="cpu"), scratch, made, on_step, lesson)
+    figures = {"steps": float(cfg.steps), "loss": rows[-1]["loss"]}
     write_manifest(made)
     write_atomic(home / "figures.json", canonical_json({**figures, "seed": cfg.seed}))
     made.rename(policy)

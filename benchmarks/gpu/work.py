@@ -191,9 +191,8 @@ def _train(job: Any, steps: int) -> tuple[float, int]:
     """Seconds and rollouts of `steps` steps of the loop after two that warm up."""
     from cures_core.curriculum import Posterior, make_curriculum
     from cures_core.epoch import Progress, run_epoch
-    from cures_core.jobs.assemble import assemble_engine, assemble_policy
+    from cures_core.jobs.assemble import assemble_engine, assemble_policy, assemble_verifier
     from cures_core.prompts import PromptSet
-    from cures_core.rewards import make_verifier
     from cures_core.training.torch_trainer import TorchTrainer
 
     cfg = job.config
@@ -201,7 +200,7 @@ def _train(job: Any, steps: int) -> tuple[float, int]:
     prompts = PromptSet.read_parquet(job.prompts)
     curriculum = make_curriculum(cfg.curriculum, prompts, Posterior.fresh(prompts, cfg.curriculum.posterior), cfg.seed)
     trainer = TorchTrainer(policy, cfg.training, cfg.rollout.temperature)
-    with make_verifier(cfg.reward) as verifier, closing(assemble_engine(policy, cfg.rollout)) as engine:
+    with assemble_verifier(cfg) as verifier, closing(assemble_engine(policy, cfg.rollout)) as engine:
         loop = (curriculum, engine, verifier, trainer, lambda *_: None)
         begun = run_epoch(Progress(), 2, *loop)
         at = time.perf_counter()

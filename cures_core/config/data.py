@@ -37,6 +37,9 @@ class ColumnsConfig(Strict):
     """Worked solution; only compared with the answer, never kept. None: solution, where it is not the answer column."""
     id: Result[str | None] = None
     """The publisher's id; only checked for repetition, never kept. None: the first of id, unique_id, uid."""
+    turns: Annotated[Result[str | None], Later()] = None
+    """What was said before the problem, as the text of a JSON list of [role, text]; clean sets are written so. None:
+    turns, where there is one."""
 
 
 class PromptFile(Strict):
@@ -56,9 +59,9 @@ class PromptFile(Strict):
     columns: ColumnsConfig = ColumnsConfig()
     """Names of the columns."""
     problem_rule: Result[Literal["text", "chat", "last_user"]] = "text"
-    """`text`: the column holds the problem. `chat`: it holds a list of {role, content} with one user message; rows that
-    hold a system message or other turns are rejected, as training shows the policy one message. `last_user`: the last
-    user message is the problem, and the others are knowingly left out."""
+    """`text`: the column holds the problem. `chat`: it holds a list of {role, content}; the last user message is the
+    problem, and what stands before it is kept as earlier turns, for policies that are asked in chats
+    (`prompt_format.chat`). `last_user`: what stands before it is knowingly left out."""
     answer_rule: Result[Literal["field", "gsm8k", "boxed", "list"]] = "field"
     """`field`: the column is the answer. `gsm8k`: the text after the last ####, thousands commas removed. `boxed`: the
     content of the last \\boxed{}. `list`: the one element of a JSON list."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from cures_core.config.base import Strict
-from cures_core.config.marks import Operation, Placement, Result
+from cures_core.config.marks import Later, Operation, Placement, Result
 from cures_core.config.urls import EngineUrl, LocalPath
 
 PLACEHOLDER = "{problem}"
+THINKING = ("<think>", "</think>")
+_OWN_ARGUMENTS = {"messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "tokenize"}
 
 
 class PromptFormat(Strict):
@@ -25,10 +27,26 @@ class PromptFormat(Strict):
     special tokens. False: the filled template is the prompt, and the tokenizer adds its own (such as BOS)."""
 
     system: Result[str] = ""
-    """System message in front of the user's message (`chat` only). Empty: none is given."""
+    """System message in front of a chat (`chat` only) that has none of its own: a row's own system message goes before
+    this one. Empty: none is given."""
+
+    chat_template_kwargs: Annotated[Result[dict[str, JsonValue]], Later({})] = Field(default_factory=dict)
+    """What the chat template is given beside the messages (`chat` only), as `enable_thinking = false`. It must read
+    each of them."""
+
+    thinking: Annotated[Result[tuple[str, ...]], Later([])] = ()
+    """Opening and closing tag of what the policy thinks before it answers: only what follows is judged, and lengths are
+    told apart. Default: <think> and </think> where `chat` is true, else none. Empty: there are none."""
 
     stop: Result[tuple[str, ...]] = ()
     """Strings that end a completion; the text is returned without them. End-of-sequence tokens always end it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _chats_may_think(cls, values: object) -> object:
+        if isinstance(values, dict) and values.get("chat") is True:
+            return {"thinking": THINKING, **values}
+        return values
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -36,6 +54,12 @@ class PromptFormat(Strict):
             raise ValueError(f"template holds {PLACEHOLDER} {found} times: write it exactly once")
         if self.system and not self.chat:
             raise ValueError("system is set but chat is false: set chat = true or write the system text into template")
+        if self.chat_template_kwargs and not self.chat:
+            raise ValueError("chat_template_kwargs is set but chat is false: set chat = true")
+        if taken := sorted(_OWN_ARGUMENTS & set(self.chat_template_kwargs)):
+            raise ValueError(f"chat_template_kwargs.{taken[0]}: is set by the pipeline itself; leave it out")
+        if len(self.thinking) not in (0, 2) or "" in self.thinking or len(set(self.thinking)) < len(self.thinking):
+            raise ValueError('thinking: write an opening and a closing tag, as in ["<think>", "</think>"], or []')
         if "" in self.stop:
             raise ValueError("stop holds an empty string, which would end every completion at once: remove it")
         return self

@@ -12,7 +12,7 @@ from cures_core.config.device import DeviceConfig
 from cures_core.config.evaluation import EvaluationConfig, PromotionConfig
 from cures_core.config.fork import Fork
 from cures_core.config.marks import Operation, Placement, Result
-from cures_core.config.policy import PolicyConfig, WarmStartPolicy
+from cures_core.config.policy import PolicyConfig, PretrainedPolicy, WarmStartPolicy
 from cures_core.config.prior import PriorConfig, SamplePrior
 from cures_core.config.retrain import RetrainRule
 from cures_core.config.rewards import BySourceConfig, ExactConfig, RewardConfig
@@ -79,6 +79,13 @@ class RunConfig(Strict):
         for text in faults:
             parse_fault(text)
         return faults
+
+    @model_validator(mode="after")
+    def _adapters_go_on_as_adapters(self) -> RunConfig:
+        continues = isinstance(self.policy, PretrainedPolicy) and self.policy.adapters == "continue"
+        if continues and self.training.lora is None:
+            raise ValueError("policy.adapters is 'continue': set training.lora to what the adapters are like")
+        return self
 
     @model_validator(mode="after")
     def _rows_that_name_a_verifier_have_some_to_choose_from(self) -> RunConfig:

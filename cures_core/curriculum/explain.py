@@ -12,6 +12,7 @@ from cures_core.curriculum.posterior import NEVER, Posterior
 from cures_core.curriculum.sampling import probabilities, weights
 from cures_core.curriculum.strategies.cures import CuresCurriculum
 from cures_core.prompts import PromptSet
+from cures_core.prompts.chats import transcript
 
 _DRAWS = 64
 
@@ -82,7 +83,7 @@ def explain_prompt(cfg: CuresConfig, prompts: PromptSet, posterior: Posterior, p
     group = posterior.group_names[posterior.groups[row]]
     figures: PromptFigures = {
         "id": prompt_id,
-        "problem": prompts[row].problem[:500],
+        "problem": transcript(prompts[row])[:500],
         "group": {"source": group[0], "level": group[1], "rate": float(posterior.group_rates()[posterior.groups[row]])},
         "evidence": float(posterior.evidence()[row]),
         "last_step": int(posterior.touched[row]),
@@ -112,7 +113,7 @@ def hopeless(prompts: PromptSet, posterior: Posterior, least: float) -> list[Hop
                 "reason": f"dead with {100 * dead[row]:.1f} %: no success so far, last tried in step "
                 f"{int(posterior.touched[row])} with {evidence[row]:.1f} rollouts still counting, while its group "
                 f"succeeds in {100 * rates[group]:.0f} %",
-                "problem": prompt.problem[:500],
+                "problem": transcript(prompt)[:500],
                 "answer": prompt.answer[:200],
                 "dead": float(dead[row]),
             }

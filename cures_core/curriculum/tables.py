@@ -124,6 +124,6 @@ def _text(value: object) -> str:
 def _problem(value: object) -> str:
     if isinstance(value, str):
         return value
-    from cures_core.prompts.columns import read_chat  # which knows all about files
+    from cures_core.prompts.chats import read_chat
 
-    return read_chat(value)[0] or ""
+    return read_chat(value).problem or ""

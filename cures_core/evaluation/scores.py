@@ -77,6 +77,8 @@ class SuiteScore(Strict):
     """Share of completions that ran into the token limit."""
     tokens_mean: float
     """Mean length of a sampled completion, in tokens."""
+    thinking_tokens_mean: float | None = None
+    """How much of it is thinking; None where the policy does not think, or it was not kept."""
     by_level: dict[str, LabelScore] = Field(default_factory=dict)
     """Figures by level; empty where no item has one."""
     by_source: dict[str, LabelScore] = Field(default_factory=dict)

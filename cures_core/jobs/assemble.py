@@ -12,7 +12,9 @@ from cures_core.config.policy import dtype_of
 from cures_core.config.rollout import RolloutConfig
 from cures_core.config.run import RunConfig
 from cures_core.jobs.spec import Job
+from cures_core.policy.adapters import holds_adapters
 from cures_core.policy.loading import Policy, load_policy, setup_torch
+from cures_core.rewards.verifier import Verifier
 from cures_core.rollout.engine import RolloutEngine
 
 if TYPE_CHECKING:
@@ -23,25 +25,27 @@ def assemble_policy(job: Job, checkpoint: Checkpoint | None) -> Policy:
     """The base policy, with the checkpoint's weights where there is one."""
     cfg = job.config
     device = setup_torch(cfg.device, cfg.seed)
-    revision = None
+    revision = base = None
     if cfg.policy.type == "pretrained":
-        revision = None if Path(job.policy).exists() else cfg.policy.revision
-    policy = load_policy(job.policy, device, dtype=dtype_of(cfg.policy), revision=revision, lora=cfg.training.lora)
+        revision, base = None if Path(job.policy).exists() else cfg.policy.revision, cfg.policy.base
+    lora = cfg.training.lora
+    policy = load_policy(job.policy, device, dtype=dtype_of(cfg.policy), revision=revision, lora=lora, base=base)
     if checkpoint is not None:
         policy.load_trainable(checkpoint.weights)
     return policy
 
 
 def assemble_reference(job: Job) -> PreTrainedModel | None:
-    """The base policy's model, frozen, for a KL penalty on full weights; None where nothing needs the copy.
+    """The base policy's model, frozen, for a KL penalty on full weights, or on adapters that are trained further: to
+    switch them off is not to go back to where they began. None where nothing needs the copy.
 
     It is loaded anew, so a resumed epoch is held to the base policy too, not to the checkpoint it goes on from.
     """
     training = job.config.training
-    if not training.kl_coef or training.lora is not None:
+    if not training.kl_coef or (training.lora is not None and not holds_adapters(job.policy)):
         return None
-    base = job.model_copy(update={"checkpoint": None})
-    model = assemble_policy(base, None).model
+    whole = job.config.model_copy(update={"training": training.model_copy(update={"lora": None})})
+    model = assemble_policy(job.model_copy(update={"checkpoint": None, "config": whole}), None).model
     model.eval().requires_grad_(False)
     return model
 
@@ -51,6 +55,13 @@ def assemble_engine(policy: Policy, cfg: RolloutConfig, model: PreTrainedModel |
     from cures_core.rollout import build_engine
 
     return build_engine(cfg, policy.model if model is None else model, policy.tokenizer, policy.device)
+
+
+def assemble_verifier(cfg: RunConfig) -> Verifier:
+    """The verifier of training: of what completions say once they have done thinking."""
+    from cures_core.rewards import make_verifier
+
+    return make_verifier(cfg.reward, cfg.rollout.prompt_format.thinking)
 
 
 def evaluation_rollout(cfg: RunConfig, suite: EvaluatedSuite, temperature: float) -> RolloutConfig:

@@ -19,13 +19,12 @@ from cures_core.errors import ConfigError, TrainingDiverged
 from cures_core.events import StepDone
 from cures_core.faults import fault_point
 from cures_core.files import canonical_json, write_atomic
-from cures_core.jobs.assemble import assemble_engine, assemble_policy, assemble_reference
+from cures_core.jobs.assemble import assemble_engine, assemble_policy, assemble_reference, assemble_verifier
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.spec import Job
 from cures_core.machine import machine_of
 from cures_core.policy.loading import Policy
 from cures_core.prompts import PromptSet
-from cures_core.rewards import make_verifier
 from cures_core.rewards.length import LengthRule
 from cures_core.rollout.engine import RolloutEngine
 from cures_core.rollout.sharded import ShardedEngine
@@ -53,7 +52,7 @@ def run(job: Job, parent: Parent, world: World | None = None) -> None:
     session = _Session(job, parent, trainer, curriculum, tally, progress, resumed.metrics if resumed else [])
     with closing(session), world.leading():
         world.call("engine")
-        with make_verifier(cfg.reward) as verifier, closing(_engine(job, policy, trainer, world)) as engine:
+        with assemble_verifier(cfg) as verifier, closing(_engine(job, policy, trainer, world)) as engine:
             try:
                 run_epoch(progress, session.last_step, curriculum, engine, verifier, trainer, session.commit, lengths)
             except TrainingDiverged:

@@ -37,11 +37,13 @@ from cures_core.machine import joined_machines, machine_of
 from cures_core.own_code import keyed
 from cures_core.policy.loading import Policy
 from cures_core.prompts import PromptSet
+from cures_core.prompts.chats import transcript
 from cures_core.rewards import make_verifier
 from cures_core.rewards.verifier import Verifier
 from cures_core.rollout.engine import RolloutEngine
 from cures_core.tally import Tally
 from cures_core.terms import FinishReason, Group, Request
+from cures_core.thinking import Tags
 
 EXAMPLES = 8
 EXAMPLE_CHARS = 2000
@@ -165,7 +167,13 @@ class _Evaluator:
         scored = score(items, suite, cfg.evaluation, comparison_settings(cfg, suite, prompts))
         made_with = {**versions(), **rows["machine"]}
         return _Result(
-            score=scored.model_copy(update={"policy": self._job.policy_digest, "made_with": made_with}),
+            score=scored.model_copy(
+                update={
+                    "policy": self._job.policy_digest,
+                    "made_with": made_with,
+                    "thinking_tokens_mean": _thinking_mean(sampled),
+                }
+            ),
             items=items,
             examples=_examples(suite, prompts, sampled),
             rollouts=len(prompts) * (suite.samples + suite.greedy),
@@ -184,19 +192,20 @@ class _Evaluator:
         size = cfg.evaluation.chunk_prompts
         # The size is in the name: chunks of an earlier attempt with another size hold other prompts.
         folder = self._job.scratch / f"{suite.name}-{mode}-{size}"
-        verifier = self._verifier(suite.reward or cfg.reward)
-        self._engine.retune(evaluation_rollout(cfg, suite, temperature))
+        rollout = evaluation_rollout(cfg, suite, temperature)
+        verifier = self._verifier(suite.reward or cfg.reward, rollout.prompt_format.thinking)
+        self._engine.retune(rollout)
 
         def work(chunk: Sequence[Request]) -> list[Row]:
             return [_row(group) for group in roll_out(chunk, self._engine, verifier)]
 
         return in_chunks(requests, size, folder, work, self._parent, "eval")
 
-    def _verifier(self, cfg: RewardConfig) -> Verifier:
+    def _verifier(self, cfg: RewardConfig, thinking: Tags) -> Verifier:
         """One verifier for each configuration, started when it is first needed."""
-        name = canonical_json(cfg.model_dump(mode="json"))
+        name = canonical_json([cfg.model_dump(mode="json"), thinking])
         if name not in self._verifiers:
-            self._verifiers[name] = self._stack.enter_context(make_verifier(cfg))
+            self._verifiers[name] = self._stack.enter_context(make_verifier(cfg, thinking))
         return self._verifiers[name]
 
 
@@ -210,12 +219,19 @@ def _row(group: Group) -> Row:
         "samples": len(group.rollouts),
         "truncated": sum(r.finish_reason is FinishReason.LENGTH for r in group.rollouts),
         "tokens": sum(len(r.token_ids) for r in group.rollouts),
+        "thinking": sum(r.thinking_tokens for r in group.rollouts),
         "majority": majority(group.verdicts),
         "rival": rival,
         "rival_votes": votes,
         "completion": group.rollouts[0].text[:EXAMPLE_CHARS],
         "outcome": group.verdicts[0].outcome.value,
     }
+
+
+def _thinking_mean(rows: Sequence[Row]) -> float | None:
+    """Tokens of thinking in a completion; None for a policy that does not think. Earlier versions kept none."""
+    thinking = sum(row.get("thinking", 0) for row in rows)
+    return thinking / sum(row["samples"] for row in rows) if thinking else None
 
 
 _KEPT = ("correct", "unknown", "samples", "truncated", "tokens", "majority", "rival", "rival_votes")
@@ -242,7 +258,7 @@ def _examples(suite: EvaluatedSuite, prompts: PromptSet, sampled: Sequence[Row])
         {
             "suite": suite.name,
             "id": prompts[i].id,
-            "problem": prompts[i].problem,
+            "problem": transcript(prompts[i]),
             "gold": prompts[i].answer,
             "completion": sampled[i]["completion"],
             "outcome": sampled[i]["outcome"],

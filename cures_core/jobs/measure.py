@@ -14,12 +14,11 @@ from cures_core.config.training import TorchTrainerConfig, TrainerOptions, Train
 from cures_core.epoch import roll_out
 from cures_core.errors import ConfigError
 from cures_core.files import canonical_json, write_atomic
-from cures_core.jobs.assemble import assemble_engine, assemble_policy, assemble_reference
+from cures_core.jobs.assemble import assemble_engine, assemble_policy, assemble_reference, assemble_verifier
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.spec import Job
 from cures_core.peak_memory import peak_bytes
 from cures_core.prompts import PromptSet
-from cures_core.rewards import make_verifier
 from cures_core.terms import Group, Outcome, Prompt, Request, Verdict
 from cures_core.training.torch_trainer import TorchTrainer
 
@@ -48,7 +47,7 @@ def run(job: Job, parent: Parent) -> None:
     chunks = _chunks(prompts, num)
     made = tokens = 0
     generating = updating = 0.0
-    with make_verifier(cfg.reward) as verifier, closing(assemble_engine(policy, cfg.rollout, trainer.model)) as engine:
+    with assemble_verifier(cfg) as verifier, closing(assemble_engine(policy, cfg.rollout, trainer.model)) as engine:
         begun = time.monotonic()
         for step in range(_MAX_STEPS + 1):
             at = time.monotonic()

@@ -16,13 +16,12 @@ from cures_core.curriculum.predictor import predict
 from cures_core.epoch import roll_out
 from cures_core.errors import ConfigError
 from cures_core.files import canonical_json, write_atomic
-from cures_core.jobs.assemble import assemble_engine, assemble_policy
+from cures_core.jobs.assemble import assemble_engine, assemble_policy, assemble_verifier
 from cures_core.jobs.chunks import in_chunks
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.spec import Job
 from cures_core.machine import machine_of
 from cures_core.prompts import PromptSet
-from cures_core.rewards import make_verifier
 from cures_core.rewards.length import LengthRule
 from cures_core.terms import Prompt, Request
 
@@ -51,7 +50,7 @@ def run(job: Job, parent: Parent) -> None:
     if not isinstance(cfg.prior, NoPrior) and (requests := plan(job, prompts, posterior, known)):
         policy = assemble_policy(job, None)
         machine = machine_of(policy.device, dtype_of(cfg.policy))
-        with make_verifier(cfg.reward) as verifier, closing(assemble_engine(policy, cfg.rollout)) as engine:
+        with assemble_verifier(cfg) as verifier, closing(assemble_engine(policy, cfg.rollout)) as engine:
 
             def work(chunk: Sequence[Request]) -> list[dict[str, Any]]:
                 return [

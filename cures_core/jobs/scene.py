@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cures_core.config.policy import WarmStartPolicy
+from cures_core.config.policy import PretrainedPolicy, WarmStartPolicy
 from cures_core.config.run import RunConfig
 from cures_core.failures import Scene
 from cures_core.jobs.spec import Job
@@ -18,6 +18,9 @@ def scene_of(job: Job) -> Scene:
 
 def _less_memory(job: Job) -> str:
     cfg = job.config
+    if job.name == "warm_start" and isinstance(cfg.policy, PretrainedPolicy) and cfg.policy.warm_start is not None:
+        now = cfg.policy.warm_start.micro_batch_tokens
+        return f"cures run --resume RUN --set policy.warm_start.micro_batch_tokens={max(64, now // 2)} (now {now})"
     if job.name == "warm_start":
         batch = cfg.policy.batch if isinstance(cfg.policy, WarmStartPolicy) else 1
         return f"start a run with --set policy.batch={max(1, batch // 2)} (now {batch}) or a smaller policy.hidden_size"

@@ -38,3 +38,5 @@ class Job(Strict):
     """(i, n): generate for every n-th item from item i on, and score nothing (`evaluate` only)."""
     suites: Path | None = None
     """Folder with one Parquet file for each evaluation suite."""
+    solutions: Path | None = None
+    """File of rows with worked solutions (`warm_start` of a pretrained policy only)."""

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from cures_core.errors import ConfigError, MissingInput
 from cures_core.failures import machine_failure
+from cures_core.policy.adapters import base_name, holds_adapters, require_adapters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_ADAPTERS = "adapter_config.json"
 _INDEX = "model.safetensors.index.json"
 _TOKENIZERS = (
     "tokenizer.json",
@@ -62,17 +62,27 @@ def load_weights(folder: str | Path, **options: Any) -> PreTrainedModel:
     return model
 
 
-def require_whole(folder: Path) -> None:
-    """Raises what loading a local policy would raise, without reading its weights."""
-    from cures_core.policy.loading import load_tokenizer
+def require_whole(folder: Path, base: str | None = None) -> None:
+    """Raises what loading a local policy would raise, without reading its weights. `base`: of a folder of adapters, the
+    model they belong to."""
+    from cures_core.policy.loading import load_tokenizer, tokenizer_place
 
-    require_model(folder)
-    require_fitting(folder, load_tokenizer(folder), load_weights(folder, device_map="meta"))
+    whole = Path(base_name(folder, base)) if holds_adapters(folder) else folder
+    require_model(whole)
+    model = load_weights(whole, device_map="meta")
+    require_fitting(folder, load_tokenizer(tokenizer_place(folder, base)), model)
+    if whole != folder:
+        require_adapters(folder, model)
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Does a local folder hold one?"""
+    return any(next(folder.glob(name), None) for name in _TOKENIZERS)
 
 
 def require_tokenizer(folder: Path) -> None:
     """Raises `MissingInput` where a local folder has no tokenizer: `transformers` makes an empty one then."""
-    if folder.is_dir() and not any(next(folder.glob(name), None) for name in _TOKENIZERS):
+    if folder.is_dir() and not has_tokenizer(folder):
         raise MissingInput(
             f"{folder}: no tokenizer there (tokenizer.json). Save that of the model which the weights come from"
         )
@@ -99,13 +109,6 @@ def no_model(folder: str | Path, error: Exception) -> MissingInput:
 
 def require_model(folder: Path) -> None:
     """Of a local folder: it is a model's, and its shards are there. Raises `MissingInput` and `ConfigError`."""
-    if (folder / _ADAPTERS).exists():
-        raise ConfigError(
-            f"{folder}: adapters, not a whole model. Merge them into their base "
-            f"({_base(folder)}) and name the new folder: in Python, "
-            "peft.AutoPeftModelForCausalLM.from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW), and the "
-            "tokenizer beside it. To train adapters on a base model, set training.lora"
-        )
     if folder.is_dir() and not (folder / "config.json").exists():
         raise MissingInput(
             f"{folder}: no config.json there. Name a folder with it, model.safetensors and the tokenizer"
@@ -134,13 +137,6 @@ def _silent() -> Iterator[None]:
         logging.set_verbosity(before)
         if bar:
             logging.enable_progress_bar()
-
-
-def _base(folder: Path) -> str:
-    try:
-        return str(json.loads((folder / _ADAPTERS).read_bytes())["base_model_name_or_path"])
-    except (ValueError, KeyError, TypeError):
-        return f"see {_ADAPTERS}"
 
 
 def _damaged(folder: Path) -> Path:

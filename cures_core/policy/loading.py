@@ -6,13 +6,21 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from cures_core.config.device import DeviceConfig
 from cures_core.config.training import LoraConfig
 from cures_core.errors import ConfigError
 from cures_core.failures import machine_failure
-from cures_core.policy.accounting import load_weights, no_model, require_fitting, require_model, require_tokenizer
+from cures_core.policy.accounting import (
+    has_tokenizer,
+    load_weights,
+    no_model,
+    require_fitting,
+    require_model,
+    require_tokenizer,
+)
+from cures_core.policy.adapters import base_name, holds_adapters, require_alike, with_adapters
 
 if TYPE_CHECKING:
     import torch
@@ -88,6 +96,13 @@ def load_tokenizer(folder: str | Path, revision: str | None = None) -> PreTraine
         raise machine_failure(error, Path(folder)) or no_model(folder, error) from error
 
 
+def tokenizer_place(folder: str | Path, base: str | None = None) -> str | Path:
+    """Where the tokenizer of a policy is: that of adapters may be with their base model."""
+    if holds_adapters(folder) and not has_tokenizer(Path(folder)):
+        return base_name(Path(folder), base)
+    return folder
+
+
 def load_policy(
     folder: str | Path,
     device: torch.device,
@@ -95,35 +110,56 @@ def load_policy(
     dtype: str = "float32",
     revision: str | None = None,
     lora: LoraConfig | None = None,
+    base: str | None = None,
 ) -> Policy:
     """Load model and tokenizer; with `lora`, wrap the model in fresh adapters (random A drawn from torch's generator).
 
-    Raises `MissingInput` where neither a folder nor a reachable hub id is found, `ConfigError` for weights or a
-    tokenizer that do not belong to the model.
+    Of a folder of adapters: on their base model (`base`, or what they say themselves), to be trained further with
+    `lora`, else merged. Raises `MissingInput` where neither a folder nor a reachable hub id is found, `ConfigError` for
+    weights, adapters or a tokenizer that do not belong to the model.
     """
     import torch
 
-    require_model(Path(folder))
-    tokenizer = load_tokenizer(folder, revision)
-    model: Any = load_weights(folder, revision=revision, dtype=getattr(torch, dtype))
+    adapters = Path(folder) if holds_adapters(folder) else None
+    if adapters is not None and lora is not None:
+        require_alike(adapters, lora)
+    whole = folder if adapters is None else base_name(adapters, base)
+    require_model(Path(whole))
+    tokenizer = load_tokenizer(tokenizer_place(folder, base), revision)
+    model: Any = load_weights(whole, revision=revision, dtype=getattr(torch, dtype))
     require_fitting(folder, tokenizer, model)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    if lora is not None:
-        from peft import LoraConfig as PeftLora
-        from peft import get_peft_model
+    if adapters is not None:
+        adapted: Any = with_adapters(model, adapters, train=lora is not None)
+        model = adapted.merge_and_unload() if lora is None else adapted
+    policy = Policy(model, tokenizer, device)
+    if lora is not None and adapters is None:  # drawn on the CPU, whatever the device
+        policy = fresh_adapters(policy, lora)
+    return on_device(policy)
 
-        model = get_peft_model(
-            model,
-            PeftLora(
-                r=lora.rank,
-                lora_alpha=lora.alpha,
-                target_modules=list(lora.targets),
-                lora_dropout=0.0,
-                task_type="CAUSAL_LM",
-            ),
-        )
-    return Policy(model.to(device), tokenizer, device)
+
+def on_device(policy: Policy) -> Policy:
+    """The policy with all of its weights where it is to be."""
+    return Policy(cast(Any, policy.model).to(policy.device), policy.tokenizer, policy.device)
+
+
+def fresh_adapters(policy: Policy, lora: LoraConfig) -> Policy:
+    """The policy with new adapters over its model, which change nothing yet: B is zero."""
+    from peft import LoraConfig as PeftLora
+    from peft import get_peft_model
+
+    model: Any = get_peft_model(
+        policy.model,
+        PeftLora(
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            target_modules=list(lora.targets),
+            lora_dropout=0.0,
+            task_type="CAUSAL_LM",
+        ),
+    )
+    return Policy(model, policy.tokenizer, policy.device)
 
 
 def save_policy(policy: Policy, folder: Path) -> None:

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cures_core.builtin.chains import SYMBOLS, Tutor
-from cures_core.checkpoints.checkpoint import Checkpoint
-from cures_core.checkpoints.in_epoch import latest_step, save_step
 from cures_core.config.device import DeviceConfig
 from cures_core.config.policy import WarmStartPolicy
 from cures_core.policy.characters import INITIAL_DEVIATION, POSITIONS, character_model, character_tokenizer
 from cures_core.policy.loading import Policy, save_policy, setup_torch
 from cures_core.training.optimizer_state import load_optimizer, optimizer_tensors
+from cures_core.training.supervised import OnStep, Row, teach
 
 if TYPE_CHECKING:
     import torch
@@ -63,10 +62,10 @@ def warm_start(
     device_cfg: DeviceConfig,
     scratch: Path,
     out: Path,
-    on_step: Callable[[int, float], None],
+    on_step: OnStep,
     lesson: Lesson = CHAINS,
-) -> dict[str, float]:
-    """Train, checkpointing into `scratch`, and write the policy to `out`; returns the final figures.
+) -> list[Row]:
+    """Train, checkpointing into `scratch`, and write the policy to `out`; returns the figures of every step.
 
     Demonstrations come from a generator seeded by (seed, number of the draw): a resumed warm start sees the same.
     """
@@ -78,24 +77,32 @@ def warm_start(
     model = made.to(device)
     policy = Policy(model, tokenizer, device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.learning_rate, weight_decay=0.01)
-    step, loss = 0, float("nan")
-    if (saved := latest_step(scratch)) is not None:
-        policy.load_trainable(saved.weights)
-        load_optimizer(optimizer, saved.optimizer)
-        step, loss = saved.step, saved.state["loss"]
-    batches = _Batches(lesson, cfg.seed, cfg.batch)
     model.train()
-    while step < cfg.steps:
-        for group in optimizer.param_groups:
-            group["lr"] = cfg.learning_rate * _schedule(step, cfg.steps)
-        loss = _update(policy, optimizer, *batches.at(step))
-        step += 1
-        on_step(step, loss)
-        if step % cfg.checkpoint_every == 0 and step < cfg.steps:
-            weights = policy.trainable()
-            save_step(Checkpoint(weights, optimizer_tensors(optimizer), {}, {"step": step, "loss": loss}), scratch)
+    learner = _Learner(policy, optimizer, _Batches(lesson, cfg.seed, cfg.batch), cfg)
+    rows = teach(learner, cfg.steps, cfg.checkpoint_every, scratch, on_step)
     save_policy(policy, out)
-    return {"steps": float(step), "loss": loss}
+    return rows
+
+
+class _Learner:
+    """See `Learner`: the small policy under its tutor."""
+
+    def __init__(
+        self, policy: Policy, optimizer: torch.optim.Optimizer, batches: _Batches, cfg: WarmStartPolicy
+    ) -> None:
+        self._policy, self._optimizer, self._batches, self._cfg = policy, optimizer, batches, cfg
+
+    def step(self, number: int) -> Row:
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._cfg.learning_rate * _schedule(number, self._cfg.steps)
+        return {"loss": _update(self._policy, self._optimizer, *self._batches.at(number))}
+
+    def tensors(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        return dict(self._policy.trainable()), optimizer_tensors(self._optimizer)
+
+    def load(self, weights: dict[str, torch.Tensor], optimizer: dict[str, torch.Tensor]) -> None:
+        self._policy.load_trainable(weights)
+        load_optimizer(self._optimizer, optimizer)
 
 
 def _schedule(step: int, steps: int) -> float:

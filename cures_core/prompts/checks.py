@@ -16,17 +16,18 @@ from typing import NamedTuple, Protocol, TypeGuard
 from cures_core.config.data import PromptFile
 from cures_core.errors import ConfigError
 from cures_core.prompts.canonical import answer_key
+from cures_core.prompts.chats import ROLES, read_chat, read_turns, written
 from cures_core.prompts.columns import (
     MISSING,
     ColumnMap,
     apply_answer_rule,
     boxed,
     pick,
-    read_chat,
 )
 from cures_core.prompts.defects import Flaw
 from cures_core.prompts.identity import nfc
 from cures_core.prompts.json_rows import exact_numbers
+from cures_core.terms import Turns
 
 LABEL_CHARS = 200
 _ANSWERS_REMEMBERED = 100_000
@@ -65,6 +66,8 @@ class Fields(NamedTuple):
     level: str = ""
     subject: str = ""
     verifier: str = ""
+    turns: str = ""
+    """Earlier turns (`chats.written`)."""
 
 
 Same = Callable[[str, str], bool]
@@ -146,16 +149,21 @@ def examine(
     """(the row's clean fields, None where there is no problem or answer to speak of; everything wrong with it)."""
     flaws: list[Flaw] = []
     problem, answer = pick(record, columns.problem), pick(record, columns.answer)
+    turns: Turns = ()
     if cfg.problem_rule == "text" and type(problem) is str and plain_problem(problem, cfg):
         checked = True
     else:
-        problem, checked = _problem_text(problem, cfg, flaws), False
+        turns, problem = _asked(problem, cfg, flaws)
+        checked = False
+    if columns.turns is not None and (before := pick(record, columns.turns)) and isinstance(before, str):
+        turns = _kept_turns(before, flaws)
     if not (cfg.answer_rule == "field" and type(answer) is str and _plain_number(answer, cfg)):
         answer = _answer_text(answer, columns.answer, cfg, raw, flaws)
         answer = None if answer is None else _check_answer(answer, cfg, flaws)
     if problem is not None and not checked:
         problem = _clean_text(problem, flaws)
         _check_problem(problem, answer or "", flaws)
+    turns = _checked_turns(turns, flaws)
     if problem is None or answer is None:
         return None, flaws
     source = _label(pick(record, columns.source), flaws)
@@ -170,7 +178,7 @@ def examine(
     level = _level(pick(record, columns.level), flaws)
     if (why := own.check_gold(answer)) is not None:
         flaws.append(("gold_rejected", why[:80]))
-    return Fields(problem, answer, source, level, subject, verifier), flaws
+    return Fields(problem, answer, source, level, subject, verifier, written(turns)), flaws
 
 
 def plain_problem(problem: str, cfg: PromptFile) -> bool:
@@ -195,21 +203,53 @@ def _plain_number(answer: str, cfg: PromptFile) -> bool:
 _MARKS = ("<", "&", "boxed", "##", "INST]", "rove", "Show that", "Justify", "(b)", "(ii)")
 
 
-def _problem_text(value: object, cfg: PromptFile, flaws: list[Flaw]) -> str | None:
+def _asked(value: object, cfg: PromptFile, flaws: list[Flaw]) -> tuple[Turns, str | None]:
+    """(what was said before, the problem; None where there is none)."""
+    turns: Turns = ()
     if cfg.problem_rule != "text" and value is not MISSING and value is not None:
-        text, rest = read_chat(value)
-        if text is None:
-            flaws.append(("no_user_message", ""))
-            return None
-        if rest:
-            flaws.append(("chat_context" if cfg.problem_rule == "chat" else "chat_context_left_out", rest))
-        value = text
+        chat = read_chat(value)
+        if chat.problem is None:
+            flaws.append(("no_user_message", chat.unreadable))
+            return (), None
+        if cfg.problem_rule == "last_user":
+            if chat.rest or chat.unreadable:
+                flaws.append(("chat_context_left_out", chat.rest or chat.unreadable))
+        else:
+            turns = chat.turns
+            if chat.unreadable:
+                flaws.append(("chat_unreadable", chat.unreadable))
+            if chat.reply:
+                flaws.append(("chat_reply", ascii(chat.reply)[1:-1][:40]))
+        value = chat.problem
     if not _is_text(value, "problem", flaws):
-        return None
-    if len(value) > cfg.max_problem_chars:
-        flaws.append(("oversize_problem", f"{len(value):,} characters"))
-        return None
-    return str(value)
+        return turns, None
+    length = len(value) + sum(len(text) for _, text in turns)
+    if length > cfg.max_problem_chars:
+        flaws.append(("oversize_problem", f"{length:,} characters"))
+        return turns, None
+    return turns, str(value)
+
+
+def _kept_turns(text: str, flaws: list[Flaw]) -> Turns:
+    """Earlier turns out of a column of their own."""
+    try:
+        turns = read_turns(text)
+    except ValueError:
+        turns = ()
+    if not turns or any(role not in ROLES for role, _ in turns):
+        flaws.append(("chat_unreadable", ascii(text)[1:-1][:40]))
+    return turns
+
+
+def _checked_turns(turns: Turns, flaws: list[Flaw]) -> Turns:
+    """Clean as a problem is, and as free of what would harm."""
+    clean = tuple((role, _clean_text(text, flaws)) for role, text in turns)
+    for _, text in clean:
+        if "\ufffd" in text:
+            flaws.append(("replacement_character", f"{text.count(chr(0xFFFD))} of them"))
+        if found := _CONTROL_TOKENS.search(text):
+            flaws.append(("control_tokens", found[0][:40]))
+    return clean
 
 
 def _answer_text(value: object, name: str, cfg: PromptFile, raw: bytes, flaws: list[Flaw]) -> str | None:

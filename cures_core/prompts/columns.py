@@ -19,6 +19,7 @@ KNOWN: Mapping[str, tuple[str, ...]] = {
     "verifier": (),
     "solution": ("solution",),
     "id": ("id", "unique_id", "uid"),
+    "turns": ("turns",),
 }
 
 
@@ -44,12 +45,13 @@ class ColumnMap:
     verifier: str | None
     solution: str | None
     id: str | None
+    turns: str | None = None
 
     @property
     def top_level(self) -> list[str]:
         """Names a columnar reader has to read."""
         labels = (self.source, self.level, self.subject, self.verifier)
-        named = (self.problem, self.answer, *labels, self.solution, self.id)
+        named = (self.problem, self.answer, *labels, self.solution, self.id, self.turns)
         return list(dict.fromkeys(name.partition(".")[0] for name in named if name))
 
 
@@ -87,22 +89,6 @@ def pick(record: Mapping[str, object], name: str | None) -> object:
             return MISSING
         value = value[part]
     return value
-
-
-def read_chat(messages: object) -> tuple[str | None, str]:
-    """(content of the last user message of a list of {role, content}, what else the list says).
-
-    The content is None where there is no user message, or no such list; the rest is empty where there is nothing else.
-    """
-    if not isinstance(messages, list):
-        return None, ""
-    spoken = [m for m in messages if isinstance(m, Mapping) and m.get("content")]
-    asked = [i for i, m in enumerate(spoken) if m.get("role") == "user" and isinstance(m["content"], str)]
-    if not asked:
-        return None, ""
-    question = spoken.pop(asked[-1])
-    rest = [f"{message.get('role')}: {ascii(message['content'])[1:-1][:40]}" for message in spoken[:3]]
-    return str(question["content"]), "; ".join(rest)
 
 
 def apply_answer_rule(rule: str, text: str) -> str | None:

@@ -127,9 +127,19 @@ REASONS: Mapping[str, Reason] = {
     "no_user_message": Reason(_X, "the chat has no user message", "Add one, or drop the row."),
     "chat_context": Reason(
         _X,
-        "the chat holds more than one user message",
-        'Write it all into one user message, or set problem_rule = "last_user" to leave the rest out; a system message '
-        "that all rows share can go into rollout.prompt_format.system.",
+        "the chat holds more than one user message, and the policy is shown one",
+        "Set prompt_format.chat = true, so that the policy's chat template shows it all, or problem_rule = "
+        '"last_user" to leave the rest out.',
+    ),
+    "chat_unreadable": Reason(
+        _X,
+        "a message of the chat is not text by system, user or assistant",
+        'Drop the row, or set problem_rule = "last_user" to leave out all but the last user message.',
+    ),
+    "chat_reply": Reason(
+        _X,
+        "the chat goes on after its last user message",
+        'Cut the reply off (as a worked solution it can teach: policy.warm_start), or set problem_rule = "last_user".',
     ),
     "chat_context_left_out": Reason(
         _W, "the chat holds more than its last user message; left out", "See that the problem can be understood alone."

@@ -22,7 +22,7 @@ Gram = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """A prompt whose content changed. `what` is answer or problem (or both, `problem and answer`)."""
+    """A prompt whose content changed. `what` is problem, answer or turns (or several, `problem and answer`)."""
 
     old: Prompt
     new: Prompt
@@ -74,7 +74,8 @@ def difference(old: PromptSet, new: PromptSet) -> Difference:
 
 
 def _edit(old: Prompt, new: Prompt, similarity: float) -> Edit:
-    changed = [name for name in ("problem", "answer") if getattr(old, name) != getattr(new, name)]
+    contents = ("problem", "answer", "turns")
+    changed = [name for name in contents if getattr(old, name) != getattr(new, name)]
     return Edit(old, new, " and ".join(changed), round(similarity, 4))
 
 

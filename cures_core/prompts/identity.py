@@ -6,7 +6,8 @@ import hashlib
 import unicodedata
 
 from cures_core.errors import DataRejected
-from cures_core.terms import Prompt
+from cures_core.prompts.chats import written
+from cures_core.terms import Prompt, Turns
 
 ID_VERSION = "cures-prompt-1"
 """Part of every id. Posteriors are keyed by id: a new version would forget all of them."""
@@ -14,17 +15,22 @@ ID_VERSION = "cures-prompt-1"
 ID_HEX = 32
 
 
-def content_id(problem: str, answer: str) -> str:
+def content_id(problem: str, answer: str, turns: str = "") -> str:
     """First 32 hex digits of SHA-256 over the version, both UTF-8 lengths in decimal, and both NFC texts.
 
-    The exact bytes are `cures-prompt-1\\n<len p> <len a>\\n<p><a>`; with the lengths no two pairs share them. Source,
-    level and subject are labels, not content. Raises `DataRejected` for text that UTF-8 cannot hold (lone surrogates).
+    The exact bytes are `cures-prompt-1\\n<len p> <len a>\\n<p><a>`; with the lengths no two pairs share them. Earlier
+    turns (`chats.written`) are content too: `cures-prompt-1 chat\\n<len t> <len p> <len a>\\n<t><p><a>`. Source, level
+    and subject are labels. Raises `DataRejected` for text that UTF-8 cannot hold (lone surrogates).
     """
     try:
-        p, a = nfc(problem).encode(), nfc(answer).encode()
+        p, a, t = nfc(problem).encode(), nfc(answer).encode(), nfc(turns).encode()
     except UnicodeEncodeError as error:
         raise DataRejected(f"a prompt holds a lone surrogate, which is not text: {ascii(problem)[:120]}") from error
-    return hashlib.sha256(b"cures-prompt-1\n%d %d\n%b%b" % (len(p), len(a), p, a)).hexdigest()[:ID_HEX]
+    if t:
+        content = b"cures-prompt-1 chat\n%d %d %d\n%b%b%b" % (len(t), len(p), len(a), t, p, a)
+    else:
+        content = b"cures-prompt-1\n%d %d\n%b%b" % (len(p), len(a), p, a)
+    return hashlib.sha256(content).hexdigest()[:ID_HEX]
 
 
 def nfc(text: str) -> str:
@@ -32,7 +38,10 @@ def nfc(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
-def make_prompt(problem: str, answer: str, source: str = "", level: str = "", subject: str = "") -> Prompt:
+def make_prompt(
+    problem: str, answer: str, source: str = "", level: str = "", subject: str = "", *, turns: Turns = ()
+) -> Prompt:
     """A prompt under its content id."""
     problem, answer = nfc(problem), nfc(answer)
-    return Prompt(content_id(problem, answer), problem, answer, source, level, subject)
+    turns = tuple((role, nfc(text)) for role, text in turns)
+    return Prompt(content_id(problem, answer, written(turns)), problem, answer, source, level, subject, turns=turns)

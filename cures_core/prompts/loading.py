@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from cures_core.config.data import PromptFile
 from cures_core.errors import ConfigError, DataRejected
 from cures_core.prompts.canonical import coarse
+from cures_core.prompts.chats import conversation
 from cures_core.prompts.checks import NO_VERIFIER, Fields, GoldJudge, Remembering, Same, Tokens, examine
 from cures_core.prompts.columns import MISSING, pick
 from cures_core.prompts.defects import REASONS, Defect, Flaw, Severity, escaped
@@ -119,6 +120,12 @@ def annotated(loaded: Loaded, found: Iterable[tuple[int, Flaw]]) -> Loaded:
     return log.loaded(loaded.prompts.table.filter(pa.array(keep)), loaded.lines[keep], loaded.file_digest)
 
 
+def without_turns(loaded: Loaded) -> Loaded:
+    """For a policy that is shown one message: rows with earlier turns are rejected, none is shown in part."""
+    turns = enumerate(loaded.prompts.column("turns"))
+    return annotated(loaded, ((i, ("chat_context", ascii(text)[1:-1][:80])) for i, text in turns if text))
+
+
 def require_acceptable(loaded: Loaded, cfg: PromptFile) -> None:
     """`DataRejected` with a table of reasons if too large a share of the rows was rejected or shows a limited reason,
     or if no prompt is left."""
@@ -161,7 +168,8 @@ def _asked(fields: Fields | None, cfg: PromptFile, tokens: Tokens | None) -> lis
     if fields is None:
         return flaws
     limit = cfg.max_problem_tokens
-    if limit is not None and tokens is not None and (number := tokens(fields.problem)) > limit:
+    whole = conversation(fields.problem, fields.turns, system=True)
+    if limit is not None and tokens is not None and (number := tokens(whole)) > limit:
         flaws.append(("too_many_tokens", f"{number:,} tokens"))
     if cfg.language is not None and (flaw := other_language(fields.problem, cfg.language)) is not None:
         flaws.append(flaw)
@@ -241,9 +249,10 @@ class _Kept:
         self.lines, self.problem_keys, self.id_keys = array("q"), array("Q"), array("Q")
 
     def add(self, line: int, fields: Fields, given_id: object) -> None:
-        self._rows.append((content_id(fields.problem, fields.answer), *fields))
+        whole = conversation(fields.problem, fields.turns, system=True)
+        self._rows.append((content_id(fields.problem, fields.answer, fields.turns), *fields))
         self.lines.append(line)
-        self.problem_keys.append(_key(coarse(fields.problem)))
+        self.problem_keys.append(_key(coarse(whole)))
         self.id_keys.append(
             0 if given_id is MISSING or given_id is None else _key(str(given_id).encode("utf-8", "surrogatepass"))
         )
@@ -275,7 +284,8 @@ def _compare_rows(log: _Log, kept: _Kept, digest: str, judge: GoldJudge) -> Load
     found += [(row, ("answer_not_math", seen)) for row, seen in missing]
     for group in repeated_groups(np.array(kept.problem_keys, dtype=np.uint64)):
         rows = table.take(pa.array(group))
-        problems, answers = rows.column("problem").to_pylist(), rows.column("answer").to_pylist()
+        problems, answers, turns = (rows.column(name).to_pylist() for name in ("problem", "answer", "turns"))
+        problems = [conversation(p, t, system=True) for p, t in zip(problems, turns, strict=True)]
         same = _same_to_any(judge, rows)
         found += same_problems(group.tolist(), problems, answers, lines[group].tolist(), same)
     keep = log.whole_rows(found, table, lines)

@@ -26,6 +26,7 @@ from typing import Literal
 
 from cures_core.prompts.boilerplate import Passage, boilerplate, divided
 from cures_core.prompts.canonical import answer_key, canonical, tokens
+from cures_core.prompts.chats import conversation, written
 from cures_core.prompts.checks import NO_VERIFIER, GoldJudge, Same, same_key
 from cures_core.prompts.defects import Flaw
 from cures_core.prompts.promptset import PromptSet
@@ -75,7 +76,7 @@ class SuiteIndex:
     """
 
     def __init__(self, suites: Mapping[str, PromptSet], common: frozenset[Passage] = frozenset()) -> None:
-        self._common = common.union(*(boilerplate(suite.column("problem")) for suite in suites.values()))
+        self._common = common.union(*(boilerplate(suite.conversations()) for suite in suites.values()))
         self._exact: dict[str, int] = {}
         self._canonical: dict[str, int] = {}
         self._cores: dict[tuple[str, ...], int] = {}
@@ -83,7 +84,7 @@ class SuiteIndex:
         self._items: list[_Item] = []
         for name in sorted(suites):
             for prompt in suites[name]:
-                self._add(name, prompt.id, prompt.problem, prompt.answer)
+                self._add(name, prompt.id, conversation(prompt.problem, written(prompt.turns)), prompt.answer)
         self._known = frozenset(self._grams)  # a set meets another in C; a dictionary does not
 
     def _add(self, suite: str, item_id: str, problem: str, answer: str) -> None:
@@ -151,7 +152,7 @@ def find_overlap(
 ) -> Iterator[tuple[int, Match]]:
     """(index in `prompts`, its strongest match) of every prompt that has one, in order. The verifier of a prompt says
     whether its gold answer is an item's."""
-    index = SuiteIndex(suites, boilerplate(prompts.column("problem")) if suites else frozenset())
+    index = SuiteIndex(suites, boilerplate(prompts.conversations()) if suites else frozenset())
     for i, (problem, answer, source, name) in enumerate(_texts(prompts)):
         if (found := index.match(problem, answer, judge.of(source, name).same_answer)) is not None:
             yield i, found
@@ -164,8 +165,10 @@ def overlap_flaw(match: Match, policy: Literal["drop", "warn", "reject"]) -> Fla
 
 
 def _texts(prompts: PromptSet) -> Iterator[tuple[str, str, str, str]]:
-    for batch in prompts.table.select(["problem", "answer", "source", "verifier"]).to_batches(max_chunksize=4096):
-        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    columns = ["problem", "turns", "answer", "source", "verifier"]
+    for batch in prompts.table.select(columns).to_batches(max_chunksize=4096):
+        problems, turns, *rest = (column.to_pylist() for column in batch.columns)
+        yield from zip(map(conversation, problems, turns), *rest, strict=True)
 
 
 def _is_letter(answer: str) -> bool:

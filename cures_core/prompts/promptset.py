@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 
 from cures_core.errors import CorruptArtifact, DataRejected, MissingInput
 from cures_core.failures import machine_failure
+from cures_core.prompts.chats import conversation, read_turns, written
 from cures_core.terms import Prompt
 
-COLUMNS = ("id", "problem", "answer", "source", "level", "subject", "verifier")
-_LATER = ("verifier",)
+COLUMNS = ("id", "problem", "answer", "source", "level", "subject", "verifier", "turns")
+LATER = ("verifier", "turns")
 """Columns that a set, and its file, may lack: those of schema 2, which is written only where one of them is in use."""
 SCHEMA_VERSION = 2
 
@@ -30,13 +31,14 @@ _ROW_GROUP = 100_000
 class PromptSet(Sequence[Prompt]):
     """Prompts in order of id, each id once. Order in a source file means nothing: a shuffled file is the same set.
 
-    Columns `id, problem, answer, source, level, subject, verifier`, all text, "" for unknown. Immutable.
+    Columns `id, problem, answer, source, level, subject, verifier, turns`, all text, "" for unknown; turns are JSON
+    (`chats.written`). Immutable.
     """
 
     def __init__(self, table: pa.Table) -> None:
         """Take a table of text columns in any row order, later ones left out or not; `DataRejected` if an id occurs
         twice."""
-        for name in _LATER:
+        for name in LATER:
             if name not in table.column_names:
                 table = table.append_column(name, pa.array([""] * table.num_rows, pa.large_string()))
         order = pc.sort_indices(table.column("id"))
@@ -55,7 +57,7 @@ class PromptSet(Sequence[Prompt]):
     @classmethod
     def of(cls, prompts: Iterable[Prompt]) -> PromptSet:
         """A set of the given prompts, under the ids they bring."""
-        rows = [(p.id, p.problem, p.answer, p.source, p.level, p.subject, p.verifier) for p in prompts]
+        rows = [_row(prompt) for prompt in prompts]
         columns: Sequence[Sequence[str]] = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
         return cls(pa.Table.from_arrays([pa.array(c, pa.large_string()) for c in columns], schema=_SCHEMA))
 
@@ -66,11 +68,11 @@ class PromptSet(Sequence[Prompt]):
         """The prompt at an index, or the set of a slice."""
         if isinstance(index, slice):
             return self.take(np.arange(len(self))[index])
-        return Prompt(*(column[index].as_py() for column in self._columns))
+        return _prompt(*(column[index].as_py() for column in self._columns))
 
     def __iter__(self) -> Iterator[Prompt]:
         for batch in self._table.to_batches(max_chunksize=4096):
-            yield from map(Prompt, *(column.to_pylist() for column in batch.columns))
+            yield from map(_prompt, *(column.to_pylist() for column in batch.columns))
 
     @cached_property
     def ids(self) -> list[str]:
@@ -90,7 +92,7 @@ class PromptSet(Sequence[Prompt]):
     @cached_property
     def _unused(self) -> list[str]:
         """The later columns that say nothing."""
-        return [name for name in _LATER if not any(self.column(name))]
+        return [name for name in LATER if not any(self.column(name))]
 
     @property
     def table(self) -> pa.Table:
@@ -101,10 +103,14 @@ class PromptSet(Sequence[Prompt]):
         """One column as a list, in order of id."""
         return self._table.column(name).to_pylist()  # type: ignore[no-any-return]
 
+    def conversations(self) -> list[str]:
+        """Problems with what was said before them, but for the system message, in order of id."""
+        return list(map(conversation, self.column("problem"), self.column("turns")))
+
     def at(self, rows: npt.ArrayLike) -> list[Prompt]:
         """The prompts of these rows, in this order; much cheaper than one by one."""
         indices = pa.array(np.asarray(rows, dtype=np.int64))
-        return list(map(Prompt, *(column.take(indices).to_pylist() for column in self._columns)))
+        return list(map(_prompt, *(column.take(indices).to_pylist() for column in self._columns)))
 
     def take(self, indices: npt.ArrayLike) -> PromptSet:
         """The set of the prompts at these indices."""
@@ -112,7 +118,7 @@ class PromptSet(Sequence[Prompt]):
 
     def write_parquet(self, path: Path) -> None:
         """Write the set; equal sets give equal bytes under one version of pyarrow. Not atomic."""
-        version = 1 if len(self._unused) == len(_LATER) else SCHEMA_VERSION
+        version = 1 if len(self._unused) == len(LATER) else SCHEMA_VERSION
         metadata = {"cures.promptset.schema": str(version), "cures.promptset.digest": self.digest}
         table = self._table.drop_columns(self._unused).replace_schema_metadata(metadata)
         pq.write_table(table, path, compression="zstd", row_group_size=_ROW_GROUP, store_schema=True)
@@ -139,7 +145,7 @@ class PromptSet(Sequence[Prompt]):
                 f"{path}: prompt set schema {version}, this version reads 1 and {SCHEMA_VERSION}; "
                 "make it with `cures data import`"
             )
-        if missing := [name for name in COLUMNS if name not in table.column_names and name not in _LATER]:
+        if missing := [name for name in COLUMNS if name not in table.column_names and name not in LATER]:
             raise CorruptArtifact(f"{path}: column {missing[0]} is missing; make the file again")
         try:
             prompts = cls(table)
@@ -153,6 +159,17 @@ class PromptSet(Sequence[Prompt]):
                 f"{path}: content digest {prompts.digest[:12]} is not the recorded {recorded[:12]}; make the file again"
             )
         return prompts
+
+
+def _row(p: Prompt) -> tuple[str, ...]:
+    """In the order of `COLUMNS`."""
+    return p.id, p.problem, p.answer, p.source, p.level, p.subject, p.verifier, written(p.turns)
+
+
+def _prompt(
+    id: str, problem: str, answer: str, source: str, level: str, subject: str, verifier: str, turns: str
+) -> Prompt:
+    return Prompt(id, problem, answer, source, level, subject, verifier, read_turns(turns) if turns else ())
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.LargeStringArray:

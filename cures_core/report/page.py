@@ -153,6 +153,14 @@ def _charts(data: ReportData) -> dict[str, str]:
         )
         if _has(steps, "correct_share")
         else over_rollouts("Reward during training", {"reward": "reward_mean"}, "share correct", (0.0, 1.0)),
+        "warm_start": _warm_start_chart(data),
+        "thinking": over_rollouts(
+            "Thinking and answers",
+            {"thinking": "thinking_tokens_mean", "answer": "answer_tokens_mean"},
+            "tokens of a completion",
+        )
+        if _has(steps, "thinking_tokens_mean")
+        else "",
         **{f"suites_{axis}": _suites_chart(data, axis, title) for axis, title in _AXES.items()},
         "allocation": _allocation_chart(data),
         "lineage": _lineage(data),
@@ -179,6 +187,14 @@ def _charts(data: ReportData) -> dict[str, str]:
             "Predicted against observed pass rates", [(b.predicted, b.observed, b.rollouts) for b in data.reliability]
         ),
     }
+
+
+def _warm_start_chart(data: ReportData) -> str:
+    rows = data.warm_start
+    losses = smooth([row["loss"] for row in rows], max(1, len(rows) // 30))
+    every = max(1, len(rows) // 400)
+    series = Series("loss", [row["step"] for row in rows][::every], losses[::every])
+    return line_chart("Loss of the warm start", [series], "optimizer steps", "nats a token") if rows else ""
 
 
 def _suites_chart(data: ReportData, axis: str, title: str) -> str:

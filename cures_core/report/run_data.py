@@ -203,6 +203,8 @@ class ReportData(Strict):
     """Of greedy completions, by suite."""
     steps: tuple[dict[str, float | str], ...] = ()
     """Rows of metrics.jsonl, with `seconds` added."""
+    warm_start: tuple[dict[str, float], ...] = ()
+    """Rows of warm_start.jsonl: step, loss and what else is known; empty for a policy that was taken as it is."""
     posteriors: tuple[Belief, ...] = ()
     """Prior first."""
     reliability: tuple[Bin, ...] = ()
@@ -217,7 +219,7 @@ class ReportData(Strict):
     snapshots: tuple[SnapshotTag, ...] = ()
     decision: Verdict | None = None
     cost: dict[str, Spent] = Field(default_factory=dict)
-    """prior, train and eval."""
+    """prior, train and eval, and warm start where solutions were taught."""
     lineage: tuple[tuple[str, str], ...] = ()
     """(parent, child) record ids."""
     versions: dict[str, str] = Field(default_factory=dict)

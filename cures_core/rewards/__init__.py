@@ -7,17 +7,31 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cures_core.config.rewards import RewardConfig
     from cures_core.rewards.verifier import Verifier
+    from cures_core.thinking import Tags
 
 __all__ = ["make_verifier"]
 
 
-def make_verifier(cfg: RewardConfig) -> Verifier:
+def make_verifier(cfg: RewardConfig, thinking: Tags = ()) -> Verifier:
     """The configured verifier; use it as `with make_verifier(cfg) as verifier`, which ends its processes.
 
-    Raises `ConfigError` where a custom function cannot be imported.
+    `thinking`: tags of what is no part of the answer (`PromptFormat.thinking`); rules of format see it. Raises
+    `ConfigError` where a custom function cannot be imported.
     """
     from cures_core.config import rewards as config  # not at the top: child processes start faster without pydantic
 
+    if isinstance(cfg, config.WeightedConfig):
+        from cures_core.rewards.weighted import WeightedVerifier
+
+        return WeightedVerifier(cfg, make_verifier(cfg.answer, thinking))
+    if isinstance(cfg, config.BySourceConfig):
+        from cures_core.rewards.by_source import BySourceVerifier
+
+        return BySourceVerifier(cfg, lambda one: make_verifier(one, thinking))
+    if thinking:
+        from cures_core.rewards.thinking import AfterThinking
+
+        return AfterThinking(make_verifier(cfg), thinking)
     match cfg:
         case config.ExactConfig():
             from cures_core.rewards.exact import ExactVerifier
@@ -43,11 +57,3 @@ def make_verifier(cfg: RewardConfig) -> Verifier:
             from cures_core.rewards.custom import CustomVerifier
 
             return CustomVerifier(cfg)
-        case config.WeightedConfig():
-            from cures_core.rewards.weighted import WeightedVerifier
-
-            return WeightedVerifier(cfg, make_verifier(cfg.answer))
-        case config.BySourceConfig():
-            from cures_core.rewards.by_source import BySourceVerifier
-
-            return BySourceVerifier(cfg, make_verifier)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from cures_core.config.rollout import PLACEHOLDER, PromptFormat
 from cures_core.errors import ConfigError, DataRejected
@@ -36,18 +38,76 @@ def encode_prompts(
 
 
 def render(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, fmt: PromptFormat) -> str:
-    """The text of a prompt as the policy sees it, without the special tokens that the tokenizer adds itself."""
+    """The text of a prompt as the policy sees it, without the special tokens that the tokenizer adds itself.
+
+    Raises `ConfigError` where the format cannot be had of this tokenizer, `DataRejected` naming a prompt that is not
+    for this format: earlier turns without a chat, or turns that the chat template refuses.
+    """
     text = fmt.template.replace(PLACEHOLDER, prompt.problem)
     if not fmt.chat:
+        if prompt.turns:
+            raise DataRejected(
+                f"prompt {prompt.id}: has earlier turns, which a single message would leave out. Set "
+                'prompt_format.chat = true, or data.problem_rule = "last_user"'
+            )
         return text
+    require_format(tokenizer, fmt)
+    from jinja2 import TemplateError
+
+    given = bool(prompt.turns) and prompt.turns[0][0] == "system"
+    system = [("system", fmt.system)] if fmt.system and not given else []
+    messages = [{"role": role, "content": said} for role, said in (*system, *prompt.turns, ("user", text))]
+    arguments: dict[str, Any] = fmt.chat_template_kwargs
+    try:
+        shown = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **arguments)
+    except TemplateError as error:
+        raise DataRejected(
+            f"prompt {prompt.id}: the policy's chat template refuses it ({error}). Leave out what it refuses: "
+            'prompt_format.system, or earlier turns with problem_rule = "last_user"'
+        ) from error
+    return str(shown)
+
+
+def require_format(tokenizer: PreTrainedTokenizerBase, fmt: PromptFormat) -> None:
+    """Raises `ConfigError` for a chat without a chat template, for arguments that the template does not read, and for
+    thinking tags that completions are shown without."""
+    special = {str(token) for token in getattr(tokenizer, "all_special_tokens", ())}
+    if hidden := [tag for tag in fmt.thinking if tag in special]:
+        raise ConfigError(
+            f"prompt_format.thinking: {hidden[0]} is a special token of this tokenizer, which completions are shown "
+            "without. Set thinking = []"
+        )
+    if not fmt.chat:
+        return
     if not getattr(tokenizer, "chat_template", None):
         raise ConfigError(
             "prompt_format.chat is true, but the tokenizer has no chat template. "
             "Set chat = false and write the whole prompt into template, or use an instruction-tuned model."
         )
-    system = [{"role": "system", "content": fmt.system}] if fmt.system else []
-    messages = [*system, {"role": "user", "content": text}]
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    read = _names_read(str(tokenizer.get_chat_template())) if fmt.chat_template_kwargs else frozenset()
+    if unread := sorted(set(fmt.chat_template_kwargs) - read):
+        raise ConfigError(
+            f"prompt_format.chat_template_kwargs.{unread[0]}: the tokenizer's chat template does not read it, so it "
+            "would change nothing. Leave it out, or correct its spelling"
+        )
+
+
+def opens_thinking(tokenizer: PreTrainedTokenizerBase, fmt: PromptFormat) -> bool:
+    """Do prompts of this format end in an opened thinking tag?"""
+    if not fmt.thinking:
+        return False
+    return render(Prompt("", "?", ""), tokenizer, fmt).rstrip().endswith(fmt.thinking[0])
+
+
+@lru_cache(maxsize=8)
+def _names_read(template: str) -> frozenset[str]:
+    """Names of variables that occur in a chat template."""
+    from jinja2 import Environment, nodes
+
+    # A tag of transformers' own, which marks what the assistant says.
+    plain = re.sub(r"\{%-?\s*(?:end)?generation\s*-?%\}", "", template)
+    parsed = Environment(extensions=["jinja2.ext.loopcontrols"], autoescape=True).parse(plain)
+    return frozenset(name.name for name in parsed.find_all(nodes.Name) if name.ctx == "load")
 
 
 def _check_length(prompt: Prompt, length: int, max_tokens: int | None) -> None:

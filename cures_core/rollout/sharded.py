@@ -101,17 +101,21 @@ def deal(sizes: Sequence[int], hands: int) -> list[list[int]]:
 
 
 def _rows(requests: Sequence[Request]) -> list[Any]:
-    return [[r.id, r.n, r.seed, r.prompt.id, r.prompt.problem] for r in requests]
+    return [[r.id, r.n, r.seed, r.prompt.id, r.prompt.problem, r.prompt.turns] for r in requests]
 
 
 def _requests(rows: Sequence[Any]) -> list[Request]:
-    return [Request(name, Prompt(prompt, problem, ""), n, seed) for name, n, seed, prompt, problem in rows]
+    return [
+        Request(name, Prompt(prompt, problem, "", turns=tuple((role, said) for role, said in turns)), n, seed)
+        for name, n, seed, prompt, problem, turns in rows
+    ]
 
 
 def _row(r: Rollout) -> list[Any]:
-    return [r.index, r.prompt_ids, r.token_ids, r.logprobs, r.text, r.finish_reason]
+    return [r.index, r.prompt_ids, r.token_ids, r.logprobs, r.text, r.finish_reason, r.thinking_tokens]
 
 
 def _rollout(request: Request, row: Any) -> Rollout:
-    index, prompt, tokens, logprobs, text, reason = row
-    return Rollout(request.id, index, tuple(prompt), tuple(tokens), tuple(logprobs), text, FinishReason(reason))
+    index, prompt, tokens, logprobs, text, reason, thinking = row
+    reason = FinishReason(reason)
+    return Rollout(request.id, index, tuple(prompt), tuple(tokens), tuple(logprobs), text, reason, thinking)

@@ -65,11 +65,12 @@ def _summary(cfg: RunConfig, found: PromptChanges) -> str:
     from tasks.inputs.prompt_files import Inputs
     from tasks.stages.validate_dataset import token_counter
     from tasks.validation.golds import gold_judges
-    from tasks.validation.validator import validate
+    from tasks.validation.validator import one_message, validate
 
     with tempfile.TemporaryDirectory(prefix="cures-ci-") as folder, gold_judges(cfg) as (judge, of_suites):
         suites, locate = list(cfg.evaluation.suites), Inputs.of(cfg).local
-        checked = validate(cfg.data, suites, Path(folder), judge, token_counter(cfg), of_suites, locate)
+        shown = one_message(cfg)
+        checked = validate(cfg.data, suites, Path(folder), judge, token_counter(cfg), of_suites, locate, shown)
     return summary(found, checked, cfg)
 
 

@@ -22,13 +22,14 @@ from cures_core.files import canonical_json, write_atomic
 from cures_core.prompts import Loaded, PromptSet, load_prompts, reasons_table, require_acceptable
 from cures_core.prompts.checks import NO_VERIFIER, GoldJudge
 from cures_core.prompts.diff import Difference, difference
+from cures_core.prompts.promptset import COLUMNS, LATER
 from cures_core.report.prompts_page import answer_kinds, prompts_page
 from cures_core.rewards import make_verifier
 from cures_core.secrets import masked
 from flows.cli.flags import flag, flags, unflag
 from flows.cli.verify import reward_of
 from tasks.inputs.prompt_files import Inputs
-from tasks.validation.validator import FileSummary, ValidationSummary, describe, validate
+from tasks.validation.validator import FileSummary, ValidationSummary, describe, one_message, validate
 
 app = typer.Typer(
     help="Check, convert, describe, compare and flag prompts. A set is a file, a folder that `datasets` saved, "
@@ -171,7 +172,8 @@ def stats_command(
     kinds = answer_kinds(loaded.prompts.column("answer"))
     figures, characters = describe(loaded), _lengths(loaded.prompts)
     if picture is not None:
-        tables = {**figures["labels"], "answers": kinds, "reasons": figures["reasons"]}
+        turns = {f"{number} turns before the problem": count for number, count in figures["turns"].items()}
+        tables = {**figures["labels"], "earlier turns": turns, "answers": kinds, "reasons": figures["reasons"]}
         write_atomic(picture, prompts_page(Path(path).name, loaded.prompts, tables).encode())
     if as_json:
         _print_json({**figures, "characters": characters, "answers": kinds})
@@ -179,6 +181,9 @@ def stats_command(
     _print_figures(figures)
     for name, quantiles in characters.items():
         typer.echo(f"{name} characters: " + ", ".join(f"{q} {v:,}" for q, v in quantiles.items()))
+    if figures["turns"]:
+        shown = ", ".join(f"{number} before {count:,}" for number, count in figures["turns"].items())
+        typer.echo(f"earlier turns: {shown}")
     for name, counts in {**figures["labels"], "answers": kinds}.items():
         shown = ", ".join(f"{label or '(none)'} {number:,}" for label, number in list(counts.items())[:_SHOWN])
         typer.echo(f"{name}: {shown}")
@@ -286,7 +291,8 @@ def _validate_profile(run: RunConfig, suites: list[SuiteConfig], folder: Path) -
 
     every, locate = [*suites, *run.evaluation.suites], Inputs.of(run).local
     with gold_judges(run) as (judge, of_suites):
-        summary = validate(run.data, every, folder, judge, token_counter(run), of_suites, locate)
+        shown = one_message(run)
+        summary = validate(run.data, every, folder, judge, token_counter(run), of_suites, locate, shown)
     require_sources(run, PromptSet.read_parquet(folder / "prompts.parquet").column("source"))
     return summary
 
@@ -307,8 +313,9 @@ def _write_set(prompts: PromptSet, target: Path) -> None:
         prompts.write_parquet(scratch)
         scratch.replace(target)
     else:
-        fields = ("id", "problem", "answer", "source", "level", "subject")
-        rows = ({name: getattr(p, name) for name in fields} for p in prompts)
+        fields = [name for name in COLUMNS if name not in LATER or any(prompts.column(name))]
+        columns = zip(*(prompts.column(name) for name in fields), strict=True)
+        rows = (dict(zip(fields, values, strict=True)) for values in columns)
         write_atomic(target, b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows))
 
 

@@ -15,7 +15,7 @@ from cures_core.config.loading import load_config
 from cures_core.config.rewards import RewardConfig
 from cures_core.errors import ConfigError, DataRejected, MissingInput
 from cures_core.rewards import make_verifier
-from cures_core.rewards.verifier import Item
+from cures_core.rewards.verifier import Item, Verifier
 from cures_core.terms import Prompt, Verdict
 
 
@@ -35,7 +35,7 @@ def verify(
 ) -> None:
     """Judge completions: outcome, the answer that was read, the rule that decided, the reason, and the reward."""
     items = _items(completion, gold, source)
-    with make_verifier(_reward(kind, config)) as verifier:
+    with _verifier(kind, config) as verifier:
         verdicts = verifier.judge(items)
         own = [(prompt.answer, verifier.of(prompt.source, prompt.verifier)) for _, prompt in items]
         refused = {answer: why for answer, judge in own if (why := judge.check_gold(answer))}
@@ -77,8 +77,12 @@ def _item(place: str, line: bytes) -> Item:
     return said, Prompt("", problem, answer, source=source, verifier=verifier)
 
 
-def _reward(kind: str, config: Path | None) -> RewardConfig:
-    return reward_of(kind) if config is None else load_config(config).reward
+def _verifier(kind: str, config: Path | None) -> Verifier:
+    """As a run judges, where there is a profile: by what follows the thinking."""
+    if config is None:
+        return make_verifier(reward_of(kind))
+    run = load_config(config)
+    return make_verifier(run.reward, run.rollout.prompt_format.thinking)
 
 
 def reward_of(kind: str) -> RewardConfig:

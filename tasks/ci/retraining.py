@@ -10,7 +10,7 @@ from cures_core.config.base import Strict
 from cures_core.config.marks import results
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError
-from tasks.inputs.digests import policy_files
+from tasks.inputs.digests import SOLUTIONS, policy_files
 from tasks.runs.figures import PriorFigures
 from tasks.runs.notes import read_started, run_names, run_status, stage_record
 from tasks.runs.opening import identify, started_config
@@ -84,4 +84,5 @@ def _started_from(store: Store, run: str, name: str, policy: Policy) -> bool:
 
 def _policy(config: RunConfig, inputs: Mapping[str, str]) -> Policy:
     """What a policy is, wherever its files lie: settings, and digests of the files."""
-    return results(config.policy), policy_files(inputs)
+    taught = {SOLUTIONS: inputs[SOLUTIONS]} if SOLUTIONS in inputs else {}
+    return results(config.policy), {**policy_files(inputs), **taught}

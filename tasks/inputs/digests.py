@@ -14,11 +14,11 @@ from cures_core.errors import MissingInput
 from cures_core.own_code import code_digest
 from cures_core.prompts.flags import flags_digest, read_flags
 from cures_core.prompts.lines import Snapshot
-from tasks.inputs.pretrained import file_digests, pretrained_folder
+from tasks.inputs.pretrained import pretrained_files
 from tasks.inputs.prompt_files import Inputs
 
 POLICY = "policy.path/"
-DATA, FLAGS = "data.path", "data.flags"
+DATA, FLAGS, SOLUTIONS = "data.path", "data.flags", "policy.warm_start.path"
 
 
 class Input(NamedTuple):
@@ -43,8 +43,10 @@ def inputs_of(cfg: RunConfig, pinned: Mapping[str, str] | None = None) -> dict[s
     for suite in cfg.evaluation.suites:
         found[suite_field(suite)] = _prompt_file(files, suite, suite_field(suite))
     if isinstance(cfg.policy, PretrainedPolicy):
-        of_policy = file_digests(pretrained_folder(cfg.policy)).items()
+        of_policy = pretrained_files(cfg.policy).items()
         found |= {POLICY + name: Input(f"{cfg.policy.path}/{name}", digest) for name, digest in of_policy}
+        if cfg.policy.warm_start is not None and (path := cfg.policy.warm_start.path) is not None:
+            found[SOLUTIONS] = _named_file(files, path, SOLUTIONS)
     for leaf in leaves(cfg):
         if leaf.is_code:
             found[leaf.path] = Input(str(leaf.value), code_digest(str(leaf.value), leaf.path))
@@ -62,7 +64,11 @@ def policy_files(digests: Mapping[str, str]) -> dict[str, str]:
 
 
 def _prompt_file(files: Inputs, cfg: PromptFile, field: str) -> Input:
-    path = files.local(cfg.path)
+    return _named_file(files, cfg.path, field)
+
+
+def _named_file(files: Inputs, name: str, field: str) -> Input:
+    path = files.local(name)
     if not path.exists():
-        raise MissingInput(f"{cfg.path}: no such prompt set; set {field} to a JSONL or Parquet file")
-    return Input(cfg.path, Snapshot.of(path).digest)
+        raise MissingInput(f"{name}: no such prompt set; set {field} to a JSONL or Parquet file")
+    return Input(name, Snapshot.of(path).digest)

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cures_core.config.policy import PretrainedPolicy
-from cures_core.errors import MissingInput
+from cures_core.errors import ConfigError, MissingInput
 from cures_core.files import digest_file, digest_json
+from cures_core.policy.adapters import base_name, holds_adapters
 
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
@@ -22,11 +23,33 @@ def pretrained_folder(cfg: PretrainedPolicy) -> Path:
     from huggingface_hub import snapshot_download
 
     with _within_reach(cfg):
-        return Path(snapshot_download(cfg.path, revision=cfg.revision, allow_patterns=_PATTERNS))
+        fetched = Path(snapshot_download(cfg.path, revision=cfg.revision, allow_patterns=_PATTERNS))
+    if holds_adapters(fetched):
+        raise ConfigError(
+            f"{cfg.path}: adapters, which are taken from a folder only. Set policy.path = {str(fetched)!r}"
+        )
+    return fetched
+
+
+def adapter_base(cfg: PretrainedPolicy) -> PretrainedPolicy | None:
+    """The policy that a local folder of adapters belongs to; None where `cfg` is a whole one itself."""
+    if not holds_adapters(cfg.path):
+        return None
+    return cfg.model_copy(update={"path": base_name(Path(cfg.path), cfg.base), "base": None})
+
+
+def pretrained_files(cfg: PretrainedPolicy) -> dict[str, str]:
+    """Digests of all files that make a policy, by name; those of the base model of adapters under `base/`."""
+    files = file_digests(pretrained_folder(cfg))
+    if (base := adapter_base(cfg)) is not None:
+        files |= {f"base/{name}": digest for name, digest in file_digests(pretrained_folder(base)).items()}
+    return files
 
 
 def architecture_file(cfg: PretrainedPolicy) -> Path:
-    """Its config.json, of a hub model without its weights. Raises `MissingInput`."""
+    """Its config.json, of a hub model without its weights; of adapters that of their base. Raises `MissingInput`."""
+    if (base := adapter_base(cfg)) is not None:
+        return architecture_file(base)
     folder = Path(cfg.path)
     if folder.is_dir():
         return folder.absolute() / "config.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cures_core.config.policy import PretrainedPolicy
 from cures_core.config.run import RunConfig
 from cures_core.evaluation.scores import Estimate, SuiteScore
 from tasks.registry.history import Entry
@@ -23,7 +24,10 @@ def model_card(
     """The card of one version of a model: `state` is its checkpoint, `scores` are its own."""
     digests = {} if data is None else data.figures.suites
     suites = [f"- Suite {name}: digest `{digest}`" for name, digest in sorted(digests.items())]
-    base = config.policy.path if config.policy.type == "pretrained" else "a small policy warm-started from tutor text"
+    base = "a small policy warm-started from tutor text"
+    if isinstance(config.policy, PretrainedPolicy):
+        taught = config.policy.warm_start is not None
+        base = f"{config.policy.path}, which has learnt worked solutions first" if taught else config.policy.path
     adapters = "none" if config.training.lora is None else f"LoRA of rank {config.training.lora.rank}, merged"
     versions = ", ".join(f"{name} {v}" for name, v in sorted(state.versions.items()))
     return "\n".join(

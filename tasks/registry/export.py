@@ -8,7 +8,6 @@ from pathlib import Path
 
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError, CorruptArtifact
-from tasks.inputs.pretrained import pretrained_folder
 from tasks.registry.card import model_card
 from tasks.registry.history import Entry, existing_pointer
 from tasks.registry.weights import weights_fault
@@ -18,6 +17,7 @@ from tasks.runs.opening import started_config
 from tasks.runs.prune import checkpoint_of
 from tasks.runs.records import F, Record, committed, files_of
 from tasks.runs.scores import read_scores
+from tasks.stages.prepare_policy import base_policy
 from tasks.storage import Store
 
 
@@ -53,10 +53,7 @@ def _write_weights(store: Store, config: RunConfig, entry: Entry, state: Record[
     from cures_core.jobs.spec import Job
     from cures_core.policy.loading import save_policy
 
-    if config.policy.type == "pretrained":
-        base = pretrained_folder(config.policy)
-    else:
-        base = files_of(store, _record(store, PolicyFigures, entry.policy)) / "policy"
+    base = base_policy(store, config, _record(store, PolicyFigures, entry.policy))
     out.parent.mkdir(parents=True, exist_ok=True)
     job = Job(name="evaluate", config=config, scratch=out, out=out, policy=str(base))
     save_policy(assemble_policy(job, load_checkpoint(checkpoint_of(state, files_of(store, state)))), out)

@@ -67,9 +67,17 @@ class PolicyFigures(Figures):
     digest: str
     """Digest of its folder."""
     steps: float = 0.0
-    """Steps of the warm start; 0 for a pretrained policy."""
+    """Steps of the warm start; 0 for a policy that is taken as it is."""
     loss: float | None = None
-    """Loss of the warm start's last step, nats a token; None for a pretrained policy."""
+    """Loss of the warm start's last step, nats a token; None for a policy that is taken as it is."""
+    tokens: int = 0
+    """Tokens of worked solutions learnt from; 0 where there were none."""
+    rows: int = 0
+    """Rows with worked solutions read."""
+    taught: int = 0
+    """Rows of them that were taught."""
+    left_out: dict[str, int] = Field(default_factory=dict)
+    """The others by reason (`cures_core.policy.solutions.REASONS`)."""
 
 
 class StateFigures(Figures):

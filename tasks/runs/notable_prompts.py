@@ -14,6 +14,7 @@ from cures_core.curriculum.beta import Floats
 from cures_core.curriculum.posterior import Posterior
 from cures_core.evaluation.items import ItemResult, read_items
 from cures_core.prompts import PromptSet
+from cures_core.prompts.chats import transcript
 from cures_core.report.run_data import Allocation, Named, PromptRow, Suspects
 from cures_core.tally import Tally, Votes
 from cures_core.terms import Prompt
@@ -100,7 +101,7 @@ def _votes(items: Iterable[ItemResult]) -> Votes:
 def _row(prompt: Prompt, before: float, after: float, successes: float, failures: float, evidence: str) -> PromptRow:
     return PromptRow(
         id=prompt.id,
-        problem=prompt.problem[:300],
+        problem=transcript(prompt)[:300],
         answer=prompt.answer[:80],
         before=float(before),
         after=float(after),

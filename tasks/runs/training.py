@@ -65,13 +65,17 @@ def _scored(
 
 
 def spent(records: RunRecords) -> dict[str, Spent]:
-    """Rollouts and tokens of prior, train and eval. Those of an epoch count from the start of training."""
+    """Rollouts and tokens of prior, train and eval, and of the solutions of a supervised warm start. Those of an epoch
+    count from the start of training."""
     parts: dict[str, list[StateFigures | EvaluateFigures]] = {
         "prior": [] if records.prior is None else [records.prior.figures],
         "train": [record.figures for record in list(records.epochs.values())[-1:]],
         "eval": [record.figures for record in records.evaluations.values()],
     }
-    return {
+    cost = {
         name: Spent(rollouts=sum(one.rollouts for one in found), tokens=sum(one.tokens for one in found))
         for name, found in parts.items()
     }
+    if records.policy is not None and (taught := records.policy.figures.tokens):
+        cost["warm start"] = Spent(rollouts=0, tokens=taught)
+    return cost

@@ -21,7 +21,8 @@ from cures_core.errors import ConfigError, DataRejected
 from cures_core.files import canonical_json, digest_file, digest_json
 from cures_core.jobs.assemble import versions
 from cures_core.prompts import Loaded, content_id, load_prompts, require_acceptable
-from cures_core.prompts.columns import MISSING, pick, read_chat
+from cures_core.prompts.chats import read_chat
+from cures_core.prompts.columns import MISSING, pick
 from cures_core.prompts.reading import open_rows
 from tasks.inputs.prompt_files import Inputs
 from tasks.runs.figures import SnapshotFigures
@@ -127,7 +128,7 @@ def _content_ids(data: PromptFile, path: Path, loaded: Loaded) -> dict[str, str]
         if row.record is None or row.line not in clean:
             continue
         problem, answer = pick(row.record, columns.problem), pick(row.record, columns.answer)
-        text = problem if isinstance(problem, str) else read_chat(problem)[0] or ""
+        text = problem if isinstance(problem, str) else read_chat(problem).problem or ""
         own = None if columns.id is None else pick(row.record, columns.id)
         raw = [content_id(text, str(answer)), content_id(text, "")]
         for name in [*([] if own is None or own is MISSING else [str(own)]), *raw, clean[row.line]]:

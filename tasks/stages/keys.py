@@ -17,7 +17,7 @@ OUTCOMES = ("training.truncated",)
 READS: dict[str, tuple[str, ...]] = {
     # Of the suites, how their files are read and which golds are checked: `tasks.stages.validate_dataset`.
     "validate_dataset": ("data", "reward"),
-    # A pretrained policy is its files alone.
+    # A pretrained policy is its files alone, unless it has something to learn first (`WARM_START`).
     "prepare_policy": ("policy", "device"),
     "estimate_prior": ("seed", "prior", "curriculum.posterior", "rollout", "reward", *OUTCOMES, "policy", "device"),
     "train_epoch": ("seed", "steps_per_epoch", "curriculum", "rollout", "reward", "training", "policy", "device"),
@@ -26,6 +26,8 @@ READS: dict[str, tuple[str, ...]] = {
 }
 """Sections by stage. Snapshot, promotion and report follow from the records that they are made of."""
 
+WARM_START = ("policy", "device", "rollout.prompt_format")
+"""What a supervised warm start reads: solutions are taught as rollouts are asked for."""
 POLICY = ("policy", "device")
 """What decides a policy's completions beside its weights and what it is asked."""
 ADAPTERS = ("training.lora",)

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pydantic import TypeAdapter
 
 from cures_core.curriculum import load_posterior
+from cures_core.policy.solutions import REASONS
 from cures_core.report import ReportData, render
 from cures_core.report.run_data import Belief, Bin, Example, Named, SnapshotTag, Stage, Suspects, Validation, Verdict
 from tasks.runs.by_source import source_rows
-from tasks.runs.figures import EvaluateFigures, PriorFigures, ReportFigures, ValidateFigures
+from tasks.runs.figures import EvaluateFigures, PolicyFigures, PriorFigures, ReportFigures, ValidateFigures
 from tasks.runs.notable_prompts import named_prompts, suspicious_items
 from tasks.runs.reading import RunRecords
 from tasks.runs.records import Record, RunRef, files_of
@@ -63,6 +64,7 @@ def report_data(store: Store, run: RunRef, records: RunRecords) -> ReportData:
         gains={change.suite: change.gain for change in changes if change.measure != "greedy"},
         greedy_gains={change.suite: change.gain for change in changes if change.measure == "greedy"},
         steps=tuple(rows),
+        warm_start=_warm_start(store, records.policy),
         posteriors=_posteriors(store, records),
         examples=_examples(store, evaluations[-1]) if evaluations else (),
         snapshots=tuple(SnapshotTag(tag=s.figures.tag, md5=s.figures.md5) for s in records.snapshots.values()),
@@ -70,13 +72,36 @@ def report_data(store: Store, run: RunRef, records: RunRecords) -> ReportData:
         if decision is None
         else Verdict(promoted=decision.figures.promoted, reasons=decision.figures.reasons),
         cost=spent(records),
-        notices=(*_moved(run, records.prior), *_origin(run), *_unlike(changes), *_notices(rows)),
+        notices=(
+            *_taught(records.policy),
+            *_moved(run, records.prior),
+            *_origin(run),
+            *_unlike(changes),
+            *_notices(rows),
+        ),
         reliability=_BINS.validate_python(states[max(states)].figures.reliability) if states else (),
         validation=None if records.data is None else _validation(store, records.data),
         sources=() if records.data is None else source_rows(store, run.config.reward, records.data, records.states),
         named=_named(store, records),
         suspicious_items=_suspicious_items(store, run, records),
     )
+
+
+def _warm_start(store: Store, policy: Record[PolicyFigures] | None) -> tuple[dict[str, float], ...]:
+    """Figures of its steps; of none for a policy without a warm start, and for records of earlier versions."""
+    if policy is None or policy.files is None or not (path := files_of(store, policy) / "warm_start.jsonl").exists():
+        return ()
+    return tuple(json.loads(line) for line in path.read_bytes().splitlines())
+
+
+def _taught(policy: Record[PolicyFigures] | None) -> list[str]:
+    """Of a supervised warm start: how much was learnt from, and what was left out."""
+    if policy is None or not policy.figures.taught:
+        return []
+    f = policy.figures
+    left = "; ".join(f"{number:,} left out: {REASONS.get(reason, reason)}" for reason, number in f.left_out.items())
+    said = f"{f.taught:,} of {f.rows:,} worked solutions were taught first ({f.tokens:,} tokens, {f.steps:,.0f} steps)"
+    return [f"{said}; {left}." if left else f"{said}."]
 
 
 def _named(store: Store, records: RunRecords) -> Named:

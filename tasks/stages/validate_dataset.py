@@ -22,6 +22,8 @@ from tasks.stages.workspace import Workspace
 from tasks.validation import validate
 from tasks.validation.golds import gold_judges
 from tasks.validation.sources import require_sources
+from tasks.validation.validator import DATA as DATA_SET
+from tasks.validation.validator import one_message
 
 
 @as_stage()
@@ -44,10 +46,15 @@ def validate_dataset(run: RunRef) -> Record[ValidateFigures]:
         "files": {field: digest for field, digest in run.inputs.items() if field in read or field == FLAGS},
         "tokenizer": _tokenizer(run),
     }
+    shown = one_message(cfg)
+    if chats := [name for name in (DATA_SET, *(s.name for s in suites)) if name not in shown]:
+        inputs["chats"] = chats
 
     def work(space: Workspace) -> Made[ValidateFigures]:
         with gold_judges(cfg) as (judge, of_suites):
-            summary = validate(cfg.data, suites, space.out, judge, token_counter(cfg), of_suites, places.__getitem__)
+            summary = validate(
+                cfg.data, suites, space.out, judge, token_counter(cfg), of_suites, places.__getitem__, shown
+            )
         require_sources(cfg, PromptSet.read_parquet(space.out / "prompts.parquet").column("source"))
         prompts = summary["prompts"]
         made_of = {DATA: prompts, **{suite_field(suite): summary["suites"][suite.name] for suite in suites}}
@@ -96,7 +103,7 @@ def token_counter(cfg: RunConfig) -> Callable[[str], int] | None:
         return None
     if not isinstance(cfg.policy, PretrainedPolicy):
         return len
-    from cures_core.policy.loading import load_tokenizer
+    from cures_core.policy.loading import load_tokenizer, tokenizer_place
 
-    tokenizer = load_tokenizer(cfg.policy.path, cfg.policy.revision)
+    tokenizer = load_tokenizer(tokenizer_place(cfg.policy.path, cfg.policy.base), cfg.policy.revision)
     return lambda text: len(tokenizer(text)["input_ids"])

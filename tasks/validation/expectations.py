@@ -95,7 +95,9 @@ def build_suite(cfg: PromptFile) -> list[Any]:
         e.ExpectColumnValuesToMatchRegex(
             column="id", regex=f"^[0-9a-f]{{{ID_HEX}}}$", description="ids are digests of the content"
         ),
-        content_ids(column_list=["id", "problem", "answer"], description="ids belong to problem and answer"),
+        content_ids(
+            column_list=["id", "problem", "answer", "turns"], description="ids belong to turns, problem and answer"
+        ),
         *(
             expectation
             for column, limit in (("problem", cfg.max_problem_chars), ("answer", cfg.max_answer_chars))
@@ -168,11 +170,11 @@ def _custom_expectations() -> tuple[Any, Any]:
         @providers.multicolumn_condition_partial(engine=engine)  # type: ignore[untyped-decorator]
         def _pandas(cls, column_list: Any, **_: object) -> Any:  # noqa: N805
             columns = (pyarrow.array(column_list[name]).to_pylist() for name in column_list.columns)
-            same = [content_id(p, a) == i for i, p, a in zip(*columns, strict=True)]
+            same = [content_id(p, a, t) == i for i, p, a, t in zip(*columns, strict=True)]
             return pandas.Series(same, index=column_list.index)
 
     class ExpectMulticolumnValuesToBeContentIds(bases.MulticolumnMapExpectation):  # type: ignore[misc]
-        """Expect the first column to hold the content id of the second and third."""
+        """Expect the first column to hold the content id of the others."""
 
         map_metric = "multicolumn_values.content_id"
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
 from cures_core.config.data import DataConfig, PromptFile, SuiteConfig
+from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError, DataRejected
 from cures_core.files import canonical_json, write_atomic
 from cures_core.prompts import Loaded, PromptSet, annotated, load_prompts, require_acceptable
+from cures_core.prompts.chats import read_turns
 from cures_core.prompts.checks import NO_VERIFIER, GoldJudge, Tokens
 from cures_core.prompts.defects import Defect, Flaw
 from cures_core.prompts.flags import flagged_rows, flags_digest, read_flags
+from cures_core.prompts.loading import without_turns
 from cures_core.prompts.near import near_copies
 from cures_core.prompts.overlap import KINDS, Match, find_overlap, overlap_flaw
 from tasks.validation.expectations import Expectations, run_expectations
@@ -21,6 +24,8 @@ from tasks.validation.expectations import Expectations, run_expectations
 SCHEMA = 1
 MAX_MATCHES = 200
 MAX_LABELS = 200
+DATA = ""
+"""Stands for the prompt set where suites go by their names."""
 
 
 class FileSummary(TypedDict):
@@ -42,6 +47,8 @@ class FileSummary(TypedDict):
     """Rows whose gold answer their verifier cannot use, by source."""
     labels: dict[str, dict[str, int]]
     """Prompts by source, level and subject, the most common first."""
+    turns: dict[str, int]
+    """Prompts with earlier turns by the number of those; empty for a set without."""
 
 
 class MatchRow(TypedDict):
@@ -102,11 +109,13 @@ def validate(
     count_tokens: Tokens | None = None,
     judge_of_suite: Mapping[str, GoldJudge] | None = None,
     locate: Callable[[str], Path] = Path,
+    one_message: Collection[str] = (),
 ) -> ValidationSummary:
     """Read and check everything, leave out what the suites hold, run the expectations, write it all to `out_dir`.
 
     `judge`, the run's verifier, looks at all gold answers and says which are one, but for the suites that
-    `judge_of_suite` names. `locate` says where the bytes of a configured path lie.
+    `judge_of_suite` names. `locate` says where the bytes of a configured path lie. `one_message` names the suites
+    (`DATA` for the prompts) whose problems the policy is shown as one message: their rows may have no earlier turns.
 
     Files: prompts.parquet, suites/<name>.parquet, quarantine.jsonl (rejected and dropped rows), warnings.jsonl,
     expectations.json, data_docs/, validation.json (what is returned). All but data_docs/ are the same bytes for the
@@ -119,12 +128,12 @@ def validate(
     flags = {} if cfg.flags is None else read_flags(Path(cfg.flags))
     judges = {s.name: (judge_of_suite or {}).get(s.name, judge) for s in suites}
 
-    def loaded_from(file: PromptFile, judge: GoldJudge) -> Loaded:
+    def loaded_from(name: str, file: PromptFile, judge: GoldJudge) -> Loaded:
         found = load_prompts(file, judge=judge, count_tokens=count_tokens, source=locate(file.path))
-        return _unflagged(found, flags)
+        return _unflagged(without_turns(found) if name in one_message else found, flags)
 
-    read = {s.name: loaded_from(s, judges[s.name]) for s in suites}
-    loaded = loaded_from(cfg, judge)
+    read = {s.name: loaded_from(s.name, s, judges[s.name]) for s in suites}
+    loaded = loaded_from(DATA, cfg, judge)
     loaded = annotated(loaded, _near_flaws(cfg, loaded, judge))
     matches = list(find_overlap(loaded.prompts, {name: suite.prompts for name, suite in read.items()}, judge))
     clean = annotated(loaded, ((i, overlap_flaw(match, cfg.contamination)) for i, match in matches))
@@ -159,10 +168,17 @@ def validate(
     return summary
 
 
+def one_message(cfg: RunConfig) -> frozenset[str]:
+    """What of a run's sets the policy is shown as one message, not as a chat: names as for `validate`."""
+    formats = {DATA: cfg.rollout.prompt_format}
+    formats |= {suite.name: suite.prompt_format or cfg.rollout.prompt_format for suite in cfg.evaluation.suites}
+    return frozenset(name for name, shown in formats.items() if not shown.chat)
+
+
 def _near_flaws(cfg: DataConfig, loaded: Loaded, judge: GoldJudge) -> Iterator[tuple[int, Flaw]]:
     if cfg.near_duplicates == "off":
         return
-    problems, answers = loaded.prompts.column("problem"), loaded.prompts.column("answer")
+    problems, answers = loaded.prompts.conversations(), loaded.prompts.column("answer")
     for i, j, share in near_copies(problems):
         prompt = loaded.prompts[i]
         same = judge.of(prompt.source, prompt.verifier).same_answer(answers[i], answers[j])
@@ -190,6 +206,7 @@ def describe(loaded: Loaded) -> FileSummary:
         "reasons": loaded.counts,
         "golds_rejected": loaded.golds_rejected,
         "labels": {name: _most_common(prompts.column(name)) for name in ("source", "level", "subject")},
+        "turns": _turns(prompts),
     }
 
 
@@ -254,6 +271,11 @@ def _write_sets(out_dir: Path, prompts: PromptSet, suites: dict[str, PromptSet])
     (out_dir / "suites").mkdir(exist_ok=True)
     for name, suite in suites.items():
         suite.write_parquet(out_dir / "suites" / f"{name}.parquet")
+
+
+def _turns(prompts: PromptSet) -> dict[str, int]:
+    numbers = Counter(len(read_turns(text)) for text in prompts.column("turns") if text)
+    return {str(number): numbers[number] for number in sorted(numbers)}
 
 
 def _most_common(values: Sequence[str]) -> dict[str, int]:

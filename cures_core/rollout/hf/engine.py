@@ -16,6 +16,7 @@ from cures_core.rollout.hf.probe import decodes_statically
 from cures_core.rollout.hf.static_rows import StaticRows
 from cures_core.rollout.prompting import encode_prompts
 from cures_core.rollout.stopping import StopRule, end_token_ids
+from cures_core.rollout.thoughts import Thoughts
 from cures_core.terms import Request, Rollout
 
 if TYPE_CHECKING:
@@ -66,10 +67,10 @@ class HfEngine:
         with self.lm.evaluating():
             completions = Decoder(self.lm, self.stop, self.cfg, jobs, self._rows).run(progress)
         texts = self._texts(completions)
-        result = []
+        thoughts, result = Thoughts(self.tokenizer, self.cfg.prompt_format), []
         for request, job in zip(requests, jobs, strict=True):
             numbers = range(job.first, job.first + request.n)
-            result.append([_rollout(request, job, n, completions[n], texts[n]) for n in numbers])
+            result.append([thoughts.marked(_rollout(request, job, n, completions[n], texts[n])) for n in numbers])
         return result
 
     def sleep(self) -> None:

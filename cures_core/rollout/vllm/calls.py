@@ -12,6 +12,7 @@ from cures_core.config.rollout import AnyVllmConfig
 from cures_core.errors import ConfigError, TrainingDiverged
 from cures_core.rollout.prompting import encode_prompts
 from cures_core.rollout.stopping import StopRule
+from cures_core.rollout.thoughts import Thoughts
 from cures_core.terms import FinishReason, Request, Rollout
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Generation:
         self._requests, self._cfg, self._stop, self._progress = requests, cfg, stop, progress
         limit = _prompt_limit(cfg, context)
         self._prompts = encode_prompts([r.prompt for r in requests], tokenizer, cfg.prompt_format, limit)
+        self._thoughts = Thoughts(tokenizer, cfg.prompt_format)
         self.open = {call.name: call for call in self._calls(call_rollouts)}
         self.total, self.done = sum(r.n for r in requests), 0
         self._rollouts: list[list[Rollout]] = [[] for _ in requests]
@@ -112,7 +114,7 @@ class Generation:
             )
         known = self._cfg.logprobs_known
         stopped = self._stop.cut(sampled.token_ids) if self._stop.strings else None
-        return Rollout(
+        made = Rollout(
             request_id=self._requests[call.number].id,
             index=call.first + at,
             prompt_ids=call.prompt_ids,
@@ -121,6 +123,7 @@ class Generation:
             text=self._stop.text([sampled.token_ids])[0] if stopped is None else stopped,
             finish_reason=FinishReason(sampled.finish_reason),
         )
+        return self._thoughts.marked(made)
 
 
 def _prompt_limit(cfg: AnyVllmConfig, context: int) -> int:

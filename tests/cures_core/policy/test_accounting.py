@@ -106,8 +106,8 @@ CASES: list[tuple[Callable[[Path], object], type[CuresError], list[str]]] = [
     (with_cut_shard, ConfigError, ["model-00002-of-", "damaged"]),
     (without_tokenizer, MissingInput, ["no tokenizer there"]),
     (with_a_larger_vocabulary, ConfigError, ["tokens, the model embeddings of"]),
-    (adapters, ConfigError, ["adapters, not a whole model", "merge_and_unload"]),
-    (adapters_on_top, ConfigError, ["org/base"]),
+    (adapters, ConfigError, ["is a folder of adapters too", "policy.base"]),
+    (adapters_on_top, MissingInput, ["adapter_config.json without adapter_model.safetensors"]),
 ]
 
 

@@ -128,7 +128,7 @@ def test_invisible_characters_are_removed() -> None:
 
 def test_text_is_stored_in_one_form() -> None:
     row = fields("  Cafe\u0301?\r\nHow many? ", " 7 ", source=" web ")
-    assert row == ("Caf\u00e9?\nHow many?", "7", "web", "", "", "")
+    assert row == ("Caf\u00e9?\nHow many?", "7", "web", "", "", "", "")
 
 
 # Answers

@@ -215,6 +215,22 @@ def test_learning_is_drawn_against_rollouts_tokens_and_seconds() -> None:
     assert "Suite scores against" not in render(ReportData.model_validate(before))
 
 
+def test_a_warm_start_and_thinking_are_drawn_where_they_are() -> None:
+    plain = full().model_dump()
+    assert not {"Loss of the warm start", "Thinking and answers"} & set(
+        re.findall("<title>(.*?)</title>", render(full()))
+    )
+    thinking = {"thinking_tokens_mean": 30.0, "answer_tokens_mean": 4.0}
+    taught = [{"step": i, "loss": 3.0 / i, "tokens": 40} for i in range(1, 900)]
+    shown = {**plain, "warm_start": taught, "steps": [{**row, **thinking} for row in plain["steps"]]}
+    for suites in (shown["scores"][0]["suites"], shown["scores"][1]["suites"]):
+        suites[0]["thinking_tokens_mean"] = 5.5
+    html = render(ReportData.model_validate(shown))
+    assert "<title>Loss of the warm start</title>" in html
+    assert "<title>Thinking and answers</title>" in html
+    assert "7.0 to 7.0, thinking 5.5 to 5.5" in html
+
+
 def test_lineage_puts_what_was_made_to_the_right_of_what_was_read() -> None:
     names = {"a": "first", "b": "second <b>", "c": "third"}
     svg = lineage_graph(names, [("a", "b"), ("a", "c"), ("b", "c"), ("gone", "c")])

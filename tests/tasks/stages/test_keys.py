@@ -16,6 +16,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from cures_core.config.data import PromptFile
 from cures_core.config.marks import Mark, changes, is_within, leaves, marked_fields, results
+from cures_core.config.rollout import PromptFormat
 from cures_core.config.run import RunConfig
 from cures_core.files import digest_json
 from tasks.inputs.digests import suite_field
@@ -37,7 +38,11 @@ READ_BY: dict[str, set[str]] = {
     "data": {"validate_dataset"},
     "policy": ALL,
     "policy.dtype": ALL - {"prepare_policy"},  # a pretrained policy is its files
+    "policy.adapters": ALL - {"prepare_policy"},  # what they come to is in its digest
     "rollout": {"estimate_prior", "train_epoch"} | SCORED,
+    "rollout.prompt_format.chat": {"validate_dataset", "estimate_prior", "train_epoch"} | SCORED,
+    "evaluation.suites.prompt_format": {"validate_dataset"} | SCORED,
+    **{f"evaluation.suites.prompt_format.{name}": SCORED for name in set(PromptFormat.model_fields) - {"chat"}},
     "rollout.temperature": {"estimate_prior", "train_epoch"},  # a suite has its own
     "reward": {"validate_dataset", "estimate_prior", "train_epoch"} | SCORED,
     "prior": {"estimate_prior"},
@@ -109,6 +114,8 @@ OFFLOADED = {"type": "deepspeed", "learning_rate": 1e-3, "zero_stage": 3}
 VARIANTS: list[dict[str, Any]] = [
     {},
     {"policy": {"type": "pretrained", "path": "folder"}},
+    {"policy": {"type": "pretrained", "path": "folder", "warm_start": {"lora": {}}}},
+    {"policy": {"type": "pretrained", "path": "folder"}, "training": {"learning_rate": 1e-3, "lora": {}}},
     {"rollout": {"max_new_tokens": 8, "prompt_format": {"chat": True}}},
     {"rollout": {"type": "vllm", "max_new_tokens": 8}},
     {"rollout": SERVER},
@@ -174,6 +181,8 @@ OTHER: dict[str, list[JsonValue]] = {
     "letters": ["ABC"],
     "address": ["b:2"],
     "rollout.endpoints": [["http://127.0.0.1:2"]],
+    "thinking": [["a", "b"]],
+    "policy.warm_start.template": ["so {solution}"],
     "template": ["Q: {problem}"],
     "snapshot.remote": ["s3://bucket/elsewhere"],
     "store.url": ["elsewhere"],
@@ -298,6 +307,8 @@ def test_every_setting_is_changed_below() -> None:
     assert set(CASES) - every <= {
         "promotion",
         "training.lora",
+        "policy.warm_start",
+        "policy.warm_start.lora",
         "evaluation.suites.prompt_format",
         "evaluation.suites.reward",
     }
@@ -320,7 +331,12 @@ def keys(cfg: RunConfig, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         return record(kind.stage)
 
     suites = cfg.evaluation.suites
-    inputs = {"data.path": "d", "policy.path/config.json": "p", **{suite_field(suite): "s" for suite in suites}}
+    inputs = {
+        "data.path": "d",
+        "policy.warm_start.path": "d",
+        "policy.path/config.json": "p",
+        **{suite_field(suite): "s" for suite in suites},
+    }
     run = RunRef(name="run", config=cfg, token=1, inputs=inputs)
     data = record("validate_dataset", digest="d", suites={suite.name: "s" for suite in suites})
     policy, score = record("prepare_policy", digest="p"), record("evaluate_checkpoint")
