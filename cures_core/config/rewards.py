@@ -93,6 +93,28 @@ class RegexConfig(Strict):
         return _compiling(pattern)
 
 
+class CodeConfig(Strict):
+    """The program in the completion's last code block passes the tests that are the gold answer (docs/verifiers.md)."""
+
+    type: Literal["code"] = "code"
+    """Verifier name."""
+    cpu_s: Result[int] = Field(default=4, ge=1, le=600)
+    """Processor seconds of a program, all its tests together; one that needs more is `wrong`."""
+    timeout_s: Result[float] = Field(default=10.0, gt=0, le=3600)
+    """Wall-clock seconds for the same, which pass on a busy machine too; then the verdict is `unknown`."""
+    memory_mb: Result[int] = Field(default=512, ge=64)
+    """Address space of a program, in MiB; one that needs more is `wrong`."""
+    output_kb: Result[int] = Field(default=1024, ge=1, le=1 << 16)
+    """What a program may print for one test, in KiB; one that prints more is `wrong`."""
+    max_tests: Result[int] = Field(default=32, ge=1)
+    """Of a gold answer's tests only the first so many are run."""
+    workers: Operation[int] = Field(default=2, ge=1, le=256)
+    """Programs that run in parallel."""
+    require_landlock: Operation[bool] = True
+    """false: run programs even where the kernel cannot hide files from them. They then can read, not write, every file
+    that this account can."""
+
+
 class CustomConfig(Strict):
     """Your own function `(completion: str, gold: str) -> bool | None`; None, or an exception, is `unknown`.
 
@@ -108,7 +130,8 @@ class CustomConfig(Strict):
 
 
 AnswerConfig = Annotated[
-    ExactConfig | NumericConfig | MathConfig | ChoiceConfig | RegexConfig | CustomConfig, Field(discriminator="type")
+    ExactConfig | NumericConfig | MathConfig | ChoiceConfig | RegexConfig | CodeConfig | CustomConfig,
+    Field(discriminator="type")
 ]
 """How the answer of a completion is judged, chosen by `type`."""
 
@@ -188,7 +211,7 @@ class WeightedConfig(Strict):
 
 
 RewardConfig = Annotated[
-    ExactConfig | NumericConfig | MathConfig | ChoiceConfig | RegexConfig | CustomConfig | WeightedConfig,
+    ExactConfig | NumericConfig | MathConfig | ChoiceConfig | RegexConfig | CodeConfig | CustomConfig | WeightedConfig,
     Field(discriminator="type"),
 ]
 """A verifier's configuration, chosen by `type`."""

@@ -39,6 +39,10 @@ def make_verifier(cfg: RewardConfig) -> Verifier:
             from cures_core.rewards.regex import RegexVerifier
 
             return RegexVerifier(cfg)
+        case config.CodeConfig():
+            from cures_core.rewards.code import CodeVerifier
+
+            return CodeVerifier(cfg)
         case config.CustomConfig():
             from cures_core.rewards.custom import CustomVerifier
 
