@@ -16,7 +16,7 @@ from typing import Any
 
 from cures_core.config.rewards import CodeConfig
 from cures_core.errors import SystemRefused
-from cures_core.rewards.programs import Tests, UnreadableTests, last_program, read_tests, same_output
+from cures_core.rewards.programs import ProgramTests, UnreadableTests, last_program, read_tests, same_output
 from cures_core.rewards.sandbox.confinement import why_not
 from cures_core.rewards.verifier import Verifier
 from cures_core.terms import Outcome, Verdict
@@ -50,10 +50,10 @@ class CodeVerifier(Verifier):
 
     def judge(self, items: Sequence[tuple[str, str]]) -> list[Verdict]:
         found = [(*last_program(completion), self._tests(gold)) for completion, gold in items]
-        wanted = dict.fromkeys((program, tests) for program, _, tests in found if program and isinstance(tests, Tests))
+        wanted = dict.fromkeys((program, tests) for program, _, tests in found if program and isinstance(tests, ProgramTests))
         decisions = dict(zip(wanted, self._decide(list(wanted)), strict=True))
         return [
-            _verdict(why, tests, decisions.get((program, tests)) if isinstance(tests, Tests) else None)
+            _verdict(why, tests, decisions.get((program, tests)) if isinstance(tests, ProgramTests) else None)
             for program, why, tests in found
         ]
 
@@ -69,7 +69,7 @@ class CodeVerifier(Verifier):
 
     def same_answer(self, first: str, second: str) -> bool:
         one, other = self._tests(first), self._tests(second)
-        return isinstance(one, Tests) and one == other
+        return isinstance(one, ProgramTests) and one == other
 
     def close(self) -> None:
         with self._lock:
@@ -77,7 +77,7 @@ class CodeVerifier(Verifier):
                 self._threads.shutdown()
                 self._threads = None
 
-    def _read(self, gold: str) -> Tests | str:
+    def _read(self, gold: str) -> ProgramTests | str:
         if not gold.strip():
             return "empty"
         try:
@@ -85,7 +85,7 @@ class CodeVerifier(Verifier):
         except UnreadableTests as error:
             return str(error)
 
-    def _decide(self, wanted: Sequence[tuple[str, Tests]]) -> list[Decision]:
+    def _decide(self, wanted: Sequence[tuple[str, ProgramTests]]) -> list[Decision]:
         if not wanted:
             return []
         with self._lock:
@@ -96,7 +96,7 @@ class CodeVerifier(Verifier):
         return list(threads.map(lambda pair: decide(*pair, self._cfg), wanted))
 
 
-def _verdict(no_program: str, tests: Tests | str, decision: Decision | None) -> Verdict:
+def _verdict(no_program: str, tests: ProgramTests | str, decision: Decision | None) -> Verdict:
     if isinstance(tests, str):
         return Verdict(Outcome.UNKNOWN, rule="code", reason=f"the gold answer holds no tests ({tests})")
     if decision is None:
@@ -112,13 +112,13 @@ def require_confinement(cfg: CodeConfig) -> str:
             f"reward.type = 'code': programs cannot be confined here, as {missing}. Use another kernel, or set "
             "reward.require_landlock = false: programs then can read every file that this account can"
         )
-    outcome, reason = decide("print(6 * 7)", Tests(runs=(("", "42"),)), cfg)
+    outcome, reason = decide("print(6 * 7)", ProgramTests(runs=(("", "42"),)), cfg)
     if outcome is not Outcome.CORRECT:
         raise SystemRefused(f"reward.type = 'code': a program that prints 42 is {outcome.value} here ({reason})")
     return f"system calls filtered, {'files readable' if missing else 'files hidden'}, {cfg.memory_mb} MiB a program"
 
 
-def decide(program: str, tests: Tests, cfg: CodeConfig) -> Decision:
+def decide(program: str, tests: ProgramTests, cfg: CodeConfig) -> Decision:
     """Run a program in processes of its own. Never raises on what it does."""
     task: dict[str, Any] = {
         "program": program,
@@ -134,7 +134,7 @@ def decide(program: str, tests: Tests, cfg: CodeConfig) -> Decision:
         return Outcome.UNKNOWN, f"its process has failed ({type(error).__name__})"
 
 
-def _decide_runs(task: Mapping[str, Any], tests: Tests, cfg: CodeConfig) -> Decision:
+def _decide_runs(task: Mapping[str, Any], tests: ProgramTests, cfg: CodeConfig) -> Decision:
     """What the program prints is compared here: its process is given inputs alone."""
     with _start("runs") as process:
         try:
@@ -152,7 +152,7 @@ def _decide_runs(task: Mapping[str, Any], tests: Tests, cfg: CodeConfig) -> Deci
     return Outcome.CORRECT, ""
 
 
-def _decide_checks(task: Mapping[str, Any], tests: Tests, cfg: CodeConfig) -> Decision:
+def _decide_checks(task: Mapping[str, Any], tests: ProgramTests, cfg: CodeConfig) -> Decision:
     """The test code runs in one process, the program in another: what is expected never enters the latter."""
     ours, theirs = socket.socketpair()
     code = {"tests": tests.code, "names": tests.names, "entry_point": tests.entry_point}

@@ -41,7 +41,7 @@ class UnreadableTests(ValueError):
 
 
 @dataclass(frozen=True)
-class Tests:
+class ProgramTests:
     """What a program has to do."""
 
     runs: tuple[tuple[str, str], ...] = ()
@@ -80,7 +80,7 @@ def last_program(completion: str) -> tuple[str, str]:
     return program, ""
 
 
-def read_tests(gold: str, most: int) -> Tests:
+def read_tests(gold: str, most: int) -> ProgramTests:
     """The first `most` tests of a gold answer. Raises `UnreadableTests`."""
     try:
         found = json.loads(gold)
@@ -92,7 +92,7 @@ def read_tests(gold: str, most: int) -> Tests:
     return replace(_tests(found, most), solution=solution)
 
 
-def _tests(found: Any, most: int) -> Tests:
+def _tests(found: Any, most: int) -> ProgramTests:
     if isinstance(found, dict) and "test_cases" in found:
         found = found["test_cases"]
     if isinstance(found, dict) and isinstance(found.get("test"), str):
@@ -106,24 +106,25 @@ def _tests(found: Any, most: int) -> Tests:
     raise UnreadableTests("no layout of tests that is known: see docs/verifiers.md")
 
 
-def _apps(found: Mapping[str, Any], most: int) -> Tests:
+def _apps(found: Mapping[str, Any], most: int) -> ProgramTests:
     inputs, outputs = found["inputs"], found.get("outputs")
     if not isinstance(inputs, list) or not isinstance(outputs, list) or len(inputs) != len(outputs) or not inputs:
         raise UnreadableTests("inputs and outputs are not two lists of one length")
     name = found.get("fn_name")
     pairs = list(zip(inputs, outputs, strict=True))[:most]
     if name is None:
-        return Tests(runs=tuple((_lines(given), _lines(wanted)) for given, wanted in pairs))
+        return ProgramTests(runs=tuple((_lines(given), _lines(wanted)) for given, wanted in pairs))
     return _with_calls([(name, given, wanted) for given, wanted in pairs])
 
 
-def _cases(cases: Sequence[Mapping[str, Any]]) -> Tests:
+def _cases(cases: Sequence[Mapping[str, Any]]) -> ProgramTests:
     """Tests that say for themselves of which type they are; all of one type."""
     kinds = {str(case.get("type") or case.get("testtype") or "stdin") for case in cases}
-    if missing := next((i for i, case in enumerate(cases) if "input" not in case or "output" not in case), None):
-        raise UnreadableTests(f"test {missing + 1} has no input or no output")
+    for i, case in enumerate(cases, start=1):
+        if "input" not in case or "output" not in case:
+            raise UnreadableTests(f"test {i} has no input or no output")
     if kinds <= {"stdin", "stdin_stdout"}:
-        return Tests(runs=tuple((_lines(case["input"]), _lines(case["output"])) for case in cases))
+        return ProgramTests(runs=tuple((_lines(case["input"]), _lines(case["output"])) for case in cases))
     if kinds == {"function_call"}:
         return _with_calls([(case.get("fn_name"), case["input"], case["output"]) for case in cases])
     if kinds == {"functional"}:
@@ -151,7 +152,7 @@ def _lines(text: object) -> str:
     return text
 
 
-def _with_calls(calls: Sequence[tuple[Any, Any, Any]]) -> Tests:
+def _with_calls(calls: Sequence[tuple[Any, Any, Any]]) -> ProgramTests:
     lines = []
     for name, arguments, wanted in calls:
         if not isinstance(name, str) or not name.isidentifier() or name in _GIVEN:
@@ -160,10 +161,10 @@ def _with_calls(calls: Sequence[tuple[Any, Any, Any]]) -> Tests:
             raise UnreadableTests(f"arguments of {name} that are no list")
         lines.append(f"assert same_as_published({name}(*{arguments!r}), {wanted!r})")
     names = tuple(dict.fromkeys(str(name) for name, _, _ in calls))
-    return Tests(code=_HEAD + "\n".join(lines), names=names)
+    return ProgramTests(code=_HEAD + "\n".join(lines), names=names)
 
 
-def _with_code(code: str, entry_point: str = "") -> Tests:
+def _with_code(code: str, entry_point: str = "") -> ProgramTests:
     """Test code, and which functions of the program it calls: names that it does not bind itself, and imports."""
     try:
         tree = ast.parse(code)
@@ -185,7 +186,7 @@ def _with_code(code: str, entry_point: str = "") -> Tests:
     names = sorted({*imported, *free, *([entry_point] if entry_point else [])} - {"*"})
     if not names:
         raise UnreadableTests("the tests call nothing of the program's")
-    return Tests(code=code, names=tuple(names), entry_point=entry_point)
+    return ProgramTests(code=code, names=tuple(names), entry_point=entry_point)
 
 
 def _modules(nodes: Sequence[ast.AST]) -> Iterator[str]:

@@ -65,7 +65,7 @@ def _run_all(task: Mapping[str, Any], limits: Limits) -> list[dict[str, object]]
         cpu_s = max(1, math.ceil(limits.cpu_s - used))
         result = _run(task, text, Limits(limits.memory_mb, cpu_s, limits.output_bytes), deadline)
         used += result.pop("cpu_s")
-        if used > limits.cpu_s and result["end"] != "not confined":
+        if used > limits.cpu_s:
             result["end"] = "cpu"
         found.append(result)
         if result["end"] != "exit":
