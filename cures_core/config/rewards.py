@@ -118,7 +118,8 @@ class CodeConfig(Strict):
 class CustomConfig(Strict):
     """Your own function `(completion: str, gold: str) -> bool | None`; None, or an exception, is `unknown`.
 
-    It runs in the training process and is trusted: it must be quick and must not evaluate the completion.
+    It runs in processes of its own, which can be killed, but is trusted: it reads and writes what this account may, so
+    it must not evaluate the completion.
     """
 
     type: Literal["custom"] = "custom"
@@ -127,11 +128,17 @@ class CustomConfig(Strict):
     """Dotted path of the function: `package.module:function`. CURES_PLUGINS must name it where the run runs. The text
     of its file is part of the result: where it changes, what it has judged is judged again. What the file imports is
     not looked at."""
+    timeout_s: Result[float] = Field(default=10.0, gt=0, le=3600)
+    """Wall-clock seconds for one call; then its process is killed and replaced, and the verdict is `unknown`."""
+    memory_mb: Result[int] = Field(default=4096, ge=64)
+    """Address space of one such process, in MiB, imports counted; a call that needs more is `unknown`."""
+    workers: Operation[int] = Field(default=1, ge=1, le=256)
+    """Processes that call it in parallel, each with its own copy of the function's module."""
 
 
 AnswerConfig = Annotated[
     ExactConfig | NumericConfig | MathConfig | ChoiceConfig | RegexConfig | CodeConfig | CustomConfig,
-    Field(discriminator="type")
+    Field(discriminator="type"),
 ]
 """How the answer of a completion is judged, chosen by `type`."""
 

@@ -1,13 +1,16 @@
 """The processes that run math-verify on text nobody trusts: confined, killable, and ended by the end of their input.
 
 `python -m cures_core.rewards.child WORK TIMEOUT_S MEMORY_MB` is the template. It imports and warms up what the work
-needs, says {"ready": true} on the socket that is its standard input, and then forks a worker for each socket that it
-is sent there, which it answers with the worker's process id and file descriptor. So a killed worker is replaced in
-milliseconds. The template itself never sees a job.
+needs, says {"ready": true} on the socket that is its standard input (or {"refused": why}), and then forks a worker for
+each socket that it is sent there, which it answers with the worker's process id and file descriptor. So a killed worker
+is replaced in milliseconds. The template itself never sees a job.
 
-A worker answers jobs (`wire` frames): {"gold", "answer"} by {"outcome", "reason"}, {"pattern", "text"} by {"found"}.
-The only time limit in here is one of processor time that ends an orphan: a big-integer power holds the interpreter
-lock, so only the parent can stop it in time.
+WORK is `math`, `regex`, or a user's function, `package.module:name`: such a worker can be killed and has a limit of
+memory, but is not confined, as its code is trusted.
+
+A worker answers jobs (`wire` frames): {"gold", "answer"} by {"outcome", "reason"}, {"pattern", "text"} by {"found"},
+{"arguments"} by {"returned"}. The only time limit in here is one of processor time that ends an orphan: a big-integer
+power holds the interpreter lock, so only the parent can stop it in time.
 """
 
 from __future__ import annotations
@@ -23,8 +26,10 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
+from cures_core.errors import ConfigError
 from cures_core.rewards.arithmetic import same_rationals
 from cures_core.rewards.wire import PID_BYTES, Frames, pack
 
@@ -46,12 +51,19 @@ _FORBIDDEN_EVENTS = ("socket.", "subprocess.", "os.", "shutil.", "ctypes.", "ftp
 
 
 def main(work: str, timeout_s: float, memory_mb: int) -> None:
-    """Serve until stdin ends. `work`: "math" imports and warms math-verify before the first job, "regex" does not."""
+    """Serve until stdin ends. `work`: "math" imports and warms math-verify first, a function is imported."""
     logging.disable(logging.CRITICAL)
     parent, control = os.getppid(), socket.socket(fileno=sys.stdin.fileno())
+    function = None
     if work == "math":
         for gold, answer in _WARM_UP:
             judge(gold, answer)
+    elif ":" in work:
+        try:
+            function = _own(work, memory_mb)
+        except ConfigError as error:
+            control.sendall(pack({"refused": str(error)[:2000]}))
+            return
     gc.freeze()  # the workers share these pages
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the workers
     control.sendall(pack({"ready": True}))
@@ -61,8 +73,9 @@ def main(work: str, timeout_s: float, memory_mb: int) -> None:
             return
         worker = os.fork()
         if worker == 0:
+            control.close()
             try:
-                _serve(descriptors[0], timeout_s, memory_mb)
+                _serve(descriptors[0], timeout_s, memory_mb, function)
             finally:
                 os._exit(0)
         os.close(descriptors[0])
@@ -71,18 +84,38 @@ def main(work: str, timeout_s: float, memory_mb: int) -> None:
         os.close(handle)
 
 
-def _serve(jobs: int, timeout_s: float, memory_mb: int) -> None:
+def _own(path: str, memory_mb: int) -> Callable[..., object]:
+    """A user's function. Raises `ConfigError` where it may not be run, is none, or its imports fill the memory."""
+    from cures_core.plugins import load_plugin
+
+    function = load_plugin(path, "reward.function")
+    if not callable(function):
+        raise ConfigError(f"reward.function {path!r} is a {type(function).__name__}, not a function")
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() >> 20
+    if taken >= memory_mb:
+        raise ConfigError(
+            f"reward.function: what {path} imports takes {taken} MiB of address space, reward.memory_mb allows "
+            f"{memory_mb}: set it to {2 * taken}"
+        )
+    return function
+
+
+def _serve(jobs: int, timeout_s: float, memory_mb: int, function: Callable[..., object] | None) -> None:
     """A worker's life: confined, it answers what comes on the socket `jobs` until that ends."""
     parent = os.getppid()
-    _confine(memory_mb)
+    if function is None:
+        _confine(memory_mb)
+    else:
+        _make_killable(memory_mb)
     frames = Frames()
     while _has_input(jobs, parent):
         data = os.read(jobs, 1 << 16)
         if not data:
             return
         for job in frames.feed(data):
-            _limit_processor_time(timeout_s)
-            _send(jobs, _answer(job))
+            if function is None:
+                _limit_processor_time(timeout_s)
+            _send(jobs, _answer(job, function))
 
 
 def _has_input(descriptor: int, parent: int) -> bool:
@@ -93,8 +126,10 @@ def _has_input(descriptor: int, parent: int) -> bool:
     return True
 
 
-def _answer(job: dict[str, Any]) -> dict[str, object]:
+def _answer(job: dict[str, Any], function: Callable[..., object] | None = None) -> dict[str, object]:
     try:
+        if function is not None:
+            return _returned(function(*job["arguments"]))
         if "pattern" in job:
             return _search(job["pattern"], job["text"])
         return judge(job["gold"], job["answer"])
@@ -104,6 +139,12 @@ def _answer(job: dict[str, Any]) -> dict[str, object]:
         return {"outcome": "unknown", "reason": "nested too deeply", "retire": True}
     except Exception as error:  # the process boundary: sympy raises anything; the type alone is safe to write down
         return {"outcome": "unknown", "reason": type(error).__name__}
+
+
+def _returned(value: object) -> dict[str, object]:
+    if value is None or isinstance(value, bool | int | float):
+        return {"returned": value}
+    return {"outcome": "unknown", "reason": f"returned {type(value).__name__}, not True, False or None"}
 
 
 def _search(pattern: str, text: str) -> dict[str, object]:
@@ -181,6 +222,23 @@ def _parse(latex: str) -> list[Any]:
     return [] if any(item.has(Derivative) for item in formulas) else formulas
 
 
+def _make_killable(memory_mb: int) -> None:
+    """For code of the user's: a limit of memory, a process group of its own, an end with its template."""
+    from cures_core.rewards.sandbox.confinement import die_with_parent
+
+    resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
+    os.setpgid(0, 0)
+    die_with_parent()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else it would not learn how its own commands ended
+    _silence()
+
+
+def _silence() -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        os.dup2(null, stream)
+
+
 def _confine(memory_mb: int) -> None:
     """Limits of the kernel, then a best-effort audit hook; both after everything needed is imported."""
     for limit, value in (
@@ -190,9 +248,7 @@ def _confine(memory_mb: int) -> None:
         (resource.RLIMIT_NPROC, 0),
     ):
         resource.setrlimit(limit, (value, value))
-    null = os.open(os.devnull, os.O_RDWR)
-    for stream in range(3):
-        os.dup2(null, stream)
+    _silence()
     readable = tuple({os.path.realpath(path) + os.sep for path in (sys.prefix, sys.base_prefix, *sys.path) if path})
 
     def refuse(event: str, arguments: tuple[object, ...]) -> None:

@@ -18,7 +18,7 @@ from cures_core.config.rewards import CodeConfig
 from cures_core.errors import SystemRefused
 from cures_core.rewards.programs import ProgramTests, UnreadableTests, last_program, read_tests, same_output
 from cures_core.rewards.sandbox.confinement import why_not
-from cures_core.rewards.verifier import Verifier
+from cures_core.rewards.verifier import Item, Verifier
 from cures_core.terms import Outcome, Verdict
 
 STARTUP_S = 30.0
@@ -48,9 +48,11 @@ class CodeVerifier(Verifier):
         self._lock = threading.Lock()
         self._tests = lru_cache(_GOLDS_REMEMBERED)(self._read)
 
-    def judge(self, items: Sequence[tuple[str, str]]) -> list[Verdict]:
-        found = [(*last_program(completion), self._tests(gold)) for completion, gold in items]
-        wanted = dict.fromkeys((program, tests) for program, _, tests in found if program and isinstance(tests, ProgramTests))
+    def judge(self, items: Sequence[Item]) -> list[Verdict]:
+        found = [(*last_program(completion), self._tests(prompt.answer)) for completion, prompt in items]
+        wanted = dict.fromkeys(
+            (program, tests) for program, _, tests in found if program and isinstance(tests, ProgramTests)
+        )
         decisions = dict(zip(wanted, self._decide(list(wanted)), strict=True))
         return [
             _verdict(why, tests, decisions.get((program, tests)) if isinstance(tests, ProgramTests) else None)

@@ -1,8 +1,8 @@
 """Reads the program out of a completion, and the tests out of a gold answer. Nothing of either is run here.
 
-Gold answers come in the layouts in which sets of programming problems are published; each is JSON unless it says else:
+Gold answers come in the layouts in which sets of programming problems are published; JSON, but for the last:
 
-- {"inputs": [...], "outputs": [...], "fn_name": ...?}: APPS, TACO, DeepCoder. Without a name, standard input and output.
+- {"inputs": [...], "outputs": [...], "fn_name": ...?}: APPS, TACO, DeepCoder. Without a name, standard input, output.
 - [{"input", "output", "testtype": "stdin" or "functional", "metadata": {"func_name"}}]: LiveCodeBench, DeepCoder.
 - {"test_cases": [{"type": "stdin_stdout" or "function_call", "fn_name", "input", "output"}]}: PrimeIntellect.
 - ["assert f(1) == 2", ...]: MBPP. {"test": code, "entry_point": name}: HumanEval.

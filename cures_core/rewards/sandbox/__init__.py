@@ -1,1 +1,1 @@
-"""Runs Python programs that nobody trusts: confined by the kernel, killable, and never told what is expected of them."""
+"""Runs programs that nobody trusts: confined by the kernel, killable, and never told what is expected of them."""

@@ -71,7 +71,7 @@ def why_not() -> str:
     if sys.platform != "linux" or os.uname().machine not in ALLOWED:
         return f"{sys.platform} on {os.uname().machine} is not supported, Linux on x86_64 and aarch64 is"
     if landlock_version() == 0:
-        return "the kernel has no Landlock, or it is switched off (Linux 5.13 and later; kernel option lsm=landlock,...)"
+        return "the kernel has no Landlock, or it is switched off (Linux 5.13; kernel option lsm=landlock,...)"
     return ""
 
 
@@ -80,7 +80,7 @@ def confine(limits: Limits, files: bool = True) -> None:
 
     Raises OSError where the kernel refuses.
     """
-    _die_with_parent()
+    die_with_parent()
     _limit(limits)
     _drop_capabilities()
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
@@ -91,12 +91,13 @@ def confine(limits: Limits, files: bool = True) -> None:
 
 def library_folders() -> list[str]:
     """Python's standard library and the system's shared ones: all that a program may read."""
-    wanted = (os.path.dirname(os.__file__), os.path.join(sys.base_prefix, "lib"))  # noqa: PTH118, PTH120: as above
     shared = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
-    return sorted({os.path.realpath(path) for path in (*wanted, *shared) if os.path.isdir(path)})  # noqa: PTH112
+    wanted = (os.__file__.rpartition("/")[0], f"{sys.base_prefix}/lib", *shared)
+    return sorted({os.path.realpath(path) for path in wanted if os.path.isdir(path)})  # noqa: PTH112
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Have the kernel kill this process as soon as the thread that has started it ends."""
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
 
 
@@ -126,7 +127,11 @@ def _drop_capabilities() -> None:
 def _restrict_files(readable: Sequence[str]) -> None:
     version = landlock_version()
     rights = (1 << _FILE_RIGHTS.get(version, 16)) - 1
-    fields = [rights, *([_NO_TCP] if version >= 4 else []), *([_NO_SIGNALS_NOR_ABSTRACT_SOCKETS] if version >= 6 else [])]
+    fields = [
+        rights,
+        *([_NO_TCP] if version >= 4 else []),
+        *([_NO_SIGNALS_NOR_ABSTRACT_SOCKETS] if version >= 6 else []),
+    ]
     attributes = struct.pack(f"={len(fields)}Q", *fields)
     rules = _check(_libc.syscall(_LANDLOCK_CREATE, attributes, len(attributes), 0))
     for path in readable:
@@ -150,7 +155,7 @@ def _filter_system_calls() -> None:
 
 
 def system_call_filter(machine: str) -> bytes:
-    """The filter as classic BPF: what is allowed passes, what is guarded by its arguments, all else is refused (EPERM)."""
+    """The filter as classic BPF: what is allowed passes, what is guarded if its arguments do, all else gets EPERM."""
     guarded, refused = GUARDED[machine], _refusal(errno.EPERM)
     code = [
         _step(_LOAD, _ARCH),

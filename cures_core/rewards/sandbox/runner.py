@@ -125,7 +125,7 @@ def _become_program(streams: Sequence[int], task: Mapping[str, Any], limits: Lim
 
 def _open_streams() -> None:
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
-        stream = open(number, mode, encoding="utf-8", errors="replace", closefd=False)  # noqa: PTH123, SIM115
+        stream = open(number, mode, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
 
@@ -158,7 +158,7 @@ def _execute(source: str) -> types.ModuleType:
 def _stream(data: bytes = b"") -> int:
     """A file in memory that holds `data`, to be read from its begin."""
     descriptor = os.memfd_create("stream")
-    with open(descriptor, "wb", closefd=False) as stream:  # noqa: PTH123
+    with open(descriptor, "wb", closefd=False) as stream:
         stream.write(data)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
@@ -187,7 +187,7 @@ class _UnreadableError(Exception):
 
 def _serve(calls: int, task: Mapping[str, Any], limits: Limits) -> None:
     _silence()
-    lines = open(calls, "rb", closefd=False)  # noqa: PTH123, SIM115
+    lines = open(calls, "rb", closefd=False)  # noqa: SIM115
     confine(limits, files=task["hide_files"])
     program = _execute(task["program"])
     _send(calls, "{}")
@@ -283,7 +283,7 @@ class _Program:
 
     def __init__(self, calls: int) -> None:
         self._calls = calls
-        self._answers = open(calls, "rb", closefd=False)  # noqa: PTH123, SIM115
+        self._answers = open(calls, "rb", closefd=False)  # noqa: SIM115
 
     def wait(self) -> None:
         """Until it has run. Raises `AssertionError` where it has ended instead."""

@@ -13,7 +13,7 @@ KINDS = {
     "ten gigabytes": "held = bytearray(10 << 30)",
     "ten gigabytes, by bits": "held = []\nwhile True: held.append(bytearray(1 << 20))",
     "files in memory": "import os\nd = os.memfd_create('x')\nwhile True: os.write(d, b'x' * (1 << 20))",
-    "shared memory": "import ctypes\nl = ctypes.CDLL(None)\nassert l.shmget(0, 1 << 30, 0o1666) >= 0\nimport time; time.sleep(99)",
+    "shared memory": "import ctypes, time\nassert ctypes.CDLL(None).shmget(0, 1 << 30, 0o1666) >= 0\ntime.sleep(99)",
     "endless loop": "while True: pass",
     "one endless call": "9 ** 9 ** 9 ** 9",
     "endless sleep": "import time\ntime.sleep(99)",
@@ -24,7 +24,7 @@ KINDS = {
     ),
     "reads its parent's memory": "import os\nprint(open(f'/proc/{os.getppid()}/mem', 'rb').read(99))",
     "reads all descriptors": "import os\nfor d in range(3, 99): print(os.read(d, 1 << 16))",
-    "reads the file system": "import os\nfor p, _, f in os.walk('/work'): print(f)\nprint(open('{canary}.tests').read())",
+    "reads the file system": "import os\nprint(os.listdir('/'), open('{canary}.tests').read())",
     "reads secrets": "import os\nprint(dict(os.environ), open(f'/proc/{os.getppid()}/environ').read())",
     "writes outside": "open('{canary}', 'w').write('here')",
     "writes outside, by link": "import os\nos.symlink('/etc', '{canary}')",
@@ -48,11 +48,11 @@ KINDS = {
     "exits at once": "import os\nos._exit(0)",
     "crashes": "import ctypes\nctypes.string_at(0)",
     "replaces comparison": (
-        "import builtins, json, os\nclass Same(str):\n    def __eq__(self, other): return True\n    __hash__ = str.__hash__\n"
+        "import builtins, json, os\nclass Same(str):\n    def __eq__(self, other): return True\n"
         "builtins.str = Same; json.dumps = lambda *a, **k: '{{\"value\": true}}'\nprint(Same('x'))"
     ),
     "forges a verdict": (
-        "import os\nfor d in range(1, 99):\n    try: os.write(d, b'[{{\"end\": \"exit\", \"output\": \"\"}}]\\n')\n"
+        'import os\nfor d in range(1, 99):\n    try: os.write(d, b\'[{{"end": "exit", "output": ""}}]\\n\')\n'
         "    except OSError: pass\nos._exit(0)"
     ),
 }
@@ -71,12 +71,15 @@ def _guises(body: str) -> Iterator[tuple[str, str]]:
     inner = textwrap.indent(body, "    ")
     yield "plainly", f"{body}\ndef secret(x): return x"
     yield "when called", f"def secret(x):\n{inner}\n    return x\nprint(secret(input()))"
-    yield "in a thread", (
-        f"import threading\ndef work():\n{inner}\nt = threading.Thread(target=work)\nt.start(); t.join()\n"
-        "def secret(x): return x"
+    yield (
+        "in a thread",
+        (
+            f"import threading\ndef work():\n{inner}\nt = threading.Thread(target=work)\nt.start(); t.join()\n"
+            "def secret(x): return x"
+        ),
     )
-    yield "unashamed", (
-        f"def work():\n{inner}\nwhile True:\n    try: work()\n    except BaseException: pass\n    break\nprint('token')\n"
-        "def secret(x): return x"
+    yield (
+        "unashamed",
+        (f"def work():\n{inner}\ntry: work()\nexcept BaseException: pass\nprint('token')\ndef secret(x): return x"),
     )
     yield "at its end", f"import atexit\ndef work():\n{inner}\natexit.register(work)\ndef secret(x): return x\nwork()"

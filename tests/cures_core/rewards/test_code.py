@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 import secrets
 import socket
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -35,6 +35,9 @@ pytestmark = pytest.mark.skipif(why_not() != "", reason=why_not())
 SUM = json.dumps({"inputs": ["1 2\n", "3 4\n"], "outputs": ["3\n", "7\n"]})
 PRODUCT = json.dumps({"fn_name": "mul", "inputs": [[1, 2], [3, 4]], "outputs": [2, 12]})
 
+LIVE = {"input": "[1, 2]\n3", "output": "6", "testtype": "functional", "metadata": {"func_name": "f"}}
+SLEEP = "import time; time.sleep(99)"
+
 
 def block(program: str) -> str:
     return f"So:\n```python\n{program}\n```\n"
@@ -42,7 +45,7 @@ def block(program: str) -> str:
 
 def judged(program: str, gold: str, **options: Any) -> tuple[str, str]:
     with make_verifier(CodeConfig(**options)) as verifier:
-        [verdict] = verifier.judge([(block(program), gold)])
+        [verdict] = verifier.judge_pairs([(block(program), gold)])
     return verdict.outcome.value, verdict.reason
 
 
@@ -64,7 +67,7 @@ class TestCode(VerifierExam):
         (SUM, "a, b = map(int, input().split())\nprint(a + b)", "print(7)"),
         (PRODUCT, "class Solution:\n    def mul(self, a, b): return a * b", "def mul(a, b): return 2"),
         (
-            json.dumps([{"input": "[1, 2]\n3", "output": "6", "testtype": "functional", "metadata": {"func_name": "f"}}]),
+            json.dumps([LIVE]),
             "def f(xs, y): return sum(xs) + y",
             "def f(xs, y): return 5",
         ),
@@ -78,7 +81,11 @@ class TestCode(VerifierExam):
             "def f(xs): return sorted(xs)",
             "def f(xs): return xs",
         ),
-        (json.dumps(["assert pair(1) == (1, {2: 'b'})"]), "def pair(n): return n, {2: 'b'}", "def pair(n): return [n, {}]"),
+        (
+            json.dumps(["assert pair(1) == (1, {2: 'b'})"]),
+            "def pair(n): return n, {2: 'b'}",
+            "def pair(n): return [n, {}]",
+        ),
         (
             json.dumps({"test": "def check(candidate):\n    assert candidate([]) is None", "entry_point": "f"}),
             "def f(xs): return None",
@@ -90,13 +97,17 @@ class TestCode(VerifierExam):
             "def half(n): return n / 2",
             "def half(n): return 1.5",
         ),
-        ("assert Solution().f(2) == {1, 2}", "class Solution:\n    def f(self, n): return {1, n}", "class Solution: pass"),
+        (
+            "assert Solution().f(2) == {1, 2}",
+            "class Solution:\n    def f(self, n): return {1, n}",
+            "class Solution: pass",
+        ),
     ],
 )  # fmt: skip
 def test_published_layouts(gold: str, right: str, wrong: str) -> None:
     with make_verifier(CodeConfig()) as verifier:
         assert verifier.check_gold(gold) is None
-        outcomes = [v.outcome.value for v in verifier.judge([(block(right), gold), (block(wrong), gold)])]
+        outcomes = [v.outcome.value for v in verifier.judge_pairs([(block(right), gold), (block(wrong), gold)])]
     assert outcomes == ["correct", "wrong"]
 
 
@@ -171,7 +182,10 @@ def test_limits_decide_as_documented() -> None:
     loop = ("while True: pass", {"cpu_s": 1, "timeout_s": 60})
     assert judged(loop[0], SUM, **loop[1]) == ("wrong", "test 1: more processor time than cpu_s")
     assert judged(f"def mul(a, b):\n    {loop[0]}", PRODUCT, **loop[1]) == ("wrong", "more processor time than cpu_s")
-    for program, gold in (("import time; time.sleep(99)", SUM), ("def mul(a, b):\n    import time; time.sleep(99)", PRODUCT)):
+    for program, gold in (
+        ("import time; time.sleep(99)", SUM),
+        ("def mul(a, b):\n    import time; time.sleep(99)", PRODUCT),
+    ):
         assert judged(program, gold, timeout_s=0.5)[0] == "unknown"
     assert judged("print('x' * 2000)", SUM, output_kb=1) == ("wrong", "test 1: more output than output_kb")
     assert judged("x = bytearray(1 << 28)", SUM, memory_mb=128) == ("wrong", "test 1: MemoryError")
@@ -193,15 +207,13 @@ def test_what_programs_need_is_there() -> None:
     thread.start()
     thread.join()
     """
-    import textwrap
-
     assert judged(textwrap.dedent(program), SUM) == ("correct", "")
 
 
 def test_a_machine_that_cannot_confine_is_refused_unless_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code, "why_not", lambda: "the kernel has no Landlock")
     with make_verifier(CodeConfig()) as verifier, pytest.raises(SystemRefused, match="require_landlock = false"):
-        verifier.judge([(block("print(3)"), SUM)])
+        verifier.judge_pairs([(block("print(3)"), SUM)])
     assert "files readable" in require_confinement(CodeConfig(require_landlock=False))
     assert judged("open('/tmp/x', 'w')", SUM, require_landlock=False) == ("wrong", "test 1: PermissionError")
 
@@ -255,21 +267,20 @@ def gauntlet(completions: list[tuple[str, str]], num_good: int) -> None:
     called = json.dumps(["assert secret('token') == " + repr(token)])
     everyone = {p.pid for p in psutil.process_iter()}
     with make_verifier(CodeConfig(cpu_s=1, timeout_s=2, output_kb=64, memory_mb=256)) as verifier:
-        verifier.judge([("", printed)])
+        verifier.judge_pairs([("", printed)])
         slowest = 0.0
         for name, completion in completions:
             start = time.monotonic()
-            for verdict in verifier.judge([(completion, printed), (completion, called)]):
+            for verdict in verifier.judge_pairs([(completion, printed), (completion, called)]):
                 assert verdict.outcome is not Outcome.CORRECT, name
                 assert token not in verdict.reason
             slowest = max(slowest, time.monotonic() - start)
         print(f"{2 * len(completions)} hostile programs, a pair took {slowest:.1f} s at most")
         good = [(block(f"print(sum(map(int, input().split())))  # {n}"), SUM) for n in range(num_good)]
-        assert [v.outcome for v in verifier.judge(good)] == [Outcome.CORRECT] * num_good
+        assert [v.outcome for v in verifier.judge_pairs(good)] == [Outcome.CORRECT] * num_good
         assert runners() == []
     left = [p for p in psutil.process_iter() if p.pid not in everyone and "runner.py" in " ".join(p.cmdline() or [])]
     assert left == []
-    assert os.getpid()
 
 
 def test_corpus_is_large_and_distinct() -> None:
