@@ -11,7 +11,18 @@ if TYPE_CHECKING:
     from cures_core.config.run import RunConfig
 
 MODULES: dict[str, tuple[str, ...]] = {
-    "train": ("torch", "transformers", "tokenizers", "peft", "math_verify", "jinja2", "httpx", "sklearn", "gguf"),
+    "train": (
+        "torch",
+        "transformers",
+        "tokenizers",
+        "peft",
+        "math_verify",
+        "jinja2",
+        "httpx",
+        "tenacity",
+        "sklearn",
+        "gguf",
+    ),
     "pipeline": (
         "prefect",
         "typer",

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from cures_core.config.base import OwnCode, Strict
-from cures_core.config.marks import Operation, Result
+from cures_core.config.marks import Operation, Placement, Result
+from cures_core.config.urls import JudgeUrl, LocalPath
 
 AnswerRule = Literal["box", "hashes", "phrase", "last"]
 """box: the last \\boxed{}; hashes: after the last ####; phrase: after the last "the answer is"; last: the last number
 (for `math` the last formula between dollar signs, else the last number)."""
+
+
+JUDGE_PROMPT = """\
+Does the answer below solve the problem, with the same result as the reference answer? How it is worded does not matter.
+
+Problem:
+{problem}
+
+Reference answer:
+{gold}"""
 
 
 class ExactConfig(Strict):
@@ -115,6 +127,43 @@ class CodeConfig(Strict):
     that this account can."""
 
 
+class JudgeConfig(Strict):
+    """A model behind an OpenAI-compatible endpoint says whether the completion is right, or how good it is.
+
+    The environment variable JUDGE_API_KEY, where it is set, is sent as the bearer token.
+    """
+
+    type: Literal["judge"] = "judge"
+    """Verifier name."""
+    url: Result[JudgeUrl]
+    """Base address of the endpoint, such as `http://127.0.0.1:8000/v1`; `/chat/completions` is added."""
+    model: Result[str] = Field(min_length=1, max_length=200)
+    """The model's name there."""
+    prompt: Result[str] = Field(default=JUDGE_PROMPT, min_length=1, max_length=20_000)
+    """What is asked; {problem} and {gold} are replaced. The completion follows it, marked as material to grade, then
+    the form of the answer."""
+    answers: Result[Literal["yes_no", "score"]] = "yes_no"
+    """`yes_no`: right or wrong. `score`: from 0 to 1, which is what training is paid."""
+    threshold: Result[float] = Field(default=0.5, gt=0, le=1)
+    """Least score that is right, for posterior and scores."""
+    temperature: Result[float] = Field(default=0.0, ge=0, le=2)
+    """The judge's temperature."""
+    max_tokens: Result[int] = Field(default=1024, ge=1)
+    """Longest answer of the judge, in tokens."""
+    max_completion_chars: Result[int] = Field(default=20_000, ge=1)
+    """Of a longer completion the end is judged."""
+    timeout_s: Operation[float] = Field(default=60.0, gt=0, le=3600)
+    """Wall-clock seconds for one answer; then it is asked for again."""
+    retries: Operation[int] = Field(default=3, ge=0, le=20)
+    """How often; then the verdict is `unknown`. Pauses between grow, with jitter."""
+    longest_pause_s: Operation[float] = Field(default=20.0, ge=0, le=600)
+    """Longest pause between two attempts, in seconds."""
+    concurrency: Operation[int] = Field(default=16, ge=1, le=1024)
+    """Questions asked at once."""
+    cache: Placement[LocalPath] = Path(".cures/judge")
+    """Folder in which answers are remembered: the same question is asked once, over all runs that share it."""
+
+
 class CustomConfig(Strict):
     """Your own function `(completion: str, gold: str) -> bool | None`; None, or an exception, is `unknown`.
 
@@ -137,7 +186,7 @@ class CustomConfig(Strict):
 
 
 AnswerConfig = Annotated[
-    ExactConfig | NumericConfig | MathConfig | ChoiceConfig | RegexConfig | CodeConfig | CustomConfig,
+    ExactConfig | NumericConfig | MathConfig | ChoiceConfig | RegexConfig | CodeConfig | JudgeConfig | CustomConfig,
     Field(discriminator="type"),
 ]
 """How the answer of a completion is judged, chosen by `type`."""
@@ -218,7 +267,15 @@ class WeightedConfig(Strict):
 
 
 RewardConfig = Annotated[
-    ExactConfig | NumericConfig | MathConfig | ChoiceConfig | RegexConfig | CodeConfig | CustomConfig | WeightedConfig,
+    ExactConfig
+    | NumericConfig
+    | MathConfig
+    | ChoiceConfig
+    | RegexConfig
+    | CodeConfig
+    | JudgeConfig
+    | CustomConfig
+    | WeightedConfig,
     Field(discriminator="type"),
 ]
 """A verifier's configuration, chosen by `type`."""

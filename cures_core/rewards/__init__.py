@@ -43,6 +43,10 @@ def make_verifier(cfg: RewardConfig) -> Verifier:
             from cures_core.rewards.code import CodeVerifier
 
             return CodeVerifier(cfg)
+        case config.JudgeConfig():
+            from cures_core.rewards.judge import JudgeVerifier
+
+            return JudgeVerifier(cfg)
         case config.CustomConfig():
             from cures_core.rewards.custom import CustomVerifier
 

@@ -95,7 +95,7 @@ class CodeVerifier(Verifier):
                 require_confinement(self._cfg)
                 self._threads = ThreadPoolExecutor(self._cfg.workers, "code")
             threads = self._threads
-        return list(threads.map(lambda pair: decide(*pair, self._cfg), wanted))
+        return list(threads.map(lambda pair: decide(pair[0], pair[1], self._cfg), wanted))
 
 
 def _verdict(no_program: str, tests: ProgramTests | str, decision: Decision | None) -> Verdict:
