@@ -341,8 +341,8 @@ def _check(calls: int, task: Mapping[str, Any], limits: Limits) -> dict[str, str
 
 def _checked(program: _Program, task: Mapping[str, Any]) -> dict[str, str]:
     try:
-        program.wait()
         signal.setitimer(signal.ITIMER_REAL, task["wall_s"])  # which ends this process
+        program.wait()
         _run_tests(program, task)
     except _Undecided as reason:
         return {"outcome": "unknown", "reason": str(reason)}

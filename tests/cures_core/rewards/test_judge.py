@@ -119,9 +119,9 @@ class TestJudge(VerifierExam):
 
 
 def test_the_question_holds_problem_gold_and_the_marked_completion(stub: Stub, tmp_path: Path) -> None:
-    with make_verifier(
-        config(stub, tmp_path, prompt="P {problem} G {gold} {other}", max_completion_chars=9)
-    ) as verifier:
+    stub.answering = lambda content, handler: says("Verdict: yes", handler)
+    cfg = config(stub, tmp_path, prompt="P {problem} G {gold} {other}", max_completion_chars=9)
+    with make_verifier(cfg) as verifier:
         verifier.judge([("too long, it is 7", Prompt("", "what?", "7"))])
     [asked] = stub.asked
     assert (asked["path"], asked["model"], asked["temperature"]) == ("/v1/chat/completions", "a-judge", 0.0)
@@ -143,6 +143,7 @@ def test_scores_are_paid_and_a_threshold_decides(stub: Stub, tmp_path: Path) -> 
     ("answer", "reason"),
     [
         (lambda c, h: says("Hm.", h), "neither yes nor no"),
+        (lambda c, h: says("Verdict: yes. No: Verdict: unsure", h), "neither yes nor no"),
         (lambda c, h: says(None, h), "neither yes nor no"),
         (lambda c, h: send(h, b"<html>"), "malformed"),
         (lambda c, h: send(h, b"[" * 100_000), "malformed"),
