@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cures_core.config.data import PromptFile
+from cures_core.config.marks import parts
 from cures_core.config.policy import PretrainedPolicy, WarmStartPolicy
+from cures_core.config.rewards import CodeConfig
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError, CuresError
 from cures_core.extras import require_extras
@@ -19,6 +21,7 @@ from cures_core.plugins import require_plugins_allowed
 from cures_core.policy.accounting import require_whole
 from cures_core.prompts.flags import read_flags
 from cures_core.prompts.reading import open_rows
+from cures_core.rewards.code import require_confinement
 from tasks.doctor import Finding, free_bytes, probe_store
 from tasks.inputs.pretrained import architecture_file
 from tasks.inputs.prompt_files import Inputs
@@ -73,6 +76,8 @@ def _checks(cfg: RunConfig) -> Iterator[tuple[str, Callable[[], str]]]:
         yield "policy", lambda: f"{policy.path}: {_architecture(policy)}"
     if cfg.device.type == "cuda":
         yield "device", lambda: _device(cfg)
+    if (code := next(parts(cfg, CodeConfig), None)) is not None:
+        yield "sandbox", lambda: require_confinement(code)
     yield "store", lambda: probe_store(cfg.store)
     yield "snapshots", lambda: probe_places(cfg.snapshot.within(cfg.store.url, cfg.store.endpoint_url))
     yield "disk", lambda: _disk(cfg)

@@ -164,6 +164,21 @@ class JudgeConfig(Strict):
     """Folder in which answers are remembered: the same question is asked once, over all runs that share it."""
 
 
+class ReasoningGymConfig(Strict):
+    """The scorer of the item's reasoning-gym task; gold answers are those that `cures data generate` writes."""
+
+    type: Literal["reasoning_gym"] = "reasoning_gym"
+    """Verifier name."""
+    threshold: Result[float] = Field(default=1.0, gt=0, le=1)
+    """Least score that is right, for posterior and scores; training is paid the score."""
+    timeout_s: Result[float] = Field(default=5.0, gt=0, le=3600)
+    """Wall-clock seconds to make an item again and score an answer; then the verdict is `unknown`."""
+    memory_mb: Result[int] = Field(default=2048, ge=256)
+    """Address space of one process, in MiB; an answer whose scorer needs more is `unknown`."""
+    workers: Operation[int] = Field(default=1, ge=1, le=256)
+    """Processes that score in parallel."""
+
+
 class CustomConfig(Strict):
     """Your own function `(completion: str, gold: str) -> bool | None`; None, or an exception, is `unknown`.
 
@@ -186,7 +201,15 @@ class CustomConfig(Strict):
 
 
 AnswerConfig = Annotated[
-    ExactConfig | NumericConfig | MathConfig | ChoiceConfig | RegexConfig | CodeConfig | JudgeConfig | CustomConfig,
+    ExactConfig
+    | NumericConfig
+    | MathConfig
+    | ChoiceConfig
+    | RegexConfig
+    | CodeConfig
+    | JudgeConfig
+    | ReasoningGymConfig
+    | CustomConfig,
     Field(discriminator="type"),
 ]
 """How the answer of a completion is judged, chosen by `type`."""
@@ -274,6 +297,7 @@ RewardConfig = Annotated[
     | RegexConfig
     | CodeConfig
     | JudgeConfig
+    | ReasoningGymConfig
     | CustomConfig
     | WeightedConfig,
     Field(discriminator="type"),

@@ -47,6 +47,10 @@ def make_verifier(cfg: RewardConfig) -> Verifier:
             from cures_core.rewards.judge import JudgeVerifier
 
             return JudgeVerifier(cfg)
+        case config.ReasoningGymConfig():
+            from cures_core.rewards.gym import ReasoningGymVerifier
+
+            return ReasoningGymVerifier(cfg)
         case config.CustomConfig():
             from cures_core.rewards.custom import CustomVerifier
 

@@ -5,12 +5,13 @@ needs, says {"ready": true} on the socket that is its standard input (or {"refus
 each socket that it is sent there, which it answers with the worker's process id and file descriptor. So a killed worker
 is replaced in milliseconds. The template itself never sees a job.
 
-WORK is `math`, `regex`, or a user's function, `package.module:name`: such a worker can be killed and has a limit of
-memory, but is not confined, as its code is trusted.
+WORK is `math`, `regex`, `gym` (reasoning-gym's scorers, which evaluate answers as Python: confined as programs are), or
+a user's function, `package.module:name`: such a worker can be killed and has a limit of memory, but is not confined, as
+its code is trusted.
 
 A worker answers jobs (`wire` frames): {"gold", "answer"} by {"outcome", "reason"}, {"pattern", "text"} by {"found"},
-{"arguments"} by {"returned"}. The only time limit in here is one of processor time that ends an orphan: a big-integer
-power holds the interpreter lock, so only the parent can stop it in time.
+{"arguments"} by {"returned"}, {"item"} by {"score"}. The only time limit in here is one of processor time that ends an
+orphan: a big-integer power holds the interpreter lock, so only the parent can stop it in time.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cures_core.errors import ConfigError
+from cures_core.errors import ConfigError, CuresError
 from cures_core.rewards.arithmetic import same_rationals
 from cures_core.rewards.wire import PID_BYTES, Frames, pack
 
 T = TypeVar("T")
+Reply = dict[str, object]
+Answering = Callable[[Mapping[str, Any]], Reply]
 
 _ORPHAN_POLL_S = 5.0
 """How often an idle process looks whether its parent is still there."""
@@ -47,6 +50,8 @@ _WARM_UP = (
     (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\3\end{pmatrix}"),
 )
 """Pairs compared before the first deadline runs: they build the parser's tables and load what sympy loads late."""
+_WORKER_CPU_S = 1 << 20
+"""Processor seconds of a worker's life; those of a job are limited as it comes."""
 _FORBIDDEN_EVENTS = ("socket.", "subprocess.", "os.", "shutil.", "ctypes.", "ftplib.", "urllib.", "webbrowser.", "pty.")
 
 
@@ -54,16 +59,11 @@ def main(work: str, timeout_s: float, memory_mb: int) -> None:
     """Serve until stdin ends. `work`: "math" imports and warms math-verify first, a function is imported."""
     logging.disable(logging.CRITICAL)
     parent, control = os.getppid(), socket.socket(fileno=sys.stdin.fileno())
-    function = None
-    if work == "math":
-        for gold, answer in _WARM_UP:
-            judge(gold, answer)
-    elif ":" in work:
-        try:
-            function = _own(work, memory_mb)
-        except ConfigError as error:
-            control.sendall(pack({"refused": str(error)[:2000]}))
-            return
+    try:
+        answer = _prepared(work, memory_mb)
+    except CuresError as error:
+        control.sendall(pack({"refused": str(error)[:2000]}))
+        return
     gc.freeze()  # the workers share these pages
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the workers
     control.sendall(pack({"ready": True}))
@@ -75,13 +75,33 @@ def main(work: str, timeout_s: float, memory_mb: int) -> None:
         if worker == 0:
             control.close()
             try:
-                _serve(descriptors[0], timeout_s, memory_mb, function)
+                _serve(descriptors[0], work, answer, timeout_s, memory_mb)
             finally:
                 os._exit(0)
         os.close(descriptors[0])
         handle = os.pidfd_open(worker)
         socket.send_fds(control, [worker.to_bytes(PID_BYTES, "big")], [handle])
         os.close(handle)
+
+
+def _prepared(work: str, memory_mb: int) -> Answering:
+    """What answers the jobs, with all imported that it needs. Raises `ConfigError` or `MissingExtra`."""
+    if work == "gym":
+        from cures_core.rewards import gym_items
+
+        gym_items.load()
+        return gym_items.answer
+    if ":" in work:
+        function = _own(work, memory_mb)
+        return lambda job: _returned(function(*job["arguments"]))
+    if work == "math":
+        for gold, given in _WARM_UP:
+            judge(gold, given)
+    return _search_or_judge
+
+
+def _search_or_judge(job: Mapping[str, Any]) -> Reply:
+    return _search(job["pattern"], job["text"]) if "pattern" in job else judge(job["gold"], job["answer"])
 
 
 def _own(path: str, memory_mb: int) -> Callable[..., object]:
@@ -100,22 +120,24 @@ def _own(path: str, memory_mb: int) -> Callable[..., object]:
     return function
 
 
-def _serve(jobs: int, timeout_s: float, memory_mb: int, function: Callable[..., object] | None) -> None:
+def _serve(jobs: int, work: str, answer: Answering, timeout_s: float, memory_mb: int) -> None:
     """A worker's life: confined, it answers what comes on the socket `jobs` until that ends."""
-    parent = os.getppid()
-    if function is None:
-        _confine(memory_mb)
-    else:
+    parent, own = os.getppid(), ":" in work
+    if own:
         _make_killable(memory_mb)
+    elif work == "gym":
+        _confine_as_programs(memory_mb)
+    else:
+        _confine(memory_mb)
     frames = Frames()
     while _has_input(jobs, parent):
         data = os.read(jobs, 1 << 16)
         if not data:
             return
         for job in frames.feed(data):
-            if function is None:
+            if not own:
                 _limit_processor_time(timeout_s)
-            _send(jobs, _answer(job, function))
+            _send(jobs, _answer(job, answer))
 
 
 def _has_input(descriptor: int, parent: int) -> bool:
@@ -126,13 +148,9 @@ def _has_input(descriptor: int, parent: int) -> bool:
     return True
 
 
-def _answer(job: dict[str, Any], function: Callable[..., object] | None = None) -> dict[str, object]:
+def _answer(job: Mapping[str, Any], answer: Answering = _search_or_judge) -> Reply:
     try:
-        if function is not None:
-            return _returned(function(*job["arguments"]))
-        if "pattern" in job:
-            return _search(job["pattern"], job["text"])
-        return judge(job["gold"], job["answer"])
+        return answer(job)
     except MemoryError:
         return {"outcome": "unknown", "reason": "memory limit", "retire": True}
     except RecursionError:
@@ -233,6 +251,14 @@ def _make_killable(memory_mb: int) -> None:
     _silence()
 
 
+def _confine_as_programs(memory_mb: int) -> None:
+    """For code that evaluates what a completion says: no files but those of installed packages, no network."""
+    from cures_core.rewards.sandbox.confinement import Limits, confine
+
+    _silence()
+    confine(Limits(memory_mb, _WORKER_CPU_S, 0), readable=[path for path in sys.path if path])
+
+
 def _silence() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
@@ -266,7 +292,7 @@ def _limit_processor_time(timeout_s: float) -> None:
     """An orphan in the middle of a job dies of SIGXCPU, even while it holds the interpreter lock."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     soft = math.ceil(used.ru_utime + used.ru_stime + timeout_s) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
 def _send(to: int, message: Mapping[str, object]) -> None:

@@ -48,7 +48,7 @@ class _Template:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 cwd=None if own else "/",
-                env=_own_environment() if own else _environment(),
+                env=_own_environment() if own else _environment(arguments[0]),
                 start_new_session=True,
             )
         self._control.settimeout(STARTUP_S)
@@ -130,7 +130,7 @@ class _Child:
 
 
 class Pool:
-    """Up to `workers` workers, forked when there is work for them. `work`: `math`, `regex`, or a user's function."""
+    """Up to `workers` workers, forked when there is work for them. `work`: as `child` lists them."""
 
     def __init__(
         self,
@@ -277,14 +277,17 @@ def is_own(work: str) -> bool:
 
 def _own_environment() -> dict[str, str]:
     """This process's, with the way to all modules that it finds itself."""
-    path = os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)
-    return {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0"}
+    return {**os.environ, "PYTHONPATH": _own_path(), "PYTHONHASHSEED": "0"}
 
 
-def _environment() -> dict[str, str]:
+def _own_path() -> str:
+    return os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)
+
+
+def _environment(work: str = "") -> dict[str, str]:
     """No secrets, a fixed hash seed (sympy's orders depend on it), and the way to this package."""
     return {
-        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+        "PYTHONPATH": _own_path() if work == "gym" else str(Path(__file__).resolve().parents[2]),
         "PYTHONHASHSEED": "0",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUTF8": "1",

@@ -75,8 +75,10 @@ def why_not() -> str:
     return ""
 
 
-def confine(limits: Limits, files: bool = True) -> None:
-    """Confine this process for good. `files` False leaves out Landlock: then it reads what this account reads.
+def confine(limits: Limits, files: bool = True, readable: Sequence[str] = ()) -> None:
+    """Confine this process for good. `readable`: what it may read beside `library_folders`.
+
+    `files` False leaves out Landlock: then it reads what this account reads.
 
     Raises OSError where the kernel refuses.
     """
@@ -85,7 +87,7 @@ def confine(limits: Limits, files: bool = True) -> None:
     _drop_capabilities()
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     if files:
-        _restrict_files(library_folders())
+        _restrict_files([*library_folders(), *readable])
     _filter_system_calls()
 
 
@@ -135,6 +137,8 @@ def _restrict_files(readable: Sequence[str]) -> None:
     attributes = struct.pack(f"={len(fields)}Q", *fields)
     rules = _check(_libc.syscall(_LANDLOCK_CREATE, attributes, len(attributes), 0))
     for path in readable:
+        if not os.path.exists(path):  # noqa: PTH110
+            continue
         folder = os.open(path, os.O_PATH | os.O_CLOEXEC)
         _check(
             _libc.syscall(_LANDLOCK_ADD, rules, _PATH_BENEATH, struct.pack("=Qi", _READ_FILE | _READ_DIR, folder), 0)
