@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from cures_core.curriculum.ask_tell import AskTell, Batch
 from cures_core.means import ratio, valued
+from cures_core.rewards.length import AS_JUDGED, LengthRule
 from cures_core.rewards.verifier import Verifier
 from cures_core.rollout.engine import RolloutEngine
 from cures_core.terms import FinishReason, Group, Outcome, Request
@@ -40,6 +41,7 @@ def run_epoch(
     verifier: Verifier,
     trainer: PolicyTrainer,
     commit: Commit,
+    lengths: LengthRule = AS_JUDGED,
 ) -> Progress:
     """Step until `last_step`; `commit(progress, groups, metrics, seconds)` after each. A spent budget ends a step."""
     while progress.step < last_step:
@@ -47,23 +49,25 @@ def run_epoch(
         budget = curriculum.rollouts_per_step
         while (batch := curriculum.ready()) is None:
             requests = curriculum.ask(budget)
-            groups = roll_out(requests, engine, verifier)
+            groups = roll_out(requests, engine, verifier, lengths)
             curriculum.tell(groups)
             told += groups
             budget -= sum(request.n for request in requests)
         engine.sleep()
-        figures = {**verifier.figures(), **trainer.update(batch.groups)}
+        figures = {**verifier.figures(), **trainer.update(batch.groups), **lengths.figures(told)}
         engine.sync(trainer.model)
         progress = advance(progress, told)
         commit(progress, told, step_metrics(progress, batch, told, figures), time.monotonic() - started)
     return progress
 
 
-def roll_out(requests: Sequence[Request], engine: RolloutEngine, verifier: Verifier) -> list[Group]:
+def roll_out(
+    requests: Sequence[Request], engine: RolloutEngine, verifier: Verifier, lengths: LengthRule = AS_JUDGED
+) -> list[Group]:
     """Generate and judge: one group for each request, in order."""
     made = list(zip(requests, engine.generate(requests), strict=True))
     verdicts = iter(verifier.judge([(r.text, q.prompt) for q, rs in made for r in rs]))
-    return [Group(q, rs, [next(verdicts) for _ in rs]) for q, rs in made]
+    return [Group(q, rs, [lengths.applied(r, next(verdicts)) for r in rs]) for q, rs in made]
 
 
 def advance(progress: Progress, told: Sequence[Group]) -> Progress:
@@ -83,7 +87,9 @@ def step_metrics(
 
     Rewards are means over the known verdicts, the other means are over all rollouts; a mean over nothing is left out.
     """
-    rollouts = [r for g in told for r in g.rollouts]
+    judged = [pair for g in told for pair in zip(g.rollouts, g.verdicts, strict=True)]
+    rollouts = [r for r, _ in judged]
+    cut = [v for r, v in judged if r.finish_reason is FinishReason.LENGTH]
     known = [v for g in told for v in g.verdicts if v.outcome is not Outcome.UNKNOWN]
     right = sum(v.outcome is Outcome.CORRECT for v in known)
     weighted = any(v.reward is not None for v in known)
@@ -95,7 +101,8 @@ def step_metrics(
         **valued(
             reward_mean=ratio(sum(v.paid for v in known), len(known)),
             correct_share=ratio(right, len(known)) if weighted else None,
-            truncated_share=ratio(sum(r.finish_reason is FinishReason.LENGTH for r in rollouts), len(rollouts)),
+            truncated_share=ratio(len(cut), len(rollouts)),
+            truncated_wrong_share=ratio(sum(v.outcome is Outcome.WRONG for v in cut), len(rollouts)),
             completion_tokens_mean=ratio(sum(len(r.token_ids) for r in rollouts), len(rollouts)),
         ),
         "reason": batch.reason,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, JsonValue
 
-from cures_core.config.marks import Mark, is_within, leaves
+from cures_core.config.marks import decides, is_within, leaves
 from cures_core.errors import ConfigError
 from cures_core.files import digest_file
 
@@ -48,7 +48,7 @@ def keyed(
     """
     found: dict[str, JsonValue] = {}
     for leaf in leaves(model, of=of):
-        if leaf.mark is Mark.RESULT and (sections is None or is_within(leaf.path, sections)):
+        if decides(leaf) and (sections is None or is_within(leaf.path, sections)):
             found[leaf.path] = leaf.value
             if leaf.is_code:
                 found[f"{leaf.path} (code)"] = code_digest(str(leaf.value), leaf.path)

@@ -9,7 +9,8 @@ from enum import StrEnum
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One problem with its gold answer. `id` is the hash of the normalised content (`cures_core.prompts`)."""
+    """One problem with its gold answer. `id` is the hash of the normalised content (`cures_core.prompts`); `verifier`
+    names the one that judges it, where it is not its source's."""
 
     id: str
     problem: str
@@ -17,6 +18,7 @@ class Prompt:
     source: str = ""
     level: str = ""
     subject: str = ""
+    verifier: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,8 @@ class Outcome(StrEnum):
 class Verdict:
     """What a verifier says of one completion: the outcome, the answer it read, the rule it used, and why.
 
-    `reward` is what training is paid where that is not simply 1 for correct and 0 for wrong.
+    `reward` is what training is paid where that is not simply 1 for correct and 0 for wrong. `masked`: training leaves
+    the rollout out of the loss and of its group's baseline; who counts outcomes counts it.
     """
 
     outcome: Outcome
@@ -77,6 +80,12 @@ class Verdict:
     rule: str = ""
     reason: str = ""
     reward: float | None = None
+    masked: bool = False
+
+    @property
+    def in_loss(self) -> bool:
+        """Known, and not masked."""
+        return self.outcome is not Outcome.UNKNOWN and not self.masked
 
     @property
     def paid(self) -> float:
@@ -106,6 +115,6 @@ class Group:
 
     @property
     def informative(self) -> bool:
-        """True where right and wrong both occur. With a reward of right and wrong alone, only then is the group's
-        gradient not zero; what a reward pays for format does not count here."""
-        return self.successes > 0 and self.failures > 0
+        """True where right and wrong both occur in the loss. With a reward of right and wrong alone, only then is the
+        group's gradient not zero; what a reward pays beyond that does not count here."""
+        return len({v.outcome for v in self.verdicts if v.in_loss}) > 1

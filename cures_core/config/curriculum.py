@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from cures_core.config.base import OwnCode, Strict
 from cures_core.config.marks import Result
@@ -88,6 +88,23 @@ class SoftmaxWeighting(Strict):
 Weighting = Annotated[ProportionalWeighting | SoftmaxWeighting, Field(discriminator="type")]
 
 
+class SourceQuota(Strict):
+    """Bounds on the share of the prompts drawn that come from one source."""
+
+    source: Result[str]
+    """The source, as in the prompt set."""
+    min: Result[float] = Field(default=0.0, ge=0, le=1)
+    """Least share of a step's prompts."""
+    max: Result[float] = Field(default=1.0, ge=0, le=1)
+    """Largest share."""
+
+    @model_validator(mode="after")
+    def _bounds_are_ordered(self) -> SourceQuota:
+        if self.min > self.max:
+            raise ValueError(f"source {self.source!r}: min {self.min:g} is above max {self.max:g}")
+        return self
+
+
 class StrategyConfig(Strict):
     """What all strategies have."""
 
@@ -95,8 +112,21 @@ class StrategyConfig(Strict):
     """Prompts drawn for a step."""
     rollouts_per_step: Result[int] = Field(ge=2)
     """Budget: rollouts of a step, of all kinds."""
+    quotas: tuple[SourceQuota, ...] = ()
+    """Bounds on the share of draws by source. Inside a source, and among the sources without a quota, the strategy's
+    own weights hold. Over steps the shares are kept to within one prompt."""
     posterior: PosteriorConfig = PosteriorConfig()
     """How evidence becomes a posterior."""
+
+    @field_validator("quotas")
+    @classmethod
+    def _quotas_are_possible(cls, quotas: tuple[SourceQuota, ...]) -> tuple[SourceQuota, ...]:
+        names = [quota.source for quota in quotas]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"source {twice[0]!r} has two quotas")
+        if (total := sum(quota.min for quota in quotas)) > 1 + 1e-9:
+            raise ValueError(f"the least shares of the quotas sum to {total:g}, more than there is")
+        return quotas
 
     @property
     def fewest_rollouts(self) -> int:

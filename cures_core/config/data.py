@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from cures_core.config.base import Strict
-from cures_core.config.marks import Placement, Result
+from cures_core.config.marks import Later, Placement, Result
 from cures_core.config.urls import LocalName, S3Url
 
 LayoutName = Literal[
@@ -30,6 +30,9 @@ class ColumnsConfig(Strict):
     """Difficulty label. None: the first of level, difficulty; empty where there is none."""
     subject: Result[str | None] = None
     """Field of the problem. None: the first of subject, type, category; empty where there is none."""
+    verifier: Annotated[Result[str | None], Later()] = None
+    """Name of the verifier of `reward.by_source` that judges a row. None: there is no such column, and a row's source
+    decides. A row that names none is judged by its source's too."""
     solution: Result[str | None] = None
     """Worked solution; only compared with the answer, never kept. None: solution, where it is not the answer column."""
     id: Result[str | None] = None

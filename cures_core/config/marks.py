@@ -40,6 +40,14 @@ class Code:
 
 
 @dataclass(frozen=True)
+class Later:
+    """Marks a result that is younger than records which are kept: at `before` it says that all is as it was without it,
+    so it is then in no key, and what was computed stays."""
+
+    before: JsonValue = None
+
+
+@dataclass(frozen=True)
 class Leaf:
     """A setting with its value."""
 
@@ -49,6 +57,8 @@ class Leaf:
     value: JsonValue
     is_code: bool = False
     """Does it name code of the user's?"""
+    is_as_before: bool = False
+    """Is it a younger setting that says what held before there was one?"""
 
 
 def leaves(model: BaseModel, *, of: type[BaseModel] | None = None) -> Iterator[Leaf]:
@@ -63,8 +73,13 @@ def leaves(model: BaseModel, *, of: type[BaseModel] | None = None) -> Iterator[L
 
 
 def results(model: BaseModel, *, of: type[BaseModel] | None = None) -> dict[str, JsonValue]:
-    """What of a model decides results: value by dotted key."""
-    return {leaf.path: leaf.value for leaf in leaves(model, of=of) if leaf.mark is Mark.RESULT}
+    """What of a model decides results: value by dotted key. A younger setting that changes nothing is left out."""
+    return {leaf.path: leaf.value for leaf in leaves(model, of=of) if decides(leaf)}
+
+
+def decides(leaf: Leaf) -> bool:
+    """Is a setting part of what names a result?"""
+    return leaf.mark is Mark.RESULT and not leaf.is_as_before
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -165,6 +180,7 @@ class _Field:
     marks: tuple[Mark, ...]
     is_code: bool
     holds_models: bool
+    later: Later | None
 
 
 @cache
@@ -175,7 +191,8 @@ def _fields(model: type[BaseModel]) -> dict[str, _Field]:
         marks = {mark for inner in models for _, found in marked_fields(inner) for mark in found}
         # A model that may be left out: that it is, is a result where its leaves are.
         own = (min(marks, key=list(Mark).index),) if marks else marks_of(name, field)
-        found[name] = _Field(own, any(item is Code for item in field.metadata), bool(models))
+        later = next((item for item in field.metadata if isinstance(item, Later)), None)
+        found[name] = _Field(own, any(item is Code for item in field.metadata), bool(models), later)
     return found
 
 
@@ -185,7 +202,8 @@ def _below(path: str, field: _Field, value: object, dumped: JsonValue) -> Iterat
     elif not field.marks:
         raise TypeError(f"{path}: declare it as Result[...], Operation[...] or Placement[...]")
     else:
-        yield Leaf(path, field.marks[0], dumped, field.is_code)
+        as_before = field.later is not None and dumped == field.later.before
+        yield Leaf(path, field.marks[0], dumped, field.is_code, as_before)
 
 
 def _inside(path: str, value: object, dumped: JsonValue) -> Iterator[Leaf]:

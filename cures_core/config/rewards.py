@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from cures_core.config.base import OwnCode, Strict
-from cures_core.config.marks import Operation, Placement, Result
+from cures_core.config.marks import Later, Operation, Placement, Result
 from cures_core.config.urls import JudgeUrl, LocalPath
 
 AnswerRule = Literal["box", "hashes", "phrase", "last"]
@@ -180,7 +181,8 @@ class ReasoningGymConfig(Strict):
 
 
 class CustomConfig(Strict):
-    """Your own function `(completion: str, gold: str) -> bool | None`; None, or an exception, is `unknown`.
+    """Your own function `(completion: str, gold: str) -> bool | float | None`; a number is in 0..1; None, or an
+    exception, is `unknown`.
 
     It runs in processes of its own, which can be killed, but is trusted: it reads and writes what this account may, so
     it must not evaluate the completion.
@@ -192,9 +194,12 @@ class CustomConfig(Strict):
     """Dotted path of the function: `package.module:function`. CURES_PLUGINS must name it where the run runs. The text
     of its file is part of the result: where it changes, what it has judged is judged again. What the file imports is
     not looked at."""
-    timeout_s: Result[float] = Field(default=10.0, gt=0, le=3600)
+    threshold: Annotated[Result[float], Later(0.5)] = Field(default=0.5, gt=0, le=1)
+    """Where the function returns a number: the least one that is correct. Posterior, scores and gate hear only that;
+    training is paid the number itself."""
+    timeout_s: Annotated[Result[float], Later(10.0)] = Field(default=10.0, gt=0, le=3600)
     """Wall-clock seconds for one call; then its process is killed and replaced, and the verdict is `unknown`."""
-    memory_mb: Result[int] = Field(default=4096, ge=64)
+    memory_mb: Annotated[Result[int], Later(4096)] = Field(default=4096, ge=64)
     """Address space of one such process, in MiB, imports counted; a call that needs more is `unknown`."""
     workers: Operation[int] = Field(default=1, ge=1, le=256)
     """Processes that call it in parallel, each with its own copy of the function's module."""
@@ -289,7 +294,7 @@ class WeightedConfig(Strict):
         return self
 
 
-RewardConfig = Annotated[
+PlainConfig = Annotated[
     ExactConfig
     | NumericConfig
     | MathConfig
@@ -301,5 +306,76 @@ RewardConfig = Annotated[
     | CustomConfig
     | WeightedConfig,
     Field(discriminator="type"),
+]
+"""One verifier's configuration, chosen by `type`."""
+
+
+class SourceReward(Strict):
+    """A verifier for the prompts of some sources, and for rows that name it."""
+
+    name: Result[str] = Field(default="", pattern=r"^([a-z0-9][a-z0-9._-]{0,39})?$")
+    """What rows call it in the column `data.columns.verifier`. Empty: as its type is called."""
+    sources: Result[tuple[str, ...]] = ()
+    """Sources whose prompts it judges. Without any, only rows that name it."""
+    verifier: PlainConfig
+    """How it judges."""
+
+    @property
+    def called(self) -> str:
+        return self.name or self.verifier.type
+
+
+class BySourceConfig(Strict):
+    """Another verifier for each source, or for each row: a row's own name for one wins over its source, and what
+    neither settles is for `default`. They judge one after another, so that no more processes are busy than the largest
+    of them has workers."""
+
+    type: Literal["by-source"] = "by-source"
+    """Verifier name."""
+    default: PlainConfig = ExactConfig()
+    """Judges what no entry is for. In a profile it may be written as `reward` itself, with `by_source` beside it. Rows
+    may name it: default."""
+    by_source: tuple[SourceReward, ...] = Field(min_length=1)
+    """The others."""
+
+    @field_validator("by_source")
+    @classmethod
+    def _one_is_responsible(cls, entries: tuple[SourceReward, ...]) -> tuple[SourceReward, ...]:
+        names = Counter(["default", *(entry.called for entry in entries)])
+        if twice := [name for name, number in names.items() if number > 1]:
+            raise ValueError(f"two verifiers are called {twice[0]!r}: give one a name of its own")
+        sources = Counter(source for entry in entries for source in entry.sources)
+        if twice := [source for source, number in sources.items() if number > 1]:
+            raise ValueError(f"source {twice[0]!r} has two verifiers: name it once")
+        return entries
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Every source that an entry is for."""
+        return tuple(source for entry in self.by_source for source in entry.sources)
+
+
+def _with_default(values: object) -> object:
+    """`reward` with a list `by_source` beside its own settings: those are the default's."""
+    if not isinstance(values, dict) or "by_source" not in values or values.get("type") == "by-source":
+        return values
+    default = {key: value for key, value in values.items() if key != "by_source"}
+    return {"type": "by-source", "by_source": values["by_source"], **({"default": default} if default else {})}
+
+
+RewardConfig = Annotated[
+    ExactConfig
+    | NumericConfig
+    | MathConfig
+    | ChoiceConfig
+    | RegexConfig
+    | CodeConfig
+    | JudgeConfig
+    | ReasoningGymConfig
+    | CustomConfig
+    | WeightedConfig
+    | BySourceConfig,
+    Field(discriminator="type"),
+    BeforeValidator(_with_default),
 ]
 """A verifier's configuration, chosen by `type`."""

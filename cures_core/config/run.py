@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from cures_core.config.base import Seed, Strict
 from cures_core.config.checkpoint import CheckpointConfig
 from cures_core.config.curriculum import CuresConfig, CurriculumConfig
-from cures_core.config.data import DataConfig
+from cures_core.config.data import DataConfig, PromptFile
 from cures_core.config.device import DeviceConfig
 from cures_core.config.evaluation import EvaluationConfig, PromotionConfig
 from cures_core.config.fork import Fork
@@ -15,7 +15,7 @@ from cures_core.config.marks import Operation, Placement, Result
 from cures_core.config.policy import PolicyConfig, WarmStartPolicy
 from cures_core.config.prior import PriorConfig, SamplePrior
 from cures_core.config.retrain import RetrainRule
-from cures_core.config.rewards import ExactConfig, RewardConfig
+from cures_core.config.rewards import BySourceConfig, ExactConfig, RewardConfig
 from cures_core.config.rollout import RolloutConfig
 from cures_core.config.snapshot import SnapshotConfig
 from cures_core.config.storage import StoreConfig
@@ -79,6 +79,28 @@ class RunConfig(Strict):
         for text in faults:
             parse_fault(text)
         return faults
+
+    @model_validator(mode="after")
+    def _rows_that_name_a_verifier_have_some_to_choose_from(self) -> RunConfig:
+        rewards: list[tuple[str, PromptFile, RewardConfig]] = [("data", self.data, self.reward)]
+        rewards += [(f"suite {s.name}", s, s.reward or self.reward) for s in self.evaluation.suites]
+        for what, file, reward in rewards:
+            if file.columns.verifier is not None and not isinstance(reward, BySourceConfig):
+                raise ValueError(
+                    f"{what}: columns.verifier is {file.columns.verifier!r}, and reward.by_source configures no "
+                    "verifiers that rows could name"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _overlong_begins_within_the_limit(self) -> RunConfig:
+        overlong, limit = self.training.overlong, self.rollout.max_new_tokens
+        if overlong is not None and overlong.buffer_tokens > limit:
+            raise ValueError(
+                f"training.overlong.buffer_tokens {overlong.buffer_tokens} is above rollout.max_new_tokens {limit}: "
+                "every completion would be punished"
+            )
+        return self
 
     @model_validator(mode="after")
     def _promotion_has_its_suites(self) -> RunConfig:

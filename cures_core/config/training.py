@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from cures_core.config.base import Strict
-from cures_core.config.marks import Operation, Placement, Result
+from cures_core.config.marks import Later, Operation, Placement, Result
 from cures_core.config.retired import without_retired
 from cures_core.config.urls import ClusterUrl
 
@@ -30,6 +30,17 @@ class LoraConfig(Strict):
     """Scale of the update: alpha / rank."""
     targets: Result[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     """Names of the linear layers that get an adapter."""
+
+
+class OverlongPenalty(Strict):
+    """Soft overlong punishment (DAPO, arXiv 2503.14476, eq. 13): nothing up to `buffer_tokens` before
+    `rollout.max_new_tokens`, from there on linearly more, all of `penalty` at the limit and for what is cut off."""
+
+    buffer_tokens: Result[int] = Field(ge=1)
+    """Length of the slope, in tokens."""
+    penalty: Result[float] = Field(default=1.0, gt=0, le=1000)
+    """What is taken off the reward at most. Rewards are 1 for correct and 0 for wrong: the paper's, 1 and -1 with a
+    penalty of 1, are as 0.5 here."""
 
 
 class TrainerOptions(Strict):
@@ -91,6 +102,13 @@ class TrainerOptions(Strict):
     max_bad_steps: Operation[int] = Field(default=3, ge=1)
     """Consecutive steps with a non-finite loss or gradient after which the epoch fails. Patience: what an epoch that
     does not fail has computed is the same."""
+    truncated: Annotated[Result[Literal["judged", "masked", "wrong"]], Later("judged")] = "judged"
+    """What becomes of a completion that ended at the token limit. `judged`: the verifier reads what there is, as of any
+    other. `masked`: it is judged, and the posterior hears the verdict, but the loss and its group's baseline leave it
+    out (overlong filtering). `wrong`: it is wrong whatever it says, to training, prior and posterior; scores of suites
+    judge it. An unknown verdict stays unknown."""
+    overlong: Annotated[OverlongPenalty | None, Later()] = None
+    """Long completions are paid less; the posterior does not hear of it. None: length costs nothing."""
     lora: LoraConfig | None = None
     """Adapters; None trains all weights."""
 

@@ -70,7 +70,7 @@ def draw_probabilities(cfg: CuresConfig, prompts: PromptSet, posterior: Posterio
     total = np.zeros(len(prompts))
     for _ in range(num):
         total += probabilities(weights(curriculum.signal(), cfg.weighting), cfg.explore)
-    return total / num
+    return curriculum.bounded(total / num)
 
 
 def explain_prompt(cfg: CuresConfig, prompts: PromptSet, posterior: Posterior, prompt_id: str) -> Explanation:
@@ -150,7 +150,8 @@ def _words(cfg: CuresConfig, f: PromptFigures, step: int, num: int) -> list[str]
     why = "more" if times > 1.2 else "less" if times < 0.8 else "about as"
     lines.append(
         f"It is drawn {times:.2f} times as often as by uniform drawing ({why} often; rank {f['rank']:,} of {num:,}): "
-        f"by its signal ({cfg.signal.replace('_', ' ')}), mixed with {100 * cfg.explore:.0f} % of uniform drawing."
+        f"by its signal ({cfg.signal.replace('_', ' ')}), mixed with {100 * cfg.explore:.0f} % of uniform drawing"
+        f"{', within the quotas of sources' if cfg.quotas else ''}."
     )
     lines.append(f"When it is drawn it gets this many rollouts: {f['rollouts']}.")
     return lines

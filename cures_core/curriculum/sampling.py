@@ -36,10 +36,10 @@ def draw(p: Floats, num: int, rng: np.random.Generator) -> Ints:
         return np.arange(len(p), dtype=np.int64)
     finish = rng.standard_exponential(len(p))
     finish /= p
-    return np.sort(_smallest(finish, num)).astype(np.int64)
+    return np.sort(smallest(finish, num)).astype(np.int64)
 
 
-def _smallest(values: Floats, num: int) -> Ints:
+def smallest(values: Floats, num: int) -> Ints:
     """Places of the `num` smallest of more than `num` values. A look at a part tells which can be among them at all."""
     part = values[::64]
     few = min(len(part) - 1, 2 * num // 64 + 16)

@@ -26,6 +26,7 @@ from cures_core.machine import machine_of
 from cures_core.policy.loading import Policy
 from cures_core.prompts import PromptSet
 from cures_core.rewards import make_verifier
+from cures_core.rewards.length import LengthRule
 from cures_core.rollout.engine import RolloutEngine
 from cures_core.rollout.sharded import ShardedEngine
 from cures_core.tally import Tally
@@ -44,7 +45,7 @@ def run(job: Job, parent: Parent, world: World | None = None) -> None:
     policy, trainer = _policy_and_trainer(job, world)
     prompts = PromptSet.read_parquet(job.prompts)
     curriculum = make_curriculum(cfg.curriculum, prompts, load_posterior(job.posterior), cfg.seed)
-    progress, tally = Progress(), Tally()
+    progress, tally, lengths = Progress(), Tally(), LengthRule.of(cfg)
     if saved is not None:
         trainer.load_state_dict(saved.weights, saved.optimizer, saved.state["trainer"])
         curriculum.load_state_dict(saved.curriculum)
@@ -54,7 +55,7 @@ def run(job: Job, parent: Parent, world: World | None = None) -> None:
         world.call("engine")
         with make_verifier(cfg.reward) as verifier, closing(_engine(job, policy, trainer, world)) as engine:
             try:
-                run_epoch(progress, session.last_step, curriculum, engine, verifier, trainer, session.commit)
+                run_epoch(progress, session.last_step, curriculum, engine, verifier, trainer, session.commit, lengths)
             except TrainingDiverged:
                 _note_spoilt(job, session.progress.step, trainer)
                 raise

@@ -23,6 +23,7 @@ from cures_core.jobs.spec import Job
 from cures_core.machine import machine_of
 from cures_core.prompts import PromptSet
 from cures_core.rewards import make_verifier
+from cures_core.rewards.length import LengthRule
 from cures_core.terms import Prompt, Request
 
 
@@ -61,7 +62,7 @@ def run(job: Job, parent: Parent) -> None:
                         "unknown": g.unknown,
                         "tokens": sum(len(r.token_ids) for r in g.rollouts),
                     }
-                    for g in roll_out(chunk, engine, verifier)
+                    for g in roll_out(chunk, engine, verifier, LengthRule.of(cfg))
                 ]
 
             rows = in_chunks(requests, cfg.prior.chunk_prompts, job.scratch, work, parent, "prior")

@@ -10,9 +10,11 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import NamedTuple, Protocol, TypeGuard
 
 from cures_core.config.data import PromptFile
+from cures_core.errors import ConfigError
 from cures_core.prompts.canonical import answer_key
 from cures_core.prompts.columns import (
     MISSING,
@@ -27,6 +29,7 @@ from cures_core.prompts.identity import nfc
 from cures_core.prompts.json_rows import exact_numbers
 
 LABEL_CHARS = 200
+_ANSWERS_REMEMBERED = 100_000
 
 _TAGS = "p|br|img|script|style|div|span|table|tr|td|th|sub|sup|center|ul|ol|li|font|strong|em|iframe|svg"
 _HTML = re.compile(rf"</?(?:{_TAGS})\b[^<>]*>|&(?:nbsp|lt|gt|amp|quot|#\d+);", re.IGNORECASE)
@@ -61,17 +64,20 @@ class Fields(NamedTuple):
     source: str = ""
     level: str = ""
     subject: str = ""
+    verifier: str = ""
 
-
-Gold = Callable[[str], str | None]
-"""None if an answer can serve as gold, else the reason it cannot."""
 
 Same = Callable[[str, str], bool]
 """True if two gold answers are one and the same."""
 
 
 class GoldJudge(Protocol):
-    """A run's verifier, as far as gold answers of one problem are concerned."""
+    """A run's verifier, as far as gold answers are concerned."""
+
+    def of(self, source: str, name: str) -> GoldJudge:
+        """Who is responsible for rows of a source, or for those that name a verifier; `ConfigError` for a name that
+        there is not."""
+        ...
 
     def check_gold(self, answer: str) -> str | None:
         """None if an answer can serve as gold, else the reason it cannot."""
@@ -82,9 +88,48 @@ class GoldJudge(Protocol):
         ...
 
 
+class TextJudge:
+    """Stands for a verifier where there is none: it takes any answer, and those of equal text for the same."""
+
+    def of(self, source: str, name: str) -> TextJudge:
+        return self
+
+    def check_gold(self, answer: str) -> str | None:
+        return None
+
+    def same_answer(self, first: str, second: str) -> bool:
+        return same_key(first, second)
+
+
 def same_key(first: str, second: str) -> bool:
     """Whether two answers are the same as far as that can be seen without a verifier."""
     return answer_key(first) == answer_key(second)
+
+
+NO_VERIFIER = TextJudge()
+
+
+class Remembering:
+    """A judge that is asked once for each answer, as far as it remembers. `check_golds` False: it takes any answer."""
+
+    def __init__(self, judge: GoldJudge, check_golds: bool = True) -> None:
+        self._judge, self._check_golds = judge, check_golds
+        self._others: dict[GoldJudge, Remembering] = {}
+        self._why = lru_cache(_ANSWERS_REMEMBERED)(judge.check_gold)
+
+    def of(self, source: str, name: str) -> Remembering:
+        own = self._judge.of(source, name)
+        if own is self._judge:
+            return self
+        if own not in self._others:
+            self._others[own] = Remembering(own, self._check_golds)
+        return self._others[own]
+
+    def check_gold(self, answer: str) -> str | None:
+        return self._why(answer) if self._check_golds else None
+
+    def same_answer(self, first: str, second: str) -> bool:
+        return self._judge.same_answer(first, second)
 
 
 Tokens = Callable[[str], int]
@@ -92,7 +137,11 @@ Tokens = Callable[[str], int]
 
 
 def examine(
-    record: Mapping[str, object], columns: ColumnMap, cfg: PromptFile, raw: bytes = b"", same: Same = same_key
+    record: Mapping[str, object],
+    columns: ColumnMap,
+    cfg: PromptFile,
+    raw: bytes = b"",
+    judge: GoldJudge = NO_VERIFIER,
 ) -> tuple[Fields | None, list[Flaw]]:
     """(the row's clean fields, None where there is no problem or answer to speak of; everything wrong with it)."""
     flaws: list[Flaw] = []
@@ -109,12 +158,19 @@ def examine(
         _check_problem(problem, answer or "", flaws)
     if problem is None or answer is None:
         return None, flaws
-    if columns.solution is not None:
-        _compare_with_solution(pick(record, columns.solution), answer, same, flaws)
     source = _label(pick(record, columns.source), flaws)
+    verifier = _label(pick(record, columns.verifier), flaws)
+    try:
+        own = judge.of(source, verifier)
+    except ConfigError as error:
+        return None, [*flaws, ("unknown_verifier", str(error))]
+    if columns.solution is not None:
+        _compare_with_solution(pick(record, columns.solution), answer, own.same_answer, flaws)
     subject = _label(pick(record, columns.subject), flaws)
     level = _level(pick(record, columns.level), flaws)
-    return Fields(problem, answer, source, level, subject), flaws
+    if (why := own.check_gold(answer)) is not None:
+        flaws.append(("gold_rejected", why[:80]))
+    return Fields(problem, answer, source, level, subject, verifier), flaws
 
 
 def plain_problem(problem: str, cfg: PromptFile) -> bool:

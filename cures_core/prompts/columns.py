@@ -16,6 +16,7 @@ KNOWN: Mapping[str, tuple[str, ...]] = {
     "source": ("source", "data_source", "dataset"),
     "level": ("level", "difficulty"),
     "subject": ("subject", "type", "category"),
+    "verifier": (),
     "solution": ("solution",),
     "id": ("id", "unique_id", "uid"),
 }
@@ -40,13 +41,15 @@ class ColumnMap:
     source: str | None
     level: str | None
     subject: str | None
+    verifier: str | None
     solution: str | None
     id: str | None
 
     @property
     def top_level(self) -> list[str]:
         """Names a columnar reader has to read."""
-        named = (self.problem, self.answer, self.source, self.level, self.subject, self.solution, self.id)
+        labels = (self.source, self.level, self.subject, self.verifier)
+        named = (self.problem, self.answer, *labels, self.solution, self.id)
         return list(dict.fromkeys(name.partition(".")[0] for name in named if name))
 
 

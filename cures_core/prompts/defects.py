@@ -154,6 +154,9 @@ REASONS: Mapping[str, Reason] = {
         _X, "the answer is cut off or unbalanced", "Restore the whole answer, or drop the row."
     ),
     "answer_damaged": Reason(_X, "the answer holds damaged or invisible characters", "Restore the answer."),
+    "unknown_verifier": Reason(
+        _X, "the row names a verifier that there is not", "Correct the name, or configure it in reward.by_source."
+    ),
     "gold_rejected": Reason(_X, "the verifier cannot use this answer as gold", "Rewrite the answer, or drop the row."),
     "answer_percent": Reason(
         _W, "the answer is a percentage", "See that the verifier takes 17 % and not 0.17, or drop the sign."

@@ -6,7 +6,6 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ import pyarrow.compute as pc
 from cures_core.config.data import PromptFile
 from cures_core.errors import ConfigError, DataRejected
 from cures_core.prompts.canonical import coarse
-from cures_core.prompts.checks import Fields, Gold, Same, Tokens, examine, same_key
+from cures_core.prompts.checks import NO_VERIFIER, Fields, GoldJudge, Remembering, Same, Tokens, examine
 from cures_core.prompts.columns import MISSING, pick
 from cures_core.prompts.defects import REASONS, Defect, Flaw, Severity, escaped
 from cures_core.prompts.duplicates import repeated_groups, same_ids, same_problems
@@ -36,7 +35,6 @@ MAX_EXAMPLES = 1_000
 """Warnings and repairs kept in detail for each reason."""
 
 _FLUSH_ROWS = 50_000
-_ANSWERS_REMEMBERED = 100_000
 
 
 @dataclass(frozen=True)
@@ -64,21 +62,24 @@ class Loaded:
     """Rows dropped although nothing is wrong with them: copies and contaminated ones."""
     file_digest: str
     """SHA-256 of the file's bytes, hex."""
+    golds_rejected: dict[str, int]
+    """Rows whose gold answer their verifier cannot use, by source."""
 
 
 def load_prompts(
     cfg: PromptFile,
     *,
-    check_gold: Gold | None = None,
-    same_answer: Same = same_key,
+    judge: GoldJudge = NO_VERIFIER,
+    check_golds: bool = True,
     count_tokens: Tokens | None = None,
     source: Path | None = None,
 ) -> Loaded:
     """Read, check and deduplicate a prompt file.
 
-    `source` is where its bytes lie, if `cfg.path` is only its name. `check_gold` says None if the verifier can use an
-    answer as gold, else why not; it is asked once for each answer. `same_answer` says whether two gold answers are
-    one, so that rows with one problem are copies, or contradict each other otherwise.
+    `source` is where its bytes lie, if `cfg.path` is only its name. `judge` is the run's verifier: of every row the one
+    that is responsible says whether it can use the answer as gold (unless `check_golds` is False; it is asked once for
+    each answer), and whether two gold answers are one, so that rows with one problem are copies, or contradict each
+    other otherwise.
 
     Raises `MissingInput`, `ConfigError`, `DataRejected` (the file as a whole cannot be read) or `TryAgain` (it changed
     meanwhile). Bad rows never raise: see `require_acceptable`.
@@ -93,22 +94,22 @@ def load_prompts(
         )
     path = source or Path(cfg.path)
     snapshot = Snapshot.of(path)
-    judge_gold = None if check_gold is None else lru_cache(_ANSWERS_REMEMBERED)(check_gold)
+    judge = Remembering(judge, check_golds)
     cfg, columns, taken, rows = open_rows(cfg, path)
     columnar = format_of(path, cfg.format) in COLUMNAR
     log, kept = _Log(cfg.path, "row " if columnar else "", taken), _Kept()
     for row in rows:
-        fields, flaws = (
-            (None, row.flaws) if row.record is None else examine(row.record, columns, cfg, row.raw, same_answer)
-        )
+        fields, flaws = (None, row.flaws) if row.record is None else examine(row.record, columns, cfg, row.raw, judge)
         if row.record is not None:
-            flaws = [*row.flaws, *flaws, *_asked(fields, cfg, judge_gold, count_tokens)]
+            flaws = [*row.flaws, *flaws, *_asked(fields, cfg, count_tokens)]
+        if fields is not None and any(code == "gold_rejected" for code, _ in flaws):
+            log.golds_rejected[fields.source] += 1
         if flaws and log.rejects(row, flaws):
             continue
         if fields is not None:
             kept.add(row.line, fields, pick(row.record or {}, columns.id))
     snapshot.check()
-    return _compare_rows(log, kept, snapshot.digest, same_answer)
+    return _compare_rows(log, kept, snapshot.digest, judge)
 
 
 def annotated(loaded: Loaded, found: Iterable[tuple[int, Flaw]]) -> Loaded:
@@ -154,13 +155,11 @@ def reasons_table(loaded: Loaded) -> list[str]:
     return [f"  {number:>9,}  {reason:<{width}}  first: {first[reason].message}" for reason, number in taken]
 
 
-def _asked(fields: Fields | None, cfg: PromptFile, gold: Gold | None, tokens: Tokens | None) -> list[Flaw]:
-    """What takes more than a look at the text: the caller's verifier and tokenizer, and the language."""
+def _asked(fields: Fields | None, cfg: PromptFile, tokens: Tokens | None) -> list[Flaw]:
+    """What takes more than a look at the text: the caller's tokenizer, and the language."""
     flaws: list[Flaw] = []
     if fields is None:
         return flaws
-    if gold is not None and (why := gold(fields.answer)) is not None:
-        flaws.append(("gold_rejected", why[:80]))
     limit = cfg.max_problem_tokens
     if limit is not None and tokens is not None and (number := tokens(fields.problem)) > limit:
         flaws.append(("too_many_tokens", f"{number:,} tokens"))
@@ -177,6 +176,7 @@ class _Log:
         self._quarantine = list(before.quarantine) if before else []
         self._warnings = list(before.warnings) if before else []
         self._counts: Counter[str] = Counter(before.counts if before else {})
+        self.golds_rejected: Counter[str] = Counter(before.golds_rejected if before else {})
         self._rejected, self._dropped = (before.rejected, before.dropped) if before else (0, 0)
 
     def rejects(self, row: Row, flaws: Iterable[Flaw]) -> bool:
@@ -228,6 +228,7 @@ class _Log:
             rejected=self._rejected,
             dropped=self._dropped,
             file_digest=digest,
+            golds_rejected=dict(sorted(self.golds_rejected.items())),
         )
 
 
@@ -240,10 +241,9 @@ class _Kept:
         self.lines, self.problem_keys, self.id_keys = array("q"), array("Q"), array("Q")
 
     def add(self, line: int, fields: Fields, given_id: object) -> None:
-        problem, answer, source, level, subject = fields
-        self._rows.append((content_id(problem, answer), problem, answer, source, level, subject))
+        self._rows.append((content_id(fields.problem, fields.answer), *fields))
         self.lines.append(line)
-        self.problem_keys.append(_key(coarse(problem)))
+        self.problem_keys.append(_key(coarse(fields.problem)))
         self.id_keys.append(
             0 if given_id is MISSING or given_id is None else _key(str(given_id).encode("utf-8", "surrogatepass"))
         )
@@ -266,7 +266,7 @@ def _key(data: bytes) -> int:
     return hash(data) & 0xFFFF_FFFF_FFFF_FFFF
 
 
-def _compare_rows(log: _Log, kept: _Kept, digest: str, same_answer: Same) -> Loaded:
+def _compare_rows(log: _Log, kept: _Kept, digest: str, judge: GoldJudge) -> Loaded:
     """Find copies, contradictions and marks of missing answers among the good rows."""
     table = kept.table()
     lines = np.array(kept.lines, dtype=np.int64)
@@ -276,6 +276,14 @@ def _compare_rows(log: _Log, kept: _Kept, digest: str, same_answer: Same) -> Loa
     for group in repeated_groups(np.array(kept.problem_keys, dtype=np.uint64)):
         rows = table.take(pa.array(group))
         problems, answers = rows.column("problem").to_pylist(), rows.column("answer").to_pylist()
-        found += same_problems(group.tolist(), problems, answers, lines[group].tolist(), same_answer)
+        same = _same_to_any(judge, rows)
+        found += same_problems(group.tolist(), problems, answers, lines[group].tolist(), same)
     keep = log.whole_rows(found, table, lines)
     return log.loaded(table if keep.all() else table.filter(pa.array(keep)), lines[keep], digest)
+
+
+def _same_to_any(judge: GoldJudge, rows: pa.Table) -> Same:
+    """Whether two answers are one to any verifier that is responsible for some of these rows."""
+    labels = zip(rows.column("source").to_pylist(), rows.column("verifier").to_pylist(), strict=True)
+    judges = dict.fromkeys(judge.of(source, name) for source, name in labels)
+    return lambda first, second: any(one.same_answer(first, second) for one in judges)

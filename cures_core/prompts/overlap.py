@@ -26,7 +26,7 @@ from typing import Literal
 
 from cures_core.prompts.boilerplate import Passage, boilerplate, divided
 from cures_core.prompts.canonical import answer_key, canonical, tokens
-from cures_core.prompts.checks import Same, same_key
+from cures_core.prompts.checks import NO_VERIFIER, GoldJudge, Same, same_key
 from cures_core.prompts.defects import Flaw
 from cures_core.prompts.promptset import PromptSet
 
@@ -71,15 +71,11 @@ class _Item:
 class SuiteIndex:
     """All items of all suites, ready to be looked up. Memory: about 100 bytes for each 8-gram of the suites.
 
-    `common` are the passages that the prompts to be looked up share; those of the suites are found here. `same` says
-    whether two gold answers are one.
+    `common` are the passages that the prompts to be looked up share; those of the suites are found here.
     """
 
-    def __init__(
-        self, suites: Mapping[str, PromptSet], common: frozenset[Passage] = frozenset(), same: Same = same_key
-    ) -> None:
+    def __init__(self, suites: Mapping[str, PromptSet], common: frozenset[Passage] = frozenset()) -> None:
         self._common = common.union(*(boilerplate(suite.column("problem")) for suite in suites.values()))
-        self._same = same
         self._exact: dict[str, int] = {}
         self._canonical: dict[str, int] = {}
         self._cores: dict[tuple[str, ...], int] = {}
@@ -103,8 +99,8 @@ class SuiteIndex:
         for gram in grams:
             self._grams[gram].append(position)
 
-    def match(self, problem: str, answer: str) -> Match | None:
-        """The strongest match of a problem, None where there is none."""
+    def match(self, problem: str, answer: str, same: Same = same_key) -> Match | None:
+        """The strongest match of a problem, None where there is none. `same` says whether two gold answers are one."""
         if (position := self._exact.get(problem)) is not None:
             return self._whole(position, "exact")
         form = canonical(problem)
@@ -122,7 +118,7 @@ class SuiteIndex:
         for position, number in shared.items():
             item = self._items[position]
             share = number / item.num_grams
-            if share >= LEAK_SHARE and (kind := self._kind(item, share, words, answer)):
+            if share >= LEAK_SHARE and (kind := _kind(item, share, words, answer, same)):
                 matches.append((KINDS.index(kind), -share, position, kind))
         if not matches:
             return None
@@ -136,26 +132,28 @@ class SuiteIndex:
         theirs = self._items[position].around
         return is_prose(words) or not around or not theirs or around == theirs
 
-    def _kind(self, item: _Item, share: float, words: Sequence[str], answer: str) -> str:
-        if share >= 1.0 and f" {' '.join(item.words)} " in f" {' '.join(words)} ":
-            return "contained"
-        same_numbers = not item.signature - _signature(words)
-        # The letter of a choice is no evidence: siblings often share it.
-        if same_numbers and not _is_letter(item.answer) and self._same(item.answer, answer):
-            return "ngram"
-        return "near" if share >= NEAR_SHARE else ""
-
     def _whole(self, position: int, kind: str) -> Match:
         return Match(self._items[position].suite, self._items[position].id, kind, 1.0, 1.0)
 
 
+def _kind(item: _Item, share: float, words: Sequence[str], answer: str, same: Same) -> str:
+    if share >= 1.0 and f" {' '.join(item.words)} " in f" {' '.join(words)} ":
+        return "contained"
+    same_numbers = not item.signature - _signature(words)
+    # The letter of a choice is no evidence: siblings often share it.
+    if same_numbers and not _is_letter(item.answer) and same(item.answer, answer):
+        return "ngram"
+    return "near" if share >= NEAR_SHARE else ""
+
+
 def find_overlap(
-    prompts: PromptSet, suites: Mapping[str, PromptSet], same: Same = same_key
+    prompts: PromptSet, suites: Mapping[str, PromptSet], judge: GoldJudge = NO_VERIFIER
 ) -> Iterator[tuple[int, Match]]:
-    """(index in `prompts`, its strongest match) of every prompt that has one, in order."""
-    index = SuiteIndex(suites, boilerplate(prompts.column("problem")) if suites else frozenset(), same)
-    for i, (problem, answer) in enumerate(_texts(prompts)):
-        if (found := index.match(problem, answer)) is not None:
+    """(index in `prompts`, its strongest match) of every prompt that has one, in order. The verifier of a prompt says
+    whether its gold answer is an item's."""
+    index = SuiteIndex(suites, boilerplate(prompts.column("problem")) if suites else frozenset())
+    for i, (problem, answer, source, name) in enumerate(_texts(prompts)):
+        if (found := index.match(problem, answer, judge.of(source, name).same_answer)) is not None:
             yield i, found
 
 
@@ -165,8 +163,8 @@ def overlap_flaw(match: Match, policy: Literal["drop", "warn", "reject"]) -> Fla
     return code, f"{match.suite} {match.item[:12]}, {match.kind}, {match.share_8:.0%} of its 8-grams"
 
 
-def _texts(prompts: PromptSet) -> Iterator[tuple[str, str]]:
-    for batch in prompts.table.select(["problem", "answer"]).to_batches(max_chunksize=4096):
+def _texts(prompts: PromptSet) -> Iterator[tuple[str, str, str, str]]:
+    for batch in prompts.table.select(["problem", "answer", "source", "verifier"]).to_batches(max_chunksize=4096):
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 

@@ -1,4 +1,4 @@
-"""Knows a set of prompts as six columns of text in Arrow, sorted by content id, and its one form on disk."""
+"""Knows a set of prompts as columns of text in Arrow, sorted by content id, and its one form on disk."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from cures_core.errors import CorruptArtifact, DataRejected, MissingInput
 from cures_core.failures import machine_failure
 from cures_core.terms import Prompt
 
-COLUMNS = ("id", "problem", "answer", "source", "level", "subject")
-SCHEMA_VERSION = 1
+COLUMNS = ("id", "problem", "answer", "source", "level", "subject", "verifier")
+_LATER = ("verifier",)
+"""Columns that a set, and its file, may lack: those of schema 2, which is written only where one of them is in use."""
+SCHEMA_VERSION = 2
 
 _SCHEMA = pa.schema([pa.field(name, pa.large_string(), nullable=False) for name in COLUMNS])
 _ROW_GROUP = 100_000
@@ -28,11 +30,15 @@ _ROW_GROUP = 100_000
 class PromptSet(Sequence[Prompt]):
     """Prompts in order of id, each id once. Order in a source file means nothing: a shuffled file is the same set.
 
-    Columns `id, problem, answer, source, level, subject`, all text, "" for unknown. Immutable.
+    Columns `id, problem, answer, source, level, subject, verifier`, all text, "" for unknown. Immutable.
     """
 
     def __init__(self, table: pa.Table) -> None:
-        """Take a table of the six text columns in any row order; `DataRejected` if an id occurs twice."""
+        """Take a table of text columns in any row order, later ones left out or not; `DataRejected` if an id occurs
+        twice."""
+        for name in _LATER:
+            if name not in table.column_names:
+                table = table.append_column(name, pa.array([""] * table.num_rows, pa.large_string()))
         order = pc.sort_indices(table.column("id"))
         # Column by column: a set of millions is held twice at most.
         self._columns = [_one_chunk(table.column(name)).take(order) for name in COLUMNS]
@@ -49,7 +55,7 @@ class PromptSet(Sequence[Prompt]):
     @classmethod
     def of(cls, prompts: Iterable[Prompt]) -> PromptSet:
         """A set of the given prompts, under the ids they bring."""
-        rows = [(p.id, p.problem, p.answer, p.source, p.level, p.subject) for p in prompts]
+        rows = [(p.id, p.problem, p.answer, p.source, p.level, p.subject, p.verifier) for p in prompts]
         columns: Sequence[Sequence[str]] = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
         return cls(pa.Table.from_arrays([pa.array(c, pa.large_string()) for c in columns], schema=_SCHEMA))
 
@@ -75,10 +81,16 @@ class PromptSet(Sequence[Prompt]):
     def digest(self) -> str:
         """SHA-256 over all ids and labels in order, hex: equal digests, equal sets. The ids stand for the texts."""
         state = hashlib.sha256(b"cures-promptset-1\n%d\n" % len(self))
-        for name in ("id", "source", "level", "subject"):
+        verifier = () if "verifier" in self._unused else ("verifier",)
+        for name in ("id", "source", "level", "subject", *verifier):
             for batch in self._table.select([name]).to_batches(max_chunksize=_ROW_GROUP):
                 state.update("".join(f"{len(text)}:{text}" for text in batch.column(0).to_pylist()).encode())
         return state.hexdigest()
+
+    @cached_property
+    def _unused(self) -> list[str]:
+        """The later columns that say nothing."""
+        return [name for name in _LATER if not any(self.column(name))]
 
     @property
     def table(self) -> pa.Table:
@@ -100,8 +112,9 @@ class PromptSet(Sequence[Prompt]):
 
     def write_parquet(self, path: Path) -> None:
         """Write the set; equal sets give equal bytes under one version of pyarrow. Not atomic."""
-        metadata = {"cures.promptset.schema": str(SCHEMA_VERSION), "cures.promptset.digest": self.digest}
-        table = self._table.replace_schema_metadata(metadata)
+        version = 1 if len(self._unused) == len(_LATER) else SCHEMA_VERSION
+        metadata = {"cures.promptset.schema": str(version), "cures.promptset.digest": self.digest}
+        table = self._table.drop_columns(self._unused).replace_schema_metadata(metadata)
         pq.write_table(table, path, compression="zstd", row_group_size=_ROW_GROUP, store_schema=True)
 
     @classmethod
@@ -121,12 +134,12 @@ class PromptSet(Sequence[Prompt]):
             ) from error
         metadata = table.schema.metadata or {}
         version = metadata.get(b"cures.promptset.schema", b"none").decode()
-        if version != str(SCHEMA_VERSION):
+        if version not in ("1", str(SCHEMA_VERSION)):
             raise CorruptArtifact(
-                f"{path}: prompt set schema {version}, this version reads {SCHEMA_VERSION}; "
+                f"{path}: prompt set schema {version}, this version reads 1 and {SCHEMA_VERSION}; "
                 "make it with `cures data import`"
             )
-        if missing := [name for name in COLUMNS if name not in table.column_names]:
+        if missing := [name for name in COLUMNS if name not in table.column_names and name not in _LATER]:
             raise CorruptArtifact(f"{path}: column {missing[0]} is missing; make the file again")
         try:
             prompts = cls(table)

@@ -137,6 +137,29 @@ class Validation(Strict):
     """The layout of the file, and where problems and answers were taken from."""
 
 
+class SourceRow(Strict):
+    """What became of the prompts of one source."""
+
+    source: str
+    verifier: str
+    """What judges them; several where rows name one themselves."""
+    prompts: int
+    golds_rejected: int
+    """Rows whose gold answer that verifier could not use."""
+    drawn: int = 0
+    """Prompts that training has rolled out."""
+    rollouts: int = 0
+    """Rollouts of training."""
+    share: float | None = None
+    """Of all rollouts of training; None before there are any."""
+    correct: float | None = None
+    """Of the known rollouts of training; None where there are none."""
+    before: float | None = None
+    """Mean expected pass rate under the prior."""
+    after: float | None = None
+    """The same under the last posterior."""
+
+
 class SnapshotTag(Strict):
     """A posterior under version control."""
 
@@ -189,6 +212,8 @@ class ReportData(Strict):
     """Of suites, by suite and reason."""
     examples: tuple[Example, ...] = ()
     validation: Validation | None = None
+    sources: tuple[SourceRow, ...] = ()
+    """Of the prompt set, the largest first; none where there is but one."""
     snapshots: tuple[SnapshotTag, ...] = ()
     decision: Verdict | None = None
     cost: dict[str, Spent] = Field(default_factory=dict)

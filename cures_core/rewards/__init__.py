@@ -59,3 +59,7 @@ def make_verifier(cfg: RewardConfig) -> Verifier:
             from cures_core.rewards.weighted import WeightedVerifier
 
             return WeightedVerifier(cfg, make_verifier(cfg.answer))
+        case config.BySourceConfig():
+            from cures_core.rewards.by_source import BySourceVerifier
+
+            return BySourceVerifier(cfg, make_verifier)

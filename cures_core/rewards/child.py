@@ -27,6 +27,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -160,9 +161,11 @@ def _answer(job: Mapping[str, Any], answer: Answering = _search_or_judge) -> Rep
 
 
 def _returned(value: object) -> dict[str, object]:
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool):
         return {"returned": value}
-    return {"outcome": "unknown", "reason": f"returned {type(value).__name__}, not True, False or None"}
+    if isinstance(value, Real):
+        return {"returned": float(value)}
+    return {"reason": f"returned {type(value).__name__}, not True, False, None or a number"}
 
 
 def _search(pattern: str, text: str) -> dict[str, object]:

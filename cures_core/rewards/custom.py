@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from cures_core.config.rewards import CustomConfig
 from cures_core.plugins import require_allowed
 from cures_core.rewards.pool import Pool, Reply
+from cures_core.rewards.valued import verdict_of
 from cures_core.rewards.verifier import Item, Verifier
 from cures_core.terms import Outcome, Verdict
 
 JOBS_PER_CHILD = 100_000
 """Calls after which a process is replaced: its function may have been dear to load."""
-_OUTCOMES = {True: Outcome.CORRECT, False: Outcome.WRONG}
 
 
 class CustomVerifier(Verifier):
-    """Asks `function(completion, gold)`: True, False, or None for `unknown`.
+    """Asks `function(completion, gold)`: True, False, a number in 0..1, or None for `unknown`.
 
     An exception, a call that takes too long or too much memory, and one that ends its process are `unknown` too, and
     leave the next call unharmed. Raises `ConfigError` where the function may not be run or cannot be imported.
@@ -27,12 +27,13 @@ class CustomVerifier(Verifier):
         require_allowed(cfg.function, "reward.function")
         self._pool = Pool(cfg.workers, cfg.timeout_s, cfg.memory_mb, cfg.function, JOBS_PER_CHILD)
         self._lock = threading.Lock()
+        self._threshold = cfg.threshold
         self._pool.start()
 
     def judge(self, items: Sequence[Item]) -> list[Verdict]:
         with self._lock:
             replies = self._pool.run([{"arguments": (completion, prompt.answer)} for completion, prompt in items])
-        return [_verdict(reply) for reply in replies]
+        return [self._verdict(reply) for reply in replies]
 
     def check_gold(self, answer: str) -> str | None:
         return None if answer.strip() else "empty"
@@ -47,12 +48,7 @@ class CustomVerifier(Verifier):
         with self._lock:
             self._pool.close()
 
-
-def _verdict(reply: Reply) -> Verdict:
-    if "returned" not in reply:
-        return Verdict(Outcome.UNKNOWN, rule="custom", reason=reply["reason"])
-    answer = reply["returned"]
-    if not isinstance(answer, bool):
-        reason = "" if answer is None else f"returned {type(answer).__name__}, not True, False or None"
-        return Verdict(Outcome.UNKNOWN, rule="custom", reason=reason)
-    return Verdict(_OUTCOMES[answer], rule="custom")
+    def _verdict(self, reply: Reply) -> Verdict:
+        if "returned" not in reply:
+            return Verdict(Outcome.UNKNOWN, rule="custom", reason=reply["reason"])
+        return verdict_of(reply["returned"], self._threshold, "custom")

@@ -11,6 +11,7 @@ from cures_core.errors import SystemRefused
 from cures_core.rewards.extraction import last_box
 from cures_core.rewards.pool import Pool, Reply
 from cures_core.rewards.sandbox.confinement import why_not
+from cures_core.rewards.valued import verdict_of
 from cures_core.rewards.verifier import Item, Verifier
 from cures_core.terms import Outcome, Verdict
 
@@ -62,9 +63,7 @@ class ReasoningGymVerifier(Verifier):
         shown = text[:_SHOWN_CHARS]
         if "score" not in reply:
             return Verdict(Outcome.UNKNOWN, shown, "reasoning_gym", reply["reason"])
-        score = reply["score"]
-        outcome = Outcome.CORRECT if score >= self._threshold else Outcome.WRONG
-        return Verdict(outcome, shown, "reasoning_gym", f"score {score:g}", reward=score)
+        return verdict_of(reply["score"], self._threshold, "reasoning_gym", shown)
 
 
 def read_answer(completion: str) -> str:

@@ -20,6 +20,7 @@ from cures_core.config.rewards import JudgeConfig
 from cures_core.errors import ConfigError
 from cures_core.files import canonical_json
 from cures_core.rewards.judged import Judged, JudgedBefore
+from cures_core.rewards.valued import verdict_of
 from cures_core.rewards.verifier import Item, Verifier
 from cures_core.terms import Outcome, Prompt, Verdict
 
@@ -207,10 +208,7 @@ class JudgeVerifier(Verifier):
             return Verdict(Outcome.UNKNOWN, rule="judge", reason=judged)
         if self._cfg.answers == "yes_no":
             return Verdict(Outcome.CORRECT if judged.score else Outcome.WRONG, rule="judge")
-        right = judged.score >= self._cfg.threshold
-        return Verdict(
-            Outcome.CORRECT if right else Outcome.WRONG, f"{judged.score:g}", rule="judge", reward=judged.score
-        )
+        return verdict_of(judged.score, self._cfg.threshold, "judge", f"{judged.score:g}")
 
 
 def _score(word: str) -> float | None:

@@ -49,6 +49,6 @@ class WeightedVerifier(Verifier):
             return verdict
         if None in marks:
             return replace(verdict, outcome=Outcome.UNKNOWN, reason=f"format rule {marks.index(None) + 1}: no decision")
-        reward = self._answer_weight * (verdict.outcome is Outcome.CORRECT)
+        reward = self._answer_weight * verdict.paid
         reward += sum(weight for (weight, _), mark in zip(self._rules, marks, strict=True) if mark)
         return replace(verdict, reward=reward)

@@ -1,8 +1,9 @@
 """Group advantages for groups of unequal size, and the explicit weight of every rollout in the loss. numpy only.
 
-A rollout with an unknown verdict has neither advantage nor weight, and a group of such rollouts alone is no group.
-`sum of weights = 1` over the known rollouts of the batch, groups without signal included: their gradient is zero, and
-leaving them in the denominator keeps the meaning of the learning rate when the share of informative groups changes.
+A rollout with an unknown or masked verdict has neither advantage nor weight, and a group of such rollouts alone is no
+group. `sum of weights = 1` over the other rollouts of the batch, groups without signal included: their gradient is
+zero, and leaving them in the denominator keeps the meaning of the learning rate when the share of informative groups
+changes.
 """
 
 from __future__ import annotations
@@ -67,9 +68,7 @@ def batch_samples(
     """
     rewards, rollouts, rights = [], [], []
     for group in groups:
-        known = [
-            (r, v) for r, v in zip(group.rollouts, group.verdicts, strict=True) if v.outcome is not Outcome.UNKNOWN
-        ]
+        known = [(r, v) for r, v in zip(group.rollouts, group.verdicts, strict=True) if v.in_loss]
         rollouts.append([r for r, _ in known])
         rewards.append(np.array([v.paid for _, v in known]))
         rights.append([v.outcome is Outcome.CORRECT for _, v in known])
@@ -98,8 +97,9 @@ def batch_samples(
 def _normalised(values: Sequence[Floats]) -> list[Floats]:
     """Mean 0 and deviation 1 over all values of the batch; zero where they all agree."""
     every = np.concatenate(values) if values else np.zeros(0)
-    spread = every.std() if len(every) else 0.0
-    return [(v - every.mean()) / (spread + _EPS) if spread > 0 else np.zeros_like(v) for v in values]
+    if len(every) == 0 or every.min() == every.max():  # the deviation of equal values need not be 0 in floats
+        return [np.zeros_like(v) for v in values]
+    return [(v - every.mean()) / (every.std() + _EPS) for v in values]
 
 
 def _weights(rollouts: Sequence[Sequence[Rollout]], name: WeightName) -> list[list[float]]:

@@ -20,7 +20,7 @@ from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError, DataRejected
 from cures_core.files import canonical_json, write_atomic
 from cures_core.prompts import Loaded, PromptSet, load_prompts, reasons_table, require_acceptable
-from cures_core.prompts.checks import GoldJudge
+from cures_core.prompts.checks import NO_VERIFIER, GoldJudge
 from cures_core.prompts.diff import Difference, difference
 from cures_core.report.prompts_page import answer_kinds, prompts_page
 from cures_core.rewards import make_verifier
@@ -262,9 +262,9 @@ def _refusal_as_json(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _gold_judge(kind: str | None) -> Iterator[GoldJudge | None]:
+def _gold_judge(kind: str | None) -> Iterator[GoldJudge]:
     if kind is None:
-        yield None
+        yield NO_VERIFIER
         return
     with make_verifier(reward_of(kind)) as verifier:
         yield verifier
@@ -284,10 +284,13 @@ def _validate_profile(run: RunConfig, suites: list[SuiteConfig], folder: Path) -
     """What a run's own validation would say: its data, its suites, and its verifier's word on the gold answers."""
     from tasks.stages.validate_dataset import token_counter
     from tasks.validation.golds import gold_judges
+    from tasks.validation.sources import require_sources
 
     every, locate = [*suites, *run.evaluation.suites], Inputs.of(run).local
     with gold_judges(run) as (judge, of_suites):
-        return validate(run.data, every, folder, judge, token_counter(run), of_suites, locate)
+        summary = validate(run.data, every, folder, judge, token_counter(run), of_suites, locate)
+    require_sources(run, PromptSet.read_parquet(folder / "prompts.parquet").column("source"))
+    return summary
 
 
 @contextmanager

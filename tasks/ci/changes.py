@@ -68,7 +68,7 @@ def changes(config: RunConfig, base: str, head: str, folder: Path) -> PromptChan
         for side, revision in (("base", base), ("head", head)):
             path = file_at(revision, config.data.path, inside(folder / side, Path(config.data.path).name, "data.path"))
             data = config.data.model_copy(update={"path": str(path)})
-            sets[side] = load_prompts(data, same_answer=verifier.same_answer).prompts
+            sets[side] = load_prompts(data, judge=verifier, check_golds=False).prompts
     found = difference(sets["base"], sets["head"])
     before, after = (
         _suites(config, revision, folder / "suites" / side) for side, revision in (("base", base), ("head", head))

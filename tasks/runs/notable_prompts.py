@@ -48,7 +48,7 @@ def named_prompts(
         picked = np.flatnonzero(chosen)
         return tuple(row(i) for i in picked[np.argsort(order[picked], kind="stable")][:SHOWN].tolist())
 
-    tally = [(index[name], votes) for name, votes in _tally(store, last).items() if name in index]
+    tally = [(index[name], votes) for name, votes in tally_of(store, last).items() if name in index]
     return Named(
         moved=rows(seen, -np.abs(new - old)),
         hardest=rows(seen & (after.successes > 0), new),
@@ -110,7 +110,7 @@ def _row(prompt: Prompt, before: float, after: float, successes: float, failures
     )
 
 
-def _tally(store: Store, state: Record[StateFigures]) -> dict[str, Votes]:
+def tally_of(store: Store, state: Record[StateFigures]) -> dict[str, Votes]:
     """Empty where nothing has been trained yet."""
     path = files_of(store, state) / "tally.json"
     return Tally(json.loads(path.read_bytes())).prompts if path.exists() else {}

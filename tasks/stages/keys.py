@@ -11,12 +11,15 @@ from pydantic import JsonValue
 from cures_core.config.run import RunConfig
 from cures_core.own_code import keyed
 
+OUTCOMES = ("training.truncated",)
+"""What of training decides which rollouts are right, beside the verifier."""
+
 READS: dict[str, tuple[str, ...]] = {
     # Of the suites, how their files are read and which golds are checked: `tasks.stages.validate_dataset`.
     "validate_dataset": ("data", "reward"),
     # A pretrained policy is its files alone.
     "prepare_policy": ("policy", "device"),
-    "estimate_prior": ("seed", "prior", "curriculum.posterior", "rollout", "reward", "policy", "device"),
+    "estimate_prior": ("seed", "prior", "curriculum.posterior", "rollout", "reward", *OUTCOMES, "policy", "device"),
     "train_epoch": ("seed", "steps_per_epoch", "curriculum", "rollout", "reward", "training", "policy", "device"),
     # The suites with what they take over from `rollout` and `reward`: `cures_core.jobs.evaluate.answering`.
     "evaluate_checkpoint": ("evaluation", "policy", "device"),

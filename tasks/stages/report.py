@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from cures_core.curriculum import load_posterior
 from cures_core.report import ReportData, render
 from cures_core.report.run_data import Belief, Bin, Example, Named, SnapshotTag, Stage, Suspects, Validation, Verdict
+from tasks.runs.by_source import source_rows
 from tasks.runs.figures import EvaluateFigures, PriorFigures, ReportFigures, ValidateFigures
 from tasks.runs.notable_prompts import named_prompts, suspicious_items
 from tasks.runs.reading import RunRecords
@@ -72,6 +73,7 @@ def report_data(store: Store, run: RunRef, records: RunRecords) -> ReportData:
         notices=(*_moved(run, records.prior), *_origin(run), *_unlike(changes), *_notices(rows)),
         reliability=_BINS.validate_python(states[max(states)].figures.reliability) if states else (),
         validation=None if records.data is None else _validation(store, records.data),
+        sources=() if records.data is None else source_rows(store, run.config.reward, records.data, records.states),
         named=_named(store, records),
         suspicious_items=_suspicious_items(store, run, records),
     )

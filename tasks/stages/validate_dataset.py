@@ -10,6 +10,7 @@ from cures_core.config.policy import PretrainedPolicy
 from cures_core.config.run import RunConfig
 from cures_core.errors import TryAgain
 from cures_core.own_code import keyed
+from cures_core.prompts import PromptSet
 from tasks.inputs.digests import DATA, FLAGS, policy_files, suite_field
 from tasks.inputs.pretrained import tokenizer_digest
 from tasks.inputs.prompt_files import Inputs
@@ -20,6 +21,7 @@ from tasks.stages.stage import Made, as_stage, run_stage
 from tasks.stages.workspace import Workspace
 from tasks.validation import validate
 from tasks.validation.golds import gold_judges
+from tasks.validation.sources import require_sources
 
 
 @as_stage()
@@ -46,6 +48,7 @@ def validate_dataset(run: RunRef) -> Record[ValidateFigures]:
     def work(space: Workspace) -> Made[ValidateFigures]:
         with gold_judges(cfg) as (judge, of_suites):
             summary = validate(cfg.data, suites, space.out, judge, token_counter(cfg), of_suites, places.__getitem__)
+        require_sources(cfg, PromptSet.read_parquet(space.out / "prompts.parquet").column("source"))
         prompts = summary["prompts"]
         made_of = {DATA: prompts, **{suite_field(suite): summary["suites"][suite.name] for suite in suites}}
         for field, file in read.items():

@@ -115,7 +115,7 @@ def build_suite(cfg: PromptFile) -> list[Any]:
             e.ExpectColumnValueLengthsToBeBetween(
                 column=column, min_value=0, max_value=LABEL_CHARS, description="labels are short"
             )
-            for column in ("source", "level", "subject")
+            for column in ("source", "level", "subject", "verifier")
         ),
         e.ExpectColumnUniqueValueCountToBeBetween(
             column="level",

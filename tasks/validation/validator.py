@@ -11,7 +11,7 @@ from cures_core.config.data import DataConfig, PromptFile, SuiteConfig
 from cures_core.errors import ConfigError, DataRejected
 from cures_core.files import canonical_json, write_atomic
 from cures_core.prompts import Loaded, PromptSet, annotated, load_prompts, require_acceptable
-from cures_core.prompts.checks import GoldJudge, Same, Tokens, same_key
+from cures_core.prompts.checks import NO_VERIFIER, GoldJudge, Tokens
 from cures_core.prompts.defects import Defect, Flaw
 from cures_core.prompts.flags import flagged_rows, flags_digest, read_flags
 from cures_core.prompts.near import near_copies
@@ -38,6 +38,8 @@ class FileSummary(TypedDict):
     dropped: int
     reasons: dict[str, int]
     """Rows by reason of what is wrong with them."""
+    golds_rejected: dict[str, int]
+    """Rows whose gold answer their verifier cannot use, by source."""
     labels: dict[str, dict[str, int]]
     """Prompts by source, level and subject, the most common first."""
 
@@ -96,7 +98,7 @@ def validate(
     cfg: DataConfig,
     suites: Sequence[SuiteConfig],
     out_dir: Path,
-    judge: GoldJudge | None = None,
+    judge: GoldJudge = NO_VERIFIER,
     count_tokens: Tokens | None = None,
     judge_of_suite: Mapping[str, GoldJudge] | None = None,
     locate: Callable[[str], Path] = Path,
@@ -116,22 +118,15 @@ def validate(
         raise ConfigError(f"two evaluation suites are named {twice[0]!r}; give each its own name")
     flags = {} if cfg.flags is None else read_flags(Path(cfg.flags))
     judges = {s.name: (judge_of_suite or {}).get(s.name, judge) for s in suites}
-    same = _same_of(judge)
 
-    def loaded_from(file: PromptFile, judge: GoldJudge | None) -> Loaded:
-        found = load_prompts(
-            file,
-            check_gold=None if judge is None else judge.check_gold,
-            same_answer=_same_of(judge),
-            count_tokens=count_tokens,
-            source=locate(file.path),
-        )
+    def loaded_from(file: PromptFile, judge: GoldJudge) -> Loaded:
+        found = load_prompts(file, judge=judge, count_tokens=count_tokens, source=locate(file.path))
         return _unflagged(found, flags)
 
     read = {s.name: loaded_from(s, judges[s.name]) for s in suites}
     loaded = loaded_from(cfg, judge)
-    loaded = annotated(loaded, _near_flaws(cfg, loaded, same))
-    matches = list(find_overlap(loaded.prompts, {name: suite.prompts for name, suite in read.items()}, same))
+    loaded = annotated(loaded, _near_flaws(cfg, loaded, judge))
+    matches = list(find_overlap(loaded.prompts, {name: suite.prompts for name, suite in read.items()}, judge))
     clean = annotated(loaded, ((i, overlap_flaw(match, cfg.contamination)) for i, match in matches))
     files = [clean, *read.values()]
     _write_defects(out_dir / "quarantine.jsonl", [d for one in files for d in one.quarantine])
@@ -164,16 +159,13 @@ def validate(
     return summary
 
 
-def _same_of(judge: GoldJudge | None) -> Same:
-    return same_key if judge is None else judge.same_answer
-
-
-def _near_flaws(cfg: DataConfig, loaded: Loaded, same_answer: Same) -> Iterator[tuple[int, Flaw]]:
+def _near_flaws(cfg: DataConfig, loaded: Loaded, judge: GoldJudge) -> Iterator[tuple[int, Flaw]]:
     if cfg.near_duplicates == "off":
         return
     problems, answers = loaded.prompts.column("problem"), loaded.prompts.column("answer")
     for i, j, share in near_copies(problems):
-        same = same_answer(answers[i], answers[j])
+        prompt = loaded.prompts[i]
+        same = judge.of(prompt.source, prompt.verifier).same_answer(answers[i], answers[j])
         code = "near_duplicate_copy" if same and cfg.near_duplicates == "drop" else "near_duplicate"
         detail = f"{share:.0%} of line {loaded.lines[j]}" + ("" if same else ", with another answer")
         yield i, (code, detail)
@@ -196,6 +188,7 @@ def describe(loaded: Loaded) -> FileSummary:
         "rejected": loaded.rejected,
         "dropped": loaded.dropped,
         "reasons": loaded.counts,
+        "golds_rejected": loaded.golds_rejected,
         "labels": {name: _most_common(prompts.column(name)) for name in ("source", "level", "subject")},
     }
 

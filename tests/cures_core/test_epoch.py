@@ -15,6 +15,7 @@ import pytest
 from cures_core.curriculum.ask_tell import Batch
 from cures_core.epoch import Progress, advance, roll_out, run_epoch, step_metrics
 from cures_core.errors import TrainingDiverged
+from cures_core.rewards.length import AS_JUDGED, LengthRule
 from cures_core.terms import FinishReason, Group, Outcome, Prompt, Request, Rollout, Verdict
 
 C, W, U = Outcome.CORRECT, Outcome.WRONG, Outcome.UNKNOWN
@@ -141,7 +142,12 @@ class RecordingTrainer:
         return {"updated": 1.0, "loss": 0.25 * self._updates}
 
 
-def play(script: Script, progress: Progress | None = None, trainer: RecordingTrainer | None = None) -> Progress:
+def play(
+    script: Script,
+    progress: Progress | None = None,
+    trainer: RecordingTrainer | None = None,
+    lengths: LengthRule = AS_JUDGED,
+) -> Progress:
     """Run all steps of the script; commits are among its calls."""
     progress = progress or Progress()
 
@@ -156,6 +162,7 @@ def play(script: Script, progress: Progress | None = None, trainer: RecordingTra
         RecordingVerifier(script),
         trainer or RecordingTrainer(script),
         commit,
+        lengths,
     )
 
 
@@ -226,12 +233,23 @@ def test_means_are_over_known_verdicts_and_over_all_rollouts() -> None:
         "tokens_total": 3 + 6 + 1,
         "reward_mean": 2 / 3,  # of three known verdicts, also those that are not in the batch
         "truncated_share": 1 / 6,
+        "truncated_wrong_share": 1 / 6,
         "completion_tokens_mean": 10 / 6,
         "reason": "step 0",
         "groups": 3.0,
         "updated": 1.0,
         "loss": 0.25,
     }
+
+
+def test_truncated_rollouts_are_told_and_trained_on_by_the_rule() -> None:
+    script = Script([[["cw", "wwc"]]])
+    play(script, lengths=LengthRule("masked"))
+    [told], [batch] = script.of("tell"), script.of("update")
+    assert [[v.masked for v in g.verdicts] for g in told] == [[False, True], [True, True, False]]
+    assert (told, [g.failures for g in told]) == (batch, [1, 2])  # the posterior hears of them
+    [(_, _, row, _)] = script.of("commit")
+    assert (row["masked_share"], row["truncated_share"], row["reward_mean"]) == (0.6, 0.6, 0.4)
 
 
 def test_weighted_rewards_are_told_beside_the_share_of_right_answers() -> None:

@@ -17,7 +17,7 @@ from cures_core.curriculum import beta
 from cures_core.curriculum.allocation import allocate, allocate_equally
 from cures_core.curriculum.beta import Floats
 from cures_core.curriculum.posterior import Ints, Posterior
-from cures_core.curriculum.sampling import draw, effective_sample_size, probabilities, weight_ratio, weights
+from cures_core.curriculum.sampling import effective_sample_size, probabilities, weight_ratio, weights
 from cures_core.curriculum.strategies.strategy import Strategy, spread_of
 from cures_core.prompts import PromptSet
 from cures_core.terms import Group
@@ -36,6 +36,7 @@ class CuresCurriculum(Strategy):
     """
 
     cfg: CuresConfig
+    holds_quotas = True
 
     def __init__(self, cfg: CuresConfig, prompts: PromptSet, posterior: Posterior, seed: int) -> None:
         super().__init__(cfg, prompts, posterior, seed)
@@ -51,16 +52,16 @@ class CuresCurriculum(Strategy):
             return rows[counts > 0], counts[counts > 0]
         num = min(self.cfg.prompts_per_step, len(self.prompts), budget // self.cfg.fewest_rollouts)
         p = self._distribution()
-        rows = draw(p, num, self.rng)
+        rows = self.draw(p, num)
         self.note(effective_sample_size=effective_sample_size(p), weight_ratio=weight_ratio(p))
         self._due = self._next_due(rows)
         if isinstance(allocation, ScreenAllocation):
-            return rows, np.ones(num, dtype=np.int64)
+            return rows, np.ones(len(rows), dtype=np.int64)
         if isinstance(allocation, EqualAllocation):
-            return rows, allocate_equally(num, budget, self.rng)
+            return rows, allocate_equally(len(rows), budget, self.rng)
         low, high = allocation.min_rollouts, allocation.max_rollouts
         spread = beta.expected_spread(*self.posterior.parameters(rows))
-        return rows, allocate(spread, min(budget, high * num), low, high)
+        return rows, allocate(spread, min(budget, high * len(rows)), low, high)
 
     def finished(self, told: Sequence[Group]) -> str:
         if not isinstance(self.cfg.allocation, ScreenAllocation):

@@ -22,13 +22,16 @@ class DapoCurriculum(Strategy):
     """As many rounds as the budget allows; no prompt twice in a step."""
 
     cfg: DapoConfig
+    holds_quotas = True
 
     def choose(self, budget: int, round_: int) -> tuple[Ints, Ints]:
         done = self.posterior.rows([g.request.prompt.id for g in self.told_so_far])
         left = np.setdiff1d(np.arange(len(self.prompts)), done)
         num = min(self.cfg.prompts_per_step, len(left), budget // self.cfg.group_size)
         # In the order of the draw: `select` keeps the first ones, and order of id would favour the same prompts always.
-        return self.rng.permutation(left)[:num], np.full(num, self.cfg.group_size)
+        drawn = self.draw(np.ones(len(left)), num, left) if self.cfg.quotas else left
+        rows = self.rng.permutation(drawn)[:num]
+        return rows, np.full(len(rows), self.cfg.group_size)
 
     def finished(self, told: Sequence[Group]) -> str:
         return "complete" if sum(g.informative for g in told) >= self.cfg.prompts_per_step else ""

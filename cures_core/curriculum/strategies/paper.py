@@ -20,7 +20,7 @@ from cures_core.config.curriculum import PaperConfig, ProtocolSettings, SoftmaxW
 from cures_core.curriculum.allocation import allocate
 from cures_core.curriculum.beta import plugin_spread
 from cures_core.curriculum.posterior import Ints, Posterior
-from cures_core.curriculum.sampling import draw, effective_sample_size, probabilities, weight_ratio, weights
+from cures_core.curriculum.sampling import effective_sample_size, probabilities, weight_ratio, weights
 from cures_core.curriculum.strategies.strategy import Strategy
 from cures_core.prompts import PromptSet
 from cures_core.terms import Group
@@ -90,6 +90,7 @@ class PaperCurriculum(ProtocolCurriculum):
     """The protocol with the sampling and the allocation of the paper, at a fixed temperature."""
 
     cfg: PaperConfig
+    holds_quotas = True
 
     @property
     def protocol(self) -> ProtocolSettings:
@@ -100,6 +101,7 @@ class PaperCurriculum(ProtocolCurriculum):
         spread = plugin_spread(*self.posterior.parameters(members))
         p = probabilities(weights(spread, SoftmaxWeighting(temperature=self.cfg.temperature)), 0.0)
         self.note(effective_sample_size=effective_sample_size(p), weight_ratio=weight_ratio(p))
-        chosen = draw(p, num, self.rng)
+        rows = self.draw(p, num, members)
         high = self.cfg.max_rollouts
-        return members[chosen], allocate(spread[chosen], min(budget, high * num), 2, high)
+        chosen = spread[np.searchsorted(members, rows)]
+        return rows, allocate(chosen, min(budget, high * len(rows)), 2, high)

@@ -7,7 +7,9 @@ subclass; what it may say and change beside that is listed in docs/curriculum.md
 from __future__ import annotations
 
 import copy
+import re
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -22,10 +24,15 @@ from cures_core.curriculum.ask_tell import Batch
 from cures_core.curriculum.beta import Floats
 from cures_core.curriculum.calibration import Calibration
 from cures_core.curriculum.posterior import Ints, Posterior
+from cures_core.curriculum.quotas import Quotas
+from cures_core.curriculum.sampling import draw
 from cures_core.errors import ConfigError, CurriculumMisuse
 from cures_core.means import ratio, valued
 from cures_core.prompts import PromptSet
 from cures_core.terms import Group, Request
+
+_MOST_SOURCES = 24
+"""Sources that the figures of a step speak of, at most."""
 
 
 class StrategyOptions(Strict):
@@ -39,6 +46,8 @@ class Strategy(ABC):
     """What `curriculum.options` must fit. None: it is not checked, and read from `self.cfg.options`."""
     fewest_rollouts: ClassVar[int] = 2
     """Of a drawn prompt, which a step's budget must be enough for: a group of one has no group baseline."""
+    holds_quotas: ClassVar[bool] = False
+    """Does it draw its prompts by `draw`? Who does not takes no `curriculum.quotas`."""
     options: StrategyOptions
     """The checked options. A subclass repeats this line with its own type."""
 
@@ -50,6 +59,9 @@ class Strategy(ABC):
             raise ConfigError("posterior and prompt set differ: migrate the posterior first")
         self.cfg, self.prompts, self.posterior = cfg, prompts, posterior
         self.calibration = Calibration()
+        num = min(cfg.prompts_per_step, len(prompts))
+        self._quotas = Quotas(cfg.quotas, prompts.column("source"), num) if cfg.quotas else None
+        self._sources = _sources(prompts)
         self._seed = seed
         self._rng = np.random.default_rng([seed, 0x43555252])
         self._step, self._round = 1, 0  # of the step that is going on
@@ -63,6 +75,11 @@ class Strategy(ABC):
     @classmethod
     def read_options(cls, cfg: StrategyConfig) -> StrategyOptions:
         """The options of this configuration, checked. Raises `ConfigError` naming every bad one."""
+        if cfg.quotas and not cls.holds_quotas:
+            raise ConfigError(
+                f"curriculum.quotas: {cls.__name__} does not hold them. Draw its prompts by `self.draw`, and set "
+                "`holds_quotas = True` in the class"
+            )
         if not isinstance(cfg, CustomConfig):
             return StrategyOptions()
         try:
@@ -94,6 +111,18 @@ class Strategy(ABC):
     def finished(self, told: Sequence[Group]) -> str:
         """Why the step is over, or "" if another round is wanted. Default: after one round."""
         return "complete"
+
+    def draw(self, p: Floats, num: int, rows: Ints | None = None) -> Ints:
+        """At most `num` of `rows` (None: of all), without replacement, ascending: in proportion to `p`, one for each of
+        these rows, as far as quotas leave it to the weights."""
+        if self._quotas is None:
+            drawn = draw(p, num, self.rng)
+            return drawn if rows is None else rows[drawn]
+        return self._quotas.draw(p, np.arange(len(self.prompts)) if rows is None else rows, num, self.rng)
+
+    def bounded(self, p: Floats) -> Floats:
+        """Probabilities of all prompts after the quotas, for who explains them."""
+        return p if self._quotas is None else self._quotas.bounded(p, min(self.cfg.prompts_per_step, len(self.prompts)))
 
     @property
     def told_so_far(self) -> list[Group]:
@@ -203,6 +232,7 @@ class Strategy(ABC):
             "posterior": self.posterior.state_dict(),
             "calibration": self.calibration.state_dict(),
             **({"late": late} if late else {}),
+            **({} if self._quotas is None else {"quota_carry": self._quotas.carry.copy()}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -221,6 +251,9 @@ class Strategy(ABC):
             row[0]: Request(row[0], prompt, row[2], row[3]) for row, prompt in zip(late, prompts, strict=True)
         }
         self._predicted = {row[0]: row[4] for row in late}
+        carry = state.get("quota_carry")
+        if self._quotas is not None and carry is not None and carry.shape == self._quotas.carry.shape:
+            self._quotas.carry = carry.copy()  # of other quotas nothing is carried over
 
     def note(self, **figures: float) -> None:
         """Add to the step's figures."""
@@ -258,8 +291,28 @@ class Strategy(ABC):
                 all_wrong_share=ratio(sum(g.failures > 0 and not g.successes for g in told), len(told)),
                 unknown_share=ratio(sum(g.unknown for g in told), self._spent),
             ),
+            **self._by_source(told),
             **self._figures,
         }
+
+    def _by_source(self, told: Sequence[Group]) -> dict[str, float]:
+        """Of each source its share of the step's prompts, and of its known rollouts the share that is right."""
+        groups: defaultdict[str, list[Group]] = defaultdict(list)
+        for group in told:
+            groups[group.request.prompt.source].append(group)
+        figures: dict[str, float | None] = {}
+        for name in self._sources:
+            right, wrong = sum(g.successes for g in groups[name]), sum(g.failures for g in groups[name])
+            label = re.sub(r"[^\w-]", "_", name) or "none"  # what every tracker takes as a name
+            figures[f"draw_share/{label}"] = ratio(len(groups[name]), len(told))
+            figures[f"correct_share/{label}"] = ratio(right, right + wrong)
+        return valued(**figures)
+
+
+def _sources(prompts: PromptSet) -> list[str]:
+    """The sources that figures are told of: none where there is but one, or where there are too many to be read."""
+    found = sorted(prompts.table.column("source").unique().to_pylist())
+    return found if 1 < len(found) <= _MOST_SOURCES else []
 
 
 def _said(fault: ErrorDetails, strategy: type[Strategy]) -> str:

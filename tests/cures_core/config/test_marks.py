@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from pydantic import Field
 
 from cures_core.config.base import Strict
-from cures_core.config.marks import Mark, Operation, Placement, Result, changes, leaves, marked_fields, results
+from cures_core.config.marks import Later, Mark, Operation, Placement, Result, changes, leaves, marked_fields, results
 from cures_core.config.run import RunConfig
 from cures_core.own_code import code_digest, keyed
 
@@ -65,6 +65,22 @@ class _Tree(Strict):
     one: _Leaf | None = None
     many: tuple[_Leaf, ...] = ()
     named: dict[str, _Leaf] = Field(default_factory=dict)
+
+
+class _Grown(Strict):
+    """A model that has got settings in a later version."""
+
+    old: Result[int] = 1
+    new: Annotated[Result[str], Later("as before")] = "as before"
+    part: Annotated[_Leaf | None, Later()] = None
+
+
+def test_a_later_setting_is_a_result_only_where_it_says_something_new() -> None:
+    assert results(_Grown()) == {"old": 1}
+    assert results(_Grown(new="other"))["new"] == "other"
+    assert results(_Grown(part=_Leaf(what=2.0))) == {"old": 1, "part.what": 2.0}
+    assert [change.path for change in changes(_Grown(), _Grown(new="other"))] == ["new"]
+    assert keyed(_Grown()) == {"old": 1}
 
 
 def test_leaves_are_found_in_models_lists_and_tables() -> None:

@@ -73,7 +73,7 @@ def test_public_sets_run_as_they_are(name: str, file: str, changes: dict[str, st
     suite = loaded(tmp_path, f'include = "{SUITES / name}.toml"\npath = "{path}"\n{more}')
     assert suite.reward is not None
     with make_verifier(suite.reward) as verifier:
-        found = load_prompts(suite, check_gold=verifier.check_gold)
+        found = load_prompts(suite, judge=verifier)
     require_acceptable(found, suite)
     assert items * 0.97 <= len(found.prompts) <= items
     assert found.rows_read == items

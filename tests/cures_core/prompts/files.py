@@ -23,7 +23,7 @@ def jsonl(path: Path, rows: Iterable[Mapping[str, Any] | str | bytes]) -> Path:
 
 def loaded(folder: Path, rows: Iterable[Mapping[str, Any] | str | bytes], **options: Any) -> Loaded:
     """What `load_prompts` makes of rows."""
-    check = {name: options.pop(name) for name in ("check_gold", "same_answer", "count_tokens") if name in options}
+    check = {name: options.pop(name) for name in ("judge", "count_tokens") if name in options}
     return load_prompts(DataConfig(path=str(jsonl(folder / "set.jsonl", rows)), **options), **check)
 
 

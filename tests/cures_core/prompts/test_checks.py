@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from cures_core.config.data import DataConfig
 from cures_core.errors import ConfigError
 from cures_core.prompts import REASONS, Severity, load_prompts
-from cures_core.prompts.checks import _check_problem, _clean_text, examine, not_an_answer, plain_problem
+from cures_core.prompts.checks import (
+    TextJudge,
+    _check_problem,
+    _clean_text,
+    examine,
+    not_an_answer,
+    plain_problem,
+)
 from cures_core.prompts.columns import resolve_columns
 from tests.cures_core.prompts.files import loaded, reasons
 
@@ -121,7 +128,7 @@ def test_invisible_characters_are_removed() -> None:
 
 def test_text_is_stored_in_one_form() -> None:
     row = fields("  Cafe\u0301?\r\nHow many? ", " 7 ", source=" web ")
-    assert row == ("Caf\u00e9?\nHow many?", "7", "web", "", "")
+    assert row == ("Caf\u00e9?\nHow many?", "7", "web", "", "", "")
 
 
 # Answers
@@ -218,12 +225,13 @@ def test_labels_are_made_plain() -> None:
 def test_the_verifier_is_asked_once_for_each_answer(tmp_path: Path) -> None:
     asked = []
 
-    def check_gold(answer: str) -> str | None:
-        asked.append(answer)
-        return "it is even" if answer == "4" else None
+    class Judge(TextJudge):
+        def check_gold(self, answer: str) -> str | None:
+            asked.append(answer)
+            return "it is even" if answer == "4" else None
 
     rows = [{"problem": f"How much is it, {name}?", "answer": a} for name, a in (("A", "3"), ("B", "4"), ("C", "3"))]
-    result = loaded(tmp_path, rows, check_gold=check_gold)
+    result = loaded(tmp_path, rows, judge=Judge())
     assert asked == ["3", "4"]
     assert reasons(result) == {2: {"gold_rejected"}}
     assert "it is even" in result.quarantine[0].message

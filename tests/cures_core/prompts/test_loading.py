@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cures_core.config.data import ColumnsConfig, DataConfig
 from cures_core.errors import ConfigError, DataRejected, TryAgain
 from cures_core.prompts import Loaded, annotated, load_prompts, loading, reasons_table, require_acceptable
+from cures_core.prompts.checks import TextJudge
 from cures_core.prompts.duplicates import repeated_groups
 from tests.cures_core.prompts.files import jsonl, loaded, reasons
 
@@ -42,7 +43,7 @@ def test_contradicting_rows_are_all_rejected(tmp_path: Path) -> None:
     assert "line 2: 46" in result.quarantine[0].message
 
 
-class Judge:
+class Judge(TextJudge):
     """What the math verifier says of the answers below."""
 
     def same_answer(self, first: str, second: str) -> bool:
@@ -51,7 +52,7 @@ class Judge:
 
 def test_the_verifier_decides_whether_answers_contradict(tmp_path: Path) -> None:
     rows = [row(A, "\\frac{\\pi}{2}"), row(A, "\\pi/2"), row(A, "0.5\\pi"), row(B, "7"), row(B, "7.0")]
-    result = loaded(tmp_path, rows, same_answer=Judge().same_answer)
+    result = loaded(tmp_path, rows, judge=Judge())
     assert reasons(result) == {
         1: {"duplicate_problem"},
         **{n: {"duplicate_copy"} for n in (2, 3)},
@@ -63,11 +64,12 @@ def test_the_verifier_decides_whether_answers_contradict(tmp_path: Path) -> None
 def test_many_answers_to_one_problem_ask_the_verifier_only_so_often(tmp_path: Path) -> None:
     asked = []
 
-    def same(first: str, second: str) -> bool:
-        asked.append((first, second))
-        return False
+    class Different(TextJudge):
+        def same_answer(self, first: str, second: str) -> bool:
+            asked.append((first, second))
+            return False
 
-    result = loaded(tmp_path, [row(A, str(n)) for n in range(200)], same_answer=same)
+    result = loaded(tmp_path, [row(A, str(n)) for n in range(200)], judge=Different())
     assert result.counts == {"contradictory_answer": 200}
     assert len(asked) <= 200 * 8
 
@@ -167,12 +169,13 @@ def test_flaws_found_later_take_their_rows_out(tmp_path: Path) -> None:
 
 
 def test_rows_of_two_versions_of_a_file_are_not_mixed(tmp_path: Path) -> None:
-    def somebody_writes(answer: str) -> None:
-        with (tmp_path / "set.jsonl").open("a") as f:
-            f.write("{}")
+    class SomebodyWrites(TextJudge):
+        def check_gold(self, answer: str) -> None:
+            with (tmp_path / "set.jsonl").open("a") as f:
+                f.write("{}")
 
     with pytest.raises(TryAgain, match="changed while it was read"):
-        loaded(tmp_path, [row(A)], check_gold=somebody_writes)
+        loaded(tmp_path, [row(A)], judge=SomebodyWrites())
 
 
 # What is acceptable

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from cures_core.errors import CorruptArtifact, DataRejected, MissingInput
 from cures_core.prompts import PromptSet, make_prompt
+from cures_core.prompts.promptset import COLUMNS
 from cures_core.terms import Prompt
 
 PROMPTS = [
@@ -122,8 +124,8 @@ def test_changed_labels_do_not_pass_the_digest(tmp_path: Path) -> None:
 def test_a_later_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "set.parquet"
     PromptSet.of(PROMPTS).write_parquet(path)
-    rewritten(path, "level", ["1", "2", ""], version=b"2")
-    with pytest.raises(CorruptArtifact, match="schema 2, this version reads 1"):
+    rewritten(path, "level", ["1", "2", ""], version=b"3")
+    with pytest.raises(CorruptArtifact, match="schema 3, this version reads 1"):
         PromptSet.read_parquet(path)
 
 
@@ -133,3 +135,21 @@ def test_repeated_ids_on_disk_are_corrupt(tmp_path: Path) -> None:
     rewritten(path, "id", ["same"] * 3)
     with pytest.raises(CorruptArtifact, match="occurs twice"):
         PromptSet.read_parquet(path)
+
+
+def test_a_set_in_which_no_row_names_a_verifier_is_as_it_always_was(tmp_path: Path) -> None:
+    """File and digest of six columns: what was made before the column of verifiers stays what it is."""
+    plain = PromptSet.of([make_prompt("a", "1", source="s"), make_prompt("b", "2", level="3")])
+    plain.write_parquet(tmp_path / "plain.parquet")
+    assert pq.read_table(tmp_path / "plain.parquet").column_names == list(COLUMNS[:6])
+    assert plain.digest == "26b80237b136187b06d602da36d9d6c82b9319806fa5239c1515f93603032c98"
+    read = PromptSet.read_parquet(tmp_path / "plain.parquet")
+    assert (list(read), read.column("verifier")) == (list(plain), ["", ""])
+
+
+def test_a_row_s_verifier_is_part_of_the_set(tmp_path: Path) -> None:
+    plain = make_prompt("a", "1", source="s")
+    named = PromptSet.of([replace(plain, verifier="judge")])
+    assert named.digest != PromptSet.of([plain]).digest != PromptSet.of([replace(plain, source="judge")]).digest
+    named.write_parquet(tmp_path / "named.parquet")
+    assert list(PromptSet.read_parquet(tmp_path / "named.parquet")) == list(named)

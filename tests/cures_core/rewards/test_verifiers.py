@@ -74,8 +74,8 @@ def misbehaves(completion: str, gold: str) -> bool:
     return completion.endswith(" " + gold)
 
 
-def says_one(completion: str, gold: str) -> Any:
-    return 1
+def says_two(completion: str, gold: str) -> Any:
+    return 2
 
 
 class TestExact(VerifierExam):
@@ -209,7 +209,7 @@ def test_regex_options() -> None:
 
 def test_custom_function_that_raises_or_answers_nonsense_is_unknown() -> None:
     assert outcome(CustomConfig(function=f"{__name__}:ends_with"), "raise 7", "7") == "unknown"
-    assert outcome(CustomConfig(function=f"{__name__}:says_one"), "7", "7") == "unknown"
+    assert outcome(CustomConfig(function=f"{__name__}:says_two"), "7", "7") == "unknown"
 
 
 def test_a_custom_function_cannot_end_or_hold_up_the_training_process(tmp_path: Path) -> None:

@@ -88,3 +88,26 @@ def test_unknown_verdicts_above_one_per_cent_are_a_visible_warning() -> None:
     assert step(unknown_share=1.0).startswith("step 1/2: no verdict, ")
     assert stage(rollouts=100, unknown=3).endswith("; WARNING: 3.0 % of the verdicts unknown")
     assert "WARNING" not in stage(rollouts=0, unknown=0)
+
+
+def test_a_pair_is_judged_by_the_verifier_of_its_source(tmp_path: Path) -> None:
+    reward = """
+[reward]
+type = "exact"
+[[reward.by_source]]
+sources = ["quiz"]
+verifier = { type = "choice" }
+"""
+    (tmp_path / "tiny.toml").write_text(PROFILE + reward)
+    pairs = jsonl(
+        tmp_path / "pairs.jsonl",
+        [
+            {"completion": "(B)", "answer": "B", "source": "quiz"},
+            {"completion": "(B)", "answer": "B"},
+            {"completion": "(B)", "answer": "7", "source": "quiz"},
+            {"completion": "(B)", "answer": "B", "source": "else", "verifier": "choice"},
+        ],
+    )
+    found = json.loads(run("--from", pairs, "--config", tmp_path / "tiny.toml", "--json"))
+    assert [v["outcome"] for v in found["verdicts"]] == ["correct", "wrong", "unknown", "correct"]
+    assert found["golds_refused"] == {"7": "not one of the letters"}

@@ -15,7 +15,7 @@ import pytest
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from cures_core.config.data import PromptFile
-from cures_core.config.marks import Mark, changes, is_within, leaves, marked_fields
+from cures_core.config.marks import Mark, changes, is_within, leaves, marked_fields, results
 from cures_core.config.run import RunConfig
 from cures_core.files import digest_json
 from tasks.inputs.digests import suite_field
@@ -23,7 +23,7 @@ from tasks.runs import opening
 from tasks.runs.figures import Figures
 from tasks.runs.records import Record, RunRef
 from tasks.stages.evaluation_cache import rows_key
-from tasks.stages.keys import READS
+from tasks.stages.keys import READS, settings
 from tests.tasks.stages.figures import figures_of
 
 ALL = {"prepare_policy", "estimate_prior", "train_epoch", "evaluate base", "evaluate trained", "completions"}
@@ -44,6 +44,7 @@ READ_BY: dict[str, set[str]] = {
     "curriculum": {"train_epoch"},
     "curriculum.posterior": {"estimate_prior", "train_epoch"},
     "training": {"train_epoch"},
+    "training.truncated": {"estimate_prior", "train_epoch"},  # which rollouts are right
     "training.lora": {"train_epoch", "evaluate trained"},
     "evaluation.seed": SCORED,
     "evaluation.resamples": SCORED - {"completions"},  # other intervals of the same completions
@@ -83,6 +84,27 @@ RULES = [
     {"type": "pattern", "pattern": "x", "weight": 0.1},
 ]
 WEIGHTED = {"type": "weighted", "format": RULES}
+VERIFIERS: list[dict[str, Any]] = [
+    {"type": "math"},
+    {"type": "choice"},
+    {"type": "numeric"},
+    {"type": "regex", "pattern": "a"},
+    {"type": "custom", "function": CODE},
+    *(
+        {**WEIGHTED, "answer": a}
+        for a in (
+            {"type": "math"},
+            {"type": "choice"},
+            {"type": "numeric"},
+            {"type": "regex", "pattern": "a"},
+            {"type": "custom", "function": CODE},
+        )
+    ),
+]
+ENTRY: dict[str, Any] = {"name": "first", "sources": ["a"], "verifier": {"type": "exact"}}
+BY_SOURCE: dict[str, Any] = {"type": "numeric", "by_source": [ENTRY]}
+QUOTAS = [{"source": "a", "min": 0.25, "max": 0.75}]
+OVERLONG = {"buffer_tokens": 4}
 OFFLOADED = {"type": "deepspeed", "learning_rate": 1e-3, "zero_stage": 3}
 VARIANTS: list[dict[str, Any]] = [
     {},
@@ -97,10 +119,20 @@ VARIANTS: list[dict[str, Any]] = [
     *({"reward": {**WEIGHTED, "answer": a}} for a in ({"type": "math"}, {"type": "choice"}, {"type": "numeric"})),
     {"reward": {**WEIGHTED, "answer": {"type": "regex", "pattern": "a"}}},
     {"reward": {**WEIGHTED, "answer": {"type": "custom", "function": CODE}}},
+    {"reward": BY_SOURCE},
+    {"data": {"path": "train.jsonl", "columns": {"verifier": "checker"}}, "reward": BY_SOURCE},
+    *({"reward": {**BY_SOURCE, "by_source": [ENTRY, {"verifier": v}]}} for v in VERIFIERS),
+    *({"reward": {"type": "by-source", "default": v, "by_source": [ENTRY]}} for v in VERIFIERS),
     *({"prior": {"type": kind}} for kind in ("none", "full")),
     *({"curriculum": {"type": kind, **STEP}} for kind in ("uniform", "dapo", "paper")),
     {"curriculum": {"type": "custom", "strategy": STRATEGY, **STEP}},
     *({"curriculum": {"type": "cures", **STEP, "allocation": {"type": kind}}} for kind in ("neyman", "screen")),
+    *({"curriculum": {"type": kind, **STEP, "quotas": QUOTAS}} for kind in ("cures", "uniform", "dapo", "paper")),
+    {"curriculum": {"type": "custom", "strategy": STRATEGY, **STEP, "quotas": QUOTAS}},
+    *(
+        {"training": {"type": kind, "learning_rate": 1e-3, "overlong": OVERLONG}}
+        for kind in ("torch", "torchrun", "deepspeed")
+    ),
     {"curriculum": {"type": "cures", **STEP, "weighting": {"type": "softmax", "temperature": 1.0}}},
     {"training": {"learning_rate": 1e-3, "lora": {}}},
     {"training": {"type": "torchrun", "learning_rate": 1e-3, "address": "a:1"}},
@@ -120,8 +152,15 @@ VARIANTS: list[dict[str, Any]] = [
             *({**WEIGHTED, "answer": answer} for answer in ({"type": "math"}, {"type": "choice"}, {"type": "numeric"})),
             {**WEIGHTED, "answer": {"type": "regex", "pattern": "a"}},
             {**WEIGHTED, "answer": {"type": "custom", "function": CODE}},
+            BY_SOURCE,
+            *({**BY_SOURCE, "by_source": [ENTRY, {"verifier": v}]} for v in VERIFIERS),
+            *({"type": "by-source", "default": v, "by_source": [ENTRY]} for v in VERIFIERS),
         )
     ),
+    {
+        "evaluation": {"suites": [{**SUITE, "columns": {"verifier": "checker"}}]},
+        "reward": BY_SOURCE,
+    },
 ]
 """Together they hold every setting of every union."""
 
@@ -415,3 +454,13 @@ def test_one_suite_s_completions_do_not_depend_on_another(monkeypatch: pytest.Mo
     exam, quiz_1, again, quiz_2 = kept
     assert exam == again
     assert quiz_1 != quiz_2
+
+
+def test_settings_that_came_later_are_in_no_key_at_their_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What earlier versions have computed stays found."""
+    cfg = RunConfig.model_validate({**BASE, "reward": {"type": "custom", "function": CODE}})
+    silent = {leaf.path for leaf in leaves(cfg) if leaf.is_as_before}
+    assert {"data.columns.verifier", "reward.threshold", "training.truncated", "training.overlong"} <= silent
+    assert not silent & set(results(cfg))
+    for stage in READS:
+        assert not silent & set(settings(cfg, stage))

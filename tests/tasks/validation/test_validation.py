@@ -15,6 +15,7 @@ from cures_core.curriculum import Posterior
 from cures_core.curriculum.migration import migrate
 from cures_core.errors import ConfigError, DataRejected
 from cures_core.prompts import PromptSet, make_prompt
+from cures_core.prompts.checks import TextJudge
 from cures_core.prompts.flags import add
 from cures_core.rewards import make_verifier
 from tasks.validation import validate
@@ -138,7 +139,7 @@ def test_suites_need_their_own_names(data: DataConfig, suite: SuiteConfig, tmp_p
         validate(data, [suite, suite], tmp_path / "out")
 
 
-class Judge:
+class Judge(TextJudge):
     """A verifier to which 78 is too big, and all other golds are one."""
 
     def check_gold(self, answer: str) -> str | None:
@@ -246,7 +247,7 @@ def failing(outcome: dict[str, Any]) -> dict[tuple[str, str], list[str]]:
 def test_a_clean_frame_meets_all_expectations(cfg: DataConfig, tmp_path: Path) -> None:
     outcome = run_expectations(frame(GOOD, make_prompt("Why?", "\\frac{1}{2}")), tmp_path, cfg)
     assert (outcome["success"], failing(outcome)) == (True, {})
-    assert len(outcome["expectations"]) == 18
+    assert len(outcome["expectations"]) == 19
     assert all(row["error"] == "" for row in outcome["expectations"])
 
 
