@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections.abc import Sequence
@@ -55,6 +56,17 @@ class ReasoningGymVerifier(Verifier):
             return str(reply["reason"])
         return None if reply["score"] >= self._threshold else f"its own answer scores {reply['score']:g}"
 
+    def same_answer(self, first: str, second: str) -> bool:
+        """Does the scorer of one item take the other's answer? Of one problem asked twice it does."""
+        if super().same_answer(first, second):
+            return True
+        one, other = _own_answer(first), _own_answer(second)
+        if one is None or other is None:
+            return False
+        with self._lock:
+            replies = self._pool.run([{"item": first, "answer": other}, {"item": second, "answer": one}])
+        return any(reply.get("score", 0.0) >= self._threshold for reply in replies)
+
     def close(self) -> None:
         with self._lock:
             self._pool.close()
@@ -64,6 +76,13 @@ class ReasoningGymVerifier(Verifier):
         if "score" not in reply:
             return Verdict(Outcome.UNKNOWN, shown, "reasoning_gym", reply["reason"])
         return verdict_of(reply["score"], self._threshold, "reasoning_gym", shown)
+
+
+def _own_answer(gold: str) -> str | None:
+    try:
+        return str(json.loads(gold)["answer"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def read_answer(completion: str) -> str:

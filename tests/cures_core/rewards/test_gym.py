@@ -133,6 +133,15 @@ def test_golds_that_name_no_item_are_refused(gym: None) -> None:
         assert verifier.judge_pairs([("[10]", other)])[0].outcome is Outcome.UNKNOWN
 
 
+def test_one_problem_asked_twice_has_one_answer(gym: None) -> None:
+    [_, eleven], [again, _] = golds(), golds(seed=1)
+    assert eleven != again
+    with make_verifier(ReasoningGymConfig()) as verifier:
+        assert verifier.same_answer(eleven, again)
+        assert not verifier.same_answer(golds()[0], again)
+        assert not verifier.same_answer(again, "7")
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
