@@ -252,6 +252,7 @@ def test_means_are_over_known_verdicts_and_over_all_rollouts() -> None:
         "groups": 3.0,
         "updated": 1.0,
         "loss": 0.25,
+        "judge_prompt_tokens": 6.0,
     }
 
 
