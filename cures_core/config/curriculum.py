@@ -91,7 +91,7 @@ Weighting = Annotated[ProportionalWeighting | SoftmaxWeighting, Field(discrimina
 class SourceQuota(Strict):
     """Bounds on the share of the prompts drawn that come from one source."""
 
-    source: Result[str]
+    source: Result[LocalName]
     """The source, as in the prompt set."""
     min: Result[float] = Field(default=0.0, ge=0, le=1)
     """Least share of a step's prompts."""

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from cures_core.config.base import OwnCode, Strict
 from cures_core.config.marks import Later, Operation, Placement, Result
-from cures_core.config.urls import JudgeUrl, LocalPath
+from cures_core.config.urls import JudgeUrl, LocalName, LocalPath
 
 AnswerRule = Literal["box", "hashes", "phrase", "last"]
 """box: the last \\boxed{}; hashes: after the last ####; phrase: after the last "the answer is"; last: the last number
@@ -294,19 +294,7 @@ class WeightedConfig(Strict):
         return self
 
 
-PlainConfig = Annotated[
-    ExactConfig
-    | NumericConfig
-    | MathConfig
-    | ChoiceConfig
-    | RegexConfig
-    | CodeConfig
-    | JudgeConfig
-    | ReasoningGymConfig
-    | CustomConfig
-    | WeightedConfig,
-    Field(discriminator="type"),
-]
+PlainConfig = Annotated[AnswerConfig | WeightedConfig, Field(discriminator="type")]
 """One verifier's configuration, chosen by `type`."""
 
 
@@ -315,7 +303,7 @@ class SourceReward(Strict):
 
     name: Result[str] = Field(default="", pattern=r"^([a-z0-9][a-z0-9._-]{0,39})?$")
     """What rows call it in the column `data.columns.verifier`. Empty: as its type is called."""
-    sources: Result[tuple[str, ...]] = ()
+    sources: Result[tuple[LocalName, ...]] = ()
     """Sources whose prompts it judges. Without any, only rows that name it."""
     verifier: PlainConfig
     """How it judges."""
@@ -363,19 +351,5 @@ def _with_default(values: object) -> object:
     return {"type": "by-source", "by_source": values["by_source"], **({"default": default} if default else {})}
 
 
-RewardConfig = Annotated[
-    ExactConfig
-    | NumericConfig
-    | MathConfig
-    | ChoiceConfig
-    | RegexConfig
-    | CodeConfig
-    | JudgeConfig
-    | ReasoningGymConfig
-    | CustomConfig
-    | WeightedConfig
-    | BySourceConfig,
-    Field(discriminator="type"),
-    BeforeValidator(_with_default),
-]
+RewardConfig = Annotated[PlainConfig | BySourceConfig, Field(discriminator="type"), BeforeValidator(_with_default)]
 """A verifier's configuration, chosen by `type`."""
