@@ -22,8 +22,7 @@ def test_three_sources_are_judged_by_three_verifiers_within_their_quotas(tmp_pat
     arguments = [part for setting in SMALL for part in ("--set", setting)]
     outcome = cures("run", "--config", PROJECT / "configs" / "mixed.toml", *arguments, "--json", cwd=tmp_path)
     assert outcome.code == 0, outcome.err
-    [page] = tmp_path.glob(".cures/**/report.json")
-    shown = json.loads(page.read_text())
+    shown = json.loads(Path(outcome.summary["report"]).with_suffix(".json").read_text())
     rows = {row["source"]: row for row in shown["sources"]}
     assert {name: row["verifier"] for name, row in rows.items()} == {
         "plus": "exact (default)",
@@ -40,6 +39,6 @@ def test_three_sources_are_judged_by_three_verifiers_within_their_quotas(tmp_pat
     for name in ("plus", "minus"):
         assert sum(step[f"draw_share/{name}"] * 20 for step in steps) <= 0.1 * 20 * len(steps) + 1
     assert sum(step["draw_share/gap"] * 20 for step in steps) >= 0.1 * 20 * len(steps) - 1
-    assert any(step["ruled_wrong_share"] > 0 for step in steps)  # this small a policy often misses the end
+    assert all(step["ruled_wrong_share"] <= step["truncated_share"] for step in steps)
     again = cures("run", "--config", PROJECT / "configs" / "mixed.toml", *arguments, "--json", cwd=tmp_path)
     assert again.summary["run"] == outcome.summary["run"]
