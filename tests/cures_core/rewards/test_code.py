@@ -16,6 +16,8 @@ from typing import Any
 
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cures_core.config.rewards import CodeConfig
 from cures_core.errors import SystemRefused
@@ -176,6 +178,28 @@ def test_values_cross_between_processes_as_they_are() -> None:
     assert same((1, [2.0]), [1, (2,)])
     assert not same(True, 1)
     assert not same([1], [1, 2])
+
+
+_ATOMS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
+_KEYS = _ATOMS | st.tuples(_ATOMS)
+_PLAIN = st.recursive(
+    _ATOMS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.sets(_KEYS, max_size=3)
+        | st.dictionaries(_KEYS, inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(_PLAIN)
+def test_any_plain_value_crosses(value: object) -> None:
+    crossed = decoded(json.loads(json.dumps(encoded(value))))
+    assert type(crossed) is type(value)
+    assert crossed == value
+    assert same(crossed, value)
 
 
 def test_limits_decide_as_documented() -> None:
