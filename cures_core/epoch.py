@@ -54,7 +54,7 @@ def run_epoch(
             told += groups
             budget -= sum(request.n for request in requests)
         engine.sleep()
-        figures = {**trainer.update(batch.groups), **lengths.figures(told)}
+        figures = {**verifier.figures(), **trainer.update(batch.groups), **lengths.figures(told)}
         engine.sync(trainer.model)
         progress = advance(progress, told)
         commit(progress, told, step_metrics(progress, batch, told, figures), time.monotonic() - started)

@@ -11,7 +11,18 @@ if TYPE_CHECKING:
     from cures_core.config.run import RunConfig
 
 MODULES: dict[str, tuple[str, ...]] = {
-    "train": ("torch", "transformers", "tokenizers", "peft", "math_verify", "jinja2", "httpx", "sklearn", "gguf"),
+    "train": (
+        "torch",
+        "transformers",
+        "tokenizers",
+        "peft",
+        "math_verify",
+        "jinja2",
+        "httpx",
+        "tenacity",
+        "sklearn",
+        "gguf",
+    ),
     "pipeline": (
         "prefect",
         "typer",
@@ -26,6 +37,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "py3langid",
         "sqlalchemy",
     ),
+    "reasoning-gym": ("reasoning_gym",),
     "deepspeed": ("deepspeed",),
     "vllm": ("vllm",),
     "ray": ("prefect_ray", "ray"),
@@ -76,6 +88,9 @@ def require_module(module: str, what: str) -> None:
 
 def require_extras(config: RunConfig) -> None:
     """Raises `MissingExtra` where a run would find out, hours later, that something is not installed."""
+    from cures_core.config.marks import parts  # not at the top: who asks for one extra needs no pydantic
+    from cures_core.config.rewards import ReasoningGymConfig
+
     require_extra("train", "rolling out, training or evaluating")
     if config.training.type == "deepspeed":
         require_extra("deepspeed", "training.type = 'deepspeed'")
@@ -85,6 +100,8 @@ def require_extras(config: RunConfig) -> None:
         require_extra("vllm", *WITHOUT_VLLM)
     if config.evaluation.sharding.runner == "ray" and config.evaluation.sharding.shards > 1:
         require_extra("ray", 'evaluation.sharding.runner = "ray"', 'use runner = "threads"')
+    if next(parts(config, ReasoningGymConfig), None) is not None:
+        require_extra("reasoning-gym", "reward.type = 'reasoning_gym'")
     for tracker in ("mlflow", "tensorboard", "wandb"):
         if getattr(config.tracking, tracker) is not None:
             require_extra(tracker, f"tracking.{tracker}", "leave the key away")

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Literal
 
 from cures_core.config.base import Strict
+from cures_core.config.rewards import CodeConfig
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import CuresError, ServerUnavailable
 from cures_core.extras import MODULES, missing_modules, to_type
 from cures_core.failures import failure_of
+from cures_core.rewards.code import require_confinement
 from tasks.prefect_api import answers
 from tasks.storage import open_store
 
@@ -42,6 +44,7 @@ def examine(store: StoreConfig) -> list[Finding]:
         *_commands(),
         *_extras(),
         *_device(),
+        _sandbox(),
         _store(store),
         _disk(store),
         _prefect(),
@@ -87,6 +90,14 @@ def _device() -> Iterator[Finding]:
     yield Finding(
         name="device", status="optional", found=found, remedy="enough for small models; large ones need a GPU"
     )
+
+
+def _sandbox() -> Finding:
+    """Whether programs of completions can be confined, by running one."""
+    try:
+        return Finding(name="sandbox", status="ok", found=require_confinement(CodeConfig()))
+    except CuresError as error:
+        return Finding(name="sandbox", status="optional", found=str(error), remedy="only reward.type = 'code' needs it")
 
 
 def probe_store(cfg: StoreConfig) -> str:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cures_core.config.data import PromptFile
+from cures_core.config.marks import parts
 from cures_core.config.policy import PretrainedPolicy, SupervisedWarmStart, WarmStartPolicy
+from cures_core.config.rewards import CodeConfig
 from cures_core.config.rollout import PromptFormat
 from cures_core.config.run import RunConfig
 from cures_core.config.training import LoraConfig
@@ -23,6 +25,7 @@ from cures_core.policy.adapters import holds_adapters, require_alike
 from cures_core.policy.solutions import open_solutions
 from cures_core.prompts.flags import read_flags
 from cures_core.prompts.reading import open_rows
+from cures_core.rewards.code import require_confinement
 from cures_core.sizes import size_text
 from tasks.doctor import Finding, free_bytes, probe_store
 from tasks.inputs.pretrained import architecture_file
@@ -80,6 +83,8 @@ def _checks(cfg: RunConfig) -> Iterator[tuple[str, Callable[[], str]]]:
         yield "prompt format", lambda: _shown(cfg, formats)
     if cfg.device.type == "cuda":
         yield "device", lambda: _device(cfg)
+    if (code := next(parts(cfg, CodeConfig), None)) is not None:
+        yield "sandbox", lambda: require_confinement(code)
     yield "store", lambda: probe_store(cfg.store)
     yield "snapshots", lambda: probe_places(cfg.snapshot.within(cfg.store.url, cfg.store.endpoint_url))
     yield "disk", lambda: _disk(cfg)

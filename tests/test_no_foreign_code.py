@@ -13,6 +13,8 @@ LOADERS = {"from_pretrained", "from_config", "load_dataset", "pipeline", "LLM", 
 """Functions of transformers, vLLM and datasets that can run a model's own code."""
 PICKLES = {"cures_core/prompts/language.py"}
 """Reads data alone: `_DataOnly` finds no code."""
+RUNS_PROGRAMS = {"cures_core/rewards/sandbox/runner.py"}
+"""What it is for; it runs them in a process that is confined (tests/cures_core/rewards/test_code.py)."""
 
 
 def trees() -> Iterator[tuple[str, ast.Module]]:
@@ -61,7 +63,8 @@ def test_nothing_is_evaluated_and_no_pickle_is_read() -> None:
     for name, tree in trees():
         for place, call in calls(name, tree):
             if isinstance(call.func, ast.Name):
-                assert call.func.id not in ("eval", "exec", "compile", "__import__"), place
+                allowed = {"exec", "compile"} if name in RUNS_PROGRAMS else set()
+                assert call.func.id not in {"eval", "exec", "compile", "__import__"} - allowed, place
             said = {k.arg: k.value for k in call.keywords}.get("weights_only")
             assert said is None or (isinstance(said, ast.Constant) and said.value is True), place
             assert not any(k.arg == "shell" and getattr(k.value, "value", None) for k in call.keywords), place

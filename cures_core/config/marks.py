@@ -82,6 +82,24 @@ def decides(leaf: Leaf) -> bool:
     return leaf.mark is Mark.RESULT and not leaf.is_as_before
 
 
+M = TypeVar("M", bound=BaseModel)
+
+
+def parts(model: BaseModel, kind: type[M]) -> Iterator[M]:
+    """The models of a kind inside a model, in the order of its fields."""
+    waiting: list[object] = [model]
+    while waiting:
+        value = waiting.pop(0)
+        if isinstance(value, kind):
+            yield value
+        if isinstance(value, BaseModel):
+            waiting[:0] = [getattr(value, name) for name in type(value).model_fields]
+        elif isinstance(value, dict):
+            waiting[:0] = value.values()
+        elif isinstance(value, tuple | list):
+            waiting[:0] = value
+
+
 @dataclass(frozen=True)
 class Change:
     """A setting that is not the same in two configurations; None on the side that has no such setting."""

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from cures_core.config.base import OwnCode, Strict
-from cures_core.config.marks import Later, Operation, Result
-from cures_core.config.urls import LocalName
+from cures_core.config.marks import Later, Operation, Placement, Result
+from cures_core.config.urls import JudgeUrl, LocalName, LocalPath
 
 AnswerRule = Literal["box", "hashes", "phrase", "last"]
 """box: the last \\boxed{}; hashes: after the last ####; phrase: after the last "the answer is"; last: the last number
 (for `math` the last formula between dollar signs, else the last number)."""
+
+
+JUDGE_PROMPT = """\
+Does the answer below solve the problem, with the same result as the reference answer? How it is worded does not matter.
+
+Problem:
+{problem}
+
+Reference answer:
+{gold}"""
 
 
 class ExactConfig(Strict):
@@ -95,11 +106,86 @@ class RegexConfig(Strict):
         return _compiling(pattern)
 
 
+class CodeConfig(Strict):
+    """The program in the completion's last code block passes the tests that are the gold answer (docs/verifiers.md)."""
+
+    type: Literal["code"] = "code"
+    """Verifier name."""
+    cpu_s: Result[int] = Field(default=4, ge=1, le=600)
+    """Processor seconds of a program, all its tests together; one that needs more is `wrong`."""
+    timeout_s: Result[float] = Field(default=10.0, gt=0, le=3600)
+    """Wall-clock seconds for the same, which pass on a busy machine too; then the verdict is `unknown`."""
+    memory_mb: Result[int] = Field(default=512, ge=64)
+    """Address space of a program, in MiB; one that needs more is `wrong`."""
+    output_kb: Result[int] = Field(default=1024, ge=1, le=1 << 16)
+    """What a program may print for one test, in KiB; one that prints more is `wrong`."""
+    max_tests: Result[int] = Field(default=32, ge=1)
+    """Of a gold answer's tests only the first so many are run."""
+    workers: Operation[int] = Field(default=2, ge=1, le=256)
+    """Programs that run in parallel."""
+    require_landlock: Operation[bool] = True
+    """false: run programs even where the kernel cannot hide files from them. They then can read, not write, every file
+    that this account can."""
+
+
+class JudgeConfig(Strict):
+    """A model behind an OpenAI-compatible endpoint says whether the completion is right, or how good it is.
+
+    The environment variable JUDGE_API_KEY, where it is set, is sent as the bearer token.
+    """
+
+    type: Literal["judge"] = "judge"
+    """Verifier name."""
+    url: Result[JudgeUrl]
+    """Base address of the endpoint, such as `http://127.0.0.1:8000/v1`; `/chat/completions` is added."""
+    model: Result[str] = Field(min_length=1, max_length=200)
+    """The model's name there."""
+    prompt: Result[str] = Field(default=JUDGE_PROMPT, min_length=1, max_length=20_000)
+    """What is asked; {problem} and {gold} are replaced. The completion follows it, marked as material to grade, then
+    the form of the answer."""
+    answers: Result[Literal["yes_no", "score"]] = "yes_no"
+    """`yes_no`: right or wrong. `score`: from 0 to 1, which is what training is paid."""
+    threshold: Result[float] = Field(default=0.5, gt=0, le=1)
+    """Least score that is right, for posterior and scores."""
+    temperature: Result[float] = Field(default=0.0, ge=0, le=2)
+    """The judge's temperature."""
+    max_tokens: Result[int] = Field(default=1024, ge=1)
+    """Longest answer of the judge, in tokens."""
+    max_completion_chars: Result[int] = Field(default=20_000, ge=1)
+    """Of a longer completion the end is judged."""
+    timeout_s: Operation[float] = Field(default=60.0, gt=0, le=3600)
+    """Wall-clock seconds for one answer; then it is asked for again."""
+    retries: Operation[int] = Field(default=3, ge=0, le=20)
+    """How often; then the verdict is `unknown`. Pauses between grow, with jitter."""
+    longest_pause_s: Operation[float] = Field(default=20.0, ge=0, le=600)
+    """Longest pause between two attempts, in seconds."""
+    concurrency: Operation[int] = Field(default=16, ge=1, le=1024)
+    """Questions asked at once."""
+    cache: Placement[LocalPath] = Path(".cures/judge")
+    """Folder in which answers are remembered: the same question is asked once, over all runs that share it."""
+
+
+class ReasoningGymConfig(Strict):
+    """The scorer of the item's reasoning-gym task; gold answers are those that `cures data generate` writes."""
+
+    type: Literal["reasoning_gym"] = "reasoning_gym"
+    """Verifier name."""
+    threshold: Result[float] = Field(default=1.0, gt=0, le=1)
+    """Least score that is right, for posterior and scores; training is paid the score."""
+    timeout_s: Result[float] = Field(default=5.0, gt=0, le=3600)
+    """Wall-clock seconds to make an item again and score an answer; then the verdict is `unknown`."""
+    memory_mb: Result[int] = Field(default=2048, ge=256)
+    """Address space of one process, in MiB; an answer whose scorer needs more is `unknown`."""
+    workers: Operation[int] = Field(default=1, ge=1, le=256)
+    """Processes that score in parallel."""
+
+
 class CustomConfig(Strict):
     """Your own function `(completion: str, gold: str) -> bool | float | None`; a number is in 0..1; None, or an
     exception, is `unknown`.
 
-    It runs in the training process and is trusted: it must be quick and must not evaluate the completion.
+    It runs in processes of its own, which can be killed, but is trusted: it reads and writes what this account may, so
+    it must not evaluate the completion.
     """
 
     type: Literal["custom"] = "custom"
@@ -111,10 +197,25 @@ class CustomConfig(Strict):
     threshold: Annotated[Result[float], Later(0.5)] = Field(default=0.5, gt=0, le=1)
     """Where the function returns a number: the least one that is correct. Posterior, scores and gate hear only that;
     training is paid the number itself."""
+    timeout_s: Annotated[Result[float], Later(10.0)] = Field(default=10.0, gt=0, le=3600)
+    """Wall-clock seconds for one call; then its process is killed and replaced, and the verdict is `unknown`."""
+    memory_mb: Annotated[Result[int], Later(4096)] = Field(default=4096, ge=64)
+    """Address space of one such process, in MiB, imports counted; a call that needs more is `unknown`."""
+    workers: Operation[int] = Field(default=1, ge=1, le=256)
+    """Processes that call it in parallel, each with its own copy of the function's module."""
 
 
 AnswerConfig = Annotated[
-    ExactConfig | NumericConfig | MathConfig | ChoiceConfig | RegexConfig | CustomConfig, Field(discriminator="type")
+    ExactConfig
+    | NumericConfig
+    | MathConfig
+    | ChoiceConfig
+    | RegexConfig
+    | CodeConfig
+    | JudgeConfig
+    | ReasoningGymConfig
+    | CustomConfig,
+    Field(discriminator="type"),
 ]
 """How the answer of a completion is judged, chosen by `type`."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic import BaseModel, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from cures_core.names import unprintable
@@ -86,6 +86,8 @@ TrackingUrl = Annotated[
 """An MLflow server, or its folder."""
 EngineUrl = Annotated[str, NoSecret("VLLM_API_KEY")]
 """A vLLM server."""
+JudgeUrl = Annotated[str, Field(pattern=r"^https?://[^\s]+$"), NoSecret("JUDGE_API_KEY")]
+"""An OpenAI-compatible server."""
 ClusterUrl = Annotated[str, NoSecret("a private network, or Ray's TLS (RAY_USE_TLS and the files it names)")]
 """A Ray cluster, or a host of a distributed job."""
 LocalName = Annotated[str, NoSecret("the environment")]

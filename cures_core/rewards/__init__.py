@@ -53,6 +53,18 @@ def make_verifier(cfg: RewardConfig, thinking: Tags = ()) -> Verifier:
             from cures_core.rewards.regex import RegexVerifier
 
             return RegexVerifier(cfg)
+        case config.CodeConfig():
+            from cures_core.rewards.code import CodeVerifier
+
+            return CodeVerifier(cfg)
+        case config.JudgeConfig():
+            from cures_core.rewards.judge import JudgeVerifier
+
+            return JudgeVerifier(cfg)
+        case config.ReasoningGymConfig():
+            from cures_core.rewards.gym import ReasoningGymVerifier
+
+            return ReasoningGymVerifier(cfg)
         case config.CustomConfig():
             from cures_core.rewards.custom import CustomVerifier
 

@@ -56,6 +56,13 @@ class BySourceVerifier(Verifier):
     def same_answer(self, first: str, second: str) -> bool:
         return self._default.same_answer(first, second)
 
+    def figures(self) -> dict[str, float]:
+        told: defaultdict[str, float] = defaultdict(float)
+        for verifier in self._verifiers:
+            for name, value in verifier.figures().items():
+                told[name] += value
+        return dict(told)
+
     def close(self) -> None:
         for verifier in self._verifiers:
             verifier.close()

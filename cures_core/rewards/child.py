@@ -1,13 +1,17 @@
 """The processes that run math-verify on text nobody trusts: confined, killable, and ended by the end of their input.
 
 `python -m cures_core.rewards.child WORK TIMEOUT_S MEMORY_MB` is the template. It imports and warms up what the work
-needs, says {"ready": true} on the socket that is its standard input, and then forks a worker for each socket that it
-is sent there, which it answers with the worker's process id and file descriptor. So a killed worker is replaced in
-milliseconds. The template itself never sees a job.
+needs, says {"ready": true} on the socket that is its standard input (or {"refused": why}), and then forks a worker for
+each socket that it is sent there, which it answers with the worker's process id and file descriptor. So a killed worker
+is replaced in milliseconds. The template itself never sees a job.
 
-A worker answers jobs (`wire` frames): {"gold", "answer"} by {"outcome", "reason"}, {"pattern", "text"} by {"found"}.
-The only time limit in here is one of processor time that ends an orphan: a big-integer power holds the interpreter
-lock, so only the parent can stop it in time.
+WORK is `math`, `regex`, `gym` (reasoning-gym's scorers, which evaluate answers as Python: confined as programs are), or
+a user's function, `package.module:name`: such a worker can be killed and has a limit of memory, but is not confined, as
+its code is trusted.
+
+A worker answers jobs (`wire` frames): {"gold", "answer"} by {"outcome", "reason"}, {"pattern", "text"} by {"found"},
+{"arguments"} by {"returned"}, {"item"} by {"score"}. The only time limit in here is one of processor time that ends an
+orphan: a big-integer power holds the interpreter lock, so only the parent can stop it in time.
 """
 
 from __future__ import annotations
@@ -23,12 +27,17 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from numbers import Real
+from pathlib import Path
 from typing import Any, TypeVar
 
+from cures_core.errors import ConfigError, CuresError
 from cures_core.rewards.arithmetic import same_rationals
 from cures_core.rewards.wire import PID_BYTES, Frames, pack
 
 T = TypeVar("T")
+Reply = dict[str, object]
+Answering = Callable[[Mapping[str, Any]], Reply]
 
 _ORPHAN_POLL_S = 5.0
 """How often an idle process looks whether its parent is still there."""
@@ -42,16 +51,20 @@ _WARM_UP = (
     (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\3\end{pmatrix}"),
 )
 """Pairs compared before the first deadline runs: they build the parser's tables and load what sympy loads late."""
+_WORKER_CPU_S = 1 << 20
+"""Processor seconds of a worker's life; those of a job are limited as it comes."""
 _FORBIDDEN_EVENTS = ("socket.", "subprocess.", "os.", "shutil.", "ctypes.", "ftplib.", "urllib.", "webbrowser.", "pty.")
 
 
 def main(work: str, timeout_s: float, memory_mb: int) -> None:
-    """Serve until stdin ends. `work`: "math" imports and warms math-verify before the first job, "regex" does not."""
+    """Serve until stdin ends. `work`: "math" imports and warms math-verify first, a function is imported."""
     logging.disable(logging.CRITICAL)
     parent, control = os.getppid(), socket.socket(fileno=sys.stdin.fileno())
-    if work == "math":
-        for gold, answer in _WARM_UP:
-            judge(gold, answer)
+    try:
+        answer = _prepared(work, memory_mb)
+    except CuresError as error:
+        control.sendall(pack({"refused": str(error)[:2000]}))
+        return
     gc.freeze()  # the workers share these pages
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the workers
     control.sendall(pack({"ready": True}))
@@ -61,8 +74,9 @@ def main(work: str, timeout_s: float, memory_mb: int) -> None:
             return
         worker = os.fork()
         if worker == 0:
+            control.close()
             try:
-                _serve(descriptors[0], timeout_s, memory_mb)
+                _serve(descriptors[0], work, answer, timeout_s, memory_mb)
             finally:
                 os._exit(0)
         os.close(descriptors[0])
@@ -71,18 +85,60 @@ def main(work: str, timeout_s: float, memory_mb: int) -> None:
         os.close(handle)
 
 
-def _serve(jobs: int, timeout_s: float, memory_mb: int) -> None:
+def _prepared(work: str, memory_mb: int) -> Answering:
+    """What answers the jobs, with all imported that it needs. Raises `ConfigError` or `MissingExtra`."""
+    if work == "gym":
+        from cures_core.rewards import gym_items
+
+        gym_items.load()
+        return gym_items.answer
+    if ":" in work:
+        function = _own(work, memory_mb)
+        return lambda job: _returned(function(*job["arguments"]))
+    if work == "math":
+        for gold, given in _WARM_UP:
+            judge(gold, given)
+    return _search_or_judge
+
+
+def _search_or_judge(job: Mapping[str, Any]) -> Reply:
+    return _search(job["pattern"], job["text"]) if "pattern" in job else judge(job["gold"], job["answer"])
+
+
+def _own(path: str, memory_mb: int) -> Callable[..., object]:
+    """A user's function. Raises `ConfigError` where it may not be run, is none, or its imports fill the memory."""
+    from cures_core.plugins import load_plugin
+
+    function = load_plugin(path, "reward.function")
+    if not callable(function):
+        raise ConfigError(f"reward.function {path!r} is a {type(function).__name__}, not a function")
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() >> 20
+    if taken >= memory_mb:
+        raise ConfigError(
+            f"reward.function: what {path} imports takes {taken} MiB of address space, reward.memory_mb allows "
+            f"{memory_mb}: set it to {2 * taken}"
+        )
+    return function
+
+
+def _serve(jobs: int, work: str, answer: Answering, timeout_s: float, memory_mb: int) -> None:
     """A worker's life: confined, it answers what comes on the socket `jobs` until that ends."""
-    parent = os.getppid()
-    _confine(memory_mb)
+    parent, own = os.getppid(), ":" in work
+    if own:
+        _make_killable(memory_mb)
+    elif work == "gym":
+        _confine_as_programs(memory_mb)
+    else:
+        _confine(memory_mb)
     frames = Frames()
     while _has_input(jobs, parent):
         data = os.read(jobs, 1 << 16)
         if not data:
             return
         for job in frames.feed(data):
-            _limit_processor_time(timeout_s)
-            _send(jobs, _answer(job))
+            if not own:
+                _limit_processor_time(timeout_s)
+            _send(jobs, _answer(job, answer))
 
 
 def _has_input(descriptor: int, parent: int) -> bool:
@@ -93,17 +149,23 @@ def _has_input(descriptor: int, parent: int) -> bool:
     return True
 
 
-def _answer(job: dict[str, Any]) -> dict[str, object]:
+def _answer(job: Mapping[str, Any], answer: Answering = _search_or_judge) -> Reply:
     try:
-        if "pattern" in job:
-            return _search(job["pattern"], job["text"])
-        return judge(job["gold"], job["answer"])
+        return answer(job)
     except MemoryError:
         return {"outcome": "unknown", "reason": "memory limit", "retire": True}
     except RecursionError:
         return {"outcome": "unknown", "reason": "nested too deeply", "retire": True}
     except Exception as error:  # the process boundary: sympy raises anything; the type alone is safe to write down
         return {"outcome": "unknown", "reason": type(error).__name__}
+
+
+def _returned(value: object) -> dict[str, object]:
+    if value is None or isinstance(value, bool):
+        return {"returned": value}
+    if isinstance(value, Real):
+        return {"returned": float(value)}
+    return {"reason": f"returned {type(value).__name__}, not True, False, None or a number"}
 
 
 def _search(pattern: str, text: str) -> dict[str, object]:
@@ -181,6 +243,31 @@ def _parse(latex: str) -> list[Any]:
     return [] if any(item.has(Derivative) for item in formulas) else formulas
 
 
+def _make_killable(memory_mb: int) -> None:
+    """For code of the user's: a limit of memory, a process group of its own, an end with its template."""
+    from cures_core.rewards.sandbox.confinement import die_with_parent
+
+    resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
+    os.setpgid(0, 0)
+    die_with_parent()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else it would not learn how its own commands ended
+    _silence()
+
+
+def _confine_as_programs(memory_mb: int) -> None:
+    """For code that evaluates what a completion says: no files but those of installed packages, no network."""
+    from cures_core.rewards.sandbox.confinement import Limits, confine
+
+    _silence()
+    confine(Limits(memory_mb, _WORKER_CPU_S, 0), readable=[path for path in sys.path if path])
+
+
+def _silence() -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        os.dup2(null, stream)
+
+
 def _confine(memory_mb: int) -> None:
     """Limits of the kernel, then a best-effort audit hook; both after everything needed is imported."""
     for limit, value in (
@@ -190,9 +277,7 @@ def _confine(memory_mb: int) -> None:
         (resource.RLIMIT_NPROC, 0),
     ):
         resource.setrlimit(limit, (value, value))
-    null = os.open(os.devnull, os.O_RDWR)
-    for stream in range(3):
-        os.dup2(null, stream)
+    _silence()
     readable = tuple({os.path.realpath(path) + os.sep for path in (sys.prefix, sys.base_prefix, *sys.path) if path})
 
     def refuse(event: str, arguments: tuple[object, ...]) -> None:
@@ -210,7 +295,7 @@ def _limit_processor_time(timeout_s: float) -> None:
     """An orphan in the middle of a job dies of SIGXCPU, even while it holds the interpreter lock."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     soft = math.ceil(used.ru_utime + used.ru_stime + timeout_s) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
 def _send(to: int, message: Mapping[str, object]) -> None:

@@ -1,25 +1,39 @@
-"""Knows how a user's own function judges, named by a dotted path."""
+"""Knows how a user's own function judges, named by a dotted path: in a process of its own, which can be killed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Sequence
 
 from cures_core.config.rewards import CustomConfig
-from cures_core.errors import ConfigError
-from cures_core.plugins import load_plugin
+from cures_core.plugins import require_allowed
+from cures_core.rewards.pool import Pool, Reply
 from cures_core.rewards.valued import verdict_of
 from cures_core.rewards.verifier import Item, Verifier
 from cures_core.terms import Outcome, Verdict
 
+JOBS_PER_CHILD = 100_000
+"""Calls after which a process is replaced: its function may have been dear to load."""
+
 
 class CustomVerifier(Verifier):
-    """Asks `function(completion, gold)`: True, False, a number in 0..1, or None for `unknown`, as is an exception."""
+    """Asks `function(completion, gold)`: True, False, a number in 0..1, or None for `unknown`.
+
+    An exception, a call that takes too long or too much memory, and one that ends its process are `unknown` too, and
+    leave the next call unharmed. Raises `ConfigError` where the function may not be run or cannot be imported.
+    """
 
     def __init__(self, cfg: CustomConfig) -> None:
-        self._function, self._threshold = _load(cfg.function), cfg.threshold
+        require_allowed(cfg.function, "reward.function")
+        self._pool = Pool(cfg.workers, cfg.timeout_s, cfg.memory_mb, cfg.function, JOBS_PER_CHILD)
+        self._lock = threading.Lock()
+        self._threshold = cfg.threshold
+        self._pool.start()
 
     def judge(self, items: Sequence[Item]) -> list[Verdict]:
-        return [self._verdict(completion, prompt.answer) for completion, prompt in items]
+        with self._lock:
+            replies = self._pool.run([{"arguments": (completion, prompt.answer)} for completion, prompt in items])
+        return [self._verdict(reply) for reply in replies]
 
     def check_gold(self, answer: str) -> str | None:
         return None if answer.strip() else "empty"
@@ -27,19 +41,14 @@ class CustomVerifier(Verifier):
     def same_answer(self, first: str, second: str) -> bool:
         """The same text, or the function takes one for a completion that the other makes right."""
         return super().same_answer(first, second) or any(
-            self._verdict(*pair).outcome is Outcome.CORRECT for pair in ((first, second), (second, first))
+            verdict.outcome is Outcome.CORRECT for verdict in self.judge_pairs([(first, second), (second, first)])
         )
 
-    def _verdict(self, completion: str, gold: str) -> Verdict:
-        try:
-            answer = self._function(completion, gold)
-        except Exception as error:  # the plugin boundary: one bad completion must not end a training run
-            return Verdict(Outcome.UNKNOWN, rule="custom", reason=type(error).__name__)
-        return verdict_of(answer, self._threshold, "custom")
+    def close(self) -> None:
+        with self._lock:
+            self._pool.close()
 
-
-def _load(path: str) -> Callable[[str, str], object]:
-    function = load_plugin(path, "reward.function")
-    if not callable(function):
-        raise ConfigError(f"reward.function {path!r} is a {type(function).__name__}, not a function")
-    return function
+    def _verdict(self, reply: Reply) -> Verdict:
+        if "returned" not in reply:
+            return Verdict(Outcome.UNKNOWN, rule="custom", reason=reply["reason"])
+        return verdict_of(reply["returned"], self._threshold, "custom")

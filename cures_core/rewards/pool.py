@@ -18,9 +18,9 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from cures_core.errors import ChildFailed
+from cures_core.errors import ChildFailed, ConfigError
 from cures_core.rewards.wire import PID_BYTES, Frames, pack
 
 STARTUP_S = 120.0
@@ -39,6 +39,7 @@ class _Template:
     """The process that workers are forked from. Raises OSError where it does not start, or does not answer."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
+        own = is_own(arguments[0])
         self._control, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -46,18 +47,21 @@ class _Template:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                cwd="/",
-                env=_environment(),
+                cwd=None if own else "/",
+                env=_own_environment() if own else _environment(arguments[0]),
                 start_new_session=True,
             )
         self._control.settimeout(STARTUP_S)
 
     def wait(self) -> None:
-        """Until it is ready."""
-        frames = Frames()
-        while not (data := self._control.recv(1 << 10)) or not frames.feed(data):
-            if not data:
+        """Until it is ready. Raises `ConfigError` where it says that it cannot be."""
+        frames, said = Frames(), list[Reply]()
+        while not said:
+            if not (data := self._control.recv(1 << 10)):
                 raise ConnectionResetError("it ended before it was ready")
+            said = frames.feed(data)
+        if "refused" in said[0]:
+            raise ConfigError(str(said[0]["refused"]))
 
     def fork(self) -> _Child:
         """A worker of its own socket."""
@@ -93,6 +97,8 @@ class _Child:
         return not self._ends_within(0.0)
 
     def send(self, index: int, job: Job, timeout_s: float) -> None:
+        """Raises `ConnectionError` where it is not there to take it, `TimeoutError` where it does not."""
+        self.pipe.settimeout(timeout_s)
         self.pipe.sendall(pack(job))
         self.job, self.deadline = index, time.monotonic() + timeout_s
 
@@ -105,8 +111,10 @@ class _Child:
             return None
 
     def end(self) -> None:
-        """Kill, and wait until it is gone."""
+        """Kill, with what it has started, and wait until it is gone."""
         self.pipe.close()
+        if self.alive and os.getpgid(self.pid) == self.pid:  # alive, so its number is nobody else's
+            os.killpg(self.pid, signal.SIGKILL)
         try:
             signal.pidfd_send_signal(self._handle, signal.SIGKILL)
         except ProcessLookupError:
@@ -122,14 +130,14 @@ class _Child:
 
 
 class Pool:
-    """Up to `workers` workers, forked when there is work for them."""
+    """Up to `workers` workers, forked when there is work for them. `work`: as `child` lists them."""
 
     def __init__(
         self,
         workers: int,
         timeout_s: float,
         memory_mb: int,
-        work: Literal["math", "regex"] = "math",
+        work: str = "math",
         jobs_per_child: int = JOBS_PER_CHILD,
     ) -> None:
         self._workers = workers
@@ -150,7 +158,7 @@ class Pool:
         try:
             while None in replies:
                 self._staff(queue)
-                self._hand_out(queue, jobs)
+                self._hand_out(queue, jobs, replies)
                 self._collect(replies)
         except BaseException:
             self._drop([child for child in self._children if child.job is not None])
@@ -158,12 +166,16 @@ class Pool:
         self.counts["jobs"] += len(jobs)
         return [reply for reply in replies if reply is not None]
 
+    def start(self) -> None:
+        """Start a worker, so that a function that cannot be used is known. Raises `ConfigError`."""
+        if not self._children:
+            self._children.append(self._forked())
+            self.counts["children"] += 1
+
     def close(self) -> None:
         """End and reap all processes. Safe to call twice."""
         self._drop(list(self._children))
-        if self._template is not None:
-            self._template.end()
-            self._template = None
+        self._end_template()
 
     def _staff(self, queue: deque[int]) -> None:
         """Replace dead and worn-out workers, as many as there is work for."""
@@ -178,19 +190,31 @@ class Pool:
         """A new worker; the template is started where there is none, and again where it has died."""
         for _ in range(_MAX_FAILED_STARTS):
             try:
-                if self._template is None:
-                    self._template = _Template(self._arguments)
-                    self._template.wait()
-                return self._template.fork()
+                return self._started().fork()
             except OSError as error:
-                output = self._template.end() if self._template is not None else ""
-                self._template, failure = None, output.strip().rpartition("\n")[2] or str(error)
+                failure = self._end_template().strip().rpartition("\n")[2] or str(error)
         raise ChildFailed(
             f"the verifier's process does not start ({failure}). "
             f"Try: {sys.executable} -m cures_core.rewards.child {' '.join(self._arguments)} < /dev/null"
         )
 
-    def _hand_out(self, queue: deque[int], jobs: Sequence[Job]) -> None:
+    def _started(self) -> _Template:
+        if self._template is None:
+            self._template = _Template(self._arguments)
+            try:
+                self._template.wait()
+            except ConfigError:
+                self._end_template()
+                raise
+        return self._template
+
+    def _end_template(self) -> str:
+        """What it wrote to stderr."""
+        output = "" if self._template is None else self._template.end()
+        self._template = None
+        return output
+
+    def _hand_out(self, queue: deque[int], jobs: Sequence[Job], replies: list[Reply | None]) -> None:
         for child in [child for child in self._children if child.job is None]:
             if not queue:
                 return
@@ -198,6 +222,11 @@ class Pool:
                 child.send(queue[0], jobs[queue[0]], self._timeout_s)
             except ConnectionError:  # it died idle: the job was never begun, another worker takes it
                 self._drop([child])
+            except TimeoutError:
+                child.job = queue.popleft()
+                self._lost(child, "timeout", replies)
+            except ValueError as error:
+                replies[queue.popleft()] = {"outcome": "unknown", "reason": str(error)}
             else:
                 queue.popleft()
 
@@ -241,10 +270,24 @@ class Pool:
             child.end()
 
 
-def _environment() -> dict[str, str]:
+def is_own(work: str) -> bool:
+    """Is it a user's function? That is trusted with its environment and folder."""
+    return ":" in work
+
+
+def _own_environment() -> dict[str, str]:
+    """This process's, with the way to all modules that it finds itself."""
+    return {**os.environ, "PYTHONPATH": _own_path(), "PYTHONHASHSEED": "0"}
+
+
+def _own_path() -> str:
+    return os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)
+
+
+def _environment(work: str = "") -> dict[str, str]:
     """No secrets, a fixed hash seed (sympy's orders depend on it), and the way to this package."""
     return {
-        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+        "PYTHONPATH": _own_path() if work == "gym" else str(Path(__file__).resolve().parents[2]),
         "PYTHONHASHSEED": "0",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUTF8": "1",

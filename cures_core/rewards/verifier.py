@@ -33,6 +33,11 @@ class Verifier(ABC):
         """True if two gold answers are one, so that what is right for one is right for both. Default: the same text."""
         return first.strip() == second.strip()
 
+    def figures(self) -> dict[str, float]:
+        """What the verdicts since the last call have cost, for the step's metrics; the same whether they were
+        remembered or not. Default: nothing."""
+        return {}
+
     def of(self, source: str, name: str) -> Verifier:
         """The verifier that is responsible for prompts of a source, or for those that name it. Default: this one.
 

@@ -36,6 +36,9 @@ class WeightedVerifier(Verifier):
     def same_answer(self, first: str, second: str) -> bool:
         return self._answer.same_answer(first, second)
 
+    def figures(self) -> dict[str, float]:
+        return self._answer.figures()
+
     def close(self) -> None:
         self._answer.close()
         for _, rule in self._rules:

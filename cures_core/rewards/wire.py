@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-MAX_MESSAGE_BYTES = 1 << 16
-"""Longest message, in bytes: fits an empty pipe, so sending to an idle process never blocks."""
+MAX_MESSAGE_BYTES = 1 << 24
+"""Longest message, in bytes. Up to 64 KiB it fits an empty pipe, so that sending to an idle process does not block."""
 
 PID_BYTES = 8
 """Length of the message that names a new worker's process."""

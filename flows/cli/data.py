@@ -27,6 +27,7 @@ from cures_core.report.prompts_page import answer_kinds, prompts_page
 from cures_core.rewards import make_verifier
 from cures_core.secrets import masked
 from flows.cli.flags import flag, flags, unflag
+from flows.cli.generate import generate
 from flows.cli.verify import reward_of
 from tasks.inputs.prompt_files import Inputs
 from tasks.validation.validator import FileSummary, ValidationSummary, describe, one_message, validate
@@ -36,6 +37,7 @@ app = typer.Typer(
     "path@revision of git or DVC, or s3://bucket/key.",
     no_args_is_help=True,
 )
+app.command("generate")(generate)
 app.command("flag")(flag)
 app.command("unflag")(unflag)
 app.command("flags")(flags)

@@ -111,12 +111,19 @@ class RecordingEngine:
 
 
 class RecordingVerifier:
+    """A verdict costs one token of a judge."""
+
     def __init__(self, script: Script) -> None:
-        self._script = script
+        self._script, self._told = script, 0
 
     def judge(self, items: Sequence[tuple[str, Prompt]]) -> list[Verdict]:
         self._script.calls.append(("judge", [(text, prompt.answer) for text, prompt in items]))
         return [Verdict({"c": C, "w": W, "u": U}[text]) for text, _ in items]
+
+    def figures(self) -> dict[str, float]:
+        told = self._script.of("judge")
+        judged, self._told = sum(map(len, told[self._told :])), len(told)
+        return {"judge_prompt_tokens": float(judged)}
 
     def check_gold(self, gold: str) -> Any:
         raise AssertionError("gold answers are checked before training")
@@ -205,6 +212,12 @@ def test_the_update_gets_the_batch_and_what_follows_gets_what_the_update_made() 
     assert script.of("sync") == ["model after 1 updates", "model after 2 updates"]
 
 
+def test_what_verdicts_have_cost_is_in_their_steps_metrics() -> None:
+    script = Script([[["cw", "ww"], ["uuu"]], [["c"]]], keep=slice(0, 1))
+    play(script)
+    assert [row["judge_prompt_tokens"] for _, _, row, _ in script.of("commit")] == [7.0, 1.0]
+
+
 def test_all_that_was_rolled_out_is_paid_and_committed_discarded_or_not() -> None:
     script = Script([[["cw", "ww"], ["uuu"]], [["c"]]], keep=slice(0, 1))
     end = play(script, Progress(step=4, rollouts=100, tokens=1000))
@@ -239,6 +252,7 @@ def test_means_are_over_known_verdicts_and_over_all_rollouts() -> None:
         "groups": 3.0,
         "updated": 1.0,
         "loss": 0.25,
+        "judge_prompt_tokens": 6.0,
     }
 
 

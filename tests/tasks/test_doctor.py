@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cures_core.config.storage import StoreConfig
+from cures_core.rewards import code
 from tasks.doctor import examine
 from tests.end_to_end.pipeline import cures
 
@@ -29,6 +30,12 @@ def test_what_is_missing_is_told_with_its_remedy(tmp_path: Path, monkeypatch: py
     assert findings["store"].status == "missing"
     assert "file" in findings["store"].found
     assert findings["chromium"].status == "optional"
+
+
+def test_where_programs_cannot_be_confined_it_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(code, "why_not", lambda: "the kernel has no Landlock")
+    [found] = [f for f in examine(StoreConfig(url=str(tmp_path))) if f.name == "sandbox"]
+    assert (found.status, "Landlock" in found.found) == ("optional", True)
 
 
 def test_a_server_that_does_not_answer(tmp_path: Path) -> None:

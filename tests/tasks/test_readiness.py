@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError, CuresError, MissingExtra, MissingInput
+from cures_core.rewards import code
 from flows.cli.main import app
 from tasks import readiness
 from tasks.readiness import check_run, require_ready
@@ -86,6 +87,21 @@ def test_a_gpu_is_asked_for_where_the_device_is_one(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert "no CUDA device" in str(failing(config(tmp_path, device={"type": "cuda"}))["device"])
     assert not failing(config(tmp_path, device={"type": "auto"}))
+
+
+def test_programs_must_be_confined_where_any_source_has_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_source = [{"sources": ["code"], "verifier": {"type": "code"}}]
+    cfg = config(tmp_path, reward={"type": "exact", "by_source": by_source})
+    monkeypatch.setattr(code, "why_not", lambda: "the kernel has no Landlock")
+    assert "require_landlock = false" in str(failing(cfg)["sandbox"])
+    assert "sandbox" not in failing(config(tmp_path))
+
+
+def test_generated_items_need_their_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide("reasoning_gym", monkeypatch)
+    suite = {**suites(tmp_path)["suites"][0], "reward": {"type": "reasoning_gym"}}
+    cfg = config(tmp_path, evaluation={"suites": [suite]})
+    assert "cures[reasoning-gym]" in str(failing(cfg)["extras"])
 
 
 def test_git_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

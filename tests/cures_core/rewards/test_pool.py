@@ -125,7 +125,7 @@ def test_closing_twice_is_safe_and_a_closed_pool_can_start_again(pool: Pool) -> 
 
 
 def test_children_that_cannot_start_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "_environment", lambda: {"PYTHONHOME": "/nonexistent"})
+    monkeypatch.setattr(pool_module, "_environment", lambda _: {"PYTHONHOME": "/nonexistent"})
     pool = Pool(workers=1, timeout_s=1, memory_mb=512, work="regex")
     with pytest.raises(ChildFailed, match="does not start"):
         pool.run([GOOD])

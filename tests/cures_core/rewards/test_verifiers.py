@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
@@ -23,6 +31,7 @@ from cures_core.rewards import make_verifier
 from cures_core.rewards.verifier import Verifier
 from cures_core.terms import Outcome
 from cures_core.testing.verifier import VerifierExam
+from tests.cures_core.rewards.processes import everything
 
 
 def outcome(cfg: Any, completion: str, gold: str) -> str:
@@ -36,6 +45,32 @@ def ends_with(completion: str, gold: str) -> bool | None:
         return None
     if "raise" in completion:
         raise RuntimeError(completion)
+    return completion.endswith(" " + gold)
+
+
+def misbehaves(completion: str, gold: str) -> bool:
+    """A verifier that does what a user's may, by the first word of the completion."""
+    what = completion.partition(" ")[0]
+    if what == "loops":
+        while True:
+            pass
+    if what == "powers":
+        return bool(9**9**9**9)
+    if what == "exits":
+        sys.exit(0)
+    if what == "ends":
+        os._exit(0)
+    if what == "crashes":
+        ctypes.string_at(0)
+    if what == "fills":
+        return bool(bytearray(1 << 36))
+    if what == "leaves":
+        Path(gold).write_text(str(subprocess.Popen(["sleep", "600"]).pid))
+        time.sleep(600)
+    if what == "commands":
+        return subprocess.run(["false"], check=False).returncode == 1
+    if what == "closes":
+        os.closerange(0, 1 << 10)
     return completion.endswith(" " + gold)
 
 
@@ -175,6 +210,39 @@ def test_regex_options() -> None:
 def test_custom_function_that_raises_or_answers_nonsense_is_unknown() -> None:
     assert outcome(CustomConfig(function=f"{__name__}:ends_with"), "raise 7", "7") == "unknown"
     assert outcome(CustomConfig(function=f"{__name__}:says_two"), "7", "7") == "unknown"
+
+
+def test_a_custom_function_cannot_end_or_hold_up_the_training_process(tmp_path: Path) -> None:
+    bad = ["loops", "powers", "exits", "ends", "crashes", "fills", "closes"]
+    good = [(f"it is {n}", str(n)) for n in range(20)]
+    mixed = [pair for i, what in enumerate(bad) for pair in ((what, "7"), good[i])]
+    with make_verifier(CustomConfig(function=f"{__name__}:misbehaves", timeout_s=0.5, workers=2)) as verifier:
+        verdicts = verifier.judge_pairs([*mixed, *good])
+        assert {v.outcome for v in verdicts[: len(mixed) : 2]} == {Outcome.UNKNOWN}
+        assert {v.outcome for v in [*verdicts[1 : len(mixed) : 2], *verdicts[len(mixed) :]]} == {Outcome.CORRECT}
+        [commands] = verifier.judge_pairs([("commands", "7")])
+        assert commands.outcome is Outcome.CORRECT
+        note = tmp_path / "pid"
+        [left] = verifier.judge_pairs([("leaves", str(note))])
+        assert left.reason == "timeout"
+        with contextlib.suppress(psutil.NoSuchProcess):
+            psutil.Process(int(note.read_text())).wait(10)
+    assert everything() == []
+
+
+def test_a_long_completion_reaches_a_custom_function_whole() -> None:
+    text = "x" * 3_000_000
+    assert outcome(CustomConfig(function=f"{__name__}:ends_with"), f"{text} 7", "7") == "correct"
+
+
+def test_a_custom_function_whose_imports_fill_the_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "large.py").write_text("held = bytearray(300 << 20)\ndef judge(completion, gold): return True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("CURES_PLUGINS", "large")
+    with pytest.raises(ConfigError, match=r"reward\.memory_mb allows 200: set it to \d+"):
+        make_verifier(CustomConfig(function="large:judge", memory_mb=200))
 
 
 @pytest.mark.parametrize(

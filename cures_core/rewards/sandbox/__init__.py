@@ -1,0 +1,1 @@
+"""Runs programs that nobody trusts: confined by the kernel, killable, and never told what is expected of them."""
