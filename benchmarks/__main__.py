@@ -22,7 +22,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 
 @app.command("curriculum")
 def curriculum_command(
-    world: Annotated[str, typer.Option(help="digits, scratchpad or smollm2.")] = "digits",
+    world: Annotated[str, typer.Option(help="digits, scratchpad, smollm2 or smollm2-worked.")] = "digits",
     pool: Annotated[str, typer.Option(help="Pool of the world: waste, mixed ...")] = "waste",
     methods: Annotated[str, typer.Option(help="Comma-separated.")] = "uniform,cures",
     baseline: Annotated[
@@ -62,7 +62,7 @@ def curriculum_command(
 
 @app.command("accounts")
 def accounts_command(
-    world: Annotated[str, typer.Option(help="digits, scratchpad or smollm2.")] = "scratchpad",
+    world: Annotated[str, typer.Option(help="digits, scratchpad, smollm2 or smollm2-worked.")] = "scratchpad",
     pool: Annotated[str, typer.Option(help="Pool of the world.")] = "waste",
     baseline: Annotated[str, typer.Option(help="What ratios are to; best: the best baseline that is kept.")] = "best",
     as_json: AsJson = False,
@@ -87,7 +87,7 @@ def accounts_command(
 
 @app.command("world")
 def world_command(
-    world: Annotated[str, typer.Option(help="digits, scratchpad or smollm2.")] = "scratchpad",
+    world: Annotated[str, typer.Option(help="digits, scratchpad, smollm2 or smollm2-worked.")] = "scratchpad",
     base: Annotated[int | None, typer.Option(help="Seed of the base policy. Default: that of tuning.")] = None,
     prompts: Annotated[int, typer.Option(min=2, help="Problems of every kind.")] = 16,
     samples: Annotated[int, typer.Option(min=4, help="Completions of each.")] = 16,
@@ -105,7 +105,7 @@ def world_command(
 
 @app.command("tune")
 def tune_command(
-    world: Annotated[str, typer.Option(help="digits, scratchpad or smollm2.")] = "scratchpad",
+    world: Annotated[str, typer.Option(help="digits, scratchpad, smollm2 or smollm2-worked.")] = "scratchpad",
     pool: Annotated[str, typer.Option(help="Pool of the world.")] = "waste",
     methods: Annotated[str, typer.Option(help="Comma-separated.")] = "uniform,raft,cures",
     seeds: Annotated[int, typer.Option(min=1, help="Tuning seeds, from 0.")] = 1,
