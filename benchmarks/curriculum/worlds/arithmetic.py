@@ -110,14 +110,15 @@ def _two(low: int, high: int, other: tuple[int, int] | None = None) -> Callable[
     return draw
 
 
-def _asked(expression: str, rng: np.random.Generator) -> str:
+def asked(expression: str, rng: np.random.Generator) -> str:
+    """A question for the value, in words drawn by `rng`."""
     return str(rng.choice(_ASKED)).format(expression)
 
 
 def _sum(low: int, high: int) -> Maker:
     def make(rng: np.random.Generator) -> tuple[str, int]:
         a, b = _two(low, high)(rng)
-        return _asked(f"{a} + {b}", rng), a + b
+        return asked(f"{a} + {b}", rng), a + b
 
     return make
 
@@ -125,7 +126,7 @@ def _sum(low: int, high: int) -> Maker:
 def _difference(low: int, high: int) -> Maker:
     def make(rng: np.random.Generator) -> tuple[str, int]:
         b, a = sorted(_two(low, high)(rng))
-        return _asked(f"{a} - {b}", rng), a - b
+        return asked(f"{a} - {b}", rng), a - b
 
     return make
 
@@ -133,7 +134,7 @@ def _difference(low: int, high: int) -> Maker:
 def _product(low: int, high: int, other: tuple[int, int] | None = None) -> Maker:
     def make(rng: np.random.Generator) -> tuple[str, int]:
         a, b = _two(low, high, other)(rng)
-        return _asked(f"{a} * {b}", rng), a * b
+        return asked(f"{a} * {b}", rng), a * b
 
     return make
 

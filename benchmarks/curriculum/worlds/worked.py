@@ -9,13 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.curriculum.worlds.arithmetic import (
-    SIZES,
-    Grades,
-    Maker,
-    graded_examples,
-    graded_pool,
-)
+from benchmarks.curriculum.worlds.arithmetic import SIZES, Grades, Maker, asked, graded_examples, graded_pool
 from benchmarks.curriculum.worlds.arithmetic import WORLD as ARITHMETIC
 from benchmarks.curriculum.worlds.world import Pool, Sizes
 from cures_core.config.rollout import HfRolloutConfig, PromptFormat
@@ -25,19 +19,19 @@ TEMPLATE = """\
 Question: What is 6 + 3 - 2?
 Answer: First, 6 + 3 = 9. Then 9 - 2 = 7. The answer is 7.
 
-Question: What is 2 + 5 + 1?
+Question: Compute 2 + 5 + 1.
 Answer: 2 plus 5 is 7, and 7 plus 1 is 8. The answer is 8.
 
-Question: What is 3 * 4 + 5?
+Question: Work out 3 * 4 + 5.
 Answer: 3 * 4 = 12. 12 + 5 = 17. The answer is 17.
 
-Question: What is 4 + 4?
+Question: How much is 4 + 4?
 Answer: 4 + 4 = 8. The answer is 8.
 
 Question: What is 9 - 4 + 8 - 1?
 Answer: 9 - 4 = 5, then 5 + 8 = 13, so 13 - 1 = 12. The answer is 12.
 
-Question: What is {problem}?
+Question: {problem}
 Answer:"""
 
 
@@ -52,30 +46,25 @@ def _chain(steps: int, high: int, operators: str = "+-") -> Maker:
             operator = "+" if number > value else str(rng.choice(list(operators)))
             value = value + number if operator == "+" else value - number
             text += f" {operator} {number}"
-        return text, value
+        return asked(text, rng), value
 
     return make
 
 
-def _product_and_sum(high: int) -> Maker:
+def _product(high: int, *, plus: bool = False) -> Maker:
     def make(rng: np.random.Generator) -> tuple[str, int]:
         a, b, c = (int(number) for number in rng.integers(2, high + 1, 3))
-        return f"{a} * {b} + {c}", a * b + c
+        return asked(f"{a} * {b} + {c}" if plus else f"{a} * {b}", rng), a * b + (c if plus else 0)
 
     return make
 
 
 GRADES = Grades(
-    easy={"one-step": _chain(1, 40)},
-    frontier={
-        "sum3": _chain(2, 9, "+"),
-        "chain3": _chain(2, 9),
-        "product-sum": _product_and_sum(9),
-        "chain4": _chain(3, 9),
-    },
+    easy={"chain2": _chain(1, 9), "product2": _product(9)},
+    frontier={"sum3": _chain(2, 6, "+"), "chain3": _chain(2, 12), "product-sum": _product(6, plus=True)},
     dead={"chain5": _chain(4, 60)},
 )
-"""From one step to four."""
+"""Sums, differences and products of one step to four."""
 
 
 def make_pool(name: str, seed: int, sizes: Sizes = SIZES) -> Pool:
