@@ -60,8 +60,13 @@ def _product(high: int, *, plus: bool = False) -> Maker:
 
 
 GRADES = Grades(
-    easy={"chain2": _chain(1, 9), "product2": _product(9)},
-    frontier={"sum3": _chain(2, 6, "+"), "chain3": _chain(2, 12), "product-sum": _product(6, plus=True)},
+    easy={"sum2": _chain(1, 12, "+"), "product5": _product(5)},
+    frontier={
+        "chain2": _chain(1, 20),
+        "product9": _product(9),
+        "chain3": _chain(2, 12),
+        "product-sum": _product(6, plus=True),
+    },
     dead={"chain5": _chain(4, 60)},
 )
 """Sums, differences and products of one step to four."""
