@@ -35,14 +35,14 @@ Question: {problem}
 Answer:"""
 
 
-def _chain(steps: int, high: int, operators: str = "+-") -> Maker:
-    """Sums and differences of numbers from 1 to `high`; no value on the way is negative."""
+def _chain(steps: int, low: int, high: int, operators: str = "+-") -> Maker:
+    """Sums and differences of numbers from `low` to `high`; no value on the way is negative."""
 
     def make(rng: np.random.Generator) -> tuple[str, int]:
-        value = int(rng.integers(1, high + 1))
+        value = int(rng.integers(low, high + 1))
         text = str(value)
         for _ in range(steps):
-            number = int(rng.integers(1, high + 1))
+            number = int(rng.integers(low, high + 1))
             operator = "+" if number > value else str(rng.choice(list(operators)))
             value = value + number if operator == "+" else value - number
             text += f" {operator} {number}"
@@ -51,23 +51,25 @@ def _chain(steps: int, high: int, operators: str = "+-") -> Maker:
     return make
 
 
-def _product(high: int, *, plus: bool = False) -> Maker:
+def _product(low: int, high: int, *, plus: bool = False) -> Maker:
+    """Of two numbers from `low` to `high`, with a third added where `plus` is set."""
+
     def make(rng: np.random.Generator) -> tuple[str, int]:
-        a, b, c = (int(number) for number in rng.integers(2, high + 1, 3))
+        a, b, c = (int(number) for number in rng.integers(low, high + 1, 3))
         return asked(f"{a} * {b} + {c}" if plus else f"{a} * {b}", rng), a * b + (c if plus else 0)
 
     return make
 
 
 GRADES = Grades(
-    easy={"sum2": _chain(1, 12, "+"), "product5": _product(5)},
+    easy={"sum2": _chain(1, 1, 12, "+"), "product2": _product(2, 7)},
     frontier={
-        "chain2": _chain(1, 20),
-        "product9": _product(9),
-        "chain3": _chain(2, 12),
-        "product-sum": _product(6, plus=True),
+        "chain2": _chain(1, 13, 40),
+        "product2-large": _product(8, 15),
+        "chain3": _chain(2, 1, 12),
+        "product-sum": _product(2, 6, plus=True),
     },
-    dead={"chain5": _chain(4, 60)},
+    dead={"chain5": _chain(4, 10, 60)},
 )
 """Sums, differences and products of one step to four."""
 
