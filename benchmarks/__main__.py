@@ -34,7 +34,7 @@ def curriculum_command(
     budget: Annotated[int, typer.Option(min=256, help="Rollouts of an arm, of all kinds.")] = 25_600,
     jobs: Annotated[int, typer.Option(min=1, help="Arms at once, each on one core.")] = 2,
     out: Annotated[Path, typer.Option(help="Folder for arms, table and picture.")] = Path(".cures/bench"),
-    keep: Annotated[bool, typer.Option(help="Keep the arms in benchmarks/results/worlds.")] = False,
+    keep: Annotated[bool, typer.Option(help="Keep arms in benchmarks/results/worlds as they end; none is run twice.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a world's base policies with several methods at equal budgets, and compare what they need."""
@@ -45,13 +45,23 @@ def curriculum_command(
 
     chosen = [int(base) for base in bases.split(",")] if bases else [world_of(world).tuning_base]
     names, last = methods.split(","), first_seed + seeds
-    results = compare(world, pool, names, chosen, range(first_seed, last), budget, jobs, out)
-    result = {**compared(results, baseline or names[0]), **kept.made_by(_command())}
+    made = kept.made_by(_command())
+    results = compare(
+        world,
+        pool,
+        names,
+        chosen,
+        range(first_seed, last),
+        budget,
+        jobs,
+        out,
+        kept=kept.load(world) if keep else None,
+        on_result=(lambda arm: kept.keep(world, [arm], made)) if keep else None,
+    )
+    result = {**compared(results, baseline or names[0]), **made}
     home = out / world / pool
     write_atomic(home / "curriculum.json", canonical_json(result))
     write_atomic(home / "curriculum.html", page(results, result["score"]).encode())
-    if keep:
-        kept.keep(world, results, kept.made_by(_command()))
     if as_json:
         print(json.dumps(result))
         return
