@@ -34,7 +34,9 @@ def curriculum_command(
     budget: Annotated[int, typer.Option(min=256, help="Rollouts of an arm, of all kinds.")] = 25_600,
     jobs: Annotated[int, typer.Option(min=1, help="Arms at once, each on one core.")] = 2,
     out: Annotated[Path, typer.Option(help="Folder for arms, table and picture.")] = Path(".cures/bench"),
-    keep: Annotated[bool, typer.Option(help="Keep arms in benchmarks/results/worlds as they end; none is run twice.")] = False,
+    keep: Annotated[
+        bool, typer.Option(help="Keep arms in benchmarks/results/worlds as they end; none is run twice.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a world's base policies with several methods at equal budgets, and compare what they need."""

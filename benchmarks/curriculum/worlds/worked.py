@@ -1,7 +1,7 @@
 """The pretrained model on graded arithmetic that it works out in steps, after worked examples in several styles.
 
-What a language model does where it reasons in writing: completions of some tens of tokens, in several right forms, a part
-of which never come to an end. The scratchpad world is measured against it."""
+What a language model does where it reasons in writing: completions of some tens of tokens, in several right forms, a
+part of which never come to an end. The scratchpad world is measured against it."""
 
 from __future__ import annotations
 
