@@ -22,7 +22,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 
 @app.command("curriculum")
 def curriculum_command(
-    world: Annotated[str, typer.Option(help="digits, scratchpad or smollm2.")] = "digits",
+    world: Annotated[str, typer.Option(help="digits, scratchpad, smollm2 or smollm2-worked.")] = "digits",
     pool: Annotated[str, typer.Option(help="Pool of the world: waste, mixed ...")] = "waste",
     methods: Annotated[str, typer.Option(help="Comma-separated.")] = "uniform,cures",
     baseline: Annotated[
@@ -34,7 +34,9 @@ def curriculum_command(
     budget: Annotated[int, typer.Option(min=256, help="Rollouts of an arm, of all kinds.")] = 25_600,
     jobs: Annotated[int, typer.Option(min=1, help="Arms at once, each on one core.")] = 2,
     out: Annotated[Path, typer.Option(help="Folder for arms, table and picture.")] = Path(".cures/bench"),
-    keep: Annotated[bool, typer.Option(help="Keep the arms in benchmarks/results/worlds.")] = False,
+    keep: Annotated[
+        bool, typer.Option(help="Keep arms in benchmarks/results/worlds as they end; none is run twice.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a world's base policies with several methods at equal budgets, and compare what they need."""
@@ -45,13 +47,23 @@ def curriculum_command(
 
     chosen = [int(base) for base in bases.split(",")] if bases else [world_of(world).tuning_base]
     names, last = methods.split(","), first_seed + seeds
-    results = compare(world, pool, names, chosen, range(first_seed, last), budget, jobs, out)
-    result = {**compared(results, baseline or names[0]), **kept.made_by(_command())}
+    made = kept.made_by(_command())
+    results = compare(
+        world,
+        pool,
+        names,
+        chosen,
+        range(first_seed, last),
+        budget,
+        jobs,
+        out,
+        kept=kept.load(world) if keep else None,
+        on_result=(lambda arm: kept.keep(world, [arm], made)) if keep else None,
+    )
+    result = {**compared(results, baseline or names[0]), **made}
     home = out / world / pool
     write_atomic(home / "curriculum.json", canonical_json(result))
     write_atomic(home / "curriculum.html", page(results, result["score"]).encode())
-    if keep:
-        kept.keep(world, results, kept.made_by(_command()))
     if as_json:
         print(json.dumps(result))
         return
@@ -62,7 +74,7 @@ def curriculum_command(
 
 @app.command("accounts")
 def accounts_command(
-    world: Annotated[str, typer.Option(help="digits, scratchpad or smollm2.")] = "scratchpad",
+    world: Annotated[str, typer.Option(help="digits, scratchpad, smollm2 or smollm2-worked.")] = "scratchpad",
     pool: Annotated[str, typer.Option(help="Pool of the world.")] = "waste",
     baseline: Annotated[str, typer.Option(help="What ratios are to; best: the best baseline that is kept.")] = "best",
     as_json: AsJson = False,
@@ -87,7 +99,7 @@ def accounts_command(
 
 @app.command("world")
 def world_command(
-    world: Annotated[str, typer.Option(help="digits, scratchpad or smollm2.")] = "scratchpad",
+    world: Annotated[str, typer.Option(help="digits, scratchpad, smollm2 or smollm2-worked.")] = "scratchpad",
     base: Annotated[int | None, typer.Option(help="Seed of the base policy. Default: that of tuning.")] = None,
     prompts: Annotated[int, typer.Option(min=2, help="Problems of every kind.")] = 16,
     samples: Annotated[int, typer.Option(min=4, help="Completions of each.")] = 16,
@@ -105,7 +117,7 @@ def world_command(
 
 @app.command("tune")
 def tune_command(
-    world: Annotated[str, typer.Option(help="digits, scratchpad or smollm2.")] = "scratchpad",
+    world: Annotated[str, typer.Option(help="digits, scratchpad, smollm2 or smollm2-worked.")] = "scratchpad",
     pool: Annotated[str, typer.Option(help="Pool of the world.")] = "waste",
     methods: Annotated[str, typer.Option(help="Comma-separated.")] = "uniform,raft,cures",
     seeds: Annotated[int, typer.Option(min=1, help="Tuning seeds, from 0.")] = 1,

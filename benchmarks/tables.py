@@ -134,6 +134,9 @@ def behaviour() -> str:
 
     figures = {
         "pass_rate": "pass rate",
+        "pass_at_8": "pass@8",
+        "solved_share": "problems with every completion right",
+        "hopeless_share": "problems with none",
         "tokens": "tokens of a completion",
         "entropy": "entropy of a token, nats",
         "truncated_share": "truncated",

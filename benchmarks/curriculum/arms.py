@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from benchmarks.curriculum.arm import Arm
+from benchmarks.curriculum.kept import Result, kept_result
 from benchmarks.curriculum.methods import ABORTING, METHODS, settings
 from benchmarks.curriculum.tuned import Tuned, load_tuned
 from benchmarks.curriculum.worlds import world_of
@@ -78,13 +79,29 @@ def make_arm(
         raise ConfigError(f"arm {method} in world {world.name}: {error}") from error
 
 
-def run_arms(arms: Sequence[Arm], jobs: int, out: Path) -> list[dict[str, Any]]:
-    """Results in the order of the arms, `jobs` at once; finished arms in `out` are not run again.
+def run_arms(
+    arms: Sequence[Arm],
+    jobs: int,
+    out: Path,
+    kept: Mapping[str, Result] | None = None,
+    on_result: Callable[[Result], object] | None = None,
+) -> list[Result]:
+    """Results in the order of the arms, `jobs` at once, each told to `on_result` in this order; finished arms in `out`
+    and those that are `kept` are not run again.
 
     Raises `ChildFailed` with an arm's last lines.
     """
+
+    def result(arm: Arm) -> Result:
+        return kept_result(kept or {}, arm.model_dump(mode="json", exclude={"limit_s"})) or _run(arm, out)
+
+    found = []
     with ThreadPoolExecutor(jobs) as workers:
-        return list(workers.map(lambda arm: _run(arm, out), arms))
+        for one in workers.map(result, arms):
+            found.append(one)
+            if on_result is not None:
+                on_result(one)
+    return found
 
 
 def compare(
@@ -96,8 +113,10 @@ def compare(
     budget: int,
     jobs: int,
     out: Path,
-) -> list[dict[str, Any]]:
-    """Every method with every base policy and seed. Raises `ConfigError`, `ChildFailed`."""
+    kept: Mapping[str, Result] | None = None,
+    on_result: Callable[[Result], object] | None = None,
+) -> list[Result]:
+    """Every method with every base policy and seed; the rest as `run_arms`. Raises `ConfigError`, `ChildFailed`."""
     world = world_of(world_name)
     for method in methods:  # all names before any work
         make_arm(world, method, pool, 0, 0, budget, ".")
@@ -108,7 +127,7 @@ def compare(
         for base in bases
         for method in methods
     ]
-    return run_arms(arms, jobs, out)
+    return run_arms(arms, jobs, out, kept, on_result)
 
 
 def _run(arm: Arm, out: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def warm_started(world: str, cfg: WarmStartPolicy, lesson: Lesson, folder: Path 
     A killed warm start goes on from its last checkpoint; a folder whose files are not what was written is made again.
     """
     shown = lesson.tutor(cfg.seed)(np.random.default_rng(0), _SHOWN)
-    taught = [shown, lesson.symbols, lesson.positions, lesson.initial_deviation, lesson.cut]
+    taught = [shown, lesson.symbols, lesson.words, lesson.positions, lesson.initial_deviation, lesson.cut]
     key = digest_json({"policy": cfg.model_dump(mode="json", exclude={"checkpoint_every"}), "lesson": taught})
     home = folder / f"{world}-{cfg.seed}-{key[:12]}"
     policy, scratch = home / "policy", home / "scratch"

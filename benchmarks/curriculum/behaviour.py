@@ -12,12 +12,14 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import comb
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.curriculum import rivals
+from benchmarks.curriculum.exams import PASS_AT
 from benchmarks.curriculum.kept import ROOT
 from benchmarks.curriculum.worlds import world_of
 from benchmarks.curriculum.worlds.world import World
@@ -31,12 +33,12 @@ from cures_core.terms import FinishReason, Group, Outcome, Request
 
 Floats = npt.NDArray[np.float64]
 BEHAVIOUR = ROOT / "benchmarks" / "results" / "behaviour"
-REFERENCE = "smollm2-0"
+REFERENCE = "smollm2-worked-0"
 BANDS: dict[str, tuple[float, float]] = {"low": (0.1, 0.35), "middle": (0.35, 0.65), "high": (0.65, 0.95)}
 """Pass rates, as estimated from the samples, within which norms are compared: the ratio falls with the rate."""
 _FEWEST = 2  # right and wrong completions of a prompt, for a ratio of its own
 RATIOS = tuple(f"ratio_{part}_{band}" for part in ("output", "whole") for band in BANDS)
-FACTORS = ("entropy", "truncated_share", *RATIOS)
+FACTORS = ("pass_rate", f"pass_at_{PASS_AT}", "tokens", "entropy", "truncated_share", *RATIOS)
 """What should lie within a factor of two of the pretrained model."""
 
 
@@ -112,7 +114,7 @@ def look(
 
 def lines(result: Mapping[str, Any]) -> list[str]:
     """For a terminal: a row a kind, the norms by pass rate, and the factors to the pretrained model."""
-    titles = list(result["summary"])[:8]
+    titles = list(result["summary"])[:9]
     rows = {**result["kinds"], "all": result["summary"]}
     found = [f"{'kind':<12} " + " ".join(f"{title:>15}" for title in titles)]
     found += [f"{kind:<12} " + " ".join(f"{_shown(row[title]):>15}" for title in titles) for kind, row in rows.items()]
@@ -184,6 +186,9 @@ def _figures(groups: Sequence[Group], scored: Sequence[Sequence[_Scored]]) -> di
     return {
         "prompts": len(groups),
         "pass_rate": _rounded(rates.mean()),
+        f"pass_at_{PASS_AT}": _mean(
+            _pass_at(group, PASS_AT) for group in groups if group.successes + group.failures >= PASS_AT
+        ),
         "solved_share": _rounded((rates == 1).mean()),
         "hopeless_share": _rounded((rates == 0).mean()),
         "tokens": _rounded(np.mean([len(r.token_ids) for r in rollouts])),
@@ -191,6 +196,11 @@ def _figures(groups: Sequence[Group], scored: Sequence[Sequence[_Scored]]) -> di
         "entropy": _rounded(np.concatenate([s.entropies for row in scored for s in row]).mean()),
         "forms": _mean(_forms(group) for group in groups if group.successes > 3),
     }
+
+
+def _pass_at(group: Group, k: int) -> float:
+    """Chance that one of `k` of a group's judged completions, drawn without replacement, is right."""
+    return 1 - comb(group.failures, k) / comb(group.successes + group.failures, k)
 
 
 def _forms(group: Group) -> float:

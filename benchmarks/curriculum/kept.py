@@ -54,6 +54,12 @@ def arm_name(result: Result) -> str:
     return "-".join(str(arm[key]) for key in ("pool", "method", "base", "seed", "budget"))
 
 
+def kept_result(kept: Mapping[str, Result], arm: Mapping[str, Any]) -> Result | None:
+    """The result of an arm (`Arm` as JSON values, without `limit_s`) where it is kept, whole, and of just that arm."""
+    found = kept.get(arm_name({"arm": arm}))
+    return found if found is not None and found["done"] and found["arm"] == arm else None
+
+
 def keep(world: str, results: Sequence[Result], made: Mapping[str, Any], folder: Path | None = None) -> Path:
     """Put arms beside those that are kept; an arm that is kept just so already keeps what it was made by."""
     path = (folder or RESULTS) / f"{world}.json"

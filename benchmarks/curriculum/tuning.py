@@ -8,7 +8,7 @@ not among those that results are reported on.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ REPORTED = 100
 """Seeds from here on are those of results."""
 
 
-def _score(result: dict[str, Any], name: str) -> float:
+def _score(result: Mapping[str, Any], name: str) -> float:
     """Mean of the last quarter of the points, at least two: single evaluations wander."""
     points = result["points"]
     return float(np.mean([p[name] for p in points[-max(2, len(points) // 4) :]]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cures_core.builtin.chains import MAX_STEPS, SYMBOLS
@@ -16,14 +18,21 @@ POSITIONS = max(64, 4 * MAX_STEPS)
 INITIAL_DEVIATION = 0.02  # GPT-2's
 
 
-def character_tokenizer(symbols: str = SYMBOLS) -> PreTrainedTokenizerBase:
-    """A `PreTrainedTokenizerFast` with one token a character; no begin token, pads on the left."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+def word_pattern(words: Sequence[str]) -> str:
+    """Matches one of `words`, the longest that fits."""
+    return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+
+
+def character_tokenizer(symbols: str = SYMBOLS, words: Sequence[str] = ()) -> PreTrainedTokenizerBase:
+    """A `PreTrainedTokenizerFast` with one token a character, and one for each of `words`; no begin token, pads on
+    the left."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {token: i for i, token in enumerate([PAD, EOS, UNKNOWN, *symbols])}
+    vocabulary = {token: i for i, token in enumerate([PAD, EOS, UNKNOWN, *symbols, *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("", behavior="isolated")
+    cut = Regex(f"{word_pattern(words)}|.") if words else ""
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(cut, behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

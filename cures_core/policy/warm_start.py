@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,13 @@ import numpy as np
 from cures_core.builtin.chains import SYMBOLS, Tutor
 from cures_core.config.device import DeviceConfig
 from cures_core.config.policy import WarmStartPolicy
-from cures_core.policy.characters import INITIAL_DEVIATION, POSITIONS, character_model, character_tokenizer
+from cures_core.policy.characters import (
+    INITIAL_DEVIATION,
+    POSITIONS,
+    character_model,
+    character_tokenizer,
+    word_pattern,
+)
 from cures_core.policy.loading import Policy, save_policy, setup_torch
 from cures_core.training.optimizer_state import load_optimizer, optimizer_tensors
 from cures_core.training.supervised import OnStep, Row, teach
@@ -35,12 +42,18 @@ class Lesson:
     """The tutor of a seed."""
     symbols: str
     """Characters that occur; each is a token."""
+    words: tuple[str, ...] = ()
+    """Words that are tokens of their own."""
     positions: int = POSITIONS
     """Most tokens of problem and completion together."""
     initial_deviation: float = INITIAL_DEVIATION
     """Standard deviation of the initial weights."""
     cut: int = 1
     """Batches that are drawn together and cut by length, so that little is padded."""
+
+    def length(self, text: str) -> int:
+        """Tokens of a text."""
+        return len(re.sub(word_pattern(self.words), "w", text)) if self.words else len(text)
 
 
 def _chains(seed: int) -> Demonstrate:
@@ -72,7 +85,7 @@ def warm_start(
     import torch
 
     device = setup_torch(device_cfg, cfg.seed)
-    tokenizer = character_tokenizer(lesson.symbols)
+    tokenizer = character_tokenizer(lesson.symbols, lesson.words)
     made: Any = character_model(cfg, tokenizer, lesson.positions, lesson.initial_deviation)
     model = made.to(device)
     policy = Policy(model, tokenizer, device)
@@ -116,7 +129,7 @@ class _Batches:
     completions would otherwise count for more where batches are cut by length."""
 
     def __init__(self, lesson: Lesson, seed: int, batch: int) -> None:
-        self._demonstrate, self._cut = lesson.tutor(seed), lesson.cut
+        self._demonstrate, self._cut, self._length = lesson.tutor(seed), lesson.cut, lesson.length
         self._seed, self._batch = seed, batch
         self._draw = -1
         self._drawn: list[tuple[Sequence[tuple[str, str]], float]] = []
@@ -131,9 +144,9 @@ class _Batches:
         pairs = self._demonstrate(rng, self._batch * self._cut)
         if self._cut == 1:
             return [(pairs, 1.0)]
-        ordered = sorted(pairs, key=lambda pair: len(pair[0]) + len(pair[1]))
+        ordered = sorted(pairs, key=lambda pair: self._length(pair[0] + pair[1]))
         parts = [ordered[i * self._batch : (i + 1) * self._batch] for i in rng.permutation(self._cut)]
-        tokens = [sum(len(answer) + 1 for _, answer in part) for part in parts]
+        tokens = [sum(self._length(answer) + 1 for _, answer in part) for part in parts]
         return [(part, num * self._cut / sum(tokens)) for part, num in zip(parts, tokens, strict=True)]
 
 
@@ -155,12 +168,11 @@ def _update(policy: Policy, optimizer: torch.optim.Optimizer, pairs: Sequence[tu
 
 def _encode(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
     """Token ids (num, length), padded on the right, and the mask of answer positions, the end token included."""
-    length = max(len(problem) + len(answer) for problem, answer in pairs) + 1
-    vocabulary = tokenizer.get_vocab()
-    ids = np.full((len(pairs), length), tokenizer.pad_token_id, dtype=np.int64)
+    problems, answers = (tokenizer(list(texts))["input_ids"] for texts in zip(*pairs, strict=True))
+    rows = [[*problem, *answer, tokenizer.eos_token_id] for problem, answer in zip(problems, answers, strict=True)]
+    ids = np.full((len(rows), max(map(len, rows))), tokenizer.pad_token_id, dtype=np.int64)
     is_answer = np.zeros_like(ids, dtype=bool)
-    for i, (problem, answer) in enumerate(pairs):
-        row = [vocabulary[c] for c in problem + answer] + [tokenizer.eos_token_id]
+    for i, (row, problem) in enumerate(zip(rows, problems, strict=True)):
         ids[i, : len(row)] = row
         is_answer[i, len(problem) : len(row)] = True
     return ids, is_answer

@@ -106,11 +106,11 @@ def test_behaviour_stands_beside_the_pretrained_models(tmp_path: Path, monkeypat
     monkeypatch.setattr(tables, "BEHAVIOUR", tmp_path)
     assert block("behaviour", []) == tables.NOTHING_KEPT
     summary = {"pass_rate": 0.1, "tokens": 7.0, "entropy": 2.0, "truncated_share": 0.2, "ratio_output_low": 0.5}
-    for name, entropy in (("smollm2-0", 2.0), ("scratchpad-0", 1.5)):
+    for name, entropy in (("smollm2-worked-0", 2.0), ("scratchpad-0", 1.5)):
         figures = {"summary": {**summary, "entropy": entropy}, "prompts": 60, "samples": 8}
         (tmp_path / f"{name}.json").write_text(json.dumps(figures))
     lines = block("behaviour", []).splitlines()
-    assert lines[0] == "|  | smollm2-0 | scratchpad-0 |"
+    assert lines[0] == "|  | smollm2-worked-0 | scratchpad-0 |"
     assert "| entropy of a token, nats | 2.00 | 1.50 (0.8x) |" in lines
     assert "| m+ / m-, output layer, pass rate 0.65 to 0.95 | - | - |" in lines
 

@@ -7,7 +7,7 @@ from importlib import import_module
 from benchmarks.curriculum.worlds.world import World
 from cures_core.errors import ConfigError
 
-_MODULES = {"digits": "digits", "scratchpad": "scratchpad", "smollm2": "arithmetic"}
+_MODULES = {"digits": "digits", "scratchpad": "scratchpad", "smollm2": "arithmetic", "smollm2-worked": "worked"}
 WORLDS = tuple(_MODULES)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -39,23 +40,39 @@ SIZES = Sizes(train=1600, heldout=280, frontier=280)
 MODEL = Path("models/smollm2")
 
 
-def make_pool(name: str, seed: int, sizes: Sizes = SIZES) -> Pool:
+@dataclass(frozen=True)
+class Grades:
+    """Makers of problems by kind: solved soon, worth learning, out of reach."""
+
+    easy: Mapping[str, Maker]
+    frontier: Mapping[str, Maker]
+    dead: Mapping[str, Maker]
+
+
+def graded_pool(grades: Grades, name: str, seed: int, sizes: Sizes) -> Pool:
     """Pool `name`; other seeds give other prompts of the same mixture. `heldout` is worth learning and rightly
     labelled, `frontier` is the same set: for these pools progress there is the only progress. No held-out problem is
     trained on, not in other words either.
     """
     rng = np.random.default_rng(seed)
     seen: set[str] = set()
-    heldout = _make(rng, FRONTIER, sizes.frontier, "frontier", seen)
+    heldout = _make(rng, grades.frontier, sizes.frontier, "frontier", seen)
     easy, frontier, mislabelled, dead = (round(share * sizes.train) for share in SHARES[name])  # type: ignore[index]
     prompts = [
-        *_make(rng, FRONTIER, frontier, "frontier", seen),
-        *_make(rng, FRONTIER, mislabelled, "frontier", seen, wrong=True),
-        *_make(rng, DEAD, dead, "dead", seen),
-        *_make(rng, EASY, easy, "easy", seen),
+        *_make(rng, grades.frontier, frontier, "frontier", seen),
+        *_make(rng, grades.frontier, mislabelled, "frontier", seen, wrong=True),
+        *_make(rng, grades.dead, dead, "dead", seen),
+        *_make(rng, grades.easy, easy, "easy", seen),
     ]
     held = PromptSet.of(heldout)
     return Pool(PromptSet.of(prompts), held, held)
+
+
+def graded_examples(grades: Grades, num: int, seed: int) -> PromptSet:
+    """`num` problems of every kind; `level` is the kind."""
+    rng, seen = np.random.default_rng([seed, 0x4558414D]), set[str]()
+    kinds = {**grades.easy, **grades.frontier, **grades.dead}
+    return PromptSet.of(p for kind, maker in kinds.items() for p in _make(rng, {kind: maker}, num, kind, seen))
 
 
 def _make(
@@ -93,14 +110,15 @@ def _two(low: int, high: int, other: tuple[int, int] | None = None) -> Callable[
     return draw
 
 
-def _asked(expression: str, rng: np.random.Generator) -> str:
+def asked(expression: str, rng: np.random.Generator) -> str:
+    """A question for the value, in words drawn by `rng`."""
     return str(rng.choice(_ASKED)).format(expression)
 
 
 def _sum(low: int, high: int) -> Maker:
     def make(rng: np.random.Generator) -> tuple[str, int]:
         a, b = _two(low, high)(rng)
-        return _asked(f"{a} + {b}", rng), a + b
+        return asked(f"{a} + {b}", rng), a + b
 
     return make
 
@@ -108,7 +126,7 @@ def _sum(low: int, high: int) -> Maker:
 def _difference(low: int, high: int) -> Maker:
     def make(rng: np.random.Generator) -> tuple[str, int]:
         b, a = sorted(_two(low, high)(rng))
-        return _asked(f"{a} - {b}", rng), a - b
+        return asked(f"{a} - {b}", rng), a - b
 
     return make
 
@@ -116,7 +134,7 @@ def _difference(low: int, high: int) -> Maker:
 def _product(low: int, high: int, other: tuple[int, int] | None = None) -> Maker:
     def make(rng: np.random.Generator) -> tuple[str, int]:
         a, b = _two(low, high, other)(rng)
-        return _asked(f"{a} * {b}", rng), a * b
+        return asked(f"{a} * {b}", rng), a * b
 
     return make
 
@@ -154,11 +172,17 @@ FRONTIER: dict[str, Maker] = {
 DEAD: dict[str, Maker] = {"product3x3": _product(201, 999), "product2x3": _product(21, 99, (101, 999))}
 
 
+GRADES = Grades(EASY, FRONTIER, DEAD)
+
+
+def make_pool(name: str, seed: int, sizes: Sizes = SIZES) -> Pool:
+    """As `graded_pool`, of this world's kinds."""
+    return graded_pool(GRADES, name, seed, sizes)
+
+
 def examples(num: int, seed: int) -> PromptSet:
     """`num` problems of every kind; `level` is the kind."""
-    rng, seen = np.random.default_rng([seed, 0x4558414D]), set[str]()
-    kinds = {**EASY, **FRONTIER, **DEAD}
-    return PromptSet.of(p for kind, maker in kinds.items() for p in _make(rng, {kind: maker}, num, kind, seen))
+    return graded_examples(GRADES, num, seed)
 
 
 def base_policy(_: int) -> Path:

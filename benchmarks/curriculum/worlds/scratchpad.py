@@ -1,22 +1,31 @@
-"""The scratchpad world: short calculations in one or two labelled parts, worked out in a style of the policy's choice.
+"""The scratchpad world: short calculations in one or two labelled parts, worked out in words of the policy's choice.
 
 `a7+5>1b4*8-6=`: each part is worked from left to right, modulo 10 (+ - * > larger, < smaller, | absolute difference);
-the answer is the parts' last values in order of label, here 26, after a `~` at the end. What is written before is not
-looked at. Three tutors of different style show how: terse, worked and verbose; each has many words for the same thing,
-of one letter, since a token is a character. Where a tutor errs, it takes one operator for another and carries on, or
-loses the thread and writes at random until it stops without an answer: much of what a pretrained model at temperature 1
-gets wrong is of that kind.
+the answer is the parts' last values in order of label, here 26, after a `#` at the end. What is written before is not
+looked at:
+
+    terse      a: 7+5>1=2; b) 4*8-6 is 6 => #26
+    worked     a: 7+5 is 2, so 2>1 gives 2. Next part b: 4 times 8=2; 2-6=6. So #26
+    verbose    First part a: 7 plus 5 makes 2, which 2 max 1 is 2. And (b) 4*8=2, then 2 minus 6=6. a=2, b=6. So #26
+    doubting   a: 7+5 is 2. Wait, 7+5=2, so 2>1 gives 1. Hmm, 2>1 is 2. Next b: ...
+
+Four tutors of different style show how. Each has its own order of the parts, words and notation; one skips the steps
+between; each errs at rates of its own, taking one operator for another and carrying on; and where it is unsure it works
+a step again, some without end, so that completions are cut. All freedom is of such kinds: no token is there for its
+entropy alone. A token is a character or a word.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.curriculum.base_policies import warm_started
 from benchmarks.curriculum.worlds.world import Pool, Sizes, World
@@ -27,23 +36,54 @@ from cures_core.policy.warm_start import Demonstrate, Lesson
 from cures_core.prompts import PromptSet, make_prompt
 from cures_core.terms import Prompt
 
+Floats = npt.NDArray[np.float64]
 PoolName = Literal["waste", "mixed", "healthy"]
-# Shares of (solved from the start, worth learning, the same but mislabelled, hopeless).
+# Shares of (solved from the start, worth learning, the same but mislabelled, out of reach at first).
 SHARES: dict[PoolName, tuple[float, float, float, float]] = {
     "waste": (0.60, 0.15, 0.05, 0.20),
     "mixed": (0.40, 0.40, 0.05, 0.15),
     "healthy": (0.10, 0.85, 0.05, 0.0),
 }
 
-OPERATORS = "+-*><|"
-EQUALS, BETWEEN, MARK = "=eigmyrz", "ABCDEFGHIJKLMNOPQRST", "~"
-"""Words for "is", and for "and then", "next", "in short" and the like."""
-SYMBOLS = "0123456789" + OPERATORS + EQUALS + "ab" + BETWEEN + MARK
+OPERATORS, MARK = "+-*><|", "#"
+SYMBOLS = "0123456789" + OPERATORS + "=ab" + MARK
+_SAID = dict(
+    zip(
+        OPERATORS,
+        (
+            " plus ",
+            " minus ",
+            " times ",
+            " max ",
+            " min ",
+            " apart ",
+        ),
+        strict=True,
+    )
+)
+FORMS: dict[str, tuple[str, ...]] = {
+    "opening": ("", "First ", "Let us see. ", "OK, ", "We start with ", "To begin, "),
+    "label a": ("a: ", "a) ", "(a) ", "part a: "),
+    "label b": ("b: ", "b) ", "(b) ", "part b: "),
+    "equals": ("=", " is ", " gives ", " makes ", " equals ", " -> ", " comes to ", " yields "),
+    "then": (
+        ", ", "; ", ", then ", ", so ", ", next ", ", which means ", ", and ", ". Then ", ". Now ", ", hence ",
+    ),
+    "between": (". ", ". Next ", ". And ", " & ", ". Also ", ". As for ", " / "),
+    "doubt": (". Wait, ", ". Hmm, ", "? Again, ", ". No, ", ". Let us check: ", ". Once more: "),
+    "recap": (". In short ", ". Altogether ", " -- ", ". We have "),
+    "end": (" => ", ". So ", ". Answer: ", ", thus ", ". The answer is ", ". Therefore "),
+}  # fmt: skip
+"""Ways to say the same thing; each is one token."""
+WORDS = tuple(
+    word
+    for word in dict.fromkeys([*_SAID.values(), *(word for forms in FORMS.values() for word in forms)])
+    if len(word) > 1
+)
 
 _CONFUSED = dict(zip(OPERATORS, "-++<>+", strict=True))  # what a tutor takes each operator for
-_ERROR_RATES = np.array([0.001, 0.002, 0.10, 0.30, 0.60, 0.985])
-_LOST = 0.75  # share of the errors that end in losing the thread, with this many symbols written at random
-_RAMBLED = (12, 56)
+_ERROR_RATES = np.array([0.001, 0.002, 0.10, 0.30, 0.60, 0.93])
+_MOST_DOUBTS = 10  # in one completion, which has to fit the model
 
 LEVELS: dict[str, tuple[dict[str, float], int]] = {
     "solved": ({"+": 0.5, "-": 0.5}, 1),
@@ -53,11 +93,11 @@ LEVELS: dict[str, tuple[dict[str, float], int]] = {
     "max2": ({">": 0.6, "+": 0.2, "-": 0.2}, 2),
     "min1": ({"<": 0.7, "+": 0.3}, 1),
     "min2": ({"<": 0.5, "+": 0.3, "-": 0.2}, 2),
-    "gap2": ({"|": 1.0}, 2),
+    "gap2": ({"|": 0.6, "+": 0.4}, 2),
 }
 """Shares of the operators, and number of parts."""
 HARD = "*><|"
-SOLVED, FRONTIER, HOPELESS = ("solved",), ("times2", "max1", "max2", "min1", "min2"), ("gap2",)
+SOLVED, FRONTIER, REMOTE = ("solved",), ("times2", "max1", "max2", "min1", "min2"), ("gap2",)
 
 
 @dataclass(frozen=True)
@@ -79,19 +119,26 @@ class Style:
     """How a tutor writes."""
 
     share: float
-    """Of the demonstrations."""
+    """Of the demonstrations, about: base policies differ in it."""
     shift: float
     """Of its error rates, in logit."""
-    restarts: bool
-    """Writes the running value anew in front of every operation; else it goes on from where it stands."""
-    words: int
-    """Between two steps, parts and before the answer."""
+    said: float
+    """Share of the operators that are written as words."""
+    doubt: float
+    """Share of its errors, and a tenth of its other steps, after which it works the step again."""
+    persists: float
+    """Share of the repeated steps that are repeated once more."""
+    skips: bool = False
+    """Writes only a part's last value."""
+    talks: bool = False
+    """Opens with a phrase, and sums up before the answer."""
 
 
 STYLES: dict[str, Style] = {
-    "terse": Style(0.25, 0.4, restarts=False, words=2),
-    "worked": Style(0.45, -0.3, restarts=True, words=2),
-    "verbose": Style(0.30, 0.0, restarts=True, words=3),
+    "terse": Style(0.15, 0.2, said=0.1, doubt=0.0, persists=0.0, skips=True),
+    "worked": Style(0.40, -0.3, said=0.3, doubt=0.05, persists=0.3),
+    "verbose": Style(0.25, 0.0, said=0.6, doubt=0.1, persists=0.3, talks=True),
+    "doubting": Style(0.20, 0.3, said=0.4, doubt=0.7, persists=0.9),
 }
 
 
@@ -124,13 +171,16 @@ def draw_parts(operators: dict[str, float], num: int, rng: np.random.Generator) 
 
 
 class Tutors:
-    """Three ways to work a problem, each with its own table of error rates by operator and digit, (6, 10)."""
+    """Four ways to work a problem, each with error rates by operator and digit, (6, 10), and habits of its own."""
 
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng([seed, 0x5455544F])
         base = np.log(_ERROR_RATES / (1 - _ERROR_RATES))[:, None] + 0.5 * rng.standard_normal((6, 10))
         own = {name: base + 0.3 * rng.standard_normal((6, 10)) + style.shift for name, style in STYLES.items()}
         self.error_rates = {name: 1 / (1 + np.exp(-logits)) for name, logits in own.items()}
+        shares = np.array([style.share for style in STYLES.values()]) * np.exp(0.2 * rng.standard_normal(len(STYLES)))
+        self._shares = shares / shares.sum()
+        self._habits = {(name, kind): _weights(len(forms), rng) for name in STYLES for kind, forms in FORMS.items()}
 
     def demonstrate(self, rng: np.random.Generator, num: int) -> list[tuple[str, str]]:
         """(problem, completion) pairs: operators cluster around a topic; two thirds of the problems have two parts."""
@@ -145,46 +195,87 @@ class Tutors:
 
     def completion(self, parts: Sequence[Part], rng: np.random.Generator, name: str = "") -> str:
         """One tutor's completion; `name` says whose, by default it is drawn."""
-        name = name or str(rng.choice(list(STYLES), p=[style.share for style in STYLES.values()]))
+        name = name or str(rng.choice(list(STYLES), p=self._shares))
         order = list(range(len(parts)))
         if rng.random() < 0.3:
             order.reverse()
-        text, values = "", {}
-        for i in order:
-            part, value = self._part("ab"[i], parts[i], name, rng)
-            text += part
-            if value is None:
-                return text + _drawn(SYMBOLS.replace(MARK, ""), int(rng.integers(*_RAMBLED)), rng)
-            text += _drawn(BETWEEN, STYLES[name].words, rng)
-            values[i] = value
-        text += "".join(f"{'ab'[i]}{_drawn(EQUALS, 1, rng)}{values[i]}" for i in order)
-        return text + MARK + "".join(str(values[i]) for i in range(len(parts)))
+        return _Writing(STYLES[name], self.error_rates[name], partial(self._word, name), rng).write(parts, order)
 
-    def _part(self, label: str, part: Part, name: str, rng: np.random.Generator) -> tuple[str, int | None]:
-        """What is written, and the last value; None where the thread is lost."""
-        style, rates = STYLES[name], self.error_rates[name]
-        value, text = part.start, f"{label}{part.start}"
-        for i, (operator, digit) in enumerate(part.steps):
-            if i and style.restarts:
-                text += _drawn(BETWEEN, style.words, rng) + str(value)
-            text += f"{operator}{digit}{_drawn(EQUALS, 1, rng)}"
-            errs = rng.random() < rates[OPERATORS.index(operator), digit]
-            if errs and rng.random() < _LOST:
-                return text, None
-            value = apply(_CONFUSED[operator] if errs else operator, value, digit)
-            text += str(value)
+    def _word(self, name: str, kind: str, rng: np.random.Generator) -> str:
+        return FORMS[kind][int(np.searchsorted(self._habits[name, kind], rng.random()))]
+
+
+def _weights(num: int, rng: np.random.Generator) -> Floats:
+    """Cumulated shares of `num` forms, none of them rare."""
+    weights = np.exp(0.5 * rng.standard_normal(num))
+    found: Floats = np.cumsum(weights / weights.sum())
+    found[-1] = 1.0
+    return found
+
+
+class _Writing:
+    """One completion, as it is written from left to right."""
+
+    def __init__(
+        self, style: Style, rates: Floats, word: Callable[[str, np.random.Generator], str], rng: np.random.Generator
+    ) -> None:
+        self._style, self._rates, self._rng = style, rates, rng
+        self._draw = word
+        self._doubts = _MOST_DOUBTS
+
+    def write(self, parts: Sequence[Part], order: Sequence[int]) -> str:
+        text, values = self._word("opening") if self._style.talks else "", {}
+        for place, i in enumerate(order):
+            text += self._word("between") if place else ""
+            work = self._skipped if self._style.skips else self._worked
+            part, values[i] = work(parts[i])
+            text += self._word(f"label {'ab'[i]}") + part
+        if self._style.talks:
+            text += self._word("recap") + ", ".join(f"{'ab'[i]}={values[i]}" for i in order)
+        return text + self._word("end") + MARK + "".join(str(values[i]) for i in range(len(parts)))
+
+    def _worked(self, part: Part) -> tuple[str, int]:
+        """What is written, and the last value: every step with its result, some of them again."""
+        value, text = part.start, ""
+        for place, (operator, digit) in enumerate(part.steps):
+            text += self._word("then") if place else ""
+            result, errs = self._result(value, operator, digit)
+            text += self._step(value, operator, digit, result)
+            again = self._style.doubt * (1.0 if errs else 0.1)
+            while self._doubts and self._rng.random() < again:
+                self._doubts, again = self._doubts - 1, self._style.persists
+                result, _ = self._result(value, operator, digit)
+                text += self._word("doubt") + self._step(value, operator, digit, result)
+            value = result
         return text, value
 
+    def _skipped(self, part: Part) -> tuple[str, int]:
+        value, text = part.start, str(part.start)
+        for operator, digit in part.steps:
+            text += f"{self._operator(operator)}{digit}"
+            value, _ = self._result(value, operator, digit)
+        return f"{text}{self._word('equals')}{value}", value
 
-def _drawn(symbols: str, num: int, rng: np.random.Generator) -> str:
-    return "".join(symbols[i] for i in rng.integers(len(symbols), size=num))
+    def _step(self, value: int, operator: str, digit: int, result: int) -> str:
+        return f"{value}{self._operator(operator)}{digit}{self._word('equals')}{result}"
+
+    def _result(self, value: int, operator: str, digit: int) -> tuple[int, bool]:
+        """The value that is written, and whether the tutor erred."""
+        errs = bool(self._rng.random() < self._rates[OPERATORS.index(operator), digit])
+        return apply(_CONFUSED[operator] if errs else operator, value, digit), errs
+
+    def _operator(self, operator: str) -> str:
+        return _SAID[operator] if self._rng.random() < self._style.said else operator
+
+    def _word(self, kind: str) -> str:
+        return self._draw(kind, self._rng)
 
 
 def _tutor(seed: int) -> Demonstrate:
     return Tutors(seed).demonstrate
 
 
-LESSON = Lesson(_tutor, SYMBOLS, positions=128, initial_deviation=0.08, cut=8)
+LESSON = Lesson(_tutor, SYMBOLS, words=WORDS, positions=128, initial_deviation=0.08, cut=8)
 """Initial weights of deviation 0.08, with which copying is learnt several times sooner than with GPT-2's 0.02."""
 POLICY = WarmStartPolicy(steps=4000, batch=16, learning_rate=2.5e-3, checkpoint_every=1000)
 SIZES = Sizes(train=1600, heldout=200, frontier=160)
@@ -225,15 +316,15 @@ def draw_prompts(
 def make_pool(name: str, seed: int, sizes: Sizes) -> Pool:
     """Pool `name`; other seeds give other prompts of the same mixture, held-out ones are the same for all seeds."""
     shares = SHARES[name]  # type: ignore[index]
-    solved, frontier, wrong, hopeless = (round(share * sizes.train) for share in shares)
+    solved, frontier, wrong, remote = (round(share * sizes.train) for share in shares)
     rng, seen = np.random.default_rng([seed, 0x504F4F4C]), set[str]()
     train = [
         *draw_prompts(FRONTIER, wrong, False, rng, seen, wrong=True),
         *draw_prompts(FRONTIER, frontier, False, rng, seen),
-        *draw_prompts(HOPELESS, hopeless, False, rng, seen),
+        *draw_prompts(REMOTE, remote, False, rng, seen),
         *draw_prompts(SOLVED, solved, False, rng, seen),
     ]
-    kinds = ((SOLVED, shares[0]), (FRONTIER, shares[1] + shares[2]), (HOPELESS, shares[3]))
+    kinds = ((SOLVED, shares[0]), (FRONTIER, shares[1] + shares[2]), (REMOTE, shares[3]))
     mixture = [p for levels, share in kinds for p in _held(levels, round(share * sizes.heldout))]
     return Pool(PromptSet.of(train), PromptSet.of(mixture), PromptSet.of(_held(FRONTIER, sizes.frontier)))
 
@@ -262,7 +353,7 @@ WORLD = World(
     base_policy=base_policy,
     bases=(1, 2, 3),
     tuning_base=0,
-    rollout=HfRolloutConfig(max_new_tokens=56),
+    rollout=HfRolloutConfig(max_new_tokens=60),
     reward=CustomConfig(function=f"{__name__}:is_correct"),
     learning_rate=1e-3,
     small_steps=0.5,

@@ -14,6 +14,7 @@ from benchmarks.curriculum.analysis import analyse
 from benchmarks.curriculum.arm import Arm, run_arm
 from benchmarks.curriculum.arms import make_arm, run_arms
 from benchmarks.curriculum.base_policies import warm_started
+from benchmarks.curriculum.kept import Result, arm_name, kept_result
 from benchmarks.curriculum.methods import BASELINES, METHODS
 from benchmarks.curriculum.tuned import Tuned, keep_tuned, load_tuned
 from benchmarks.curriculum.worlds import WORLDS, world_of
@@ -148,6 +149,18 @@ def test_finished_arms_are_not_run_again_and_a_failed_one_says_why(small: str, t
     assert analyse([first], "uniform", "avg_at_1")[0].method == "uniform"
     with pytest.raises(ChildFailed, match=r"(?s)uniform-0-1-256.*no model there"):
         run_arms([one.model_copy(update={"policy": str(tmp_path / "none")})], 1, tmp_path)
+
+
+def test_a_kept_arm_is_not_run_and_is_told_before_another_fails(small: str, tmp_path: Path) -> None:
+    fields: dict[str, Any] = {**SIZES, "max_new_tokens": 4}
+    one = make_arm(world_of("scratchpad"), "uniform", "waste", 0, 1, 256, small, tuned=Tuned(), **fields)
+    failing = one.model_copy(update={"policy": str(tmp_path / "none")})
+    result: dict[str, Any] = {"arm": one.model_dump(mode="json", exclude={"limit_s"}), "done": True, "points": []}
+    told: list[Result] = []
+    with pytest.raises(ChildFailed, match="no model there"):
+        run_arms([one, failing], 1, tmp_path, {arm_name(result): result}, told.append)
+    assert told == [result]
+    assert kept_result({arm_name(result): {**result, "done": False}}, result["arm"]) is None
 
 
 def test_tuned_settings_are_taken_and_kept_beside_others(tmp_path: Path) -> None:

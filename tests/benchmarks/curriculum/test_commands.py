@@ -41,6 +41,11 @@ def test_arms_are_run_kept_and_compared_again_from_what_is_kept(tmp_path: Path) 
     [arm] = kept.load("scratchpad").values()
     assert arm["made"]["processor"]
     assert str(tmp_path) not in arm["made"]["command"]
+    # The same again elsewhere: what is kept is not run, and stays as it was made.
+    before = (tmp_path / "worlds" / "scratchpad.json").read_bytes()
+    assert told("curriculum", *words, "--out", str(tmp_path / "other"), "--keep")["rows"] == first["rows"]
+    assert (tmp_path / "worlds" / "scratchpad.json").read_bytes() == before
+    assert not list((tmp_path / "other").rglob("*.arm.json"))
     assert "<svg" in (tmp_path / "out" / "scratchpad" / "waste" / "curriculum.html").read_text()
 
 

@@ -10,8 +10,9 @@ import pytest
 
 from cures_core.config.device import DeviceConfig
 from cures_core.config.policy import WarmStartPolicy
+from cures_core.policy.characters import character_tokenizer
 from cures_core.policy.loading import load_policy
-from cures_core.policy.warm_start import CHAINS, Lesson, _Batches, warm_start
+from cures_core.policy.warm_start import CHAINS, Lesson, _Batches, _encode, warm_start
 
 TINY = WarmStartPolicy(hidden_size=16, layers=1, heads=2, steps=10, batch=4, checkpoint_every=4)
 CUT = replace(CHAINS, cut=3)
@@ -48,6 +49,31 @@ def test_a_lesson_brings_its_symbols_and_its_room(tmp_path: Path) -> None:
     policy = load_policy(tmp_path / "policy", "cpu")
     assert policy.model.config.n_positions == 100
     assert set("abx=") < set(policy.tokenizer.get_vocab())
+
+
+WORDY = Lesson(lambda _: lambda rng, num: [("a=", "b then b. Then a")] * num, "ab=", words=(" then ", ". ", ". Then "))
+
+
+def test_words_of_a_lesson_are_tokens_the_longest_that_fits(tmp_path: Path) -> None:
+    train(tmp_path, WORDY)
+    tokenizer = load_policy(tmp_path / "policy", "cpu").tokenizer
+    text = "ab then b. Then a. b"
+    assert tokenizer.tokenize(text) == ["a", "b", " then ", "b", ". Then ", "a", ". ", "b"]
+    assert tokenizer.decode(tokenizer(text).input_ids) == text
+    assert WORDY.length(text) == 8
+    assert CHAINS.length("1+2=") == 4
+
+
+def test_short_and_long_words_weigh_by_tokens_alone() -> None:
+    lesson = replace(WORDY, tutor=lambda _: lambda rng, num: [("a=", "b. b"), ("a=", "b. Then b")] * (num // 2), cut=2)
+    assert [_Batches(lesson, 0, 4).at(step)[1] for step in (0, 1)] == [1.0, 1.0]
+
+
+def test_a_demonstration_is_asked_and_answered_in_its_tokens() -> None:
+    tokenizer = character_tokenizer(WORDY.symbols, WORDY.words)
+    ids, is_answer = _encode(tokenizer, [("a=", "b then b"), ("aaa=", "b")])
+    assert tokenizer.batch_decode(ids) == ["a=b then b<eos>", "aaa=b<eos>"]
+    assert is_answer.tolist() == [[False] * 2 + [True] * 4, [False] * 4 + [True] * 2]
 
 
 @pytest.mark.parametrize("stop_at", [5, 8])
