@@ -157,8 +157,13 @@ def _fields(model: type[BaseModel]) -> dict[str, _Field]:
         marks = {mark for inner in models for _, found in marked_fields(inner) for mark in found}
         # A model that may be left out: that it is, is a result where its leaves are.
         own = (min(marks, key=list(Mark).index),) if marks else marks_of(name, field)
-        found[name] = _Field(own, any(item is Code for item in field.metadata), bool(models))
+        found[name] = _Field(own, any(_names_code(item) for item in (*field.metadata, field.annotation)), bool(models))
     return found
+
+
+def _names_code(item: object) -> bool:
+    """Is it the mark of own code, or a type that holds it, as in `OwnCode | None`?"""
+    return item is Code or any(_names_code(inner) for inner in typing.get_args(item))
 
 
 def _below(path: str, field: _Field, value: object, dumped: JsonValue) -> Iterator[Leaf]:
@@ -167,7 +172,7 @@ def _below(path: str, field: _Field, value: object, dumped: JsonValue) -> Iterat
     elif not field.marks:
         raise TypeError(f"{path}: declare it as Result[...], Operation[...] or Placement[...]")
     else:
-        yield Leaf(path, field.marks[0], dumped, field.is_code)
+        yield Leaf(path, field.marks[0], dumped, field.is_code and dumped is not None)
 
 
 def _inside(path: str, value: object, dumped: JsonValue) -> Iterator[Leaf]:

@@ -15,7 +15,7 @@ from cures_core.curriculum.posterior import Posterior
 from cures_core.evaluation.items import ItemResult, read_items
 from cures_core.prompts import PromptSet
 from cures_core.report.run_data import Allocation, Named, PromptRow, Suspects
-from cures_core.tally import Tally, Votes
+from cures_core.tally import MANY_TRIES, Tally, Votes
 from cures_core.terms import Prompt
 from tasks.runs.figures import EvaluateFigures, StateFigures, ValidateFigures
 from tasks.runs.records import Record, files_of
@@ -23,8 +23,6 @@ from tasks.storage import Store
 
 SHOWN = 8
 BINS = 20
-MANY_TRIES = 4
-"""Rollouts from which on it says something that none succeeded, none got a verdict, or most agree."""
 
 
 def named_prompts(
@@ -117,16 +115,14 @@ def _tally(store: Store, state: Record[StateFigures]) -> dict[str, Votes]:
 
 
 def _unjudged(votes: Votes) -> str:
-    if votes.rollouts >= MANY_TRIES and votes.unknown == votes.rollouts:
-        return f"no verdict in {votes.rollouts} rollouts"
-    return ""
+    return f"no verdict in {votes.rollouts} rollouts" if votes.is_unjudged else ""
 
 
 def _disputed(votes: Votes) -> str:
+    if not votes.is_disputed:
+        return ""
     answer, number = votes.rival()
-    if number >= MANY_TRIES and 2 * number > votes.rollouts:
-        return f"{number} of {votes.rollouts} rollouts answer {answer}, {votes.correct} the gold answer"
-    return ""
+    return f"{number} of {votes.rollouts} rollouts answer {answer}, {votes.correct} the gold answer"
 
 
 def _unsolved(votes: Votes) -> str:
