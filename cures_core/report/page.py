@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from cures_core.evaluation.scores import Estimate, SuiteScore
+from cures_core.printable import printable
 from cures_core.report.charts import Series, histograms, line_chart, reliability_plot, smooth
 from cures_core.report.lineage import lineage_graph
 from cures_core.report.run_data import ReportData
@@ -69,8 +69,7 @@ def make_environment() -> Environment:
 
 def safe_text(text: str) -> str:
     """Cut to 2,000 characters; control, format and surrogate characters are written as <U+XXXX>."""
-    cut = text[:_MOST_CHARACTERS]
-    shown = "".join(c if c in "\n\t" or unicodedata.category(c)[0] != "C" else f"<U+{ord(c):04X}>" for c in cut)
+    shown = printable(text[:_MOST_CHARACTERS])
     return shown + (f" ... ({len(text):,} characters)" if len(text) > _MOST_CHARACTERS else "")
 
 

@@ -23,3 +23,8 @@ def not_a_text(text: str) -> object:
 
 
 not_a_function = CANARY
+
+
+def without_digits(text: str) -> str:
+    """Leaves nothing of what the small policies of tests write."""
+    return "".join("#" if c.isdigit() else c for c in text)
