@@ -12,6 +12,7 @@ from cures_core.printable import printable
 from cures_core.report.charts import Series, histograms, line_chart, reliability_plot, smooth
 from cures_core.report.lineage import lineage_graph
 from cures_core.report.run_data import ReportData
+from cures_core.report.stories import places, render_stories
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -45,6 +46,8 @@ def render(data: ReportData, refresh_s: int | None = None) -> str:
             reliability_rows=[(b.predicted, b.observed, b.rollouts) for b in data.reliability],
             curve_rows=_curve_rows(data),
             allocation_rows=_allocation_rows(data),
+            stories=places(data.stories),
+            told=render_stories(data.run, data.stories, make_environment()),
             config=json.dumps(data.config, indent=2, ensure_ascii=False),
         )
     )

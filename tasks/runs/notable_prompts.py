@@ -13,6 +13,7 @@ from cures_core.curriculum import load_posterior
 from cures_core.curriculum.beta import Floats
 from cures_core.curriculum.posterior import Posterior
 from cures_core.evaluation.items import ItemResult, read_items
+from cures_core.kept_rollouts.redaction import Redactor
 from cures_core.prompts import PromptSet
 from cures_core.report.run_data import Allocation, Named, PromptRow, Suspects
 from cures_core.tally import MANY_TRIES, Tally, Votes
@@ -26,7 +27,11 @@ BINS = 20
 
 
 def named_prompts(
-    store: Store, data: Record[ValidateFigures], first: Record[StateFigures], last: Record[StateFigures]
+    store: Store,
+    data: Record[ValidateFigures],
+    first: Record[StateFigures],
+    last: Record[StateFigures],
+    redactor: Redactor,
 ) -> Named:
     """From the prior `first`, the posterior `last`, and the verdicts of the rollouts up to there."""
     prompts = PromptSet.read_parquet(files_of(store, data) / "prompts.parquet")
@@ -40,7 +45,7 @@ def named_prompts(
 
     def row(i: int, evidence: str = "") -> PromptRow:
         counts = after.successes[i], after.failures[i]
-        return _row(prompts[place[names[i]]], old[i], new[i], *counts, evidence)
+        return _row(redactor, prompts[place[names[i]]], old[i], new[i], *counts, evidence)
 
     def rows(chosen: NDArray[np.bool_], order: Floats) -> tuple[PromptRow, ...]:
         picked = np.flatnonzero(chosen)
@@ -60,13 +65,18 @@ def suspicious_items(
     data: Record[ValidateFigures],
     scores: Sequence[Record[EvaluateFigures]],
     suites: Sequence[str],
+    redactor: Redactor,
 ) -> list[Suspects]:
     """Items of suites that look wrong, by suite and reason, from the sampled completions of all evaluations."""
-    return [found for suite in suites for found in _suspicious_of(store, data, scores, suite)]
+    return [found for suite in suites for found in _suspicious_of(store, data, scores, suite, redactor)]
 
 
 def _suspicious_of(
-    store: Store, data: Record[ValidateFigures], scores: Sequence[Record[EvaluateFigures]], suite: str
+    store: Store,
+    data: Record[ValidateFigures],
+    scores: Sequence[Record[EvaluateFigures]],
+    suite: str,
+    redactor: Redactor,
 ) -> list[Suspects]:
     prompts = PromptSet.read_parquet(files_of(store, data) / "suites" / f"{suite}.parquet")
     rounds = [read_items(files_of(store, record) / f"items-{suite}.parquet") for record in scores]
@@ -78,7 +88,7 @@ def _suspicious_of(
     def row(i: int, evidence: str) -> PromptRow:
         counts = votes[i]
         wrong = counts.rollouts - counts.correct - counts.unknown
-        return _row(prompts[i], rates[i][0], rates[i][-1], counts.correct, wrong, evidence)
+        return _row(redactor, prompts[i], rates[i][0], rates[i][-1], counts.correct, wrong, evidence)
 
     return _suspicious(row, votes.items(), suite)
 
@@ -95,16 +105,24 @@ def _votes(items: Iterable[ItemResult]) -> Votes:
     return votes
 
 
-def _row(prompt: Prompt, before: float, after: float, successes: float, failures: float, evidence: str) -> PromptRow:
+def _row(
+    redactor: Redactor,
+    prompt: Prompt,
+    before: float,
+    after: float,
+    successes: float,
+    failures: float,
+    evidence: str,
+) -> PromptRow:
     return PromptRow(
         id=prompt.id,
-        problem=prompt.problem[:300],
-        answer=prompt.answer[:80],
+        problem=redactor.text(prompt.problem)[:300],
+        answer=redactor.text(prompt.answer)[:80],
         before=float(before),
         after=float(after),
         successes=float(successes),
         failures=float(failures),
-        evidence=evidence,
+        evidence=redactor.text(evidence),
     )
 
 

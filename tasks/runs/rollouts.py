@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 
 from cures_core.checkpoints.checkpoint import ROLLOUTS
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError
-from cures_core.kept_rollouts.table import FILE, KeptRollout, KeptRollouts, from_line, read_rollouts
+from cures_core.kept_rollouts.table import KeptRollout, from_line
 from cures_core.report.run_data import Example
 from tasks.runs.figures import EpochFigures, EvaluateFigures
 from tasks.runs.live import unfinished_folders
 from tasks.runs.opening import started_config
 from tasks.runs.reading import by_epoch
 from tasks.runs.records import Record, RunRef, files_of
+from tasks.runs.training import kept_in
 from tasks.storage import Store
 
 
@@ -34,21 +34,6 @@ def rollouts_of(store: Store, run: str) -> list[KeptRollout]:
     if not rows:
         raise ConfigError(f"run {run} has kept no rollouts: {_why(cfg, committed)}")
     return rows
-
-
-def kept_in(store: Store, cfg: RunConfig, epoch: Record[EpochFigures]) -> tuple[KeptRollout, ...] | None:
-    """The rollouts kept of an epoch, as far as a run of this configuration may show them; None where it was trained by
-    a version that kept none. Raises `CorruptArtifact`."""
-    path = files_of(store, epoch) / FILE
-    return tuple(_readable(cfg, read_rollouts(path))) if path.exists() else None
-
-
-def _readable(cfg: RunConfig, found: KeptRollouts) -> Iterator[KeptRollout]:
-    """A run that has taken over an epoch from before it was told to redact shows no text of it."""
-    readable = cfg.redact is None or found.redaction.partition(" ")[0] == cfg.redact
-    empty = {"problem": "", "answer": "", "completion": "", "extracted": "", "reason": "", "withheld": True}
-    for row in found.rows:
-        yield row if readable else replace(row, **empty)  # type: ignore[arg-type]
 
 
 def _unfinished(run: RunRef, done: int) -> list[KeptRollout]:
