@@ -48,8 +48,8 @@ def show_command(
         False
     ),
     limit: Annotated[
-        int, typer.Option(min=0, help="The newest so many; 0: all. --json prints all, unless this is named.")
-    ] = -1,
+        int | None, typer.Option(min=0, help="The newest so many; 0: all. --json prints all, unless this is named.")
+    ] = None,
     store: StoreUrl = ".cures",
     as_json: AsJson = False,
 ) -> None:
@@ -66,7 +66,7 @@ def show_command(
         _show_suite(_examples(store, run, suite, prompt, verdict), full=full, as_json=as_json)
         return
     rows = chosen(rollouts_of(opened, run), prompt, step, None if verdict is None else verdict.value)
-    most = limit if limit >= 0 else 0 if as_json else MOST_LINES
+    most = limit if limit is not None else 0 if as_json else MOST_LINES
     shown = rows[-most:] if most else rows
     if as_json:
         print(json.dumps([asdict(row) for row in shown]))

@@ -28,3 +28,10 @@ not_a_function = CANARY
 def without_digits(text: str) -> str:
     """Leaves nothing of what the small policies of tests write."""
     return "".join("#" if c.isdigit() else c for c in text)
+
+
+def failing_on_digits(text: str) -> str:
+    """Fails on all that they write."""
+    if any(c.isdigit() for c in text):
+        raise ValueError(text)
+    return text

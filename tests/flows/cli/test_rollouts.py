@@ -156,7 +156,8 @@ def test_nothing_that_a_completion_holds_reaches_the_terminal_as_more_than_text(
         text = show(*options).stdout
         assert all(c == "\n" or c.isprintable() for c in text), options
         assert not any(line.startswith("step 9") for line in text.splitlines())
-    assert "<U+001B>[2J" in "\n".join(listing(ROWS))
+    assert "<U+202E>eslaf" in "\n".join(listing(ROWS))
+    assert "<U+001B>[2J" in in_full(ROWS[0])
     assert "\n  step 9 (epoch 9)" in in_full(ROWS[0])
 
 
@@ -195,13 +196,15 @@ def test_an_epoch_from_before_the_redaction_is_shown_without_texts(show: Show) -
 
 
 def test_steps_of_an_epoch_that_goes_on_are_shown_as_they_were_saved(show: Show, tmp_path: Path) -> None:
-    config = load_config(write_profile(tmp_path))
-    with open_run(config) as run:
-        folder = scratch_root(run) / "train_epoch" / "key" / f"000001-{run.name}" / "scratch"
-        for step in (1, 2):
-            lines = [to_line(row(step=i, request=f"r{i}")) for i in range(1, step + 1)]
-            state = {"step": step, "trainer": {}}
-            save_checkpoint(Checkpoint({}, {}, {}, state, [], lines), folder / f"step-{step:06d}")
-        job = Job(name="epoch", config=run.config, scratch=folder, out=folder)
-        (folder / "job.json").write_text(job.model_dump_json())
-    assert [one["step"] for one in json.loads(show("--json", epochs=[]).stdout)] == [1, 2]
+    show(epochs=[])
+    with open_run(load_config(write_profile(tmp_path))) as run:
+        pass
+    folder = scratch_root(run) / "train_epoch" / "key" / f"000001-{run.name}" / "scratch"
+    for step in (1, 2):
+        lines = [to_line(row(step=i, request=f"r{i}")) for i in range(1, step + 1)]
+        state = {"step": step, "trainer": {}}
+        save_checkpoint(Checkpoint({}, {}, {}, state, [], lines), folder / f"step-{step:06d}")
+    job = Job(name="epoch", config=run.config, scratch=folder, out=folder)
+    (folder / "job.json").write_text(job.model_dump_json())
+    result = CliRunner().invoke(app, ["rollouts", "show", "--run", "tiny", "--json"])
+    assert [one["step"] for one in json.loads(result.stdout)] == [1, 2]
