@@ -37,6 +37,7 @@ def measure(prompts: int, rollouts: int, characters: int, steps: int = 100, ever
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rollouts"
+        write_rollouts([], path)  # an epoch has written its posterior, and so started what Parquet needs
         for step in range(1, steps + 1):
             groups = [_group(step, i, (rollouts + i) // prompts, characters) for i in range(prompts)]
             credits = {(r.request_id, r.index): Credit(0.5, 1e-6) for group in groups for r in group.rollouts}
