@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,8 +26,6 @@ MOST_LINES = 50
 _EXCERPT = 60
 _WITHHELD = "[withheld]"
 
-Judged = StrEnum("Judged", {outcome.name: outcome.value for outcome in Outcome})
-
 
 @app.callback()
 def _rollouts() -> None:
@@ -40,7 +37,7 @@ def show_command(
     run: Annotated[str, typer.Option("--run", help=RUN_HELP)],
     prompt: Annotated[str | None, typer.Option(help="Content id of a prompt, or a beginning that only it has.")] = None,
     step: Annotated[int | None, typer.Option(min=1, help="Those of this step.")] = None,
-    verdict: Annotated[Judged | None, typer.Option(help="Those with this verdict.")] = None,
+    verdict: Annotated[Outcome | None, typer.Option(help="Those with this verdict.")] = None,
     suite: Annotated[
         str | None, typer.Option(help="Completions that evaluations of this suite have kept, instead of training's.")
     ] = None,
@@ -124,7 +121,7 @@ def in_full(row: KeptRollout) -> str:
 
 
 def _examples(
-    store: str, run: str, suite: str, prompt: str | None, verdict: Judged | None
+    store: str, run: str, suite: str, prompt: str | None, verdict: Outcome | None
 ) -> list[tuple[int, str, Example]]:
     from tasks.runs.rollouts import examples_of, find_prompt
     from tasks.storage import open_store

@@ -57,7 +57,7 @@ def kept_in(store: Store, cfg: RunConfig, epoch: Record[EpochFigures]) -> tuple[
 
 
 def _readable(cfg: RunConfig, found: KeptRollouts) -> Iterator[KeptRollout]:
-    """A run that has taken over an epoch from before it was told to redact shows no text of it."""
+    """No text of a file that was made without the redaction of the run, wherever it comes from, is shown."""
     readable = cfg.redact is None or found.redaction.partition(" ")[0] == cfg.redact
     empty = {"problem": "", "answer": "", "completion": "", "extracted": "", "reason": "", "withheld": True}
     for row in found.rows:

@@ -111,7 +111,7 @@ def _posteriors(store: Store, records: RunRecords) -> tuple[Belief, ...]:
 
 
 def _examples(store: Store, record: Record[EvaluateFigures], redactor: Redactor) -> tuple[Example, ...]:
-    """Redacted again: a fork may have taken an evaluation over from before there was a redaction."""
+    """Redacted again, as all that a page shows."""
     path = files_of(store, record) / "examples.jsonl"
     rows = [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
     texts = [{name: redactor.text(row[name]) for name in ("problem", "gold", "completion")} for row in rows]

@@ -78,7 +78,7 @@ def test_right_completions_become_likelier() -> None:
 def test_it_says_what_the_update_made_of_every_rollout() -> None:
     """Advantages by rollout, and gaps whose mean over the tokens is the step's; none of what was left out."""
     p = policy()
-    trainer = TorchTrainer(p, TorchTrainerConfig(learning_rate=1e-3, micro_batch_tokens=12), 1.0)
+    trainer = TorchTrainer(p, TorchTrainerConfig(learning_rate=1e-3, micro_batch_tokens=64), 1.0)
     odd = [replace(r, logprobs=tuple(x - 0.1 * i for x in r.logprobs)) for i, r in enumerate(groups(p)[0].rollouts)]
     solved = replace(groups(p, seed=1)[2], verdicts=[Verdict(Outcome.CORRECT)] * 4)
     batch = [replace(groups(p)[0], rollouts=odd), replace(solved, rollouts=[replace(r, request_id="s") for r in odd])]
