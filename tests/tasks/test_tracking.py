@@ -245,4 +245,4 @@ def test_wandb_offline_keeps_figures_and_settings(tmp_path: Path, monkeypatch: p
     (made,) = [record.run for record in found if record.WhichOneof("record_type") == "run"][:1]
     assert (made.run_id, made.project) == ("demo-1", "mine")
     settings = {update.key: json.loads(update.value_json) for update in made.config.update}
-    assert settings["training"]["learning_rate"] == 0.001
+    assert settings["training.learning_rate"] == 0.001
