@@ -182,8 +182,11 @@ def test_mlflow_keeps_figures_settings_and_the_resumed_run(tmp_path: Path, monke
     (found,) = client.search_runs([experiment])
     assert (found.info.run_name, found.info.status) == ("demo-1", "FINISHED")
     assert found.data.params["training.learning_rate"] == "0.001"
-    client.download_artifacts(found.info.run_id, "rollouts/epoch-0001.json", str(tmp_path))
-    table = json.loads((tmp_path / "rollouts/epoch-0001.json").read_bytes())
+    place = client.download_artifacts(found.info.run_id, "rollouts/epoch-0001.json", str(tmp_path))
+    table = json.loads(Path(place).read_bytes())
+    assert json.loads(found.data.tags["mlflow.loggedArtifacts"]) == [
+        {"path": "rollouts/epoch-0001.json", "type": "table"}
+    ]
     assert dict(zip(table["columns"], table["data"][0], strict=True))["completion"] == "so it is 7"
     history = client.get_metric_history(found.info.run_id, "train/reward_mean")
     assert [(m.step, m.value) for m in history] == [(1, 0.25), (2, 0.5)]
