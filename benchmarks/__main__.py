@@ -138,6 +138,22 @@ def tune_command(
         print(json.dumps({method: chosen}) if as_json else f"{method}: {chosen}, kept in {path}")
 
 
+@app.command("kept-rollouts")
+def kept_rollouts_command(
+    prompts: Annotated[int, typer.Option(min=1, help="Prompts of a step.")] = 40,
+    rollouts: Annotated[int, typer.Option(min=1, help="Rollouts of a step.")] = 64,
+    characters: Annotated[int, typer.Option(min=1, help="Characters of a completion.")] = 6,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the epoch.")] = 100,
+    every: Annotated[int, typer.Option(min=1, help="Steps between two checkpoints.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Processor time of a step that keeping rollouts takes with the default settings, and room on disk."""
+    from benchmarks.kept_rollouts import measure
+
+    result = measure(prompts, rollouts, characters, steps, every)
+    print(json.dumps(result) if as_json else "\n".join(f"{name}: {value:g}" for name, value in result.items()))
+
+
 @app.command("sampler")
 def sampler_command(
     prompts: Annotated[int, typer.Option(min=1, help="Prompts in the pool.")] = 860_000,

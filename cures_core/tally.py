@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict
 
 from cures_core.prompts.canonical import answer_key
 from cures_core.terms import Group, Outcome
 
+MANY_TRIES = 4
+"""Rollouts from which on it says something that none succeeded, none got a verdict, or most agree."""
 MOST_ANSWERS = 8
 """Wrong answers that are kept of a prompt. One that most rollouts give is among them, however many others there are."""
 _LONGEST = 80
@@ -46,12 +48,34 @@ class Votes:
         """The wrong answer with the most votes, and how many; ("", 0) where there is none."""
         return min(self.wrong.items(), key=lambda vote: (-vote[1], vote[0]), default=("", 0))
 
+    @property
+    def is_unjudged(self) -> bool:
+        """Was there never a verdict?"""
+        return self.rollouts >= MANY_TRIES and self.unknown == self.rollouts
+
+    @property
+    def is_disputed(self) -> bool:
+        """Do most rollouts agree on another answer than the gold one?"""
+        number = self.rival()[1]
+        return number >= MANY_TRIES and 2 * number > self.rollouts
+
+    @property
+    def is_suspicious(self) -> bool:
+        """Does the prompt look wrong, rather than hard?"""
+        return self.is_unjudged or self.is_disputed
+
 
 class Tally:
-    """Counts by prompt id. The state is JSON, and equal for equal rollouts in equal order."""
+    """Counts by prompt id. The state is JSON, and equal for equal rollouts in equal order.
 
-    def __init__(self, state: Mapping[str, VoteCounts] | None = None) -> None:
+    `readable` gives what of an answer may be written down, or nothing: such answers are not counted.
+    """
+
+    def __init__(
+        self, state: Mapping[str, VoteCounts] | None = None, readable: Callable[[str], str] = lambda text: text
+    ) -> None:
         self.prompts = {name: Votes(**counts) for name, counts in (state or {}).items()}
+        self._readable = readable
 
     def observe(self, groups: Sequence[Group]) -> None:
         """Count the rollouts of a step."""
@@ -61,8 +85,8 @@ class Tally:
             votes.correct += group.successes
             votes.unknown += group.unknown
             for verdict in group.verdicts:
-                if verdict.outcome is Outcome.WRONG and verdict.extracted:
-                    votes.vote(verdict.extracted)
+                if verdict.outcome is Outcome.WRONG and (answer := self._readable(verdict.extracted)):
+                    votes.vote(answer)
 
     def state_dict(self) -> dict[str, VoteCounts]:
         return {

@@ -104,6 +104,15 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Credit:
+    """What an update made of a rollout: its advantage, and how far trainer and engine are apart on it, as the mean over
+    its tokens of |difference of the natural log-probabilities|."""
+
+    advantage: float
+    logprob_gap: float
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """The rollouts of one request with their verdicts, in the same order."""
 

@@ -17,6 +17,7 @@ from cures_core.config.training import LoraConfig
 from cures_core.errors import ConfigError, CuresError
 from cures_core.extras import require_extras
 from cures_core.failures import failure_of
+from cures_core.kept_rollouts.redaction import Redactor
 from cures_core.planning.disk import disk_bytes
 from cures_core.planning.shape import read_architecture
 from cures_core.plugins import require_plugins_allowed
@@ -69,6 +70,8 @@ def _checked(name: str, probe: Callable[[], str]) -> Checked:
 
 def _checks(cfg: RunConfig) -> Iterator[tuple[str, Callable[[], str]]]:
     yield "extras", lambda: _extras(cfg)
+    if cfg.redact is not None:
+        yield "redaction", lambda: _redaction(cfg)
     yield "prompts", lambda: _prompts(cfg, cfg.data)
     for suite in cfg.evaluation.suites:
         yield f"suite {suite.name}", lambda suite=suite: _prompts(cfg, suite)  # type: ignore[misc]
@@ -96,6 +99,11 @@ def _extras(cfg: RunConfig) -> str:
     require_plugins_allowed(cfg)
     require_extras(cfg)
     return "all there that the configuration asks for"
+
+
+def _redaction(cfg: RunConfig) -> str:
+    Redactor.of(cfg)
+    return f"{cfg.redact}: loads"
 
 
 def _prompts(cfg: RunConfig, file: PromptFile) -> str:

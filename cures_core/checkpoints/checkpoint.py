@@ -6,6 +6,7 @@ A checkpoint is a folder:
     curriculum.safetensors  arrays of the curriculum's state
     state.json              everything else: counters, generator states, the curriculum's plain values
     metrics.jsonl           this epoch's steps so far
+    rollouts.jsonl          this epoch's kept rollouts so far, where there are any
     manifest.json           sizes and SHA-256 of the above, written last
 """
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 SHARD_BYTES = 4 << 30
+ROLLOUTS = "rollouts.jsonl"
 
 
 @dataclass
@@ -41,6 +43,8 @@ class Checkpoint:
     curriculum: dict[str, Any]
     state: dict[str, Any]
     metrics: list[dict[str, Any]] = field(default_factory=list)
+    rollouts: list[bytes] = field(default_factory=list)
+    """Lines of `cures_core.kept_rollouts.table`, redacted already."""
 
     @property
     def step(self) -> int:
@@ -58,7 +62,7 @@ class Checkpoint:
             for tensors in (self.weights, self.optimizer)
         )
         rest = copy.deepcopy((self.curriculum, self.state, self.metrics))
-        return Checkpoint(weights, optimizer, *rest)
+        return Checkpoint(weights, optimizer, *rest, rollouts=list(self.rollouts))
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
@@ -78,6 +82,8 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, shard_bytes: int = SHA
     save_arrays(arrays, scratch / "curriculum.safetensors")
     (scratch / "state.json").write_bytes(canonical_json({"format": FORMAT, "curriculum": plain, **checkpoint.state}))
     (scratch / "metrics.jsonl").write_bytes(b"".join(canonical_json(row) + b"\n" for row in checkpoint.metrics))
+    if checkpoint.rollouts:
+        (scratch / ROLLOUTS).write_bytes(b"".join(checkpoint.rollouts))
     fault_point("checkpoint.before_manifest", str(checkpoint.step))
     write_manifest(scratch)
     fault_point("checkpoint.before_rename", str(checkpoint.step))
@@ -103,6 +109,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         curriculum=put_arrays(state.pop("curriculum"), arrays),
         state=state,
         metrics=[json.loads(line) for line in (folder / "metrics.jsonl").read_bytes().splitlines()],
+        rollouts=(folder / ROLLOUTS).read_bytes().splitlines(keepends=True) if (folder / ROLLOUTS).exists() else [],
     )
 
 

@@ -192,8 +192,14 @@ def _fields(model: type[BaseModel]) -> dict[str, _Field]:
         # A model that may be left out: that it is, is a result where its leaves are.
         own = (min(marks, key=list(Mark).index),) if marks else marks_of(name, field)
         later = next((item for item in field.metadata if isinstance(item, Later)), None)
-        found[name] = _Field(own, any(item is Code for item in field.metadata), bool(models), later)
+        is_code = any(_names_code(item) for item in (*field.metadata, field.annotation))
+        found[name] = _Field(own, is_code, bool(models), later)
     return found
+
+
+def _names_code(item: object) -> bool:
+    """Is it the mark of own code, or a type that holds it, as in `OwnCode | None`?"""
+    return item is Code or any(_names_code(inner) for inner in typing.get_args(item))
 
 
 def _below(path: str, field: _Field, value: object, dumped: JsonValue) -> Iterator[Leaf]:
@@ -203,7 +209,7 @@ def _below(path: str, field: _Field, value: object, dumped: JsonValue) -> Iterat
         raise TypeError(f"{path}: declare it as Result[...], Operation[...] or Placement[...]")
     else:
         as_before = field.later is not None and dumped == field.later.before
-        yield Leaf(path, field.marks[0], dumped, field.is_code, as_before)
+        yield Leaf(path, field.marks[0], dumped, field.is_code and dumped is not None, as_before)
 
 
 def _inside(path: str, value: object, dumped: JsonValue) -> Iterator[Leaf]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, field_validator, model_validator
 
-from cures_core.config.base import Seed, Strict
+from cures_core.config.base import OwnCode, Seed, Strict
 from cures_core.config.checkpoint import CheckpointConfig
 from cures_core.config.curriculum import CuresConfig, CurriculumConfig
 from cures_core.config.data import DataConfig, PromptFile
 from cures_core.config.device import DeviceConfig
 from cures_core.config.evaluation import EvaluationConfig, PromotionConfig
 from cures_core.config.fork import Fork
-from cures_core.config.marks import Operation, Placement, Result
+from cures_core.config.kept_rollouts import KeptRolloutsConfig
+from cures_core.config.marks import Later, Operation, Placement, Result
 from cures_core.config.policy import PolicyConfig, PretrainedPolicy, WarmStartPolicy
 from cures_core.config.prior import PriorConfig, SamplePrior
 from cures_core.config.retrain import RetrainRule
@@ -64,6 +67,11 @@ class RunConfig(Strict):
     """Where posterior snapshots are versioned."""
     store: StoreConfig = StoreConfig()
     """Where records and files are kept."""
+    kept_rollouts: KeptRolloutsConfig = KeptRolloutsConfig()
+    """Which rollouts of training are kept with their texts, to be read."""
+    redact: Annotated[Result[OwnCode | None], Later()] = None
+    """A function of yours, `(text: str) -> str`, that takes out what nobody may read before a problem or a completion
+    is written into kept rollouts, scores' examples, reports or trackers. None: texts are written as they are."""
     tracking: TrackingConfig = TrackingConfig()
     """Experiment trackers; what a run computes and its name do not depend on them."""
     device: DeviceConfig = DeviceConfig()

@@ -155,6 +155,14 @@ class Posterior:
         a, b = self.parameters(rows)
         return np.asarray((1 - self.dead(rows)) * a / (a + b))
 
+    def interval(self, rows: Ints | slice = slice(None), coverage: float = 0.9) -> tuple[Floats, Floats]:
+        """Ends between which the pass rate lies with probability `coverage`, with equal tails. A dead prompt's is 0."""
+        (a, b), dead = self.parameters(rows), self.dead(rows)
+        tail = (1 - coverage) / 2
+        low, high = ((level - dead) / np.maximum(1 - dead, 1e-12) for level in (tail, 1 - tail))
+        ends = (np.where(at > 0, special.beta_quantile(a, b, np.clip(at, 0, 1)), 0.0) for at in (low, high))
+        return next(ends), next(ends)
+
     def group_rates(self) -> Floats:
         """Pass rate of each group among living prompts, shrunk to that of the set; shape (groups,)."""
         s, f = self.group_successes, self.group_failures

@@ -29,6 +29,13 @@ def betaln(a: _Argument, b: _Argument) -> _Floats:
     return np.asarray(special.betaln(a, b))
 
 
+def beta_quantile(a: _Argument, b: _Argument, level: _Argument) -> _Floats:
+    """The value below which a draw from Beta(a, b) lies with probability `level`."""
+    from scipy import special
+
+    return np.asarray(special.betaincinv(a, b, level))
+
+
 def digamma(x: _Argument) -> _Floats:
     """Derivative of `gammaln`."""
     from scipy import special

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -22,6 +23,9 @@ from cures_core.files import canonical_json, write_atomic
 from cures_core.jobs.assemble import assemble_engine, assemble_policy, assemble_reference, assemble_verifier
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.spec import Job
+from cures_core.kept_rollouts.keeper import RolloutKeeper
+from cures_core.kept_rollouts.redaction import Redactor
+from cures_core.kept_rollouts.table import FILE, write_rollouts
 from cures_core.machine import machine_of
 from cures_core.policy.loading import Policy
 from cures_core.prompts import PromptSet
@@ -32,24 +36,32 @@ from cures_core.tally import Tally
 from cures_core.terms import Group
 from cures_core.training.torch_trainer import TorchTrainer
 
+LEFT_OUT = "rollouts_left_out"
+"""In the state of an epoch's own checkpoints: how many rollouts were to be kept and were too many."""
+
+_log = logging.getLogger(__name__)
+
 
 def run(job: Job, parent: Parent, world: World | None = None) -> None:
-    """Write `checkpoint/`, `posterior.parquet`, `tally.json`, `figures.json` and `timings.jsonl` (no two runs have the
-    same). In a `world` of several ranks this is rank 0; the others `follow`."""
+    """Write `checkpoint/`, `posterior.parquet`, `tally.json`, `rollouts.parquet`, `figures.json` and `timings.jsonl`,
+    of which no two runs have the same. In a `world` of several ranks this is rank 0; the others `follow`."""
     if job.prompts is None or job.posterior is None:
         raise ConfigError("an epoch needs prompts and a posterior")
-    cfg, world = job.config, world or World()
+    cfg, world, redactor = job.config, world or World(), Redactor.of(job.config)
     resumed = latest_step(job.scratch)
     saved = resumed or (load_checkpoint(job.checkpoint) if job.checkpoint else None)
     policy, trainer = _policy_and_trainer(job, world)
     prompts = PromptSet.read_parquet(job.prompts)
     curriculum = make_curriculum(cfg.curriculum, prompts, load_posterior(job.posterior), cfg.seed)
-    progress, tally, lengths = Progress(), Tally(), LengthRule.of(cfg)
+    progress, tally, lengths = Progress(), Tally(readable=redactor.short), LengthRule.of(cfg)
     if saved is not None:
         trainer.load_state_dict(saved.weights, saved.optimizer, saved.state["trainer"])
         curriculum.load_state_dict(saved.curriculum)
-        progress, tally = Progress(**saved.state["progress"]), Tally(saved.state.get("tally"))
-    session = _Session(job, parent, trainer, curriculum, tally, progress, resumed.metrics if resumed else [])
+        progress, tally = Progress(**saved.state["progress"]), Tally(saved.state.get("tally"), redactor.short)
+    keeper = RolloutKeeper(cfg.kept_rollouts, cfg.seed, job.epoch, redactor)
+    if resumed is not None:
+        keeper.go_on(resumed.rollouts, resumed.state.get(LEFT_OUT, 0))
+    session = _Session(job, parent, trainer, curriculum, tally, keeper, progress, resumed.metrics if resumed else [])
     with closing(session), world.leading():
         world.call("engine")
         with assemble_verifier(cfg) as verifier, closing(_engine(job, policy, trainer, world)) as engine:
@@ -62,6 +74,9 @@ def run(job: Job, parent: Parent, world: World | None = None) -> None:
     save_checkpoint(final, job.out / "checkpoint", cfg.checkpoint.shard_bytes)
     save_posterior(curriculum.posterior, job.out / "posterior.parquet")
     write_atomic(job.out / "tally.json", canonical_json(tally.state_dict()))
+    write_rollouts(keeper.rows(), job.out / FILE, redactor.mark)
+    if redactor.failures:
+        _log.warning("redact: failed on texts (%s), which are withheld", redactor.failures)
     done = session.progress
     figures = {
         "step": done.step,
@@ -69,6 +84,7 @@ def run(job: Job, parent: Parent, world: World | None = None) -> None:
         "tokens": done.tokens,
         "calibration": curriculum.calibration.figures(),
         "reliability": curriculum.calibration.reliability(),
+        "kept_rollouts": keeper.counts(),
         "machine": machine_of(policy.device, dtype_of(cfg.policy)),
     }
     write_atomic(job.out / "figures.json", canonical_json(figures))
@@ -133,11 +149,12 @@ class _Session:
         trainer: TorchTrainer,
         curriculum: Strategy,
         tally: Tally,
+        keeper: RolloutKeeper,
         progress: Progress,
         metrics: list[dict[str, float | str]],
     ) -> None:
         self._job, self._parent, self._trainer, self._curriculum = job, parent, trainer, curriculum
-        self._tally, self.progress, self._metrics = tally, progress, metrics
+        self._tally, self._keeper, self.progress, self._metrics = tally, keeper, progress, metrics
         self.last_step = job.epoch * job.config.steps_per_epoch
         self.timings: Path = job.scratch / "timings.jsonl"
         self._writer = StepWriter(job.scratch, job.config.checkpoint)
@@ -147,11 +164,12 @@ class _Session:
     ) -> None:
         self.progress = progress
         self._tally.observe(groups)
+        self._keeper.observe(progress.step, groups, self._trainer.credits, self._tally)
         self._metrics.append(dict(metrics))
         fault_point("train.before_checkpoint", str(progress.step))
         stopping = self._parent.stop_requested
         if stopping or progress.step % self._job.config.checkpoint_every == 0:
-            self._writer.save(self.checkpoint())
+            self._writer.save(self.with_rollouts())
         with self.timings.open("a", encoding="utf-8") as f:
             f.write(
                 json.dumps({"step": progress.step, "seconds": round(seconds, 4), "at": round(time.time(), 3)}) + "\n"
@@ -181,3 +199,11 @@ class _Session:
             "tally": self._tally.state_dict(),
         }
         return Checkpoint(weights, optimizer, self._curriculum.state_dict(), state, list(self._metrics))
+
+    def with_rollouts(self) -> Checkpoint:
+        """The checkpoint that this epoch may go on from. What is kept to be read is no part of what the next one reads:
+        so that no digest of its inputs depends on how much that is."""
+        checkpoint = self.checkpoint()
+        checkpoint.rollouts = list(self._keeper.lines)
+        checkpoint.state[LEFT_OUT] = self._keeper.left_out
+        return checkpoint

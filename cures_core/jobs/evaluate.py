@@ -33,6 +33,7 @@ from cures_core.jobs.chunks import in_chunks
 from cures_core.jobs.kept import keep, kept
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.spec import Job
+from cures_core.kept_rollouts.redaction import Redactor
 from cures_core.machine import joined_machines, machine_of
 from cures_core.own_code import keyed
 from cures_core.policy.loading import Policy
@@ -136,6 +137,7 @@ class _Evaluator:
 
     def __init__(self, job: Job, parent: Parent, stack: ExitStack) -> None:
         self._job, self._parent, self._stack = job, parent, stack
+        self._redactor = Redactor.of(job.config)
         self._verifiers: dict[bytes, Verifier] = {}
 
     @cached_property
@@ -175,7 +177,7 @@ class _Evaluator:
                 }
             ),
             items=items,
-            examples=_examples(suite, prompts, sampled),
+            examples=_examples(suite, prompts, sampled, self._redactor),
             rollouts=len(prompts) * (suite.samples + suite.greedy),
             tokens=sum(row["tokens"] for row in [*sampled, *greedy]),
             unknown=sum(row["unknown"] for row in [*sampled, *greedy]),
@@ -197,7 +199,7 @@ class _Evaluator:
         self._engine.retune(rollout)
 
         def work(chunk: Sequence[Request]) -> list[Row]:
-            return [_row(group) for group in roll_out(chunk, self._engine, verifier)]
+            return [_row(group, self._redactor) for group in roll_out(chunk, self._engine, verifier)]
 
         return in_chunks(requests, size, folder, work, self._parent, "eval")
 
@@ -209,8 +211,8 @@ class _Evaluator:
         return self._verifiers[name]
 
 
-def _row(group: Group) -> Row:
-    tally = Tally()
+def _row(group: Group, redactor: Redactor) -> Row:
+    tally = Tally(readable=redactor.short)
     tally.observe([group])
     rival, votes = tally.prompts[group.request.prompt.id].rival()
     return {
@@ -223,7 +225,7 @@ def _row(group: Group) -> Row:
         "majority": majority(group.verdicts),
         "rival": rival,
         "rival_votes": votes,
-        "completion": group.rollouts[0].text[:EXAMPLE_CHARS],
+        "completion": redactor.text(group.rollouts[0].text)[:EXAMPLE_CHARS],
         "outcome": group.verdicts[0].outcome.value,
     }
 
@@ -252,14 +254,14 @@ def _items(prompts: PromptSet, sampled: Sequence[Row], greedy: Sequence[Row]) ->
     ]
 
 
-def _examples(suite: EvaluatedSuite, prompts: PromptSet, sampled: Sequence[Row]) -> list[Row]:
+def _examples(suite: EvaluatedSuite, prompts: PromptSet, sampled: Sequence[Row], redactor: Redactor) -> list[Row]:
     """The first sampled completion of a few items, the same items for every checkpoint."""
     return [
         {
             "suite": suite.name,
             "id": prompts[i].id,
-            "problem": transcript(prompts[i]),
-            "gold": prompts[i].answer,
+            "problem": redactor.text(transcript(prompts[i])),
+            "gold": redactor.text(prompts[i].answer),
             "completion": sampled[i]["completion"],
             "outcome": sampled[i]["outcome"],
         }

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from cures_core.evaluation.scores import Estimate, SuiteScore
+from cures_core.printable import printable
 from cures_core.report.charts import Series, histograms, line_chart, reliability_plot, smooth
 from cures_core.report.lineage import lineage_graph
 from cures_core.report.run_data import ReportData
+from cures_core.report.stories import places, render_stories
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -45,6 +46,8 @@ def render(data: ReportData, refresh_s: int | None = None) -> str:
             reliability_rows=[(b.predicted, b.observed, b.rollouts) for b in data.reliability],
             curve_rows=_curve_rows(data),
             allocation_rows=_allocation_rows(data),
+            stories=places(data.stories),
+            told=render_stories(data.run, data.stories, make_environment()),
             config=json.dumps(data.config, indent=2, ensure_ascii=False),
         )
     )
@@ -69,8 +72,7 @@ def make_environment() -> Environment:
 
 def safe_text(text: str) -> str:
     """Cut to 2,000 characters; control, format and surrogate characters are written as <U+XXXX>."""
-    cut = text[:_MOST_CHARACTERS]
-    shown = "".join(c if c in "\n\t" or unicodedata.category(c)[0] != "C" else f"<U+{ord(c):04X}>" for c in cut)
+    shown = printable(text[:_MOST_CHARACTERS])
     return shown + (f" ... ({len(text):,} characters)" if len(text) > _MOST_CHARACTERS else "")
 
 

@@ -113,6 +113,48 @@ class Named(Strict):
     allocation: Allocation | None = None
 
 
+class Believed(Strict):
+    """What a posterior says of one prompt."""
+
+    label: str
+    """As in "prior" and "epoch 3"."""
+    step: int
+    mean: float
+    """Expected pass rate."""
+    low: float
+    """The pass rate lies between this"""
+    high: float
+    """and this with 90 %."""
+
+
+class Written(Strict):
+    """A kept rollout, cut to what a page can hold."""
+
+    step: int
+    outcome: str
+    reason: str = ""
+    reward: float | None
+    advantage: float | None
+    tokens: int
+    truncated: bool
+    """Did it run into the token limit?"""
+    completion: str
+
+
+class Story(Strict):
+    """A prompt over time: what was believed of it, and what the policy wrote."""
+
+    id: str
+    problem: str
+    answer: str
+    beliefs: tuple[Believed, ...]
+    """Prior first."""
+    kept: int
+    """Rollouts of it that were kept."""
+    rollouts: tuple[Written, ...]
+    """Some of them, the first and the last among them, in order of their steps."""
+
+
 class Example(Strict):
     """One completion of the last evaluation."""
 
@@ -210,6 +252,8 @@ class ReportData(Strict):
     reliability: tuple[Bin, ...] = ()
     named: Named = Named()
     """Single prompts, and where rollouts went."""
+    stories: tuple[Story, ...] = ()
+    """Of prompts whose rollouts were kept, those that `named` names first."""
     suspicious_items: tuple[Suspects, ...] = ()
     """Of suites, by suite and reason."""
     examples: tuple[Example, ...] = ()

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from cures_core.config.training import TrainingConfig
@@ -15,7 +15,7 @@ from cures_core.errors import ConfigError, OutOfMemory, TrainingDiverged
 from cures_core.failures import is_out_of_memory
 from cures_core.faults import fault_point
 from cures_core.policy.loading import Policy, is_adapted
-from cures_core.terms import FinishReason, Group, Rollout
+from cures_core.terms import Credit, FinishReason, Group, Rollout
 from cures_core.training.advantages import Sample, batch_samples
 from cures_core.training.bounded_attention import bounded_attention
 from cures_core.training.forward import attends_in_bounds, completion_logprobs, keeps_rollouts_apart
@@ -46,6 +46,8 @@ class _Sums:
     kl: float = 0.0
     real: int = 0
     columns: int = 0
+    gaps: dict[tuple[str, int], float] = field(default_factory=dict)
+    """Mean gap of every rollout, by request and index."""
 
 
 class TorchTrainer:
@@ -81,6 +83,7 @@ class TorchTrainer:
         self._step = 0
         self._bad_steps = 0
         self._micro_batch_tokens = cfg.micro_batch_tokens
+        self._credits: dict[tuple[str, int], Credit] = {}
 
     @property
     def model(self) -> PreTrainedModel:
@@ -90,6 +93,11 @@ class TorchTrainer:
     def bad_steps(self) -> int:
         """Steps in a row, the last one included, that changed nothing because loss or gradient was not finite."""
         return self._bad_steps
+
+    @property
+    def credits(self) -> Mapping[tuple[str, int], Credit]:
+        """What the last update made of its rollouts, by request and index. Rollouts that it left out are not there."""
+        return self._credits
 
     @property
     def handlers(self) -> dict[str, Handler]:
@@ -105,6 +113,7 @@ class TorchTrainer:
         samples = batch_samples(groups, cfg.advantage, cfg.loss_weight, cfg.solved_advantage, keep_all=cfg.kl_coef > 0)
         if not any(sample.advantage for sample in samples):
             self._step += 1
+            self._credits = {}
             return {"updated": 0.0, "learning_rate": self._rate(), "tokens_trained": 0.0}
         self._world.call("update", {"samples": [_packed(s) for s in samples], "step": self._step})
         return self._update_with(samples, self._step)
@@ -117,7 +126,8 @@ class TorchTrainer:
         """One step on samples that all ranks have alike."""
         self._step = steps_done + 1
         rate = self._rate()
-        sums = self._sum_up(self._gradients(samples))
+        sums = self._sum_up(self._gradients(samples), samples)
+        self._credits = {_name(s): Credit(s.advantage, sums.gaps[_name(s)]) for s in samples}
         norm, updated = self._updater.step(rate, sums.loss)
         if updated:
             self._bad_steps = 0
@@ -212,20 +222,28 @@ class TorchTrainer:
             sums.gap_max = max(sums.gap_max, float(gap_N.max()))
             sums.real += batch.tokens
             sums.columns += batch.ids.size
+            sums.gaps |= _mean_gaps(batch, gap_N)
 
-    def _sum_up(self, mine: _Sums) -> _Sums:
+    def _sum_up(self, mine: _Sums, samples: Sequence[Sample]) -> _Sums:
         """Sums over all ranks; from now on every rank's micro-batches are as small as the smallest."""
         import torch
 
         if self._world.size == 1:
             return mine
-        values = asdict(mine)
+        values = asdict(replace(mine, gaps={}))
+        del values["gaps"]
         largest = torch.tensor([values.pop("gap_max"), -self._micro_batch_tokens], dtype=torch.float64)
-        total = torch.tensor(list(values.values()), dtype=torch.float64)
+        gaps = [mine.gaps.get(_name(sample), 0.0) for sample in samples]  # each rollout is in one rank's share
+        total = torch.tensor([*values.values(), *gaps], dtype=torch.float64)
         self._world.sum_(total, "the sums of the step")
         self._world.max_(largest, "the sums of the step")
         self._micro_batch_tokens = -int(largest[1])
-        return _Sums(**dict(zip(values, total.tolist(), strict=True)), gap_max=float(largest[0]))
+        sums, of_rollouts = total[: len(values)].tolist(), total[len(values) :].tolist()
+        return _Sums(
+            **dict(zip(values, sums, strict=True)),
+            gap_max=float(largest[0]),
+            gaps={_name(sample): gap for sample, gap in zip(samples, of_rollouts, strict=True)},
+        )
 
     def _reference_logprobs(self, batch: MicroBatch) -> torch.Tensor:
         """Log-probabilities (N,) of the completion tokens under the base policy."""
@@ -316,6 +334,20 @@ class TorchTrainer:
 
 def _finite(value: float) -> float:
     return value if math.isfinite(value) else 0.0
+
+
+def _name(sample: Sample) -> tuple[str, int]:
+    return sample.rollout.request_id, sample.rollout.index
+
+
+def _mean_gaps(batch: MicroBatch, gap_N: torch.Tensor) -> dict[tuple[str, int], float]:
+    """Of every rollout of a micro-batch."""
+    import torch
+
+    rollout_N = torch.from_numpy(batch.rollout).to(gap_N.device)
+    sums_S = torch.zeros(len(batch.samples), dtype=gap_N.dtype, device=gap_N.device).index_add(0, rollout_N, gap_N)
+    pairs = zip(batch.samples, sums_S.tolist(), strict=True)
+    return {_name(sample): total / len(sample.rollout.token_ids) for sample, total in pairs}
 
 
 def _packed(sample: Sample) -> list[Any]:

@@ -47,7 +47,7 @@ def stage_line(event: StageEnded) -> str:
     share = 0.0
     if isinstance(figures, PriorFigures | EvaluateFigures) and figures.rollouts:
         share = figures.unknown / figures.rollouts
-    return f"{event.stage}: {how}" + (f" ({shown})" if shown else "") + _alarm(share)
+    return f"{event.stage}: {how}" + (f" ({shown})" if shown else "") + _alarm(share) + _withheld(figures)
 
 
 def _headline(figures: Figures) -> dict[str, float]:
@@ -86,6 +86,12 @@ def step_line(event: StepDone, seconds_left: float) -> str:
 def _alarm(unknown_share: float) -> str:
     """A warning where more than 1 % of the completions got no verdict: verifier or gold answers need a look."""
     return f"; WARNING: {100 * unknown_share:.1f} % of the verdicts unknown" if unknown_share > ALARM_SHARE else ""
+
+
+def _withheld(figures: Figures) -> str:
+    """A warning where the redaction failed: kept rollouts are without their texts then."""
+    number = figures.kept_rollouts.get("withheld", 0) if isinstance(figures, EpochFigures) else 0
+    return f"; WARNING: the redaction failed on {number:,} kept rollouts" if number else ""
 
 
 ALARM_SHARE = 0.01

@@ -88,6 +88,7 @@ class CuresCommands(Commands):
         "posterior": Entry(
             "flows.cli.posterior:app", "Show, compare, export, restore and publish pass-rate posteriors."
         ),
+        "rollouts": Entry("flows.cli.rollouts:app", "Read the rollouts that runs have kept."),
         "runs": Entry("flows.cli.runs:app", "List and show runs."),
     }
 

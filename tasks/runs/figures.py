@@ -129,6 +129,9 @@ class EpochFigures(StateFigures):
 
     pruned: bool = False
     """Were its weights deleted by `cures runs prune`?"""
+    kept_rollouts: dict[str, int] = Field(default_factory=dict)
+    """Of the rollouts that were to be kept: kept, withheld, cut, left_out (`cures_core.kept_rollouts.keeper`); empty in
+    records of earlier versions."""
 
 
 class SuiteFigures(_AsSaid):

@@ -34,9 +34,7 @@ def live_report(store: Store, name: str) -> ReportData:
 def unfinished_steps(run: RunRef, done: int) -> list[Metrics]:
     """Steps after step `done` that a running epoch has saved on this machine."""
     rows: dict[int, Metrics] = {}
-    for folder in sorted((scratch_root(run) / "train_epoch").glob("*/*/scratch")):
-        if not _is_of(folder / "job.json", run):
-            continue
+    for folder in unfinished_folders(run):
         for path in sorted(folder.glob("step-*/metrics.jsonl")):
             try:
                 saved = parse_metrics(path.read_bytes())
@@ -44,6 +42,12 @@ def unfinished_steps(run: RunRef, done: int) -> list[Metrics]:
                 continue
             rows |= {int(row["step"]): row for row in saved}
     return [{"seconds": 0.0, **rows[step]} for step in sorted(rows) if step > done]
+
+
+def unfinished_folders(run: RunRef) -> list[Path]:
+    """Where epochs of a run that are not over save their steps on this machine."""
+    found = sorted((scratch_root(run) / "train_epoch").glob("*/*/scratch"))
+    return [folder for folder in found if _is_of(folder / "job.json", run)]
 
 
 def _is_of(spec: Path, run: RunRef) -> bool:

@@ -13,10 +13,11 @@ from cures_core.curriculum import load_posterior
 from cures_core.curriculum.beta import Floats
 from cures_core.curriculum.posterior import Posterior
 from cures_core.evaluation.items import ItemResult, read_items
+from cures_core.kept_rollouts.redaction import Redactor
 from cures_core.prompts import PromptSet
 from cures_core.prompts.chats import transcript
 from cures_core.report.run_data import Allocation, Named, PromptRow, Suspects
-from cures_core.tally import Tally, Votes
+from cures_core.tally import MANY_TRIES, Tally, Votes
 from cures_core.terms import Prompt
 from tasks.runs.figures import EvaluateFigures, StateFigures, ValidateFigures
 from tasks.runs.records import Record, files_of
@@ -24,12 +25,14 @@ from tasks.storage import Store
 
 SHOWN = 8
 BINS = 20
-MANY_TRIES = 4
-"""Rollouts from which on it says something that none succeeded, none got a verdict, or most agree."""
 
 
 def named_prompts(
-    store: Store, data: Record[ValidateFigures], first: Record[StateFigures], last: Record[StateFigures]
+    store: Store,
+    data: Record[ValidateFigures],
+    first: Record[StateFigures],
+    last: Record[StateFigures],
+    redactor: Redactor,
 ) -> Named:
     """From the prior `first`, the posterior `last`, and the verdicts of the rollouts up to there."""
     prompts = PromptSet.read_parquet(files_of(store, data) / "prompts.parquet")
@@ -43,7 +46,7 @@ def named_prompts(
 
     def row(i: int, evidence: str = "") -> PromptRow:
         counts = after.successes[i], after.failures[i]
-        return _row(prompts[place[names[i]]], old[i], new[i], *counts, evidence)
+        return _row(redactor, prompts[place[names[i]]], old[i], new[i], *counts, evidence)
 
     def rows(chosen: NDArray[np.bool_], order: Floats) -> tuple[PromptRow, ...]:
         picked = np.flatnonzero(chosen)
@@ -63,13 +66,18 @@ def suspicious_items(
     data: Record[ValidateFigures],
     scores: Sequence[Record[EvaluateFigures]],
     suites: Sequence[str],
+    redactor: Redactor,
 ) -> list[Suspects]:
     """Items of suites that look wrong, by suite and reason, from the sampled completions of all evaluations."""
-    return [found for suite in suites for found in _suspicious_of(store, data, scores, suite)]
+    return [found for suite in suites for found in _suspicious_of(store, data, scores, suite, redactor)]
 
 
 def _suspicious_of(
-    store: Store, data: Record[ValidateFigures], scores: Sequence[Record[EvaluateFigures]], suite: str
+    store: Store,
+    data: Record[ValidateFigures],
+    scores: Sequence[Record[EvaluateFigures]],
+    suite: str,
+    redactor: Redactor,
 ) -> list[Suspects]:
     prompts = PromptSet.read_parquet(files_of(store, data) / "suites" / f"{suite}.parquet")
     rounds = [read_items(files_of(store, record) / f"items-{suite}.parquet") for record in scores]
@@ -81,7 +89,7 @@ def _suspicious_of(
     def row(i: int, evidence: str) -> PromptRow:
         counts = votes[i]
         wrong = counts.rollouts - counts.correct - counts.unknown
-        return _row(prompts[i], rates[i][0], rates[i][-1], counts.correct, wrong, evidence)
+        return _row(redactor, prompts[i], rates[i][0], rates[i][-1], counts.correct, wrong, evidence)
 
     return _suspicious(row, votes.items(), suite)
 
@@ -98,16 +106,24 @@ def _votes(items: Iterable[ItemResult]) -> Votes:
     return votes
 
 
-def _row(prompt: Prompt, before: float, after: float, successes: float, failures: float, evidence: str) -> PromptRow:
+def _row(
+    redactor: Redactor,
+    prompt: Prompt,
+    before: float,
+    after: float,
+    successes: float,
+    failures: float,
+    evidence: str,
+) -> PromptRow:
     return PromptRow(
         id=prompt.id,
-        problem=transcript(prompt)[:300],
-        answer=prompt.answer[:80],
+        problem=redactor.text(transcript(prompt))[:300],
+        answer=redactor.text(prompt.answer)[:80],
         before=float(before),
         after=float(after),
         successes=float(successes),
         failures=float(failures),
-        evidence=evidence,
+        evidence=redactor.text(evidence),
     )
 
 
@@ -118,16 +134,14 @@ def tally_of(store: Store, state: Record[StateFigures]) -> dict[str, Votes]:
 
 
 def _unjudged(votes: Votes) -> str:
-    if votes.rollouts >= MANY_TRIES and votes.unknown == votes.rollouts:
-        return f"no verdict in {votes.rollouts} rollouts"
-    return ""
+    return f"no verdict in {votes.rollouts} rollouts" if votes.is_unjudged else ""
 
 
 def _disputed(votes: Votes) -> str:
+    if not votes.is_disputed:
+        return ""
     answer, number = votes.rival()
-    if number >= MANY_TRIES and 2 * number > votes.rollouts:
-        return f"{number} of {votes.rollouts} rollouts answer {answer}, {votes.correct} the gold answer"
-    return ""
+    return f"{number} of {votes.rollouts} rollouts answer {answer}, {votes.correct} the gold answer"
 
 
 def _unsolved(votes: Votes) -> str:

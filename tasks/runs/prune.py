@@ -20,7 +20,10 @@ from tasks.stages.unfinished import kept_place
 from tasks.storage import Store
 from tasks.storage.lease import Lease
 
-_KEPT = ("posterior.parquet", "tally.json", "figures.json", "timings.jsonl", "checkpoint/metrics.jsonl")
+_KEPT = (
+    *("posterior.parquet", "tally.json", "rollouts.parquet", "figures.json", "timings.jsonl"),
+    "checkpoint/metrics.jsonl",
+)
 _TTL_S = 60.0
 _log = logging.getLogger(__name__)
 

@@ -1,12 +1,15 @@
-"""What a run's records say of its training: rows of metrics, scores by checkpoint, and what was spent."""
+"""What a run's records say of its training: metrics, kept rollouts, scores by checkpoint, and what was spent."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from pydantic import TypeAdapter
 
+from cures_core.config.run import RunConfig
+from cures_core.kept_rollouts.table import FILE, KeptRollout, KeptRollouts, read_rollouts
 from cures_core.report.run_data import Scored, Spent
 from tasks.runs.figures import EpochFigures, EvaluateFigures, StateFigures
 from tasks.runs.reading import RunRecords
@@ -44,6 +47,21 @@ def steps(store: Store, epochs: Iterable[Record[EpochFigures]]) -> list[Metrics]
         seconds = {timing["step"]: timing["seconds"] for timing in timings}
         rows += [{**row, "seconds": seconds.get(row["step"], 0.0)} for row in parse_metrics(metric_lines(store, epoch))]
     return rows
+
+
+def kept_in(store: Store, cfg: RunConfig, epoch: Record[EpochFigures]) -> tuple[KeptRollout, ...] | None:
+    """The rollouts kept of an epoch, as far as a run of this configuration may show them; None where it was trained by
+    a version that kept none. Raises `CorruptArtifact`."""
+    path = files_of(store, epoch) / FILE
+    return tuple(_readable(cfg, read_rollouts(path))) if path.exists() else None
+
+
+def _readable(cfg: RunConfig, found: KeptRollouts) -> Iterator[KeptRollout]:
+    """No text of a file that was made without the redaction of the run, wherever it comes from, is shown."""
+    readable = cfg.redact is None or found.redaction.partition(" ")[0] == cfg.redact
+    empty = {"problem": "", "answer": "", "completion": "", "extracted": "", "reason": "", "withheld": True}
+    for row in found.rows:
+        yield row if readable else replace(row, **empty)  # type: ignore[arg-type]
 
 
 def scored(store: Store, records: RunRecords) -> list[Scored]:

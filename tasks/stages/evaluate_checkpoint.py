@@ -11,7 +11,7 @@ from tasks.runs.records import Record, RunRef
 from tasks.stages.evaluation_cache import delete_parts, fetch_rows, keep_rows, rows_key
 from tasks.stages.evaluation_shards import Shards, evaluation_job, generate_in_shards
 from tasks.stages.job_process import run_job
-from tasks.stages.keys import ADAPTERS, POLICY, SUITES, settings
+from tasks.stages.keys import ADAPTERS, POLICY, REDACTION, SUITES, settings
 from tasks.stages.stage import Made, as_stage, read_made, run_stage
 from tasks.stages.workspace import Workspace
 
@@ -32,6 +32,7 @@ def evaluate_checkpoint(
     cfg = run.config
     scored = {
         **keyed(cfg, POLICY if state is None else (*POLICY, *ADAPTERS)),
+        **keyed(cfg, REDACTION),
         "policy": policy.figures.digest,
         "weights": "" if state is None else state.figures.weights_digest,
     }

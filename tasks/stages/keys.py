@@ -20,9 +20,12 @@ READS: dict[str, tuple[str, ...]] = {
     # A pretrained policy is its files alone, unless it has something to learn first (`WARM_START`).
     "prepare_policy": ("policy", "device"),
     "estimate_prior": ("seed", "prior", "curriculum.posterior", "rollout", "reward", *OUTCOMES, "policy", "device"),
-    "train_epoch": ("seed", "steps_per_epoch", "curriculum", "rollout", "reward", "training", "policy", "device"),
+    "train_epoch": (
+        *("seed", "steps_per_epoch", "curriculum", "rollout", "reward", "training", "policy", "device"),
+        "redact",  # what is kept of rollouts and wrong answers
+    ),
     # The suites with what they take over from `rollout` and `reward`: `cures_core.jobs.evaluate.answering`.
-    "evaluate_checkpoint": ("evaluation", "policy", "device"),
+    "evaluate_checkpoint": ("evaluation", "policy", "device", "redact"),
 }
 """Sections by stage. Snapshot, promotion and report follow from the records that they are made of."""
 
@@ -32,6 +35,8 @@ POLICY = ("policy", "device")
 """What decides a policy's completions beside its weights and what it is asked."""
 ADAPTERS = ("training.lora",)
 """The same for trained weights: how adapters are laid over the base policy."""
+REDACTION = ("redact",)
+"""What of completions may be written down."""
 SUITES = ("evaluation.suites",)
 
 

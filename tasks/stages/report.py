@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pydantic import TypeAdapter
 
 from cures_core.curriculum import load_posterior
+from cures_core.kept_rollouts.redaction import Redactor
 from cures_core.policy.solutions import REASONS
 from cures_core.report import ReportData, render
 from cures_core.report.run_data import Belief, Bin, Example, Named, SnapshotTag, Stage, Suspects, Validation, Verdict
 from tasks.runs.by_source import source_rows
-from tasks.runs.figures import EvaluateFigures, PolicyFigures, PriorFigures, ReportFigures, ValidateFigures
+from tasks.runs.figures import (
+    EpochFigures,
+    EvaluateFigures,
+    PolicyFigures,
+    PriorFigures,
+    ReportFigures,
+    ValidateFigures,
+)
 from tasks.runs.notable_prompts import named_prompts, suspicious_items
+from tasks.runs.prompt_stories import prompt_stories
 from tasks.runs.reading import RunRecords
 from tasks.runs.records import Record, RunRef, files_of
 from tasks.runs.scores import ScoreChange, gains
@@ -22,7 +31,7 @@ from tasks.stages.stage import Made, as_stage, run_stage
 from tasks.stages.workspace import Workspace
 from tasks.storage import Store
 
-SCHEMA = 4
+SCHEMA = 5
 _BINS = TypeAdapter(tuple[Bin, ...])
 
 
@@ -51,7 +60,8 @@ def report_data(store: Store, run: RunRef, records: RunRecords) -> ReportData:
     states, evaluations = records.states, list(records.evaluations.values())
     rows = steps(store, records.epochs.values())
     changes = gains(store, run.config, evaluations[0], evaluations[-1]) if len(evaluations) > 1 else []
-    decision = records.decision
+    decision, redactor = records.decision, Redactor.of(run.config)
+    named = _named(store, records, redactor)
     return ReportData(
         run=run.name,
         config=run.config.model_dump(mode="json"),
@@ -66,7 +76,7 @@ def report_data(store: Store, run: RunRef, records: RunRecords) -> ReportData:
         steps=tuple(rows),
         warm_start=_warm_start(store, records.policy),
         posteriors=_posteriors(store, records),
-        examples=_examples(store, evaluations[-1]) if evaluations else (),
+        examples=_examples(store, evaluations[-1], redactor) if evaluations else (),
         snapshots=tuple(SnapshotTag(tag=s.figures.tag, md5=s.figures.md5) for s in records.snapshots.values()),
         decision=None
         if decision is None
@@ -78,12 +88,14 @@ def report_data(store: Store, run: RunRef, records: RunRecords) -> ReportData:
             *_origin(run),
             *_unlike(changes),
             *_notices(rows),
+            *_withheld(records.epochs.values()),
         ),
         reliability=_BINS.validate_python(states[max(states)].figures.reliability) if states else (),
         validation=None if records.data is None else _validation(store, records.data),
         sources=() if records.data is None else source_rows(store, run.config.reward, records.data, records.states),
-        named=_named(store, records),
-        suspicious_items=_suspicious_items(store, run, records),
+        named=named,
+        stories=tuple(prompt_stories(store, run.config, records, named)),
+        suspicious_items=_suspicious_items(store, run, records, redactor),
     )
 
 
@@ -104,18 +116,18 @@ def _taught(policy: Record[PolicyFigures] | None) -> list[str]:
     return [f"{said}; {left}." if left else f"{said}."]
 
 
-def _named(store: Store, records: RunRecords) -> Named:
+def _named(store: Store, records: RunRecords, redactor: Redactor) -> Named:
     states = records.states
     if records.data is None or not states:
         return Named()
-    return named_prompts(store, records.data, states[min(states)], states[max(states)])
+    return named_prompts(store, records.data, states[min(states)], states[max(states)], redactor)
 
 
-def _suspicious_items(store: Store, run: RunRef, records: RunRecords) -> tuple[Suspects, ...]:
+def _suspicious_items(store: Store, run: RunRef, records: RunRecords, redactor: Redactor) -> tuple[Suspects, ...]:
     if records.data is None or not records.evaluations:
         return ()
     suites = [suite.name for suite in run.config.evaluation.suites]
-    return tuple(suspicious_items(store, records.data, list(records.evaluations.values()), suites))
+    return tuple(suspicious_items(store, records.data, list(records.evaluations.values()), suites, redactor))
 
 
 def _posteriors(store: Store, records: RunRecords) -> tuple[Belief, ...]:
@@ -127,10 +139,13 @@ def _posteriors(store: Store, records: RunRecords) -> tuple[Belief, ...]:
     return tuple(shown)
 
 
-def _examples(store: Store, record: Record[EvaluateFigures]) -> tuple[Example, ...]:
+def _examples(store: Store, record: Record[EvaluateFigures], redactor: Redactor) -> tuple[Example, ...]:
+    """Redacted again, as all that a page shows."""
     path = files_of(store, record) / "examples.jsonl"
     rows = [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
-    return tuple(Example(**{name: row[name] for name in Example.model_fields}) for row in rows)
+    texts = [{name: redactor.text(row[name]) for name in ("problem", "gold", "completion")} for row in rows]
+    shown = zip(rows, texts, strict=True)
+    return tuple(Example(suite=row["suite"], outcome=row["outcome"], **safe) for row, safe in shown)
 
 
 def _validation(store: Store, data: Record[ValidateFigures]) -> Validation:
@@ -171,6 +186,11 @@ def _unlike(changes: Sequence[ScoreChange]) -> list[str]:
     """Suites whose scores before and after were made by other versions or on another machine."""
     reasons = {change.suite: "; ".join(change.unlike) for change in changes}
     return [f"{suite} was scored unlike before and after ({words})." for suite, words in reasons.items() if words]
+
+
+def _withheld(epochs: Iterable[Record[EpochFigures]]) -> list[str]:
+    number = sum(epoch.figures.kept_rollouts.get("withheld", 0) for epoch in epochs)
+    return [f"The redaction failed on {number:,} kept rollouts, whose texts are withheld."] if number else []
 
 
 def _notices(rows: Sequence[Metrics]) -> list[str]:

@@ -32,7 +32,7 @@ def train_epoch(
 ) -> Record[EpochFigures]:
     """Train from `state`: the prior's record for k = 1, else that of epoch k - 1.
 
-    Files: checkpoint/, posterior.parquet, tally.json, timings.jsonl.
+    Files: checkpoint/, posterior.parquet, tally.json, rollouts.parquet, timings.jsonl.
     """
     cfg = run.config
     begun = _begun(run, k)

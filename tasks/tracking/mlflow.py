@@ -14,8 +14,11 @@ from cures_core.errors import ConfigError
 from cures_core.extras import missing_extra
 from cures_core.secrets import masked
 from tasks.runs.records import RunRef
+from tasks.tracking.listener import Table
 
 TAG = "cures.run"
+_TABLES = "mlflow.loggedArtifacts"
+"""Tag by which MLflow's pages know which artifacts are tables."""
 _LONGEST_PARAM = 500
 _PARAMS_AT_ONCE = 100
 
@@ -49,6 +52,15 @@ class MlflowTracker:
     def log(self, figures: Mapping[str, float], step: int) -> None:
         now = int(1000 * time.time())
         self._client.log_batch(self.run_id, metrics=[self._metric(k, v, now, step) for k, v in figures.items()])
+
+    def log_table(self, name: str, table: Table, step: int) -> None:
+        """As an artifact in the form of pandas' `orient="split"`, which MLflow's pages show as a table. Not by its own
+        `log_table`, which would add the rows of a resumed run to those that are there."""
+        path = f"{name}.json"
+        self._client.log_dict(self.run_id, {"columns": table.columns, "data": table.rows}, path)
+        listed = json.loads(self._client.get_run(self.run_id).data.tags.get(_TABLES, "[]"))
+        if (entry := {"path": path, "type": "table"}) not in listed:
+            self._client.set_tag(self.run_id, _TABLES, json.dumps([*listed, entry]))
 
     def close(self, completed: bool) -> None:
         self._client.set_terminated(self.run_id, "FINISHED" if completed else "FAILED")

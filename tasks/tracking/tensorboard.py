@@ -8,6 +8,7 @@ from typing import Any
 
 from cures_core.extras import missing_extra
 from tasks.runs.records import RunRef
+from tasks.tracking.listener import Table
 
 
 class TensorboardTracker:
@@ -26,6 +27,9 @@ class TensorboardTracker:
         for name, value in figures.items():
             self._writer.add_scalar(name, value, global_step=step)
         self._writer.flush()
+
+    def log_table(self, name: str, table: Table, step: int) -> None:
+        """Nothing: TensorBoard has no tables."""
 
     def close(self, completed: bool) -> None:
         self._writer.close()

@@ -9,6 +9,7 @@ from cures_core.config.marks import results
 from cures_core.errors import ConfigError
 from cures_core.extras import missing_extra
 from tasks.runs.records import RunRef
+from tasks.tracking.listener import Table
 
 _STEP = "step"
 
@@ -36,11 +37,16 @@ class WandbTracker:
             raise ConfigError(
                 f"tracking.wandb: {error}. Set WANDB_API_KEY, or WANDB_MODE=offline, or leave the key away"
             ) from error
+        self._table: Any = wandb.Table
         # W&B's own counter only grows; ours goes back when a killed run is resumed.
         self._run.define_metric("*", step_metric=_STEP)
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
         self._run.log({**figures, _STEP: step})
+
+    def log_table(self, name: str, table: Table, step: int) -> None:
+        shown = self._table(columns=list(table.columns), data=[list(row) for row in table.rows])
+        self._run.log({name: shown, _STEP: step})
 
     def close(self, completed: bool) -> None:
         self._run.finish(exit_code=0 if completed else 1)

@@ -138,7 +138,7 @@ def results_in(store: Store, run: str) -> dict[str, str]:
 def digests_of(files: Path) -> dict[str, str]:
     """Digests of what a stage or a job made, without what tells seconds."""
     found = {}
-    for name in ("posterior.parquet", "scores.json", "examples.jsonl", "prompts.parquet"):
+    for name in ("posterior.parquet", "scores.json", "examples.jsonl", "prompts.parquet", "rollouts.parquet"):
         if (files / name).exists():
             found[name] = digest_file(files / name)
     for name in ("checkpoint", "policy"):

@@ -58,6 +58,7 @@ def snapshots(**places: Any) -> dict[str, Any]:
         ("snapshots", lambda f: snapshots(repository=str(blocked(f))), ConfigError, "snapshot.repository"),
         ("snapshots", lambda f: snapshots(remote=str(blocked(f))), ConfigError, "snapshot.remote"),
         ("snapshots", lambda f: snapshots(repository=f"file://{f}/none.git"), CuresError, "none.git"),
+        ("redaction", lambda f: {"redact": "tests.cures_core.kept_rollouts.hooks:gone"}, ConfigError, "redact: .*gone"),
         ("extras", lambda f: {"tracking": {"wandb": "project"}}, MissingExtra, r"cures\[wandb\]"),
     ],
 )

@@ -14,10 +14,15 @@ import pytest
 from cures_core.config.run import RunConfig
 from cures_core.errors import MissingExtra
 from cures_core.events import StepDone
+from cures_core.kept_rollouts.table import KeptRollout, write_rollouts
 from tasks.progress import StageEnded, StageStarted, emit
 from tasks.runs.opening import identify
 from tasks.runs.records import Record, RunRef
+from tasks.storage import open_store
 from tasks.tracking import listener, tracking
+from tasks.tracking.listener import MOST_ROWS, Table
+from tests.cures_core.kept_rollouts.hooks import CANARY
+from tests.cures_core.kept_rollouts.rollouts import row
 from tests.tasks.stages.figures import figures_of
 
 
@@ -58,11 +63,15 @@ class Memory:
     def __init__(self, breaks: bool = False) -> None:
         self.logged: list[tuple[int, dict[str, float]]] = []
         self.breaks, self.ended = breaks, ""
+        self.tables: list[tuple[str, Table, int]] = []
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
         if self.breaks:
             raise OSError("no route")
         self.logged.append((step, dict(figures)))
+
+    def log_table(self, name: str, table: Table, step: int) -> None:
+        self.tables.append((name, table, step))
 
     def close(self, completed: bool) -> None:
         self.ended = "well" if completed else "badly"
@@ -84,6 +93,47 @@ def test_steps_and_scores_are_heard_and_nothing_else(monkeypatch: pytest.MonkeyP
     assert memory.logged[2][0] == 10
     assert len(memory.logged) == 3
     assert memory.ended == "well"
+
+
+def trained(run: RunRef, *kept: KeptRollout, epoch: int = 1) -> None:
+    """An epoch ends that has kept these."""
+    store, prefix = open_store(run.config.store), f"artifacts/train_epoch/k{epoch}/r-1"
+    folder = Path(run.config.store.url) / "made"
+    folder.mkdir(parents=True)
+    write_rollouts(kept, folder / "rollouts.parquet")
+    manifest = store.publish_files(prefix, folder)
+    figures = figures_of("train_epoch", step=5 * epoch)
+    record = Record(stage="train_epoch", key="k", inputs={}, files=prefix, manifest=manifest, figures=figures)
+    emit(StageEnded(f"train_epoch {epoch}", record, cached=False))
+
+
+def in_store(run: RunRef, folder: Path, **options: Any) -> RunRef:
+    store = run.config.store.model_copy(update={"url": str(folder / "store")})
+    return run.model_copy(update={"config": run.config.model_copy(update={"store": store, **options})})
+
+
+def test_an_epoch_s_rollouts_are_a_bounded_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, run = Memory(), in_store(ref(), tmp_path)
+    monkeypatch.setattr(listener, "_trackers", lambda _: [memory])
+    with tracking(run):
+        trained(run, *(row(step=i, completion="x" * 5000) for i in range(1, 200)), epoch=2)
+    ((name, table, step),) = memory.tables
+    assert (name, step, len(table.rows)) == ("rollouts/epoch-0002", 10, MOST_ROWS)
+    column = dict(zip(table.columns, zip(*table.rows, strict=True), strict=True))
+    assert (column["step"][0], column["step"][-1]) == (1, 199)
+    assert all(len(str(text)) < 2100 for text in column["completion"])
+
+
+def test_what_was_kept_without_the_redaction_is_tracked_without_texts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = Memory()
+    run = in_store(ref(), tmp_path, redact="tests.cures_core.kept_rollouts.hooks:without_canary")
+    monkeypatch.setattr(listener, "_trackers", lambda _: [memory])
+    with tracking(run):
+        trained(run, row(completion=CANARY, problem=CANARY))
+    assert len(memory.tables[0][1].rows) == 1
+    assert CANARY not in str(memory.tables)
 
 
 def test_a_tracker_that_fails_is_left_out_with_a_warning(
@@ -125,15 +175,22 @@ def test_mlflow_keeps_figures_settings_and_the_resumed_run(tmp_path: Path, monke
         failing_run(ref(mlflow=uri, mlflow_experiment="mine"))
     experiment = client.get_experiment_by_name("mine").experiment_id
     assert [run.info.status for run in client.search_runs([experiment])] == ["FAILED"]
-    with tracking(ref(mlflow=uri, mlflow_experiment="mine")):
+    with tracking(run := in_store(ref(mlflow=uri, mlflow_experiment="mine"), tmp_path)):
         step(2, 0.5)
+        trained(run, row(completion="so it is 7"))
         scored(1, 0.75)
-    (run,) = client.search_runs([experiment])
-    assert (run.info.run_name, run.info.status) == ("demo-1", "FINISHED")
-    assert run.data.params["training.learning_rate"] == "0.001"
-    history = client.get_metric_history(run.info.run_id, "train/reward_mean")
+    (found,) = client.search_runs([experiment])
+    assert (found.info.run_name, found.info.status) == ("demo-1", "FINISHED")
+    assert found.data.params["training.learning_rate"] == "0.001"
+    place = client.download_artifacts(found.info.run_id, "rollouts/epoch-0001.json", str(tmp_path))
+    table = json.loads(Path(place).read_bytes())
+    assert json.loads(found.data.tags["mlflow.loggedArtifacts"]) == [
+        {"path": "rollouts/epoch-0001.json", "type": "table"}
+    ]
+    assert dict(zip(table["columns"], table["data"][0], strict=True))["completion"] == "so it is 7"
+    history = client.get_metric_history(found.info.run_id, "train/reward_mean")
     assert [(m.step, m.value) for m in history] == [(1, 0.25), (2, 0.5)]
-    assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "eval/exam")] == [(5, 0.75)]
+    assert [(m.step, m.value) for m in client.get_metric_history(found.info.run_id, "eval/exam")] == [(5, 0.75)]
 
 
 def test_tensorboard_events_can_be_read_back(tmp_path: Path) -> None:
@@ -169,8 +226,9 @@ def test_wandb_offline_keeps_figures_and_settings(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     monkeypatch.setenv("WANDB_SILENT", "true")
-    with tracking(ref(wandb="mine")):
+    with tracking(run := in_store(ref(wandb="mine"), tmp_path)):
         step(1, 0.25)
+        trained(run, row(completion="so it is 7"))
         scored(1, 0.75)
     (path,) = tmp_path.glob("wandb/offline-run-*/run-demo-1.wandb")
     found = wandb_records(path)
@@ -179,11 +237,15 @@ def test_wandb_offline_keeps_figures_and_settings(tmp_path: Path, monkeypatch: p
         for record in found
         if record.WhichOneof("record_type") == "history"
     ]
-    assert [(row["step"], row.get("train/reward_mean"), row.get("eval/exam")) for row in rows] == [
+    assert [(one["step"], one.get("train/reward_mean"), one.get("eval/exam")) for one in rows] == [
         (1, 0.25, None),
+        (5, None, None),
         (5, None, 0.75),
     ]
+    (place,) = [value for one in rows for name, value in one.items() if name == "rollouts/epoch-0001.path"]
+    table = json.loads((path.parent / "files" / place).read_bytes())
+    assert dict(zip(table["columns"], table["data"][0], strict=True))["completion"] == "so it is 7"
     (made,) = [record.run for record in found if record.WhichOneof("record_type") == "run"][:1]
     assert (made.run_id, made.project) == ("demo-1", "mine")
     settings = {update.key: json.loads(update.value_json) for update in made.config.update}
-    assert settings["training"]["learning_rate"] == 0.001
+    assert settings["training.learning_rate"] == 0.001

@@ -11,11 +11,12 @@ import pytest
 
 from cures_core.prompts import PromptSet
 from cures_core.prompts.identity import make_prompt
-from cures_core.report import render
 from cures_core.report.comparison_page import ComparedRun, Comparison, render_comparison
 from cures_core.report.prompts_page import prompts_page
 from tests.browser import chromium
 from tests.cures_core.report.test_report import full
+from tests.cures_core.report.test_stories import page as with_stories
+from tests.cures_core.report.test_stories import story
 
 pytestmark = pytest.mark.end_to_end
 
@@ -38,7 +39,11 @@ def prompt_set() -> str:
     return prompts_page("train.jsonl", prompts, {"source": {"made": 20}})
 
 
-PAGES = {"report": lambda: render(full()), "comparison": comparison, "prompts": prompt_set}
+def report() -> str:
+    return with_stories(story("f00d", "a" * 900 + " " + "so it is 15\n" * 20), story("other"))
+
+
+PAGES = {"report": report, "comparison": comparison, "prompts": prompt_set}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -60,4 +65,17 @@ def test_it_is_accessible_fits_and_is_quiet(name: str, width: int, scheme: str, 
     assert [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]] == []
     assert len(found["passes"]) >= 10
     assert said == []
+    page.close()
+
+
+def test_a_prompt_of_a_table_leads_to_what_was_written(browser: Any, tmp_path: Path) -> None:
+    file = tmp_path / "page.html"
+    file.write_text(report(), encoding="utf-8")
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto(file.as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = !one.closest('[id]'))")
+    page.evaluate("document.getElementById('prompt-1').closest('details').open = false")
+    page.locator("a[href='#prompt-1']").first.click()
+    assert page.locator("#prompt-1").is_visible()
+    assert page.evaluate("document.getElementById('prompt-1').getBoundingClientRect().top") < 800
     page.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -68,6 +69,32 @@ def test_results_do_not_depend_on_the_number_of_ranks(size: int, change: dict[st
         }
     for p in policies[1:]:
         assert all(torch.equal(v, policies[0].trainable()[k]) for k, v in p.trainable().items())
+
+
+def test_gaps_of_all_ranks_rollouts_are_known_to_the_first() -> None:
+    def credits(size: int) -> Any:
+        policies, (batch,) = [policy() for _ in range(size)], batches(1)
+        odd = [
+            replace(r, logprobs=tuple(x - 0.1 * i for x in r.logprobs)) for g in batch for i, r in enumerate(g.rollouts)
+        ]
+        batch = [replace(g, rollouts=odd[4 * i : 4 * i + 4]) for i, g in enumerate(batch)]
+        cfg: Any = (TorchrunTrainerConfig if size > 1 else TorchTrainerConfig)(learning_rate=1e-3)
+
+        def work(world: World) -> Any:
+            trainer = TorchTrainer(policies[world.rank], cfg, 1.0, world=world)
+            if world.rank:
+                return serve(world, trainer.handlers)
+            with world.leading():
+                trainer.update(batch)
+            return trainer.credits
+
+        return in_ranks(size, work)[0]
+
+    one, two = credits(1), credits(2)
+    assert set(one) == set(two)
+    assert all(two[name].advantage == credit.advantage for name, credit in one.items())
+    assert all(two[name].logprob_gap == pytest.approx(credit.logprob_gap, abs=1e-5) for name, credit in one.items())
+    assert max(credit.logprob_gap for credit in two.values()) > 0.2
 
 
 def test_more_ranks_than_rollouts_leave_some_idle() -> None:

@@ -75,6 +75,27 @@ def test_right_completions_become_likelier() -> None:
     assert sum(logprobs(p, right.prompt_ids, right.token_ids)) > before
 
 
+def test_it_says_what_the_update_made_of_every_rollout() -> None:
+    """Advantages by rollout, and gaps whose mean over the tokens is the step's; none of what was left out."""
+    p = policy()
+    trainer = TorchTrainer(p, TorchTrainerConfig(learning_rate=1e-3, micro_batch_tokens=64), 1.0)
+    odd = [replace(r, logprobs=tuple(x - 0.1 * i for x in r.logprobs)) for i, r in enumerate(groups(p)[0].rollouts)]
+    solved = replace(groups(p, seed=1)[2], verdicts=[Verdict(Outcome.CORRECT)] * 4)
+    batch = [replace(groups(p)[0], rollouts=odd), replace(solved, rollouts=[replace(r, request_id="s") for r in odd])]
+    figures = trainer.update(batch)
+    assert set(trainer.credits) == {("0", i) for i in range(4)}
+    for i, rollout in enumerate(odd):
+        credit = trainer.credits["0", i]
+        assert (credit.advantage > 0) is (i == 0)
+        assert credit.logprob_gap == pytest.approx(0.1 * i, abs=1e-5)
+        assert rollout.request_id == "0"
+    tokens = [len(r.token_ids) for r in odd]
+    whole = sum(n * trainer.credits["0", i].logprob_gap for i, n in enumerate(tokens))
+    assert whole / sum(tokens) == pytest.approx(figures["logprob_gap_mean"], rel=1e-5)
+    trainer.update(batch[1:])
+    assert trainer.credits == {}
+
+
 def test_an_engine_that_disagrees_is_bounded_and_the_share_is_told() -> None:
     p = policy()
     batch = [

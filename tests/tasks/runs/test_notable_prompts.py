@@ -14,6 +14,7 @@ from cures_core.config.curriculum import PosteriorConfig
 from cures_core.curriculum import save_posterior
 from cures_core.curriculum.posterior import Posterior
 from cures_core.evaluation.items import ItemResult, write_items
+from cures_core.kept_rollouts.redaction import Redactor
 from cures_core.prompts import PromptSet
 from cures_core.prompts.identity import make_prompt
 from tasks.runs import notable_prompts
@@ -43,7 +44,7 @@ def test_prompts_are_named_for_what_they_did(tmp_path: Path, monkeypatch: pytest
     prompts.write_parquet(tmp_path / "data" / "prompts.parquet")
     monkeypatch.setattr(notable_prompts, "files_of", lambda _, record: tmp_path / record.name)
     records: list[Any] = [SimpleNamespace(name=name) for name in ("data", "first", "last")]
-    found = notable_prompts.named_prompts(None, *records)  # type: ignore[arg-type]
+    found = notable_prompts.named_prompts(None, *records, Redactor())  # type: ignore[arg-type]
 
     assert {row.id for row in found.moved} == {risen, hard, silent}
     assert found.hardest[0].id == hard
@@ -64,7 +65,7 @@ def test_prompts_are_named_for_what_they_did(tmp_path: Path, monkeypatch: pytest
     assert sum(shares.rollouts) == pytest.approx(1)
     top = [share for share, prompts_there in zip(shares.rollouts, shares.prompts, strict=True) if prompts_there > 0.5]
     assert top == [0.0]  # where most prompts are, none was tried
-    before_training = notable_prompts.named_prompts(None, records[0], records[1], records[1])  # type: ignore[arg-type]
+    before_training = notable_prompts.named_prompts(None, records[0], records[1], records[1], Redactor())  # type: ignore[arg-type]
     assert before_training.suspicious == ()
 
 
@@ -90,7 +91,7 @@ def test_items_of_suites_are_named_by_what_all_evaluations_say(tmp_path: Path, m
         write_items(items, _folder(tmp_path / str(at)) / "items-s.parquet")
     monkeypatch.setattr(notable_prompts, "files_of", lambda _, record: tmp_path / record.name)
     data, *scores = [SimpleNamespace(name=name) for name in ("data", "0", "1")]
-    found = notable_prompts.suspicious_items(None, data, scores, ["s"])  # type: ignore[arg-type]
+    found = notable_prompts.suspicious_items(None, data, scores, ["s"], Redactor())  # type: ignore[arg-type]
 
     assert [(one.suite, one.reason, one.total) for one in found] == [
         ("s", "never a verdict", 1),

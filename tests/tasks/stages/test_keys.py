@@ -60,6 +60,7 @@ READ_BY: dict[str, set[str]] = {
     "evaluation.suites.reward": {"validate_dataset"} | SCORED,
     "device": ALL,
     "promotion": {"promote"},
+    "redact": {"train_epoch"} | SCORED,
 }
 """The longest name that fits counts. Only results are in a key: other settings change none."""
 
@@ -191,6 +192,8 @@ OTHER: dict[str, list[JsonValue]] = {
     "rules": [["box"]],
     "evaluation.confidence": [0.9],
     "max_model_len": [64],
+    "redact": ["tests.cures_core.kept_rollouts.hooks:without_canary"],
+    "kept_rollouts.prompts": [["0" * 8]],
 }
 """Values for settings that take no ordinary ones, by the end of their name."""
 

@@ -1,0 +1,168 @@
+"""Knows which rollouts of a step are kept, and keeps them: by a hash, so that no random number of the run is used."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+from cures_core.config.kept_rollouts import KeptRolloutsConfig
+from cures_core.kept_rollouts.redaction import Redactor
+from cures_core.kept_rollouts.table import KeptRollout, from_line, to_line
+from cures_core.tally import Tally
+from cures_core.terms import Credit, Group, Outcome, Rollout, Verdict
+
+REASONS = ("prompt", "share", "unknown", "suspicious")
+"""Why a rollout is kept; where a step has too many, the first reasons come first."""
+
+
+class KeptCounts(TypedDict):
+    """What became of the rollouts of an epoch that were to be kept."""
+
+    kept: int
+    withheld: int
+    """Of those kept: without their texts, because the redaction failed."""
+    cut: int
+    """Of those kept: with a text that has lost its middle."""
+    left_out: int
+    """Beyond the most of a step or an epoch."""
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A rollout to be kept."""
+
+    reason: str
+    order: float
+    """Which go first where there are too many of one reason: 0..1, a hash of prompt and step."""
+    number: int
+    """Its place among the rollouts of the step."""
+    group: Group
+    rollout: Rollout
+    verdict: Verdict
+
+    @property
+    def rank(self) -> tuple[int, float, int]:
+        return REASONS.index(self.reason), self.order, self.number
+
+
+class RolloutKeeper:
+    """The rollouts kept of one epoch. `lines` and `left_out` are its state: a resumed epoch goes on from them."""
+
+    def __init__(self, cfg: KeptRolloutsConfig, seed: int, epoch: int, redactor: Redactor) -> None:
+        self._cfg, self._seed, self._epoch, self._redactor = cfg, seed, epoch, redactor
+        self.lines: list[bytes] = []
+        """A line of JSON for each (`table.to_line`)."""
+        self.left_out = 0
+        """How many were to be kept, and were too many."""
+        self._room = cfg.epoch_bytes
+
+    def go_on(self, lines: Sequence[bytes], left_out: int) -> None:
+        """Take over what a checkpoint of this epoch has."""
+        self.lines, self.left_out = list(lines), left_out
+        self._room = self._cfg.epoch_bytes - sum(map(len, lines))
+
+    def observe(
+        self, step: int, groups: Sequence[Group], credits: Mapping[tuple[str, int], Credit], tally: Tally
+    ) -> None:
+        """Keep what is to be kept of a step. `credits`: what the update made of rollouts, by request and index;
+        `tally`: the verdicts up to now, those of the step included."""
+        if not self._cfg.per_step:
+            return
+        wanted = sorted(self._wanted(step, groups, tally), key=lambda one: one.rank)
+        kept = sorted(wanted[: self._cfg.per_step], key=lambda one: one.number)
+        self.left_out += len(wanted) - len(kept)
+        for one in kept:
+            line = to_line(self._row(step, one, credits.get((one.rollout.request_id, one.rollout.index))))
+            if len(line) <= self._room:
+                self._room -= len(line)
+                self.lines.append(line)
+            else:
+                self.left_out += 1
+
+    def rows(self) -> list[KeptRollout]:
+        """All that is kept, in order of their steps."""
+        return [from_line(line) for line in self.lines]
+
+    def counts(self) -> KeptCounts:
+        rows = self.rows()
+        return {
+            "kept": len(rows),
+            "withheld": sum(row.withheld for row in rows),
+            "cut": sum(row.cut > 0 for row in rows),
+            "left_out": self.left_out,
+        }
+
+    def _wanted(self, step: int, groups: Sequence[Group], tally: Tally) -> Iterator[_Wanted]:
+        number, half = 0, 1 - math.sqrt(1 - self._cfg.share)  # either of two such chances is one of `share`
+        for group in groups:
+            prompt = group.request.prompt.id
+            order = _uniform(self._seed, prompt, step)
+            of_group = ""
+            if prompt.startswith(self._cfg.prompts):
+                of_group = "prompt"
+            elif order < half or _uniform(self._seed, prompt) < half:
+                of_group = "share"
+            elif tally.prompts[prompt].is_suspicious:
+                of_group = "suspicious"
+            for rollout, verdict in zip(group.rollouts, group.verdicts, strict=True):
+                unknown = verdict.outcome is Outcome.UNKNOWN and of_group in ("", "suspicious")
+                if reason := "unknown" if unknown else of_group:
+                    yield _Wanted(reason, order, number, group, rollout, verdict)
+                number += 1
+
+    def _row(self, step: int, one: _Wanted, credit: Credit | None) -> KeptRollout:
+        prompt, rollout, verdict = one.group.request.prompt, one.rollout, one.verdict
+        whole = (prompt.problem, prompt.answer, rollout.text, verdict.extracted, verdict.reason)
+        readable = self._redactor.texts(*whole)
+        # Redacted first: of a secret that lies over the edge of a cut, a part would be left that no hook knows.
+        texts = [shorten(text, self._cfg.max_text_bytes) for text in readable or [""] * len(whole)]
+        (problem, _), (answer, _), (completion, _), (extracted, _), (reason, _) = texts
+        return KeptRollout(
+            epoch=self._epoch,
+            step=step,
+            prompt=prompt.id,
+            source=prompt.source,
+            level=prompt.level,
+            request=rollout.request_id,
+            index=rollout.index,
+            kept_for=one.reason,
+            problem=problem,
+            answer=answer,
+            completion=completion,
+            outcome=verdict.outcome.value,
+            extracted=extracted,
+            rule=verdict.rule,
+            reason=reason,
+            reward=None if verdict.outcome is Outcome.UNKNOWN else _finite(verdict.paid),
+            advantage=None if credit is None else _finite(credit.advantage),
+            tokens=len(rollout.token_ids),
+            finish_reason=rollout.finish_reason.value,
+            logprob_gap=None if credit is None else _finite(credit.logprob_gap),
+            cut=sum(number for _, number in texts),
+            withheld=readable is None,
+        )
+
+
+def shorten(text: str, most: int) -> tuple[str, int]:
+    """(the text, or its beginning and end of `most` bytes of UTF-8 together with a word in between; characters left
+    out). What UTF-8 cannot hold is escaped."""
+    data = text.encode("utf-8", "backslashreplace")
+    if len(data) <= most:
+        return data.decode(), 0
+    half = most // 2
+    first, last = data[:half].decode(errors="ignore"), data[-half:].decode(errors="ignore")
+    number = len(data.decode()) - len(first) - len(last)
+    return f"{first}\n[... {number:,} characters left out ...]\n{last}", number
+
+
+def _uniform(seed: int, *parts: str | int) -> float:
+    """A number in 0..1 that follows from the seed and the parts."""
+    name = "\n".join(["cures-kept-rollouts", str(seed), *map(str, parts)])
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") / 2**64
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
