@@ -241,28 +241,21 @@ def show_command(
     as_json: AsJson = False,
 ) -> None:
     """Stages of a run with their figures, where it came from, and how its settings were changed while it went on."""
-    from tasks.runs.notes import changes_of, find_run, noted_record, run_overview, stage_notes
+    from tasks.runs.notes import changes_of, find_run, run_overview
     from tasks.runs.opening import fork_of
+    from tasks.runs.stages import stages_of
     from tasks.storage import open_store
 
     opened = open_store(StoreConfig(url=store))
     run = find_run(opened, run)
     overview, fork, changed = run_overview(opened, run), fork_of(opened, run), changes_of(opened, run)
-    stages = [(note, noted_record(opened, note)) for note in stage_notes(opened, run)]
+    stages = stages_of(opened, run)
     if as_json:
         shown = {
             **overview.model_dump(mode="json"),
             "fork": None if fork is None else fork.model_dump(mode="json"),
             "changes": [change.model_dump(mode="json", exclude={"config"}) for change in changed],
-            "stages": [
-                {
-                    **note,
-                    "seconds": 0.0 if record is None else record.seconds,
-                    "machine": {} if record is None else record.machine,
-                    "figures": {} if record is None else record.figures.model_dump(mode="json"),
-                }
-                for note, record in stages
-            ],
+            "stages": [stage.model_dump(mode="json") for stage in stages],
         }
         print(json.dumps(shown))
         return
@@ -272,9 +265,9 @@ def show_command(
     for change in changed:
         values = ", ".join(f"{key} {json.dumps(a)} -> {json.dumps(b)}" for key, (a, b) in change.settings.items())
         print(f"  changed {change.at[:19]}: {values}")
-    for note, record in stages:
-        how = "cached" if note["cached"] else f"{0.0 if record is None else record.seconds:.1f} s"
-        print(f"  {note['stage']} {note['label']}".rstrip() + f": {how} ({note['key'][:12]})")
+    for stage in stages:
+        how = "cached, made before this run" if stage.cached else f"{stage.seconds:.1f} s"
+        print(f"  {stage.stage} {stage.label}".rstrip() + f": {how} ({stage.key[:12]})")
 
 
 @app.command("verify")
