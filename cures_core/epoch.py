@@ -82,10 +82,12 @@ def step_metrics(
     """One line of metrics.jsonl: counters, rewards, stop reasons, the curriculum's and the trainer's figures.
 
     Rewards are means over the known verdicts, the other means are over all rollouts; a mean over nothing is left out.
+    `taught_share` is the share of the drawn prompts that moved the policy, as far as the trainer tells.
     """
     rollouts = [r for g in told for r in g.rollouts]
     known = [v for g in told for v in g.verdicts if v.outcome is not Outcome.UNKNOWN]
     right = sum(v.outcome is Outcome.CORRECT for v in known)
+    drawn = {g.request.prompt.id for g in told}
     weighted = any(v.reward is not None for v in known)
     return {
         "schema": 1.0,
@@ -97,6 +99,7 @@ def step_metrics(
             correct_share=ratio(right, len(known)) if weighted else None,
             truncated_share=ratio(sum(r.finish_reason is FinishReason.LENGTH for r in rollouts), len(rollouts)),
             completion_tokens_mean=ratio(sum(len(r.token_ids) for r in rollouts), len(rollouts)),
+            taught_share=ratio(figures["prompts_taught"], len(drawn)) if "prompts_taught" in figures else None,
         ),
         "reason": batch.reason,
         **{k: float(v) for k, v in batch.figures.items()},

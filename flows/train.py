@@ -38,7 +38,7 @@ def run_stages(config: RunConfig) -> RunSummary:
     require_ready(config)
     with (
         explaining(),
-        logging_progress(),
+        logging_progress(config.training.entropy_alarm),
         progress_artifacts(config.steps_per_epoch),
         open_run(config) as run,
         tracking(run),

@@ -91,6 +91,9 @@ class TrainerOptions(Strict):
     max_bad_steps: Operation[int] = Field(default=3, ge=1)
     """Consecutive steps with a non-finite loss or gradient after which the epoch fails. Patience: what an epoch that
     does not fail has computed is the same."""
+    entropy_alarm: Operation[float] = Field(default=0.05, ge=0)
+    """Entropy, in nats a token, below which every step, the log and the report warn: a policy that tries nothing else
+    any more has little left to learn from. 0: no warning."""
     lora: LoraConfig | None = None
     """Adapters; None trains all weights."""
 
