@@ -106,9 +106,11 @@ class TorchTrainer:
         prompts_taught = taught(groups, samples)
         if not prompts_taught:
             self._step += 1
-            return {"updated": 0.0, "learning_rate": self._rate(), "tokens_trained": 0.0, "prompts_taught": 0.0}
+            nothing = {"tokens_trained": 0.0, "rollouts_trained": 0.0, "prompts_taught": 0.0}
+            return {"updated": 0.0, "learning_rate": self._rate(), **nothing}
         self._world.call("update", {"samples": [_packed(s) for s in samples], "step": self._step})
-        return {**self._update_with(samples, self._step), "prompts_taught": float(prompts_taught)}
+        told = {"rollouts_trained": float(len(samples)), "prompts_taught": float(prompts_taught)}
+        return {**self._update_with(samples, self._step), **told}
 
     def _follow_update(self, call: Mapping[str, Any]) -> None:
         fault_point("rank.update", str(call["step"] + 1))

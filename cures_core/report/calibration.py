@@ -1,0 +1,153 @@
+"""Were the predicted pass rates right? Epoch by epoch, with intervals, and apart from the lag of an improving policy.
+
+A prediction rests on rollouts of earlier steps. A policy that has improved since does better than was predicted, on all
+prompts alike: that is the lag, no fault of the single predictions. What it explains is drawn as a curve: the odds of
+every prediction multiplied by one factor, chosen so that as many rollouts are right as were.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from cures_core.config.base import Strict
+from cures_core.report.charts import Frame, svg
+
+_CONFIDENCE = 0.95
+_MOST_SHOWN = 6
+
+
+class Bin(Strict):
+    """Predictions that are alike, and what became of them."""
+
+    predicted: float
+    """Mean prediction."""
+    observed: float
+    """Share of right rollouts."""
+    rollouts: float
+    """How many were judged."""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the observed share (Wilson), as of independent rollouts."""
+        from cures_core.evaluation.intervals import wilson  # not at the top: `cures runs list` need not wait for scipy
+
+        low, high = wilson(round(self.observed * self.rollouts), round(self.rollouts), _CONFIDENCE)
+        return float(low), float(high)
+
+
+class Calibrated(Strict):
+    """The predictions of one epoch against its outcomes."""
+
+    label: str
+    """As in "epoch 2"."""
+    bins: tuple[Bin, ...]
+    """By the prediction, lowest first."""
+
+    @property
+    def rollouts(self) -> float:
+        return sum(b.rollouts for b in self.bins)
+
+    @property
+    def predicted(self) -> float:
+        """Mean prediction, each as often as it had rollouts."""
+        return sum(b.predicted * b.rollouts for b in self.bins) / self.rollouts
+
+    @property
+    def observed(self) -> float:
+        return sum(b.observed * b.rollouts for b in self.bins) / self.rollouts
+
+    @property
+    def odds(self) -> float:
+        """Logarithm of the factor on the odds of all predictions that explains as many right rollouts as there were."""
+        low, high = -20.0, 20.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            expected = sum(moved(b.predicted, middle) * b.rollouts for b in self.bins)
+            low, high = (middle, high) if expected < self.observed * self.rollouts else (low, middle)
+        return (low + high) / 2
+
+    @property
+    def error(self) -> float:
+        """Mean distance of predicted and observed, over the bins."""
+        return self._distance(0.0)
+
+    @property
+    def error_without_lag(self) -> float:
+        """The same, of predictions that are moved by `odds`."""
+        return self._distance(self.odds)
+
+    def _distance(self, odds: float) -> float:
+        return sum(abs(b.observed - moved(b.predicted, odds)) * b.rollouts for b in self.bins) / self.rollouts
+
+
+def by_epoch(totals: Sequence[tuple[str, Sequence[Bin]]]) -> tuple[Calibrated, ...]:
+    """What each epoch adds to the totals since the start of training, which its record holds. (label, bins) in order.
+
+    An epoch without a verdict is left out.
+    """
+    found, before = [], dict[int, Bin]()
+    for label, total in totals:
+        now = {_place(b.predicted): b for b in total}
+        added = [_difference(b, before.get(place)) for place, b in sorted(now.items())]
+        if bins := tuple(b for b in added if b is not None):
+            found.append(Calibrated(label=label, bins=bins))
+        before = now
+    return tuple(found)
+
+
+def _place(predicted: float) -> int:
+    from cures_core.curriculum.calibration import BINS  # not at the top, for the same reason
+
+    return min(int(predicted * BINS + 1e-9), BINS - 1)
+
+
+def _difference(now: Bin, before: Bin | None) -> Bin | None:
+    """None where there is nothing new."""
+    if before is None:
+        return now
+    rollouts = now.rollouts - before.rollouts
+    if rollouts < 0.5:
+        return None
+    predicted, observed = (
+        (getattr(now, name) * now.rollouts - getattr(before, name) * before.rollouts) / rollouts
+        for name in ("predicted", "observed")
+    )
+    return Bin(predicted=_share(predicted), observed=_share(observed), rollouts=rollouts)
+
+
+def _share(value: float) -> float:
+    return min(1.0, max(0.0, value))
+
+
+def moved(share: float, odds: float) -> float:
+    """A share whose log odds are moved by `odds`; 0 and 1 stay."""
+    return share if share in (0.0, 1.0) else 1 / (1 + (1 - share) / share * math.exp(-odds))
+
+
+def plots(epochs: Sequence[Calibrated]) -> list[tuple[str, str]]:
+    """Title and picture of each epoch; of more than six, evenly spaced ones with the first and the last."""
+    num = len(epochs)
+    if num > _MOST_SHOWN:
+        epochs = [epochs[round(i * (num - 1) / (_MOST_SHOWN - 1))] for i in range(_MOST_SHOWN)]
+    return [(epoch.label.capitalize(), plot(epoch)) for epoch in epochs]
+
+
+def plot(epoch: Calibrated) -> str:
+    """Dots with intervals; the dashed diagonal is an honest prediction, the curve one with the epoch's lag."""
+    frame = Frame((0.0, 1.0), (0.0, 1.0))
+    out = frame.axes("predicted pass rate", "observed pass rate")
+    ends = f'x1="{frame.px(0):.1f}" y1="{frame.py(0):.1f}" x2="{frame.px(1):.1f}" y2="{frame.py(1):.1f}"'
+    out.append(f'<line class="diagonal" {ends}/>')
+    lag = ((x / 50, moved(x / 50, epoch.odds)) for x in range(51))
+    points = " ".join(f"{frame.px(x):.1f},{frame.py(y):.1f}" for x, y in lag)
+    out.append(f'<polyline class="line s1" points="{points}"/>')
+    heaviest = max(b.rollouts for b in epoch.bins)
+    for b in epoch.bins:
+        x, (low, high) = frame.px(b.predicted), b.interval
+        out.append(
+            f'<line class="whisker s0" x1="{x:.1f}" x2="{x:.1f}" y1="{frame.py(low):.1f}" y2="{frame.py(high):.1f}"/>'
+        )
+        radius = 2 + 7 * math.sqrt(b.rollouts / heaviest)
+        out.append(f'<circle class="dot s0" cx="{x:.1f}" cy="{frame.py(b.observed):.1f}" r="{radius:.1f}"/>')
+    return svg(f"Predicted against observed pass rates, {epoch.label}", out)
