@@ -15,7 +15,8 @@ import typer
 
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError
-from cures_core.report.comparison_page import ComparedRun, Comparison
+from cures_core.report.accounts import HEADER, account_rows
+from cures_core.report.comparison_page import ComparedRun, Comparison, reached_rows
 
 if TYPE_CHECKING:
     from tasks.runs.listing import Listed
@@ -147,28 +148,45 @@ def compare_command(
 
 
 def comparison_lines(found: Comparison) -> list[str]:
-    """A table for each suite, then costs, then the settings that differ."""
+    """A table for each suite, what it took to reach the first run's scores, accounts, then the settings that differ."""
     width = max(len(run.run) for run in found.runs)
     lines = []
     for suite in found.suites:
-        lines.append(f"{suite}:")
-        for run in found.runs:
-            lines.append(f"  {run.run:<{width}}  {_compared(run, suite)}")
-    lines.append("cost:")
-    for run in found.runs:
-        spent = ", ".join(f"{cost.rollouts:,} {part}" for part, cost in run.cost.items())
-        lines.append(f"  {run.run:<{width}}  rollouts: {spent}; {run.seconds:.0f} s of training; {run.status}")
+        scored = [run for run in found.runs if run.last(suite) is not None]
+        lines += [f"{suite}:", *(f"  {run.run:<{width}}  {_compared(run, suite)}" for run in scored)]
+    for target in found.targets:
+        lines.append(f"paid to reach {target.score:.3f} on {target.suite} ({target.name} of {found.runs[0].run}):")
+        lines += as_table(("run", *HEADER[1:]), reached_rows(found, target))
+    lines.append("paid:")
+    rows = [(run.run, *row) for run in found.runs for row in account_rows(run.cost, run.wasted)]
+    lines += as_table(("run", *HEADER), rows, texts=2)
+    ends = [f"{run.run} {run.entropy:.3g}" for run in found.runs if run.entropy is not None]
+    lines += [f"entropy at the end, nats a token: {', '.join(ends)}"] if ends else []
     if found.settings:
-        lines.append("settings that differ:")
+        lines.append("settings that differ (equal letters: equal content):")
         lines += [f"  {key}: {' | '.join(values)}" for key, values in found.settings.items()]
+    return lines
+
+
+def as_table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> list[str]:
+    """Columns in line: the first `texts` ones by their beginning, figures by their end."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = []
+    for line in (header, *rows):
+        cells = [
+            f"{cell:<{w}}" if i < texts else f"{cell:>{w}}"
+            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        ]
+        lines.append("  " + "  ".join(cells).rstrip())
     return lines
 
 
 def _compared(run: ComparedRun, suite: str) -> str:
     score = run.last(suite)
-    if score is None:
-        return "not scored"
+    assert score is not None  # only runs that were scored are shown
     shown = f"avg@{score.k} {score.avg.value:.3f} [{score.avg.low:.3f}, {score.avg.high:.3f}] (n = {score.n})"
+    if (best := score.pass_at.get(str(score.k))) and score.k > 1:
+        shown += f", pass@{score.k} {best.value:.3f}"
     pair = run.pair(suite)
     if pair is None:
         return shown
