@@ -22,6 +22,7 @@ from cures_core.report.figures import (
 )
 from cures_core.report.learning import CURRICULUM, REWARD, UPDATES, WEIGHTED_REWARD
 from cures_core.report.lineage import lineage_graph
+from cures_core.report.live import curves_of, scripts, style
 from cures_core.report.run_data import ReportData
 
 if TYPE_CHECKING:
@@ -30,12 +31,23 @@ if TYPE_CHECKING:
 _MOST_CHARACTERS = 2000
 
 
-def render(data: ReportData, refresh_s: int | None = None) -> str:
-    """The page; with `refresh_s` a script takes what the server has every so many seconds and keeps the place, and the
-    parts that a reader has opened.
+def render(data: ReportData) -> str:
+    """The page: one file without scripts.
 
     Every text in `data` is escaped; long ones are cut, invisible ones shown as code points.
     """
+    return _render(data, None)
+
+
+def render_live(data: ReportData, refresh_s: int | None = None) -> str:
+    """The page as it is served: with curves of all metrics that answer to the mouse. With `refresh_s` a script takes
+    what the server has every so many seconds and keeps the place, the zoom, and the parts that a reader has opened."""
+    return _render(
+        data, {"refresh_s": refresh_s, "curves": curves_of(data.steps), "scripts": scripts(), "style": style()}
+    )
+
+
+def _render(data: ReportData, live: Mapping[str, object] | None) -> str:
     folder = files("cures_core.report")
     weighted = any("correct_share" in row for row in data.steps)
     return (
@@ -43,7 +55,7 @@ def render(data: ReportData, refresh_s: int | None = None) -> str:
         .get_template("page.html")
         .render(
             d=data,
-            refresh_s=refresh_s,
+            live=live,
             style=folder.joinpath("style.css").read_text(encoding="utf-8"),
             headline=_headline(data),
             asked=asked(data.config),
