@@ -80,7 +80,7 @@ def step_line(event: StepDone, seconds_left: float, entropy_alarm: float = 0.0) 
         f"step {event.step}/{event.last_step}: {'no verdict' if reward is None else f'reward {reward:.3f}'}, "
         f"{_taught(event)}, "
         + ("" if entropy is None else f"entropy {entropy:.2f}, ")
-        + f"{tokens / max(event.seconds, 1e-9):,.0f} tokens/s, {_clock(seconds_left)} left"
+        + f"{tokens / max(event.seconds, 1e-9):,.0f} tokens/s, {clock_of(seconds_left)} left"
         + _alarm(event.figure("unknown_share") or 0.0)
         + _no_entropy(entropy, entropy_alarm)
     )
@@ -185,6 +185,7 @@ def _short(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) or float(value).is_integer() else f"{value:.3f}"
 
 
-def _clock(seconds: float) -> str:
+def clock_of(seconds: float) -> str:
+    """Minutes and seconds, as in 2:05."""
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes}:{rest:02d}"
