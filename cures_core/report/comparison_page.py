@@ -173,7 +173,8 @@ def render_comparison(data: Comparison) -> str:
 
 def reached_rows(data: Comparison, target: Target) -> list[Sequence[str]]:
     """One row a run: what it had paid, each with how many times less than the first run that is."""
-    base, rows = target.paid[0], []
+    base = target.paid[0]
+    rows: list[Sequence[str]] = []
     for run, paid in zip(data.runs, target.paid, strict=True):
         if paid is None or base is None:
             rows.append((run.run, "never", "", "", ""))

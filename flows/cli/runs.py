@@ -17,6 +17,7 @@ from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError
 from cures_core.report.accounts import HEADER, account_rows
 from cures_core.report.comparison_page import ComparedRun, Comparison, reached_rows
+from flows.cli.tables import as_table
 
 if TYPE_CHECKING:
     from tasks.runs.listing import Listed
@@ -165,19 +166,6 @@ def comparison_lines(found: Comparison) -> list[str]:
     if found.settings:
         lines.append("settings that differ (equal letters: equal content):")
         lines += [f"  {key}: {' | '.join(values)}" for key, values in found.settings.items()]
-    return lines
-
-
-def as_table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> list[str]:
-    """Columns in line: the first `texts` ones by their beginning, figures by their end."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = []
-    for line in (header, *rows):
-        cells = [
-            f"{cell:<{w}}" if i < texts else f"{cell:>{w}}"
-            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        ]
-        lines.append("  " + "  ".join(cells).rstrip())
     return lines
 
 
