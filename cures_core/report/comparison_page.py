@@ -190,16 +190,18 @@ def _against_base(value: float, base: float) -> str:
     return shown if value == base or not value or not base else f"{shown} ({base / value:.2g}x less)"
 
 
-def _charts(data: Comparison) -> list[str]:
-    charts = [_curves(data, suite, axis) for suite in data.suites for axis in _AXES]
+def _charts(data: Comparison) -> list[tuple[str, str]]:
+    """Title and picture of those that there is something to draw in."""
+    charts = [(f"{suite} against {axis}", _curves(data, suite, axis)) for suite in data.suites for axis in _AXES]
     rewards = [
         Series(
             run.run, [x for x, _ in run.rewards], smooth([y for _, y in run.rewards], max(1, len(run.rewards) // 30))
         )
         for run in data.runs
     ]
-    charts.append(line_chart("Reward during training", rewards, "training rollouts", "share correct", (0.0, 1.0)))
-    return [chart for chart in charts if chart]
+    title = "Reward during training"
+    charts.append((title, line_chart(title, rewards, "training rollouts", "share correct", (0.0, 1.0))))
+    return [(title, chart) for title, chart in charts if chart]
 
 
 def _curves(data: Comparison, suite: str, axis: str) -> str:

@@ -27,8 +27,8 @@ def lineage_graph(names: Mapping[str, str], edges: Sequence[tuple[str, str]]) ->
     title = f"{len(names)} records of the run and what each was made from"
     corner = {name: (_EDGE + x * (box + _GAP_X), _EDGE + y * (_HEIGHT + _GAP_Y)) for name, (x, y) in place.items()}
     parts = [
-        f'<svg class="graph" viewBox="0 0 {width} {height}" style="width:{width}px" role="img" '
-        f'aria-label="{title}"><title>{title}</title>'
+        f'<svg class="graph" viewBox="0 0 {width} {height}" style="width:{width}px;min-width:{width * 4 // 5}px" '
+        f'role="img" aria-label="{title}"><title>{title}</title>'
     ]
     parts += [_arrow(corner[parent], corner[child], box) for parent, child in known]
     parts += [_box(corner[name], text, box) for name, text in names.items()]

@@ -23,13 +23,14 @@ function makeCurve(metric, data) {
   const label = metric.unit ? `${metric.title}, ${metric.unit}` : metric.title;
   place.setAttribute("role", "group");
   place.setAttribute("aria-label", `${label}, by step`);
-  const axis = { stroke: colour("--soft"), grid: { stroke: colour("--rule"), width: 1 }, ticks: { show: false } };
+  const values = (_, splits) => splits.map(value => value === null ? "" : Number(value.toPrecision(4)).toLocaleString("en", { maximumFractionDigits: 8 }));
+  const axis = { values, stroke: colour("--soft"), grid: { stroke: colour("--rule"), width: 1 }, ticks: { show: false } };
   const size = () => ({ width: place.clientWidth, height: 170 });
   const chart = new uPlot({
     ...size(),
     title: label,
     scales: { x: { time: false } },
-    axes: [axis, { ...axis, size: 62 }],
+    axes: [{ ...axis, size: 30 }, { ...axis, size: 62 }],
     cursor: { sync: { key: "steps" } },
     series: [
       { label: "step", value: (_, value) => short(value) },

@@ -120,15 +120,16 @@ def _machines(labelled: Sequence[tuple[str, Record[Figures]]]) -> tuple[tuple[st
     dtype) does not make it another one."""
     found: list[tuple[dict[str, str], list[str]]] = []
     for label, record in labelled:
-        stage, machine = f"{record.stage} {label}".strip(), record.machine
+        if not (machine := record.machine):  # of a version that did not say
+            continue
+        stage = f"{record.stage} {label}".strip()
         for known, stages in found:
             if all(known.get(name, value) == value for name, value in machine.items()):
                 known.update(machine)
                 stages.append(stage)
                 break
         else:
-            if machine:
-                found.append((dict(machine), [stage]))
+            found.append((dict(machine), [stage]))
     return tuple((", ".join(stages), machine) for machine, stages in found)
 
 
