@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
@@ -32,19 +32,31 @@ class Kept(TypedDict):
 _KEPT = TypeAdapter(Kept)
 
 
-def examples(store: Store, first: Record[EvaluateFigures], last: Record[EvaluateFigures]) -> list[Example]:
-    """Of each suite up to eight, of every kind of change in turn, as far as there are some."""
+def examples(
+    store: Store,
+    first: Record[EvaluateFigures],
+    last: Record[EvaluateFigures],
+    shown: Callable[[str], str] = lambda text: text,
+) -> list[Example]:
+    """Of each suite up to eight, of every kind of change in turn, as far as there are some. `shown`: what a page may
+    show of a text."""
     before = {} if first.id == last.id else {(row["suite"], row["id"]): row for row in _kept(store, first)}
     by_suite: dict[str, list[Example]] = {}
     for row in _kept(store, last):
-        by_suite.setdefault(row["suite"], []).append(_example(row, before.get((row["suite"], row["id"]))))
+        by_suite.setdefault(row["suite"], []).append(_example(row, before.get((row["suite"], row["id"])), shown))
     return [example for found in by_suite.values() for example in _some_of_each(found)]
 
 
-def _example(row: Kept, before: Kept | None) -> Example:
-    shown = {name: value for name, value in row.items() if name != "id"}
-    told = {} if before is None else {"before": before["completion"], "before_outcome": before["outcome"]}
-    return Example.model_validate({**shown, **told})
+def _example(row: Kept, before: Kept | None, shown: Callable[[str], str]) -> Example:
+    return Example(
+        suite=row["suite"],
+        problem=shown(row["problem"]),
+        gold=shown(row["gold"]),
+        completion=shown(row["completion"]),
+        outcome=row["outcome"],
+        before="" if before is None else shown(before["completion"]),
+        before_outcome="" if before is None else before["outcome"],
+    )
 
 
 def _some_of_each(found: Iterable[Example]) -> list[Example]:

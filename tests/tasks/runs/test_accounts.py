@@ -117,6 +117,8 @@ def test_examples_show_failures_first_and_the_same_item_before(kept: bool, tmp_p
                 update={"key": key, "files": f"artifacts/{key}", "manifest": manifest}
             )
         )
+    hidden = examples(store, found[0], found[1], lambda text: f"<{len(text)}>")
+    assert {(one.problem[0], one.gold, one.completion[0]) for one in hidden} == {("<", "<1>", "<")}
     shown = examples(store, found[0], found[1])
     assert len(shown) == 8
     if kept:
