@@ -1,8 +1,11 @@
-"""Were the predicted pass rates right? Epoch by epoch, with intervals, and apart from the lag of an improving policy.
+"""Were the predicted pass rates right? Epoch by epoch, with intervals, and apart from lag and caution.
 
-A prediction rests on rollouts of earlier steps. A policy that has improved since does better than was predicted, on all
-prompts alike: that is the lag, no fault of the single predictions. What it explains is drawn as a curve: the odds of
-every prediction multiplied by one factor, chosen so that as many rollouts are right as were.
+A prediction rests on rollouts of earlier steps. A policy that has improved since does better than was predicted, on
+all prompts alike: the lag. And of a prompt of which little is known the group's average is predicted, though most
+prompts are either solved or not: the caution, which also shows where a policy stays as it is. Neither is a fault of the
+order in which prompts are held to be hard. Both are drawn as one curve, the logistic recalibration of Cox (1958): log
+odds of the outcome = intercept + slope x log odds of the prediction. A positive intercept is mostly lag, a slope above 1
+caution.
 """
 
 from __future__ import annotations
@@ -14,6 +17,9 @@ from cures_core.config.base import Strict
 from cures_core.report.charts import Frame, svg
 
 _CONFIDENCE = 0.95
+_ITERATIONS = 40
+_PRIOR = (25.0, 4.0)
+"""Variances of intercept and slope around 0 and 1."""
 _MOST_SHOWN = 6
 
 
@@ -58,27 +64,40 @@ class Calibrated(Strict):
         return sum(b.observed * b.rollouts for b in self.bins) / self.rollouts
 
     @property
-    def odds(self) -> float:
-        """Logarithm of the factor on the odds of all predictions that explains as many right rollouts as there were."""
-        low, high = -20.0, 20.0
-        for _ in range(60):
-            middle = (low + high) / 2
-            expected = sum(moved(b.predicted, middle) * b.rollouts for b in self.bins)
-            low, high = (middle, high) if expected < self.observed * self.rollouts else (low, middle)
-        return (low + high) / 2
+    def recalibration(self) -> tuple[float, float]:
+        """(intercept, slope) of greatest likelihood; (0, 1) is honest.
+
+        Where few outcomes leave them open, near to that: by a normal prior of deviations 5 and 2, which is worth less
+        than a handful of rollouts.
+        """
+        intercept, slope = 0.0, 1.0
+        for _ in range(_ITERATIONS):
+            up, along = -intercept / _PRIOR[0], (1 - slope) / _PRIOR[1]
+            h_up, h_both, h_along = 1 / _PRIOR[0], 0.0, 1 / _PRIOR[1]
+            for b in self.bins:
+                x, expected = _log_odds(b.predicted), recalibrated(b.predicted, intercept, slope)
+                missing, weight = b.rollouts * (b.observed - expected), b.rollouts * expected * (1 - expected)
+                up, along = up + missing, along + missing * x
+                h_up, h_both, h_along = h_up + weight, h_both + weight * x, h_along + weight * x * x
+            determinant = h_up * h_along - h_both**2
+            steps = (h_along * up - h_both * along) / determinant, (h_up * along - h_both * up) / determinant
+            size = max(1.0, *map(abs, steps))  # Newton's steps, none longer than 1: the likelihood is concave
+            intercept, slope = intercept + steps[0] / size, slope + steps[1] / size
+        return intercept, slope
 
     @property
     def error(self) -> float:
-        """Mean distance of predicted and observed, over the bins."""
-        return self._distance(0.0)
+        """Mean distance of predicted and observed, over the rollouts of the bins."""
+        return self._distance(0.0, 1.0)
 
     @property
-    def error_without_lag(self) -> float:
-        """The same, of predictions that are moved by `odds`."""
-        return self._distance(self.odds)
+    def remaining_error(self) -> float:
+        """The same, of predictions that are recalibrated."""
+        return self._distance(*self.recalibration)
 
-    def _distance(self, odds: float) -> float:
-        return sum(abs(b.observed - moved(b.predicted, odds)) * b.rollouts for b in self.bins) / self.rollouts
+    def _distance(self, intercept: float, slope: float) -> float:
+        off = (abs(b.observed - recalibrated(b.predicted, intercept, slope)) * b.rollouts for b in self.bins)
+        return sum(off) / self.rollouts
 
 
 def by_epoch(totals: Sequence[tuple[str, Sequence[Bin]]]) -> tuple[Calibrated, ...]:
@@ -120,9 +139,15 @@ def _share(value: float) -> float:
     return min(1.0, max(0.0, value))
 
 
-def moved(share: float, odds: float) -> float:
-    """A share whose log odds are moved by `odds`; 0 and 1 stay."""
-    return share if share in (0.0, 1.0) else 1 / (1 + (1 - share) / share * math.exp(-odds))
+def recalibrated(share: float, intercept: float, slope: float) -> float:
+    """A predicted share on the curve of an epoch."""
+    return 1 / (1 + math.exp(-(intercept + slope * _log_odds(share))))
+
+
+def _log_odds(share: float) -> float:
+    """Of a share that is kept a thousandth off 0 and 1."""
+    inside = min(0.999, max(0.001, share))
+    return math.log(inside / (1 - inside))
 
 
 def plots(epochs: Sequence[Calibrated]) -> list[tuple[str, str]]:
@@ -134,13 +159,14 @@ def plots(epochs: Sequence[Calibrated]) -> list[tuple[str, str]]:
 
 
 def plot(epoch: Calibrated) -> str:
-    """Dots with intervals; the dashed diagonal is an honest prediction, the curve one with the epoch's lag."""
+    """Dots with intervals; the dashed diagonal is an honest prediction, the curve one with lag and caution."""
     frame = Frame((0.0, 1.0), (0.0, 1.0))
     out = frame.axes("predicted pass rate", "observed pass rate")
     ends = f'x1="{frame.px(0):.1f}" y1="{frame.py(0):.1f}" x2="{frame.px(1):.1f}" y2="{frame.py(1):.1f}"'
     out.append(f'<line class="diagonal" {ends}/>')
-    lag = ((x / 50, moved(x / 50, epoch.odds)) for x in range(51))
-    points = " ".join(f"{frame.px(x):.1f},{frame.py(y):.1f}" for x, y in lag)
+    fit = epoch.recalibration
+    curve = ((x / 50, recalibrated(x / 50, *fit)) for x in range(51))
+    points = " ".join(f"{frame.px(x):.1f},{frame.py(y):.1f}" for x, y in curve)
     out.append(f'<polyline class="line s1" points="{points}"/>')
     heaviest = max(b.rollouts for b in epoch.bins)
     for b in epoch.bins:

@@ -137,9 +137,11 @@ CALIBRATION_HEADER = (
     "rollouts judged",
     "predicted, %",
     "observed, %",
-    "lag, points",
-    "error, points",
-    "error without lag, points",
+    "difference, points",
+    "intercept (lag)",
+    "slope (caution)",
+    "from the diagonal, points",
+    "from the curve, points",
 )
 
 
@@ -152,8 +154,9 @@ def calibration_rows(epochs: Sequence[Calibrated]) -> list[list[str]]:
             f"{100 * e.predicted:.1f}",
             f"{100 * e.observed:.1f}",
             f"{100 * (e.observed - e.predicted):+.1f}",
+            *(f"{value:.2f}" for value in e.recalibration),
             f"{100 * e.error:.1f}",
-            f"{100 * e.error_without_lag:.1f}",
+            f"{100 * e.remaining_error:.1f}",
         ]
         for e in epochs
     ]

@@ -7,8 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cures_core.config.curriculum import CuresConfig, ScreenAllocation
+from cures_core.curriculum import Posterior, make_curriculum
 from cures_core.curriculum.calibration import Calibration
-from cures_core.report.calibration import Bin, Calibrated, by_epoch, moved, plot, plots
+from cures_core.prompts import PromptSet, make_prompt
+from cures_core.report.calibration import Bin, Calibrated, by_epoch, plot, plots, recalibrated
+from cures_core.terms import Outcome
+from cures_core.testing.curriculum import answered
 
 Rolled = list[tuple[float, int, int]]
 """(predicted, right, wrong) of groups."""
@@ -41,23 +46,38 @@ def test_an_epoch_has_what_it_added_to_the_totals(first: Rolled, second: Rolled)
             assert found[label].predicted == pytest.approx(predicted, abs=1e-6)
 
 
-def test_the_lag_of_a_policy_that_improves_is_told_from_wrong_predictions() -> None:
-    rates = [(i + 0.5) / 10 for i in range(10)]
-    lagging = Calibrated(
-        label="epoch 1", bins=tuple(Bin(predicted=p, observed=moved(p, 1.2), rollouts=100) for p in rates)
-    )
-    assert lagging.odds == pytest.approx(1.2, abs=1e-6)
-    assert lagging.error > 0.15
-    assert lagging.error_without_lag < 1e-6
-    flat = Calibrated(label="epoch 1", bins=tuple(Bin(predicted=p, observed=0.5, rollouts=100) for p in rates))
-    assert flat.odds == pytest.approx(0.0, abs=1e-6)
-    assert flat.error_without_lag == pytest.approx(flat.error) == pytest.approx(0.25)
+RATES = [(i + 0.5) / 10 for i in range(10)]
+
+
+def epoch_of(*bins: tuple[float, float, float]) -> Calibrated:
+    return Calibrated(label="epoch 1", bins=tuple(Bin(predicted=p, observed=o, rollouts=n) for p, o, n in bins))
+
+
+@given(st.floats(-2, 2), st.floats(0.5, 3))
+def test_lag_and_caution_are_found_and_what_they_explain_is_no_error(intercept: float, slope: float) -> None:
+    epoch = epoch_of(*((p, recalibrated(p, intercept, slope), 10_000) for p in RATES))
+    assert epoch.recalibration == pytest.approx((intercept, slope), abs=0.02)
+    assert epoch.remaining_error < 0.002
+
+
+def test_predictions_that_say_nothing_stay_wrong() -> None:
+    odd = epoch_of(*((p, 0.9 if i % 2 else 0.1, 1000) for i, p in enumerate(RATES)))
+    assert odd.remaining_error > 0.3
+    honest = epoch_of(*((p, p, 1000) for p in RATES))
+    assert honest.recalibration == pytest.approx((0, 1), abs=1e-6)
+    assert honest.error == pytest.approx(0, abs=1e-9)
+
+
+def test_what_few_outcomes_leave_open_stays_honest() -> None:
+    intercept, slope = epoch_of((0.5, 1.0, 1)).recalibration
+    assert 0 < intercept < 5
+    assert slope == pytest.approx(1)
 
 
 @pytest.mark.parametrize("observed", [0.0, 1.0])
 def test_an_epoch_in_which_all_fail_or_succeed_can_be_drawn(observed: float) -> None:
-    epoch = Calibrated(label="epoch 1", bins=(Bin(predicted=0.5, observed=observed, rollouts=4),))
-    assert epoch.error_without_lag < 0.01
+    epoch = epoch_of((0.5, observed, 4))
+    assert epoch.remaining_error < 0.2 < epoch.error
     low, high = epoch.bins[0].interval
     assert low <= observed <= high
     assert high - low > 0.3
@@ -71,3 +91,25 @@ def test_of_many_epochs_six_are_drawn_with_the_first_and_the_last() -> None:
     titles = [title for title, _ in plots(epochs)]
     assert len(titles) == 6
     assert (titles[0], titles[-1]) == ("Epoch 1", "Epoch 29")
+
+
+def test_a_policy_that_stays_as_it_is_shows_caution_and_hardly_a_lag() -> None:
+    rng = np.random.default_rng(0)
+    pool = PromptSet.of([make_prompt(f"q{i}?", str(i), level=str(i % 5)) for i in range(800)])
+    solved = rng.random(len(pool)) < np.array([1, 0.98, 0.95, 0.8, 0.4])[[int(p.level) for p in pool]]
+    rates = dict(zip(pool.ids, np.where(solved, 0.985, 0.08), strict=True))
+    cfg = CuresConfig(prompts_per_step=40, rollouts_per_step=64, allocation=ScreenAllocation())
+    curriculum = make_curriculum(cfg, pool, Posterior.fresh(pool, cfg.posterior), 1)
+    for _ in range(80):
+        budget = curriculum.rollouts_per_step
+        while curriculum.ready() is None:
+            requests = curriculum.ask(budget)
+            right = (rng.random(q.n) < rates[q.prompt.id] for q in requests)
+            outcomes = [[Outcome.CORRECT if one else Outcome.WRONG for one in group] for group in right]
+            curriculum.tell([answered(q, group) for q, group in zip(requests, outcomes, strict=True)])
+            budget -= sum(q.n for q in requests)
+    (epoch,) = by_epoch([("epoch 1", [Bin.model_validate(row) for row in curriculum.calibration.reliability()])])
+    intercept, slope = epoch.recalibration
+    assert abs(intercept) < 0.8  # of an improving one it is near 2, in the first epoch of the quickstart
+    assert slope > 1.3
+    assert epoch.remaining_error < 0.5 * epoch.error
