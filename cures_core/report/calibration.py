@@ -4,8 +4,8 @@ A prediction rests on rollouts of earlier steps. A policy that has improved sinc
 all prompts alike: the lag. And of a prompt of which little is known the group's average is predicted, though most
 prompts are either solved or not: the caution, which also shows where a policy stays as it is. Neither is a fault of the
 order in which prompts are held to be hard. Both are drawn as one curve, the logistic recalibration of Cox (1958): log
-odds of the outcome = intercept + slope x log odds of the prediction. A positive intercept is mostly lag, a slope above 1
-caution.
+odds of the outcome = intercept + slope x log odds of the prediction. A positive intercept is mostly lag, a slope above
+1 caution.
 """
 
 from __future__ import annotations
