@@ -134,14 +134,13 @@ def calibration_figures(epochs: Sequence[Calibrated]) -> list[Figure]:
 
 CALIBRATION_HEADER = (
     "epoch",
-    "rollouts judged",
+    "rollouts",
     "predicted, %",
     "observed, %",
-    "difference, points",
-    "intercept (lag)",
-    "slope (caution)",
-    "from the diagonal, points",
-    "from the curve, points",
+    "intercept",
+    "slope",
+    "off the diagonal, points",
+    "off the curve, points",
 )
 
 
@@ -153,7 +152,6 @@ def calibration_rows(epochs: Sequence[Calibrated]) -> list[list[str]]:
             plain(round(e.rollouts)),
             f"{100 * e.predicted:.1f}",
             f"{100 * e.observed:.1f}",
-            f"{100 * (e.observed - e.predicted):+.1f}",
             *(f"{value:.2f}" for value in e.recalibration),
             f"{100 * e.error:.1f}",
             f"{100 * e.remaining_error:.1f}",
