@@ -98,12 +98,14 @@ def step_metrics(
     """One line of metrics.jsonl: counters, rewards, stop reasons, the curriculum's and the trainer's figures.
 
     Rewards are means over the known verdicts, the other means are over all rollouts; a mean over nothing is left out.
+    `taught_share` is the share of the drawn prompts that moved the policy, as far as the trainer tells.
     """
     judged = [pair for g in told for pair in zip(g.rollouts, g.verdicts, strict=True)]
     rollouts = [r for r, _ in judged]
     cut = [v for r, v in judged if r.finish_reason is FinishReason.LENGTH]
     known = [v for g in told for v in g.verdicts if v.outcome is not Outcome.UNKNOWN]
     right = sum(v.outcome is Outcome.CORRECT for v in known)
+    drawn = {g.request.prompt.id for g in told}
     weighted = any(v.reward is not None for v in known)
     return {
         "schema": 1.0,
@@ -117,6 +119,7 @@ def step_metrics(
             truncated_wrong_share=ratio(sum(v.outcome is Outcome.WRONG for v in cut), len(rollouts)),
             completion_tokens_mean=ratio(sum(len(r.token_ids) for r in rollouts), len(rollouts)),
             **thinking_means(rollouts),
+            taught_share=ratio(figures["prompts_taught"], len(drawn)) if "prompts_taught" in figures else None,
         ),
         "reason": batch.reason,
         **{k: float(v) for k, v in batch.figures.items()},

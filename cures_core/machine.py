@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import subprocess
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,3 +43,31 @@ def joined_machines(machines: list[dict[str, str]]) -> dict[str, str]:
     return {
         name: " and ".join(dict.fromkeys(machine[name] for machine in machines if name in machine)) for name in names
     }
+
+
+def built_from() -> dict[str, str]:
+    """python, and where this code is a checkout commit, with "changed" where files are not as committed.
+
+    No part of what makes two scores unlike: those are the versions of libraries (`cures_core.jobs.assemble.versions`).
+    """
+    return dict(_built_from())
+
+
+@cache
+def _built_from() -> dict[str, str]:
+    commit = _commit(Path(__file__).resolve().parents[1])
+    return {"python": platform.python_version(), **({"commit": commit} if commit else {})}
+
+
+def _commit(root: Path) -> str:
+    """Empty where `root` is no checkout of git, or git is not there."""
+    if not (root / ".git").exists():
+        return ""
+    try:
+        head, changed = (
+            subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10)
+            for words in (("rev-parse", "--short=12", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return head.stdout.strip() + (" changed" if changed.stdout.strip() else "")

@@ -9,6 +9,7 @@ from cures_core.errors import CorruptArtifact
 from cures_core.failures import explaining
 from flows.ui.artifacts import progress_artifacts, publish_outcome
 from flows.ui.logs import logging_progress
+from flows.ui.names import name_flow_run
 from tasks.readiness import require_ready
 from tasks.runs.figures import EpochFigures, StateFigures
 from tasks.runs.opening import open_run
@@ -40,11 +41,12 @@ def run_stages(config: RunConfig) -> RunSummary:
     import_ahead(config)
     with (
         explaining(),
-        logging_progress(),
+        logging_progress(config.training.entropy_alarm),
         progress_artifacts(config.steps_per_epoch),
         open_run(config) as run,
         tracking(run),
     ):
+        name_flow_run(config.name, run.name)
         summary, records = _chain(run)
     publish_outcome(config, summary, records)
     return summary

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from cures_core.config.base import Strict
 from cures_core.errors import ConfigError
+from cures_core.evaluation import reach
 
 Floats = npt.NDArray[np.float64]
 COUNTERS = ("rollouts", "tokens", "seconds", "processor_seconds", "updates")
@@ -148,16 +149,9 @@ def curve(arm: Mapping[str, Any], score: str) -> Floats:
 
 def cost_to(arm: Mapping[str, Any], target: float, counter: str, score: str) -> tuple[float, bool]:
     """(cost at the first crossing of `target`, interpolated; was it crossed). Not crossed: the whole cost."""
-    y = curve(arm, score)
-    x = np.array([p[counter] for p in arm["points"]], dtype=np.float64)
-    above = np.flatnonzero(y >= target)
-    if not len(above):
-        return float(x[-1]), False
-    i = int(above[0])
-    if i == 0:
-        return float(x[0]), True
-    share = (target - y[i - 1]) / (y[i] - y[i - 1])
-    return float(x[i - 1] + share * (x[i] - x[i - 1])), True
+    x = [float(p[counter]) for p in arm["points"]]
+    found = reach.cost_to(x, curve(arm, score).tolist(), target)
+    return (x[-1], False) if found is None else (found, True)
 
 
 def _mean_final(arms: Iterable[Mapping[str, Any]], score: str) -> float | None:

@@ -21,6 +21,7 @@ from benchmarks.curriculum.worlds import world_of
 from benchmarks.curriculum.worlds.world import World
 from cures_core.errors import ChildFailed, ConfigError
 from cures_core.files import canonical_json, write_atomic
+from flows.cli.countdown import Countdown
 
 _SMALL = 64  # rollouts of a step that counts as a small one
 
@@ -91,9 +92,10 @@ def run_arms(
 
     Raises `ChildFailed` with an arm's last lines.
     """
+    countdown = Countdown("arms", len(arms))
 
     def result(arm: Arm) -> Result:
-        return kept_result(kept or {}, arm.model_dump(mode="json", exclude={"limit_s"})) or _run(arm, out)
+        return kept_result(kept or {}, arm.model_dump(mode="json", exclude={"limit_s"})) or _run(arm, out, countdown)
 
     found = []
     with ThreadPoolExecutor(jobs) as workers:
@@ -130,7 +132,7 @@ def compare(
     return run_arms(arms, jobs, out, kept, on_result)
 
 
-def _run(arm: Arm, out: Path) -> dict[str, Any]:
+def _run(arm: Arm, out: Path, countdown: Countdown) -> dict[str, Any]:
     spec = arm.model_dump(mode="json")
     folder = out / arm.world / arm.pool
     shape = f"{arm.curriculum.prompts_per_step}x{arm.curriculum.rollouts_per_step}-{arm.training.learning_rate:g}"
@@ -139,6 +141,7 @@ def _run(arm: Arm, out: Path) -> dict[str, Any]:
     if result.exists() and place.exists() and json.loads(place.read_bytes()) == spec:
         kept: dict[str, Any] = json.loads(result.read_bytes())
         if kept["done"]:
+            countdown.found()
             return kept
     result.unlink(missing_ok=True)
     write_atomic(place, canonical_json(spec))
@@ -149,9 +152,5 @@ def _run(arm: Arm, out: Path) -> dict[str, Any]:
         raise ChildFailed(f"arm {name} ended with exit code {done.returncode}:\n{done.stderr[-2000:]}")
     found: dict[str, Any] = json.loads(result.read_bytes())
     end = found["points"][-1]
-    print(
-        f"{arm.world} {arm.pool} {name}: {end[world_of(arm.world).score]:.3f} in {found['wall']:.0f} s",
-        file=sys.stderr,
-        flush=True,
-    )
+    countdown.done(f"{arm.world} {arm.pool} {name}: {end[world_of(arm.world).score]:.3f} in {found['wall']:.0f} s")
     return found

@@ -17,6 +17,7 @@ from benchmarks.curriculum.base_policies import warm_started
 from benchmarks.curriculum.worlds.scratchpad import LESSON, POLICY
 from benchmarks.library.arm import Arm
 from cures_core.files import canonical_json, write_atomic
+from flows.cli.countdown import Countdown
 
 METHODS: tuple[Literal["uniform", "curriculum"], ...] = ("uniform", "curriculum")
 
@@ -25,8 +26,9 @@ def compare(out: Path, seeds: Sequence[int], steps: int, warm_start_steps: int, 
     """Run the arms that are not in `out` yet, `jobs` at once, each on one core; returns what `table` prints."""
     policy = warm_started("scratchpad", POLICY.model_copy(update={"steps": warm_start_steps}), LESSON)
     arms = [Arm(method=m, seed=seed, policy=str(policy), steps=steps) for seed in seeds for m in METHODS]
+    countdown = Countdown("arms", len(arms))
     with ThreadPoolExecutor(jobs) as pool:
-        rows = list(pool.map(lambda arm: _row(arm, out), arms))
+        rows = list(pool.map(lambda arm: _row(arm, out, countdown), arms))
     return {"steps": steps, "seeds": list(seeds), "arms": rows, "paired": paired(rows)}
 
 
@@ -57,15 +59,17 @@ def table(result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _row(arm: Arm, out: Path) -> dict[str, Any]:
+def _row(arm: Arm, out: Path, countdown: Countdown) -> dict[str, Any]:
     place = out / f"{arm.method}-{arm.seed}-{arm.steps}.json"
-    if not place.exists():
+    if place.exists():
+        countdown.found()
+    else:
         settings = place.with_suffix(".arm.json")
         write_atomic(settings, canonical_json(arm.model_dump(mode="json")))
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "benchmarks.library.arm", str(settings), str(place)]
         with place.with_suffix(".log").open("w") as log:
             subprocess.run(command, env=env, check=True, stdout=log, stderr=log)
-        print(f"{place.stem} done", flush=True)
+        countdown.done(place.stem)
     row: dict[str, Any] = json.loads(place.read_bytes())
     return row

@@ -17,6 +17,7 @@ from benchmarks.step.training_step import ARMS, Figures, StepSpec, need_trl
 from cures_core.errors import ChildFailed, ConfigError
 from cures_core.files import canonical_json, write_atomic
 from cures_core.jobs.assemble import versions
+from flows.cli.countdown import Countdown
 
 PER_TOKEN = ("total_s", "generation_s", "training_s", "cpu_s")
 
@@ -39,10 +40,12 @@ def compare_steps(peer: str, repeats: int, **spec: Any) -> dict[str, Any]:
             first = error.errors()[0]
             raise ConfigError(f"--{first['loc'][0]} {first['input']}: {first['msg']}") from error
         runs: dict[str, list[Figures]] = {arm: [] for arm in ARMS}
+        countdown = Countdown("arms", repeats * len(ARMS))
         for number in range(repeats):
             # Every other round the other way round: neither arm always has the quieter machine.
             for arm in list(ARMS)[:: 1 if number % 2 == 0 else -1]:
                 runs[arm].append(_run(arm, settings, folder))
+                countdown.done(arm)
     middle = {arm: _medians(figures) for arm, figures in runs.items()}
     return {
         **middle,

@@ -15,6 +15,8 @@ from cures_core.prompts import PromptSet
 from cures_core.prompts.chats import transcript
 
 _DRAWS = 64
+_DEAD = 0.5  # more likely dead than not
+_NO_DIFFERENCE = 0.05  # points, which would not show in a figure of one decimal
 
 
 class GroupRate(TypedDict):
@@ -38,8 +40,11 @@ class PromptFigures(TypedDict):
     b: float
     """Beta(a, b) of its pass rate."""
     mean: float
+    """Of that Beta: a / (a + b), the expected pass rate if it is alive."""
     dead: float
     """Probability that it is dead."""
+    expected_pass_rate: float
+    """(1 - dead) mean."""
     expected_spread: float
     probability: float
     """Of being the first prompt drawn."""
@@ -89,8 +94,9 @@ def explain_prompt(cfg: CuresConfig, prompts: PromptSet, posterior: Posterior, p
         "last_step": int(posterior.touched[row]),
         "a": a,
         "b": b,
-        "mean": float(posterior.mean(one)[0]),
+        "mean": a / (a + b),
         "dead": float(posterior.dead(one)[0]),
+        "expected_pass_rate": float(posterior.mean(one)[0]),
         "expected_spread": float(expected_spread(np.array([a]), np.array([b]))[0]),
         "probability": float(p[row]),
         "times_uniform": float(p[row] * len(p)),
@@ -130,6 +136,17 @@ def _rollouts(cfg: CuresConfig) -> str:
     return f"{cfg.rollouts_per_step / cfg.prompts_per_step:g}, as every prompt that is drawn"
 
 
+def _on_death(f: PromptFigures) -> list[str]:
+    """What the chance that a prompt is dead makes of the Beta's mean; nothing where it makes no difference."""
+    if 100 * (f["mean"] - f["expected_pass_rate"]) < _NO_DIFFERENCE:
+        return []
+    why = " It keeps failing where its group succeeds: its gold answer may be wrong." if f["dead"] > _DEAD else ""
+    return [
+        f"It is dead, never to be solved, with a probability of {100 * f['dead']:.1f} %: that leaves an expected pass "
+        f"rate of {100 * f['expected_pass_rate']:.1f} %.{why}"
+    ]
+
+
 def _words(cfg: CuresConfig, f: PromptFigures, step: int, num: int) -> list[str]:
     if f["last_step"] == NEVER:
         seen = "It has never been rolled out: what is believed of it is what its group has shown."
@@ -140,13 +157,9 @@ def _words(cfg: CuresConfig, f: PromptFigures, step: int, num: int) -> list[str]
         seen,
         f"Its group (source {f['group']['source'] or '-'}, level {f['group']['level'] or '-'}) succeeds in "
         f"{100 * f['group']['rate']:.0f} % of its rollouts; together that gives Beta({f['a']:.2f}, {f['b']:.2f}), "
-        f"an expected pass rate of {100 * f['mean']:.0f} %.",
+        f"with a mean of {100 * f['mean']:.1f} %.",
+        *_on_death(f),
     ]
-    if f["dead"] > 0.5:
-        lines.append(
-            f"With {100 * f['dead']:.0f} % it is taken for dead: it keeps failing where its group succeeds. Its gold "
-            "answer may be wrong."
-        )
     times = f["times_uniform"]
     why = "more" if times > 1.2 else "less" if times < 0.8 else "about as"
     lines.append(

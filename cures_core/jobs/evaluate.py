@@ -46,7 +46,8 @@ from cures_core.tally import Tally
 from cures_core.terms import FinishReason, Group, Request
 from cures_core.thinking import Tags
 
-EXAMPLES = 8
+EXAMPLES = 64
+"""Items of a suite whose completion is kept: enough for a report to find failures among them."""
 EXAMPLE_CHARS = 2000
 
 Mode = Literal["sampled", "greedy"]

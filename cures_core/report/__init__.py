@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cures_core.report.page import render
+from cures_core.report.page import render, render_live
 from cures_core.report.run_data import ReportData
 
-__all__ = ["ReportData", "render"]
+__all__ = ["ReportData", "render", "render_live"]

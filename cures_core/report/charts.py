@@ -25,7 +25,7 @@ class Series:
     high: Sequence[float] = ()
 
 
-class _Frame:
+class Frame:
     """Axes of a chart: from data to pixels."""
 
     def __init__(self, x: tuple[float, float], y: tuple[float, float]) -> None:
@@ -61,7 +61,7 @@ def line_chart(
     ys = [y for s in series for y in (*s.y, *s.low, *s.high)]
     if not xs:
         return ""
-    frame = _Frame((min(xs), max(xs)), y_range or (min(0.0, *ys), max(ys)))
+    frame = Frame((min(xs), max(xs)), y_range or (min(0.0, *ys), max(ys)))
     out = frame.axes(x_title, y_title)
     for i, s in enumerate(series):
         if s.low and len(s.x) > 1:
@@ -75,7 +75,7 @@ def line_chart(
                 f'<circle class="dot s{i}" cx="{frame.px(x):.1f}" cy="{frame.py(y):.1f}" r="3.5"/>'
                 for x, y in zip(s.x, s.y, strict=True)
             ]
-    return _svg(title, out, [s.name for s in series])
+    return svg(title, out, [s.name for s in series])
 
 
 def histograms(title: str, names: Sequence[str], counts: Sequence[Sequence[float]], x_title: str, y_title: str) -> str:
@@ -83,7 +83,7 @@ def histograms(title: str, names: Sequence[str], counts: Sequence[Sequence[float
     if not any(counts):
         return ""
     top = max(value for row in counts for value in row) or 1
-    frame = _Frame((0.0, 1.0), (0.0, float(top)))
+    frame = Frame((0.0, 1.0), (0.0, float(top)))
     out = frame.axes(x_title, y_title)
     for i, row in enumerate(counts):
         for j, count in enumerate(row):
@@ -91,36 +91,21 @@ def histograms(title: str, names: Sequence[str], counts: Sequence[Sequence[float
             x, y = frame.px(j * width), frame.py(count)
             size = f'width="{frame.px(width) - frame.px(0) - 1:.1f}" height="{max(0.0, frame.py(0) - y):.1f}"'
             out.append(f'<rect class="bar s{i}" x="{x:.1f}" y="{y:.1f}" {size}/>')
-    return _svg(title, out, names)
+    return svg(title, out, names)
 
 
 def bar_chart(title: str, counts: Sequence[int], x_range: tuple[float, float], x_title: str, y_title: str) -> str:
     """One histogram over any range, in equal bins."""
     if not counts:
         return ""
-    frame = _Frame(x_range, (0.0, float(max(1, *counts))))
+    frame = Frame(x_range, (0.0, float(max(1, *counts))))
     out = frame.axes(x_title, y_title)
     width = (frame.x1 - frame.x0) / len(counts)
     for j, count in enumerate(counts):
         x, y = frame.px(frame.x0 + j * width), frame.py(count)
         size = f'width="{frame.px(width) - frame.px(0) - 1:.1f}" height="{max(0.0, frame.py(0) - y):.1f}"'
         out.append(f'<rect class="bar s0" x="{x:.1f}" y="{y:.1f}" {size}/>')
-    return _svg(title, out, [])
-
-
-def reliability_plot(title: str, points: Sequence[tuple[float, float, float]]) -> str:
-    """(predicted, observed, weight): dots on the diagonal are honest predictions; area grows with the weight."""
-    heaviest = max((w for _, _, w in points), default=0.0)
-    if not heaviest:
-        return ""
-    frame = _Frame((0.0, 1.0), (0.0, 1.0))
-    out = frame.axes("predicted pass rate", "observed pass rate")
-    ends = f'x1="{frame.px(0):.1f}" y1="{frame.py(0):.1f}" x2="{frame.px(1):.1f}" y2="{frame.py(1):.1f}"'
-    out.append(f'<line class="diagonal" {ends}/>')
-    for x, y, w in points:
-        radius = 3 + 9 * math.sqrt(w / heaviest)
-        out.append(f'<circle class="dot s0" cx="{frame.px(x):.1f}" cy="{frame.py(y):.1f}" r="{radius:.1f}"/>')
-    return _svg(title, out, [])
+    return svg(title, out, [])
 
 
 def smooth(values: Sequence[float], window: int) -> list[float]:
@@ -152,7 +137,8 @@ def _cut(name: str) -> str:
     return name if len(name) <= 28 else f"{name[:27]}…"
 
 
-def _svg(title: str, body: Sequence[str], legend: Sequence[str]) -> str:
+def svg(title: str, body: Sequence[str], legend: Sequence[str] = ()) -> str:
+    """The whole picture: `body` are elements in pixels, `legend` names of series in order."""
     columns = 3 if all(len(name) <= 15 for name in legend) else 2
     keys = []
     for i, name in enumerate(legend):

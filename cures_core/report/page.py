@@ -9,8 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from cures_core.evaluation.scores import Estimate, SuiteScore
 from cures_core.printable import printable
-from cures_core.report.charts import Series, histograms, line_chart, reliability_plot, smooth
+from cures_core.report.accounts import HEADER, account_rows
+from cures_core.report.figures import (
+    CALIBRATION_HEADER,
+    allocation_figure,
+    belief_figure,
+    bin_rows,
+    calibration_figures,
+    calibration_rows,
+    score_figures,
+    step_figure,
+    warm_start_figure,
+)
+from cures_core.report.learning import CURRICULUM, REWARD, UPDATES, WEIGHTED_REWARD
 from cures_core.report.lineage import lineage_graph
+from cures_core.report.live import curves_of, scripts, style
 from cures_core.report.run_data import ReportData
 from cures_core.report.stories import places, render_stories
 
@@ -18,34 +31,50 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 _MOST_CHARACTERS = 2000
-_AXES = {"rollouts": "training rollouts", "tokens": "tokens of training", "seconds": "seconds of training"}
-"""What learning is drawn against: field of a scored checkpoint, title."""
-_MOST_STEPS_IN_A_TABLE = 25
 
 
-def render(data: ReportData, refresh_s: int | None = None) -> str:
-    """The page; with `refresh_s` a script takes what the server has every so many seconds and keeps the place, and the
-    parts that a reader has opened.
+def render(data: ReportData) -> str:
+    """The page: one file without scripts.
 
     Every text in `data` is escaped; long ones are cut, invisible ones shown as code points.
     """
+    return _render(data, None)
+
+
+def render_live(data: ReportData, refresh_s: int | None = None) -> str:
+    """The page as it is served: with curves of all metrics that answer to the mouse. With `refresh_s` a script takes
+    what the server has every so many seconds and keeps the place, the zoom, and the parts that a reader has opened."""
+    return _render(
+        data, {"refresh_s": refresh_s, "curves": curves_of(data.steps), "scripts": scripts(), "style": style()}
+    )
+
+
+def _render(data: ReportData, live: Mapping[str, object] | None) -> str:
     folder = files("cures_core.report")
+    weighted = any("correct_share" in row for row in data.steps)
     return (
         make_environment()
-        .from_string(folder.joinpath("page.html").read_text(encoding="utf-8"))
+        .get_template("page.html")
         .render(
             d=data,
-            refresh_s=refresh_s,
+            live=live,
             style=folder.joinpath("style.css").read_text(encoding="utf-8"),
             headline=_headline(data),
             asked=asked(data.config),
-            charts=_charts(data),
-            sampled_steps=_sample(data.steps, _MOST_STEPS_IN_A_TABLE),
+            warm_start=warm_start_figure(data.warm_start),
+            reward=step_figure(WEIGHTED_REWARD if weighted else REWARD, data.steps),
+            updates=[step_figure(chart, data.steps) for chart in UPDATES],
+            curriculum=[step_figure(chart, data.steps) for chart in CURRICULUM],
+            scores=score_figures(data.scores),
+            belief=belief_figure(data.posteriors),
+            allocation=allocation_figure(data.named.allocation, data.config.get("curriculum", {})),
+            calibration=calibration_figures(data.calibration),
+            calibration_table=(CALIBRATION_HEADER, calibration_rows(data.calibration)),
+            bins_table=(("epoch", "predicted, %", "observed, %", "rollouts"), bin_rows(data.calibration)),
+            account=(HEADER, account_rows(data.cost, data.wasted)),
+            lineage=_lineage(data),
             first=data.scores[0] if data.scores else None,
             last=data.scores[-1] if data.scores else None,
-            reliability_rows=[(b.predicted, b.observed, b.rollouts) for b in data.reliability],
-            curve_rows=_curve_rows(data),
-            allocation_rows=_allocation_rows(data),
             stories=places(data.stories),
             told=render_stories(data.run, data.stories, make_environment()),
             config=json.dumps(data.config, indent=2, ensure_ascii=False),
@@ -55,17 +84,23 @@ def render(data: ReportData, refresh_s: int | None = None) -> str:
 
 def make_environment() -> Environment:
     """Jinja with the filters of our pages; everything is escaped unless a template says otherwise."""
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("cures_core.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters |= {
         "safe_text": safe_text,
         "share": _share,
         "estimate": _estimate,
-        "figure": _figure,
         "signed": _signed,
         "gain": lambda gain: f"{_signed(gain.value)} [{_signed(gain.low)}, {_signed(gain.high)}]",
         "clock": _clock,
+        "when": _when,
     }
     return environment
 
@@ -133,127 +168,9 @@ def _value(suites: Sequence[SuiteScore], name: str) -> float:
     return next((float(s.avg.value) for s in suites if s.suite == name), 0.0)
 
 
-def _charts(data: ReportData) -> dict[str, str]:
-    steps = data.steps
-    window = max(1, len(steps) // 30)
-
-    def over_rollouts(
-        title: str, named: dict[str, str], y_title: str, y_range: tuple[float, float] | None = None
-    ) -> str:
-        """A figure that a step does not have (a mean over nothing) is no point of its line."""
-        series = []
-        for name, key in named.items():
-            rows = [row for row in steps if key in row]
-            x = [float(row.get("rollouts_total", 0.0)) for row in rows]
-            series.append(Series(name, x, smooth([float(row[key]) for row in rows], window)))
-        return line_chart(title, [one for one in series if one.x], "training rollouts", y_title, y_range)
-
-    shown = [p for i, p in enumerate(data.posteriors) if i in (0, len(data.posteriors) - 1)]
-    return {
-        "reward": over_rollouts(
-            "Reward during training", {"correct": "correct_share", "reward": "reward_mean"}, "reward"
-        )
-        if _has(steps, "correct_share")
-        else over_rollouts("Reward during training", {"reward": "reward_mean"}, "share correct", (0.0, 1.0)),
-        "warm_start": _warm_start_chart(data),
-        "thinking": over_rollouts(
-            "Thinking and answers",
-            {"thinking": "thinking_tokens_mean", "answer": "answer_tokens_mean"},
-            "tokens of a completion",
-        )
-        if _has(steps, "thinking_tokens_mean")
-        else "",
-        **{f"suites_{axis}": _suites_chart(data, axis, title) for axis, title in _AXES.items()},
-        "allocation": _allocation_chart(data),
-        "lineage": _lineage(data),
-        "posterior": histograms(
-            "Prompts by expected pass rate, before and after",
-            [p.label for p in shown],
-            [p.histogram for p in shown],
-            "expected pass rate",
-            "prompts",
-        ),
-        "informative": over_rollouts(
-            "Groups by outcome",
-            {"informative": "informative_share", "all right": "all_right_share", "all wrong": "all_wrong_share"},
-            "share of groups",
-            (0.0, 1.0),
-        ),
-        "ess": over_rollouts(
-            "Effective sample size of the prompt distribution", {"prompts": "effective_sample_size"}, "prompts"
-        ),
-        "calibration": over_rollouts(
-            "Error of the predicted pass rates", {"mean absolute error": "calibration_mae"}, "error", (0.0, 0.6)
-        ),
-        "reliability": reliability_plot(
-            "Predicted against observed pass rates", [(b.predicted, b.observed, b.rollouts) for b in data.reliability]
-        ),
-    }
-
-
-def _warm_start_chart(data: ReportData) -> str:
-    rows = data.warm_start
-    losses = smooth([row["loss"] for row in rows], max(1, len(rows) // 30))
-    every = max(1, len(rows) // 400)
-    series = Series("loss", [row["step"] for row in rows][::every], losses[::every])
-    return line_chart("Loss of the warm start", [series], "optimizer steps", "nats a token") if rows else ""
-
-
-def _suites_chart(data: ReportData, axis: str, title: str) -> str:
-    x = [float(getattr(scored, axis)) for scored in data.scores]
-    if len(set(x)) < 2:
-        return ""
-    series = []
-    for i, suite in enumerate(data.scores[0].suites):
-        estimates = [scored.suites[i].avg for scored in data.scores]
-        low, high = [e.low for e in estimates], [e.high for e in estimates]
-        series.append(Series(suite.suite, x, [e.value for e in estimates], low, high))
-    return line_chart(f"Suite scores against {title}", series, title, "avg@k", (0.0, 1.0))
-
-
-def _allocation_chart(data: ReportData) -> str:
-    shares = data.named.allocation
-    if shares is None:
-        return ""
-    return histograms(
-        "Where rollouts went",
-        ["remembered rollouts", "prompts"],
-        [shares.rollouts, shares.prompts],
-        "expected pass rate at the end",
-        "share",
-    )
-
-
-def _curve_rows(data: ReportData) -> list[tuple[str | float, ...]]:
-    return [
-        (s.label, one.suite, one.avg.value, one.avg.low, one.avg.high, s.rollouts, s.tokens, round(s.seconds, 1))
-        for s in data.scores
-        for one in s.suites
-    ]
-
-
-def _allocation_rows(data: ReportData) -> list[tuple[float, ...]]:
-    shares = data.named.allocation
-    if shares is None:
-        return []
-    pairs = zip(shares.rollouts, shares.prompts, strict=True)
-    return [(i / len(shares.prompts), rollouts, prompts) for i, (rollouts, prompts) in enumerate(pairs)]
-
-
 def _lineage(data: ReportData) -> str:
     names = {f"{stage.name}/{stage.key}": f"{stage.name} {stage.label}".strip() for stage in data.stages}
     return lineage_graph(names, data.lineage)
-
-
-def _has(steps: Sequence[Mapping[str, float | str]], key: str) -> bool:
-    return any(key in row for row in steps)
-
-
-def _sample(steps: Sequence[dict[str, float | str]], most: int) -> list[dict[str, float | str]]:
-    """Evenly spaced rows, first and last among them."""
-    if len(steps) <= most:
-        return list(steps)
-    return [steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)]
 
 
 def _share(value: float) -> str:
@@ -264,12 +181,11 @@ def _signed(value: float) -> str:
     return f"{100 * value:+.1f}"
 
 
-def _figure(value: float | str) -> str:
-    if isinstance(value, str):
-        return value
-    return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 1 else f"{value:.3f}"
-
-
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+
+
+def _when(stamp: str) -> str:
+    """Day and minute of a UTC time in ISO 8601."""
+    return f"{stamp[:10]} {stamp[11:16]} UTC" if len(stamp) > 16 else stamp

@@ -30,12 +30,27 @@ def answer_kinds(answers: Sequence[str]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
+TITLES = {
+    "source": "Where prompts come from",
+    "level": "Levels",
+    "subject": "Subjects",
+    "answers": "Kinds of gold answers",
+    "reasons": "Rows that were rejected, dropped or warned of",
+}
+"""Headings of tables, on the page and in the terminal; others are headed by their name."""
+
+
+def title_of(name: str) -> str:
+    """Heading of a table."""
+    return TITLES.get(name, name.replace("_", " ").capitalize())
+
+
 def prompts_page(title: str, prompts: PromptSet, tables: Mapping[str, Mapping[str, int]]) -> str:
     """The page: two histograms of lengths, and a table for each of `tables` (name -> counts). Text is escaped."""
     style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
     charts = [
-        bar_chart(f"{name} length", *_lengths(prompts.column(name)), "characters", "prompts")
-        for name in ("problem", "answer")
+        (heading, bar_chart(heading, *_lengths(prompts.column(name)), "characters", "prompts"))
+        for name, heading in (("problem", "Length of problems"), ("answer", "Length of gold answers"))
         if len(prompts)
     ]
     shown = [_table(name, counts) for name, counts in tables.items() if counts]
@@ -43,8 +58,10 @@ def prompts_page(title: str, prompts: PromptSet, tables: Mapping[str, Mapping[st
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{_safe(title)}</title><style>{style}</style><main><h1>{_safe(title)}</h1>"
-        f"<p>{len(prompts):,} prompts.</p>"
-        + "".join(f"<figure>{c}</figure>" for c in charts)
+        f"<p>{len(prompts):,} prompts. Of lengths, the longest one in a hundred share the last bar.</p>"
+        + '<div class="pair">'
+        + "".join(f'<figure><p class="title">{heading}</p>{chart}</figure>' for heading, chart in charts)
+        + "</div>"
         + "".join(shown)
         + "</main></html>"
     )
@@ -63,7 +80,10 @@ def _table(name: str, counts: Mapping[str, int]) -> str:
         f'<tr><td>{_safe(label) or "(none)"}</td><td class="n">{number:,}</td></tr>'
         for label, number in list(counts.items())[:_SHOWN]
     )
-    return f"<h2>{_safe(name)}</h2><table>{rows}</table>"
+    left_out = f"<p>The {_SHOWN} most frequent of {len(counts):,}.</p>" if len(counts) > _SHOWN else ""
+    counted = "rows" if name == "reasons" else "prompts"
+    head = f'<tr><th scope="col">{_safe(name)}</th><th scope="col" class="n">{counted}</th></tr>'
+    return f"<h2>{_safe(title_of(name))}</h2>{left_out}<table>{head}{rows}</table>"
 
 
 def _safe(text: str) -> str:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from cures_core.config.base import Strict
 from cures_core.evaluation.scores import Gain, SuiteScore
+from cures_core.report.calibration import Bin, Calibrated
 
 
 class Stage(Strict):
@@ -32,6 +33,8 @@ class Scored(Strict):
     """Tokens of those rollouts."""
     seconds: float = 0.0
     """Wall time of the training epochs up to this checkpoint."""
+    updates: int = 0
+    """Updates of the policy up to this checkpoint."""
     suites: tuple[SuiteScore, ...] = ()
 
 
@@ -49,14 +52,6 @@ class Belief(Strict):
     """Share of prompts taken for unsolvable."""
     frontier_share: float
     """Share of prompts with an expected pass rate in 0.1..0.9."""
-
-
-class Bin(Strict):
-    """A bin of the reliability plot."""
-
-    predicted: float
-    observed: float
-    rollouts: float
 
 
 class PromptRow(Strict):
@@ -156,13 +151,19 @@ class Story(Strict):
 
 
 class Example(Strict):
-    """One completion of the last evaluation."""
+    """One item of a suite with a completion of the first and of the last evaluation."""
 
     suite: str
     problem: str
     gold: str
     completion: str
+    """Of the last evaluation."""
     outcome: str
+    """Its verdict: correct, wrong or unknown."""
+    before: str = ""
+    """Completion of the first evaluation; empty where there is only one, or it was not kept."""
+    before_outcome: str = ""
+    """Its verdict; empty as well."""
 
 
 class Validation(Strict):
@@ -217,10 +218,27 @@ class Verdict(Strict):
 
 
 class Spent(Strict):
-    """Cost of one kind of work."""
+    """Account of one kind of work, all of it paid."""
 
     rollouts: int
+    """Completions."""
     tokens: int
+    """Their tokens, prompts not counted."""
+    seconds: float = 0.0
+    """Wall time."""
+    updates: int = 0
+    """Steps that changed the policy."""
+
+
+class Wasted(Strict):
+    """Of the rollouts of training, those that a reader asks about. None where a run's version did not count them."""
+
+    first_tries: int | None = None
+    """With screening: the single first rollouts, by which solved prompts are told from the others."""
+    unused: int | None = None
+    """Rollouts that entered no update: of prompts all right or all wrong, without a verdict, or not chosen."""
+    unused_tokens: int | None = None
+    """Their tokens."""
 
 
 class ReportData(Strict):
@@ -250,6 +268,9 @@ class ReportData(Strict):
     posteriors: tuple[Belief, ...] = ()
     """Prior first."""
     reliability: tuple[Bin, ...] = ()
+    """Predictions against outcomes, over the whole run."""
+    calibration: tuple[Calibrated, ...] = ()
+    """The same, epoch by epoch."""
     named: Named = Named()
     """Single prompts, and where rollouts went."""
     stories: tuple[Story, ...] = ()
@@ -263,9 +284,14 @@ class ReportData(Strict):
     snapshots: tuple[SnapshotTag, ...] = ()
     decision: Verdict | None = None
     cost: dict[str, Spent] = Field(default_factory=dict)
-    """prior, train and eval, and warm start where solutions were taught."""
+    """warm_start where there was one, prior, train and eval."""
+    wasted: Wasted = Wasted()
+    """Of `train`."""
     lineage: tuple[tuple[str, str], ...] = ()
     """(parent, child) record ids."""
     versions: dict[str, str] = Field(default_factory=dict)
+    """Of what computed the numbers, commit and Python among them."""
+    machines: tuple[tuple[str, dict[str, str]], ...] = ()
+    """(stages, what they were made on), each machine once: processor, device, threads or gpu, dtype."""
     notices: tuple[str, ...] = ()
     """What to know before believing the rest."""

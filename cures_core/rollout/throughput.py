@@ -59,6 +59,10 @@ def made_up_model(hidden_size: int = 96, layers: int = 3) -> tuple[PreTrainedMod
     return model, tokenizer
 
 
+WAYS = 3
+"""In how many ways `throughput` serves the requests."""
+
+
 def throughput(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -67,12 +71,14 @@ def throughput(
     *,
     repeats: int = 3,
     generate_rows: int = 64,
+    measured: Callable[[str], None] = lambda _: None,
 ) -> dict[str, float]:
     """Tokens a second (end tokens counted, padding not), best of `repeats`, of three ways to serve `requests`.
 
     `engine`: that of `cfg`; `generate_grouped`: `model.generate` prompt by prompt with `num_return_sequences`;
     `generate_batched`: `model.generate` on batches of `generate_rows` left-padded rows. `speedup` is over the faster of
     the two. Completions are sampled, so lengths agree only on average. `start_s`: seconds until the engine is ready.
+    `measured` hears of each of the three times `repeats` measurements, by the name of the way.
     """
     started = time.perf_counter()
     with closing(build_engine(cfg, model, tokenizer)) as engine:
@@ -86,6 +92,7 @@ def throughput(
         for _ in range(repeats):  # interleaved: what else the machine does falls on all alike
             for name, contender in contenders.items():
                 rates[name] = max(rates[name], _rate(contender))
+                measured(name)
     figures = {f"{name}_tokens_per_s": rate for name, rate in rates.items()}
     figures["speedup"] = rates["engine"] / max(rates["generate_grouped"], rates["generate_batched"])
     figures["rollouts"] = float(sum(request.n for request in requests))

@@ -94,6 +94,12 @@ def batch_samples(
     return samples
 
 
+def taught(groups: Sequence[Group], samples: Sequence[Sample]) -> int:
+    """How many of the groups move the policy: those with a rollout whose advantage is not zero."""
+    moving = {sample.rollout.request_id for sample in samples if sample.advantage}
+    return sum(any(rollout.request_id in moving for rollout in group.rollouts) for group in groups)
+
+
 def _normalised(values: Sequence[Floats]) -> list[Floats]:
     """Mean 0 and deviation 1 over all values of the batch; zero where they all agree."""
     every = np.concatenate(values) if values else np.zeros(0)

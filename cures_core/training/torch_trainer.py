@@ -16,7 +16,7 @@ from cures_core.failures import is_out_of_memory
 from cures_core.faults import fault_point
 from cures_core.policy.loading import Policy, is_adapted
 from cures_core.terms import Credit, FinishReason, Group, Rollout
-from cures_core.training.advantages import Sample, batch_samples
+from cures_core.training.advantages import Sample, batch_samples, taught
 from cures_core.training.bounded_attention import bounded_attention
 from cures_core.training.forward import attends_in_bounds, completion_logprobs, keeps_rollouts_apart
 from cures_core.training.losses import kl_penalty, surrogate
@@ -111,12 +111,15 @@ class TorchTrainer:
     def update(self, groups: Sequence[Group]) -> Mapping[str, float]:
         cfg = self._cfg
         samples = batch_samples(groups, cfg.advantage, cfg.loss_weight, cfg.solved_advantage, keep_all=cfg.kl_coef > 0)
-        if not any(sample.advantage for sample in samples):
+        prompts_taught = taught(groups, samples)
+        if not prompts_taught:
             self._step += 1
             self._credits = {}
-            return {"updated": 0.0, "learning_rate": self._rate(), "tokens_trained": 0.0}
+            nothing = {"tokens_trained": 0.0, "rollouts_trained": 0.0, "prompts_taught": 0.0}
+            return {"updated": 0.0, "learning_rate": self._rate(), **nothing}
         self._world.call("update", {"samples": [_packed(s) for s in samples], "step": self._step})
-        return self._update_with(samples, self._step)
+        told = {"rollouts_trained": float(len(samples)), "prompts_taught": float(prompts_taught)}
+        return {**self._update_with(samples, self._step), **told}
 
     def _follow_update(self, call: Mapping[str, Any]) -> None:
         fault_point("rank.update", str(call["step"] + 1))

@@ -25,17 +25,18 @@ from tasks.runs.figures import (
 
 
 @contextmanager
-def showing_progress(*, quiet: bool = False) -> Iterator[None]:
-    """Show this process's events on stderr while the block runs."""
+def showing_progress(entropy_alarm: float = 0.0, *, quiet: bool = False) -> Iterator[None]:
+    """Show this process's events on stderr while the block runs. `entropy_alarm`: as in the configuration of
+    training."""
     console = Console(file=sys.stderr, highlight=False)
     if quiet:
         yield
     elif console.is_terminal:
-        view = _Panel(console)
+        view = _Panel(console, entropy_alarm)
         with view.live, listening(view):
             yield
     else:
-        with listening(_Lines(console)):
+        with listening(_Lines(console, entropy_alarm)):
             yield
 
 
@@ -71,16 +72,34 @@ def waiting_line(event: StageWaiting) -> str:
     return f"{event.stage}: waiting for its result; {event.holder}"
 
 
-def step_line(event: StepDone, seconds_left: float) -> str:
-    """One line about a training step."""
+def step_line(event: StepDone, seconds_left: float, entropy_alarm: float = 0.0) -> str:
+    """One line about a training step. Below `entropy_alarm`, in nats a token, its entropy is a warning."""
     tokens = (event.figure("completion_tokens_mean") or 0.0) * (event.figure("step_rollouts") or 0.0)
-    reward = event.figure("reward_mean")
+    reward, entropy = event.figure("reward_mean"), event.figure("entropy")
     return (
         f"step {event.step}/{event.last_step}: {'no verdict' if reward is None else f'reward {reward:.3f}'}, "
-        f"informative groups {100 * (event.figure('informative_share') or 0.0):.0f} %, "
-        f"{tokens / max(event.seconds, 1e-9):,.0f} tokens/s, "
-        f"{_clock(seconds_left)} left{_alarm(event.figure('unknown_share') or 0.0)}"
+        f"{_taught(event)}, "
+        + ("" if entropy is None else f"entropy {entropy:.2f}, ")
+        + f"{tokens / max(event.seconds, 1e-9):,.0f} tokens/s, {clock_of(seconds_left)} left"
+        + _alarm(event.figure("unknown_share") or 0.0)
+        + _no_entropy(entropy, entropy_alarm)
     )
+
+
+def _taught(event: StepDone) -> str:
+    """The share of the prompts that moved the policy. With screening most are right at once and are held as they are;
+    in which right and wrong meet is told in brackets."""
+    taught, mixed = event.figure("taught_share"), event.figure("informative_share") or 0.0
+    if taught is None:
+        return f"{100 * mixed:.0f} % of the prompts right and wrong"
+    return f"{100 * taught:.0f} % of the prompts taught ({100 * mixed:.0f} % right and wrong)"
+
+
+def _no_entropy(entropy: float | None, alarm: float) -> str:
+    """A warning where the policy has hardly a choice left. No figure (a step that changed nothing) is no news."""
+    if entropy is None or entropy >= alarm:
+        return ""
+    return f"; WARNING: entropy below {alarm:g} nats a token, the policy tries nothing else any more"
 
 
 def _alarm(unknown_share: float) -> str:
@@ -111,8 +130,8 @@ class Eta:
 class _Lines:
     """Plain lines: every stage, and a step at most every ten seconds."""
 
-    def __init__(self, console: Console) -> None:
-        self._console, self._eta, self._next = console, Eta(), 0.0
+    def __init__(self, console: Console, entropy_alarm: float) -> None:
+        self._console, self._eta, self._next, self._entropy_alarm = console, Eta(), 0.0, entropy_alarm
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -126,7 +145,7 @@ class _Lines:
                 left = self._eta.left(event)
                 if time.monotonic() >= self._next or event.step == event.last_step:
                     self._next = time.monotonic() + 10
-                    self._print("  " + step_line(event, left))
+                    self._print("  " + step_line(event, left, self._entropy_alarm))
             case PartDone() if time.monotonic() >= self._next:
                 self._next = time.monotonic() + 10
                 self._print(f"  {event.part} {event.done}/{event.total}")
@@ -138,8 +157,8 @@ class _Lines:
 class _Panel:
     """A table of stages that stays in place, with the current step below it."""
 
-    def __init__(self, console: Console) -> None:
-        self._eta = Eta()
+    def __init__(self, console: Console, entropy_alarm: float) -> None:
+        self._eta, self._entropy_alarm = Eta(), entropy_alarm
         self._done: list[str] = []
         self._now = "starting"
         self.live = Live(self._render(), console=console, refresh_per_second=4, transient=False)
@@ -154,7 +173,7 @@ class _Panel:
             case StageWaiting():
                 self._now = waiting_line(event)
             case StepDone():
-                self._now = step_line(event, self._eta.left(event))
+                self._now = step_line(event, self._eta.left(event), self._entropy_alarm)
             case PartDone():
                 self._now = f"{event.part} {event.done}/{event.total}"
         self.live.update(self._render())
@@ -172,6 +191,7 @@ def _short(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) or float(value).is_integer() else f"{value:.3f}"
 
 
-def _clock(seconds: float) -> str:
+def clock_of(seconds: float) -> str:
+    """Minutes and seconds, as in 2:05."""
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes}:{rest:02d}"

@@ -23,11 +23,12 @@ from cures_core.prompts import Loaded, PromptSet, load_prompts, reasons_table, r
 from cures_core.prompts.checks import NO_VERIFIER, GoldJudge
 from cures_core.prompts.diff import Difference, difference
 from cures_core.prompts.promptset import COLUMNS, LATER
-from cures_core.report.prompts_page import answer_kinds, prompts_page
+from cures_core.report.prompts_page import answer_kinds, prompts_page, title_of
 from cures_core.rewards import make_verifier
 from cures_core.secrets import masked
 from flows.cli.flags import flag, flags, unflag
 from flows.cli.generate import generate
+from flows.cli.tables import as_table
 from flows.cli.verify import reward_of
 from tasks.inputs.prompt_files import Inputs
 from tasks.validation.validator import FileSummary, ValidationSummary, describe, one_message, validate
@@ -181,14 +182,20 @@ def stats_command(
         _print_json({**figures, "characters": characters, "answers": kinds})
         return
     _print_figures(figures)
-    for name, quantiles in characters.items():
-        typer.echo(f"{name} characters: " + ", ".join(f"{q} {v:,}" for q, v in quantiles.items()))
+    if characters:
+        typer.echo("Lengths, characters:")
+        rows = [(name, *(f"{value:,}" for value in found.values())) for name, found in characters.items()]
+        for line in as_table(("", *characters["problem"]), rows):
+            typer.echo(line)
     if figures["turns"]:
         shown = ", ".join(f"{number} before {count:,}" for number, count in figures["turns"].items())
-        typer.echo(f"earlier turns: {shown}")
+        typer.echo(f"Earlier turns: {shown}")
     for name, counts in {**figures["labels"], "answers": kinds}.items():
-        shown = ", ".join(f"{label or '(none)'} {number:,}" for label, number in list(counts.items())[:_SHOWN])
-        typer.echo(f"{name}: {shown}")
+        if counts:
+            left_out = f", the {_SHOWN} most frequent of {len(counts):,}" if len(counts) > _SHOWN else ""
+            typer.echo(f"{title_of(name)}{left_out}:")
+        for label, number in list(counts.items())[:_SHOWN]:
+            typer.echo(f"  {number:>9,}  {label or '(none)'}")
 
 
 @app.command("diff")

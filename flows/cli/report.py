@@ -13,10 +13,12 @@ import typer
 
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import CuresError
-from cures_core.report import ReportData, render
+from cures_core.report import ReportData, render, render_live
 from flows.cli.runs import Run, StoreUrl
 
 REFRESH_S = 5
+_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'"
+"""What the page may do: run the scripts that are in it, and ask this server again."""
 _OVER = ("completed", "failed", "stopped", "died")
 
 
@@ -71,7 +73,10 @@ def report(
     store: StoreUrl = ".cures",
     out: Annotated[Path | None, typer.Option(help="Write the page here.")] = None,
     serve: Annotated[
-        bool, typer.Option("--serve", help="Serve the page on this machine, made anew at each look.")
+        bool,
+        typer.Option(
+            "--serve", help="Serve the page on this machine, made anew at each look, with curves to zoom into."
+        ),
     ] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to serve on; 0: any free one.")] = 8765,
 ) -> None:
@@ -95,7 +100,8 @@ def report(
 
 
 def page_server(current: Callable[[], ReportData], port: int) -> ThreadingHTTPServer:
-    """A server for this machine alone; pages of a run that goes on refresh themselves."""
+    """A server for this machine alone: the report with curves of all metrics; pages of a run that goes on refresh
+    themselves."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -104,7 +110,7 @@ def page_server(current: Callable[[], ReportData], port: int) -> ThreadingHTTPSe
                 return
             try:
                 shown = current()
-                status, text = 200, render(shown, None if shown.status in _OVER else REFRESH_S)
+                status, text = 200, render_live(shown, None if shown.status in _OVER else REFRESH_S)
             except CuresError as error:  # a stage is being replaced, or the store is away: the next look may succeed
                 status, text = 503, f"{error}\n"
             body = text.encode()
@@ -113,6 +119,7 @@ def page_server(current: Callable[[], ReportData], port: int) -> ThreadingHTTPSe
             self.send_header("Content-Type", f"{kind}; charset=utf-8")
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Cache-Control", "no-store")
+            self.send_header("Content-Security-Policy", _POLICY)
             self.end_headers()
             self.wfile.write(body)
 

@@ -199,7 +199,8 @@ def _run_flow(cfg: RunConfig) -> RunSummary:
     from flows.local.temporary_server import temporary_server
 
     try:
-        with listening(outcome), temporary_server(Path(cfg.store.folder) / "prefect"), showing_progress():
+        showing = showing_progress(cfg.training.entropy_alarm)
+        with listening(outcome), temporary_server(Path(cfg.store.folder) / "prefect"), showing:
             from flows.train import train  # imported while the server starts: either takes seconds
 
             return train(cfg)

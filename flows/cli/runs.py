@@ -15,7 +15,9 @@ import typer
 
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError
-from cures_core.report.comparison_page import ComparedRun, Comparison
+from cures_core.report.accounts import HEADER, account_rows
+from cures_core.report.comparison_page import ComparedRun, Comparison, reached_rows
+from flows.cli.tables import as_table
 
 if TYPE_CHECKING:
     from tasks.runs.listing import Listed
@@ -147,28 +149,32 @@ def compare_command(
 
 
 def comparison_lines(found: Comparison) -> list[str]:
-    """A table for each suite, then costs, then the settings that differ."""
+    """A table for each suite, what it took to reach the first run's scores, accounts, then the settings that differ."""
     width = max(len(run.run) for run in found.runs)
     lines = []
     for suite in found.suites:
-        lines.append(f"{suite}:")
-        for run in found.runs:
-            lines.append(f"  {run.run:<{width}}  {_compared(run, suite)}")
-    lines.append("cost:")
-    for run in found.runs:
-        spent = ", ".join(f"{cost.rollouts:,} {part}" for part, cost in run.cost.items())
-        lines.append(f"  {run.run:<{width}}  rollouts: {spent}; {run.seconds:.0f} s of training; {run.status}")
+        scored = [run for run in found.runs if run.last(suite) is not None]
+        lines += [f"{suite}:", *(f"  {run.run:<{width}}  {_compared(run, suite)}" for run in scored)]
+    for target in found.targets:
+        lines.append(f"paid to reach {target.score:.3f} on {target.suite} ({target.name} of {found.runs[0].run}):")
+        lines += as_table(("run", *HEADER[1:]), reached_rows(found, target))
+    lines.append("paid:")
+    rows = [(run.run, *row) for run in found.runs for row in account_rows(run.cost, run.wasted)]
+    lines += as_table(("run", *HEADER), rows, texts=2)
+    ends = [f"{run.run} {run.entropy:.3g}" for run in found.runs if run.entropy is not None]
+    lines += [f"entropy at the end, nats a token: {', '.join(ends)}"] if ends else []
     if found.settings:
-        lines.append("settings that differ:")
+        lines.append("settings that differ (equal letters: equal content):")
         lines += [f"  {key}: {' | '.join(values)}" for key, values in found.settings.items()]
     return lines
 
 
 def _compared(run: ComparedRun, suite: str) -> str:
     score = run.last(suite)
-    if score is None:
-        return "not scored"
+    assert score is not None  # only runs that were scored are shown
     shown = f"avg@{score.k} {score.avg.value:.3f} [{score.avg.low:.3f}, {score.avg.high:.3f}] (n = {score.n})"
+    if (best := score.pass_at.get(str(score.k))) and score.k > 1:
+        shown += f", pass@{score.k} {best.value:.3f}"
     pair = run.pair(suite)
     if pair is None:
         return shown
@@ -241,28 +247,21 @@ def show_command(
     as_json: AsJson = False,
 ) -> None:
     """Stages of a run with their figures, where it came from, and how its settings were changed while it went on."""
-    from tasks.runs.notes import changes_of, find_run, noted_record, run_overview, stage_notes
+    from tasks.runs.notes import changes_of, find_run, run_overview
     from tasks.runs.opening import fork_of
+    from tasks.runs.stages import stages_of
     from tasks.storage import open_store
 
     opened = open_store(StoreConfig(url=store))
     run = find_run(opened, run)
     overview, fork, changed = run_overview(opened, run), fork_of(opened, run), changes_of(opened, run)
-    stages = [(note, noted_record(opened, note)) for note in stage_notes(opened, run)]
+    stages = stages_of(opened, run)
     if as_json:
         shown = {
             **overview.model_dump(mode="json"),
             "fork": None if fork is None else fork.model_dump(mode="json"),
             "changes": [change.model_dump(mode="json", exclude={"config"}) for change in changed],
-            "stages": [
-                {
-                    **note,
-                    "seconds": 0.0 if record is None else record.seconds,
-                    "machine": {} if record is None else record.machine,
-                    "figures": {} if record is None else record.figures.model_dump(mode="json"),
-                }
-                for note, record in stages
-            ],
+            "stages": [stage.model_dump(mode="json") for stage in stages],
         }
         print(json.dumps(shown))
         return
@@ -272,9 +271,9 @@ def show_command(
     for change in changed:
         values = ", ".join(f"{key} {json.dumps(a)} -> {json.dumps(b)}" for key, (a, b) in change.settings.items())
         print(f"  changed {change.at[:19]}: {values}")
-    for note, record in stages:
-        how = "cached" if note["cached"] else f"{0.0 if record is None else record.seconds:.1f} s"
-        print(f"  {note['stage']} {note['label']}".rstrip() + f": {how} ({note['key'][:12]})")
+    for stage in stages:
+        how = "cached, made before this run" if stage.cached else f"{stage.seconds:.1f} s"
+        print(f"  {stage.stage} {stage.label}".rstrip() + f": {how} ({stage.key[:12]})")
 
 
 @app.command("verify")

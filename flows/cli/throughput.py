@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from cures_core.config.device import DeviceConfig
 from cures_core.config.rollout import RolloutConfig
 from cures_core.errors import ConfigError
+from flows.cli.countdown import Countdown
 
 
 def measure_throughput(
@@ -35,7 +36,7 @@ def measure_throughput(
         asked = f"--decoding {decoding}" if "decoding" in error.errors()[0]["loc"] else f"--engine {engine}"
         raise ConfigError(f"{asked}: {error.errors()[0]['msg']}") from error
     from cures_core.policy.loading import load_policy, setup_torch
-    from cures_core.rollout.throughput import made_up_model, mixed_requests, throughput
+    from cures_core.rollout.throughput import WAYS, made_up_model, mixed_requests, throughput
 
     device = setup_torch(DeviceConfig(), 0)
     if model:
@@ -45,6 +46,7 @@ def measure_throughput(
         made: Any
         made, tokenizer = made_up_model()
         lm = made.to(device)
-    figures = throughput(lm, tokenizer, cfg, mixed_requests(prompts, n), repeats=repeats)
+    countdown = Countdown("measurements", WAYS * repeats)
+    figures = throughput(lm, tokenizer, cfg, mixed_requests(prompts, n), repeats=repeats, measured=countdown.done)
     rounded = {name: round(value, 3) for name, value in figures.items()}
     return {"engine": engine, "model": model or "random Llama", "device": device.type, **rounded}

@@ -16,7 +16,7 @@ _EVERY_S = 15.0
 
 
 @contextmanager
-def logging_progress() -> Iterator[None]:
+def logging_progress(entropy_alarm: float = 0.0) -> Iterator[None]:
     """Log the end of each stage, and a training step at most every 15 s, while the block runs in a flow.
 
     Lines start with the name that the run has in the store: a log collector can find them by it.
@@ -36,7 +36,7 @@ def logging_progress() -> Iterator[None]:
             left = eta.left(event)
             if time.monotonic() >= next_at:
                 next_at = time.monotonic() + _EVERY_S
-                logger.info(f"{run}: {step_line(event, left)}")
+                logger.info(f"{run}: {step_line(event, left, entropy_alarm)}")
 
     with listening(listen):
         yield

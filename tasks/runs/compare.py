@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import JsonValue
 
-from cures_core.config.marks import Mark, leaves
+from cures_core.config.marks import Mark, is_within, leaves
 from cures_core.config.retired import retired_in
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError
@@ -17,13 +17,15 @@ from cures_core.evaluation.paired import Evaluated, compare
 from cures_core.evaluation.scores import SuiteScore
 from cures_core.report.comparison_page import Against, ComparedRun, Comparison
 from tasks.runs.figures import EvaluateFigures
-from tasks.runs.notes import Started, read_started, require_run, run_overview
+from tasks.runs.notes import read_started, require_run, run_overview
 from tasks.runs.opening import kept_config, started_config
 from tasks.runs.reading import RunRecords, by_epoch, read_run
 from tasks.runs.records import Record
 from tasks.runs.scores import gain_of, read_evaluation, read_scores
-from tasks.runs.training import metric_lines, parse_metrics, scored, spent
+from tasks.runs.training import Metrics, accounts, number, scored, steps, training_seconds, wasted
 from tasks.storage import Store
+
+_UNSAID = ("faults", "fork")
 
 
 def evaluation_of(store: Store, run: str, epoch: int | None) -> tuple[int, Record[EvaluateFigures]]:
@@ -62,7 +64,7 @@ def compare_runs(store: Store, names: Sequence[str]) -> Comparison:
         last = read_evaluation(store, evaluations[-1]) if evaluations else {}
         first = last if name == names[0] else first
         against = [] if name == names[0] else [_against(last[s], first[s], cfg) for s in last if s in first]
-        rows.append(_compared(store, name, records, against))
+        rows.append(_compared(store, name, records, against, cfg))
     return Comparison(runs=tuple(rows), settings=_differences(store, configs))
 
 
@@ -74,46 +76,57 @@ def _against(ours: Evaluated, theirs: Evaluated, cfg: RunConfig) -> Against:
     return Against(suite=pair.suite, gain=gain_of(pair), unlike=pair.unlike)
 
 
-def _compared(store: Store, name: str, records: RunRecords, against: Sequence[Against]) -> ComparedRun:
-    epochs = records.epochs.values()
+def _compared(store: Store, name: str, records: RunRecords, against: Sequence[Against], cfg: RunConfig) -> ComparedRun:
+    rows = steps(store, records.epochs.values())
     rewards = [
         (float(row["rollouts_total"]), float(row.get("correct_share", row["reward_mean"])))
-        for epoch in epochs
-        for row in parse_metrics(metric_lines(store, epoch))
+        for row in rows
         if "reward_mean" in row  # not where no verdict is known
     ]
     return ComparedRun(
         run=name,
         status=run_overview(store, name).status,
-        scores=tuple(scored(store, records)),
-        cost=spent(records),
-        seconds=sum(epoch.seconds for epoch in epochs),
+        scores=tuple(scored(store, records, rows)),
+        cost=accounts(records, rows),
+        wasted=wasted(cfg, rows),
+        seconds=training_seconds(records.epochs, rows),
+        entropy=_last_entropy(rows),
         rewards=tuple(rewards),
         against=tuple(against),
     )
 
 
+def _last_entropy(rows: Sequence[Metrics]) -> float | None:
+    """Mean over the last tenth of the updates."""
+    values = [value for row in rows if (value := number(row, "entropy")) is not None]
+    last = values[-max(1, len(values) // 10) :]
+    return sum(last) / len(last) if last else None
+
+
 def _differences(store: Store, configs: Mapping[str, RunConfig]) -> dict[str, tuple[str, ...]]:
     """What is not the same in all runs, with each one's value as JSON: settings that change results or how they are
-    computed by dotted key, and what was read, by the setting that names it."""
-    flat = [
-        {**_settings(cfg), **_retired(kept_config(store, name)), **_content(read_started(store, name))}
-        for name, cfg in configs.items()
-    ]
+    computed by dotted key, and what was read, by the setting that names it: equal letters for equal content."""
+    flat = [{**_settings(cfg), **_retired(kept_config(store, name))} for name, cfg in configs.items()]
+    read = [read_started(store, name).inputs for name in configs]
+    content = {f"{key} (content)": _letters([one.get(key) for one in read]) for one in read for key in one}
     keys = dict.fromkeys(key for one in flat for key in one)
-    rows = {key: tuple(one.get(key, "-") for one in flat) for key in keys}
+    rows = {**{key: tuple(one.get(key, "-") for one in flat) for key in keys}, **content}
     return {key: values for key, values in rows.items() if len(set(values)) > 1}
 
 
+def _letters(digests: Sequence[str | None]) -> tuple[str, ...]:
+    """A letter for each content; a dash where there is none."""
+    known = list(dict.fromkeys(digest for digest in digests if digest is not None))
+    return tuple("-" if digest is None else chr(ord("A") + known.index(digest)) for digest in digests)
+
+
 def _settings(cfg: RunConfig) -> dict[str, str]:
-    shown = (leaf for leaf in leaves(cfg) if leaf.mark is not Mark.PLACEMENT and leaf.path != "faults")
-    return {leaf.path: json.dumps(leaf.value, ensure_ascii=False) for leaf in shown}
+    """Of a fork its name says what it took over; the keys of those records would say nothing to a reader."""
+    shown = (leaf for leaf in leaves(cfg) if leaf.mark is not Mark.PLACEMENT and not is_within(leaf.path, _UNSAID))
+    found = {leaf.path: json.dumps(leaf.value, ensure_ascii=False) for leaf in shown}
+    return found if cfg.fork is None else {**found, "fork": cfg.fork.words}
 
 
 def _retired(kept: Mapping[str, JsonValue]) -> dict[str, str]:
     """What a run of an earlier version used that is no setting any more."""
     return {f"{key} (retired)": json.dumps(value, ensure_ascii=False) for key, value in retired_in(kept).items()}
-
-
-def _content(first: Started) -> dict[str, str]:
-    return {f"{setting} (content)": digest[:12] for setting, digest in first.inputs.items()}

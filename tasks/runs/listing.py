@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +12,7 @@ from tasks.runs.notes import (
     Purpose,
     StageNote,
     Started,
+    made_before,
     noted_record,
     read_started,
     run_names,
@@ -68,15 +68,8 @@ _Noted = Sequence[tuple[StageNote, Record[Figures] | None]]
 def _work(started: Started, noted: _Noted) -> dict[str, object]:
     """A resumed run finds its own records, so what a note says of the cache is true of the last start only."""
     records = [record for _, record in noted if record is not None]
-    own = [record.seconds for record in records if not _before(record.created_at, started.started_at)]
+    own = [record.seconds for record in records if not made_before(started, record)]
     return {"seconds": sum(own), "cached": len(records) - len(own)}
-
-
-def _before(created: str, started: str) -> bool:
-    """Was a record committed before a run was started? Records have whole seconds."""
-    if not created or not started:
-        return False
-    return dt.datetime.fromisoformat(created) < dt.datetime.fromisoformat(started).replace(microsecond=0)
 
 
 def _score(started: Started, noted: _Noted) -> dict[str, object]:

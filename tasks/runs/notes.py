@@ -180,6 +180,17 @@ def noted_record(store: Store, note: StageNote) -> Record[Figures] | None:
     return read_any(store, note["stage"], note["key"])
 
 
+def made_before(started: Started, record: Record[Figures]) -> bool:
+    """Was a record committed before the run was started, so by another one? Records have whole seconds.
+
+    A run that is resumed finds its own records: what a note says of the cache is true of the last start only.
+    """
+    if not record.created_at or not started.started_at:
+        return False
+    created, start = (dt.datetime.fromisoformat(text) for text in (record.created_at, started.started_at))
+    return created < start.replace(microsecond=0)
+
+
 def note_status(store: Store, name: str, token: int, status: str, error: str = "") -> None:
     """Write how the run goes, as its holder; of a run that another process has taken over nothing is written."""
     value = encode_value(Status(status=status, at=utc_now(), error=error, token=token))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from pydantic import TypeAdapter
 
+from cures_core.config.curriculum import CuresConfig, ScreenAllocation
 from cures_core.config.run import RunConfig
 from cures_core.kept_rollouts.table import FILE, KeptRollout, KeptRollouts, read_rollouts
-from cures_core.report.run_data import Scored, Spent
+from cures_core.report.run_data import Scored, Spent, Wasted
 from tasks.runs.figures import EpochFigures, EvaluateFigures, StateFigures
 from tasks.runs.reading import RunRecords
 from tasks.runs.records import Record, files_of
@@ -64,22 +65,43 @@ def _readable(cfg: RunConfig, found: KeptRollouts) -> Iterator[KeptRollout]:
         yield row if readable else replace(row, **empty)  # type: ignore[arg-type]
 
 
-def scored(store: Store, records: RunRecords) -> list[Scored]:
-    """The scores of every evaluation, with what training had cost by then."""
-    return [_scored(store, k, record, records.epochs) for k, record in records.evaluations.items()]
+def scored(store: Store, records: RunRecords, rows: Sequence[Metrics]) -> list[Scored]:
+    """The scores of every evaluation, with what training had cost by then. `rows`: `steps` of the run."""
+    return [_scored(store, k, record, records.epochs, rows) for k, record in records.evaluations.items()]
 
 
 def _scored(
-    store: Store, k: int, record: Record[EvaluateFigures], epochs: Mapping[int, Record[EpochFigures]]
+    store: Store,
+    k: int,
+    record: Record[EvaluateFigures],
+    epochs: Mapping[int, Record[EpochFigures]],
+    rows: Sequence[Metrics],
 ) -> Scored:
+    by_then = {number: epoch for number, epoch in epochs.items() if number <= k}
     epoch = epochs.get(k)
     return Scored(
         label=f"after epoch {k}" if k else "before training",
         rollouts=0 if epoch is None else epoch.figures.rollouts,
         tokens=0 if epoch is None else epoch.figures.tokens,
-        seconds=sum(one.seconds for number, one in epochs.items() if number <= k),
+        seconds=training_seconds(by_then, rows),
+        updates=0 if epoch is None else updates(rows, epoch.figures.step),
         suites=tuple(read_scores(store, record)),
     )
+
+
+def updates(rows: Iterable[Metrics], last: int) -> int:
+    """How many steps up to step `last` changed the policy."""
+    return sum(bool(number(row, "updated")) for row in rows if int(row["step"]) <= last)
+
+
+def training_seconds(epochs: Mapping[int, Record[EpochFigures]], rows: Sequence[Metrics]) -> float:
+    """Wall time of these epochs, which are a run's first ones. The record of an epoch that was interrupted tells of its
+    last attempt alone, and its steps of all that was not lost: what is longer counts."""
+    total, done = 0.0, 0
+    for epoch in epochs.values():
+        own = [number(row, "seconds") or 0.0 for row in rows if done < int(row["step"]) <= epoch.figures.step]
+        total, done = total + max(epoch.seconds, sum(own)), epoch.figures.step
+    return total
 
 
 def spent(records: RunRecords) -> dict[str, Spent]:
@@ -95,5 +117,41 @@ def spent(records: RunRecords) -> dict[str, Spent]:
         for name, found in parts.items()
     }
     if records.policy is not None and (taught := records.policy.figures.tokens):
-        cost["warm start"] = Spent(rollouts=0, tokens=taught)
+        cost["warm_start"] = Spent(rollouts=0, tokens=taught)
     return cost
+
+
+def accounts(records: RunRecords, rows: Sequence[Metrics]) -> dict[str, Spent]:
+    """`spent` with wall seconds and updates, and every warm start before it."""
+    policy, last = records.policy, max((int(row["step"]) for row in rows), default=0)
+    seconds = {
+        "warm_start": 0.0 if policy is None else policy.seconds,
+        "prior": 0.0 if records.prior is None else records.prior.seconds,
+        "train": training_seconds(records.epochs, rows),
+        "eval": sum(record.seconds for record in records.evaluations.values()),
+    }
+    steps = {"warm_start": 0 if policy is None else int(policy.figures.steps), "train": updates(rows, last)}
+    found = {"warm_start": Spent(rollouts=0, tokens=0), **spent(records)}
+    return {
+        name: one.model_copy(update={"seconds": seconds[name], "updates": steps.get(name, 0)})
+        for name, one in found.items()
+        if name != "warm_start" or steps[name]
+    }
+
+
+def wasted(cfg: RunConfig, rows: Sequence[Metrics]) -> Wasted:
+    """What of the rollouts of training screened, and what entered no update, as far as the steps tell."""
+    screens = isinstance(cfg.curriculum, CuresConfig) and isinstance(cfg.curriculum.allocation, ScreenAllocation)
+    paid, used, tokens = (_sum(rows, name) for name in ("step_rollouts", "rollouts_trained", "tokens_trained"))
+    unused = None if paid is None or used is None else round(paid - used)
+    of_tokens = None if tokens is None or unused is None else round((number(rows[-1], "tokens_total") or 0.0) - tokens)
+    groups = _sum(rows, "groups")
+    return Wasted(
+        first_tries=round(groups) if screens and groups is not None else None, unused=unused, unused_tokens=of_tokens
+    )
+
+
+def _sum(rows: Sequence[Metrics], name: str) -> float | None:
+    """None where a step does not tell it, or there is no step."""
+    values = [value for row in rows if (value := number(row, name)) is not None]
+    return sum(values) if rows and len(values) == len(rows) else None

@@ -11,22 +11,17 @@ from cures_core.curriculum import load_posterior
 from cures_core.kept_rollouts.redaction import Redactor
 from cures_core.policy.solutions import REASONS
 from cures_core.report import ReportData, render
-from cures_core.report.run_data import Belief, Bin, Example, Named, SnapshotTag, Stage, Suspects, Validation, Verdict
+from cures_core.report.calibration import Bin, Calibrated, by_epoch
+from cures_core.report.run_data import Belief, Named, SnapshotTag, Stage, Suspects, Validation, Verdict
 from tasks.runs.by_source import source_rows
-from tasks.runs.figures import (
-    EpochFigures,
-    EvaluateFigures,
-    PolicyFigures,
-    PriorFigures,
-    ReportFigures,
-    ValidateFigures,
-)
+from tasks.runs.examples import examples
+from tasks.runs.figures import EpochFigures, Figures, PolicyFigures, PriorFigures, ReportFigures, ValidateFigures
 from tasks.runs.notable_prompts import named_prompts, suspicious_items
 from tasks.runs.prompt_stories import prompt_stories
 from tasks.runs.reading import RunRecords
 from tasks.runs.records import Record, RunRef, files_of
 from tasks.runs.scores import ScoreChange, gains
-from tasks.runs.training import Metrics, metric_lines, number, scored, spent, steps
+from tasks.runs.training import Metrics, accounts, metric_lines, number, scored, steps, wasted
 from tasks.stages.stage import Made, as_stage, run_stage
 from tasks.stages.workspace import Workspace
 from tasks.storage import Store
@@ -70,27 +65,30 @@ def report_data(store: Store, run: RunRef, records: RunRecords) -> ReportData:
         stages=tuple(Stage(name=r.stage, label=label, key=r.key, seconds=r.seconds) for label, r in labelled),
         lineage=tuple((parent, record.id) for record in made for parent in record.parents),
         versions=dict(sorted(made[-1].versions.items())) if made else {},
-        scores=tuple(scored(store, records)),
+        machines=_machines(labelled),
+        scores=tuple(scored(store, records, rows)),
         gains={change.suite: change.gain for change in changes if change.measure != "greedy"},
         greedy_gains={change.suite: change.gain for change in changes if change.measure == "greedy"},
         steps=tuple(rows),
         warm_start=_warm_start(store, records.policy),
         posteriors=_posteriors(store, records),
-        examples=_examples(store, evaluations[-1], redactor) if evaluations else (),
+        examples=tuple(examples(store, evaluations[0], evaluations[-1], redactor.text)) if evaluations else (),
         snapshots=tuple(SnapshotTag(tag=s.figures.tag, md5=s.figures.md5) for s in records.snapshots.values()),
         decision=None
         if decision is None
         else Verdict(promoted=decision.figures.promoted, reasons=decision.figures.reasons),
-        cost=spent(records),
+        cost=accounts(records, rows),
+        wasted=wasted(run.config, rows),
         notices=(
             *_taught(records.policy),
             *_moved(run, records.prior),
             *_origin(run),
             *_unlike(changes),
-            *_notices(rows),
+            *_notices(rows, run.config.training.entropy_alarm),
             *_withheld(records.epochs.values()),
         ),
         reliability=_BINS.validate_python(states[max(states)].figures.reliability) if states else (),
+        calibration=_calibration(records),
         validation=None if records.data is None else _validation(store, records.data),
         sources=() if records.data is None else source_rows(store, run.config.reward, records.data, records.states),
         named=named,
@@ -139,13 +137,27 @@ def _posteriors(store: Store, records: RunRecords) -> tuple[Belief, ...]:
     return tuple(shown)
 
 
-def _examples(store: Store, record: Record[EvaluateFigures], redactor: Redactor) -> tuple[Example, ...]:
-    """Redacted again, as all that a page shows."""
-    path = files_of(store, record) / "examples.jsonl"
-    rows = [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
-    texts = [{name: redactor.text(row[name]) for name in ("problem", "gold", "completion")} for row in rows]
-    shown = zip(rows, texts, strict=True)
-    return tuple(Example(suite=row["suite"], outcome=row["outcome"], **safe) for row, safe in shown)
+def _calibration(records: RunRecords) -> tuple[Calibrated, ...]:
+    totals = [(f"epoch {k}", _BINS.validate_python(epoch.figures.reliability)) for k, epoch in records.epochs.items()]
+    return by_epoch(totals)
+
+
+def _machines(labelled: Sequence[tuple[str, Record[Figures]]]) -> tuple[tuple[str, dict[str, str]], ...]:
+    """Each machine once, with the stages that were made on it; what a stage without a policy does not say (device,
+    dtype) does not make it another one."""
+    found: list[tuple[dict[str, str], list[str]]] = []
+    for label, record in labelled:
+        if not (machine := record.machine):  # of a version that did not say
+            continue
+        stage = f"{record.stage} {label}".strip()
+        for known, stages in found:
+            if all(known.get(name, value) == value for name, value in machine.items()):
+                known.update(machine)
+                stages.append(stage)
+                break
+        else:
+            found.append((dict(machine), [stage]))
+    return tuple((", ".join(stages), machine) for machine, stages in found)
 
 
 def _validation(store: Store, data: Record[ValidateFigures]) -> Validation:
@@ -193,9 +205,16 @@ def _withheld(epochs: Iterable[Record[EpochFigures]]) -> list[str]:
     return [f"The redaction failed on {number:,} kept rollouts, whose texts are withheld."] if number else []
 
 
-def _notices(rows: Sequence[Metrics]) -> list[str]:
+def _notices(rows: Sequence[Metrics], entropy_alarm: float) -> list[str]:
     """What a reader should know before believing the rest."""
     found = []
+    entropy = [value for row in rows if (value := number(row, "entropy")) is not None]
+    if entropy and (low := sum(value < entropy_alarm for value in entropy)):
+        found.append(
+            f"In {low:,} of {len(entropy):,} updates the policy's entropy was below {entropy_alarm:g} nats a token "
+            "(training.entropy_alarm): it tries hardly anything else any more. Fewer epochs, a lower learning rate or "
+            "a higher training.clip_high keep it open."
+        )
     if max((number(row, "unknown_share") or 0.0 for row in rows), default=0.0) > 0.01:
         found.append("In some steps more than 1 % of the completions got no verdict; they were left out of training.")
     truncated = [share for row in rows if (share := number(row, "truncated_share")) is not None]

@@ -31,7 +31,7 @@ from cures_core.faults import fault_point
 from cures_core.files import canonical_json, digest_json
 from cures_core.jobs.assemble import versions
 from cures_core.jobs.scene import GO_ON
-from cures_core.machine import processor
+from cures_core.machine import built_from, processor
 from tasks.progress import StageEnded, StageStarted, StageWaiting, emit
 from tasks.runs.figures import Figures
 from tasks.runs.notes import note_stage
@@ -187,7 +187,7 @@ def run_stage(
             inputs=json.loads(canonical_json(inputs)),
             parents=tuple(p.id for p in parents),
             figures=made.figures,
-            versions=versions(),
+            versions={**versions(), **built_from()},
             machine={"processor": processor(), **made.machine},
             seconds=round(time.monotonic() - started, 3),
             created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),

@@ -266,6 +266,16 @@ def test_truncated_rollouts_are_told_and_trained_on_by_the_rule() -> None:
     assert (row["masked_share"], row["truncated_share"], row["reward_mean"]) == (0.6, 0.6, 0.4)
 
 
+def test_the_share_of_prompts_that_taught_is_of_all_that_were_drawn() -> None:
+    def rolled_out(name: str, prompt: str) -> Group:
+        rollout = Rollout(name, 0, (1,), (2,), (-1.0,), "", FinishReason.STOP)
+        return Group(Request(name, Prompt(prompt, "", ""), 1, 0), [rollout], [Verdict(C)])
+
+    told = [rolled_out(f"1-0-{i}", f"p{i}") for i in range(4)] + [rolled_out("1-1-0", "p0")]  # p0 in both rounds
+    assert step_metrics(Progress(1, 5, 5), Batch(told, ""), told, {"prompts_taught": 1.0})["taught_share"] == 0.25
+    assert "taught_share" not in step_metrics(Progress(1, 5, 5), Batch(told, ""), told, {})
+
+
 def test_weighted_rewards_are_told_beside_the_share_of_right_answers() -> None:
     request = Request("r", Prompt("p", "", ""), 4, 0)
     rollouts = [Rollout("r", i, (1,), (2,), (-1.0,), "", FinishReason.STOP) for i in range(4)]

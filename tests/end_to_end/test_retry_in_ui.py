@@ -99,7 +99,7 @@ def test_an_exception(desk: Desk, tmp_path: Path) -> None:
     failed = wait_for(desk.stack, run, ended)
     assert failed["state_type"] == "FAILED", failed["state"]
     assert "fault injected at train.step:13" in failed["state"]["message"]
-    assert failed["name"] == "train tiny"
+    assert failed["name"] == f"train {desk.run}"
     assert failed["tags"] == ["cures"]
     lines = [row["message"] for row in call(desk.stack, "/logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}})]
     assert any(line.startswith(f"{desk.run}: train_epoch 1: ") for line in lines)

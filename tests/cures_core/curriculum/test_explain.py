@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -38,8 +40,8 @@ def test_words_and_numbers_agree(posterior: Posterior) -> None:
     assert f"drawn {half['times_uniform']:.2f} times" in " ".join(half["words"])
     assert "rank 1 of 40" in " ".join(half["words"])
     assert dead["dead"] > 0.9
-    assert any("taken for dead" in line for line in dead["words"])
-    assert not any("taken for dead" in line for line in solved["words"])
+    assert any("gold answer may be wrong" in line for line in dead["words"])
+    assert not any("dead" in line for line in solved["words"])
     assert solved["mean"] > 0.9
     assert "last rolled out 2 steps ago" in solved["words"][0]
     assert half["rollouts"].startswith("8,")
@@ -47,6 +49,19 @@ def test_words_and_numbers_agree(posterior: Posterior) -> None:
     assert explain_prompt(uneven, POOL, posterior, POOL.ids[1])["rollouts"].startswith("2 to 9")
     screened = CFG.model_copy(update={"allocation": ScreenAllocation(max_rollouts=4)})
     assert explain_prompt(screened, POOL, posterior, POOL.ids[1])["rollouts"].startswith("1, and up to 3 more")
+
+
+def test_a_mean_is_that_of_the_beta_beside_it(posterior: Posterior) -> None:
+    for name in POOL.ids:
+        shown = explain_prompt(CFG, POOL, posterior, name)
+        assert shown["mean"] == pytest.approx(shown["a"] / (shown["a"] + shown["b"]))
+        assert shown["expected_pass_rate"] == pytest.approx((1 - shown["dead"]) * shown["mean"])
+        words = " ".join(shown["words"])
+        a, b, mean = map(float, re.findall(r"Beta\(([\d.]+), ([\d.]+)\), with a mean of ([\d.]+) %", words)[0])
+        assert 100 * a / (a + b) == pytest.approx(mean, abs=0.2)  # a and b are printed with two decimals
+    dead = explain_prompt(CFG, POOL, posterior, POOL.ids[0])
+    assert dead["expected_pass_rate"] < 0.1 * dead["mean"]
+    assert f"leaves an expected pass rate of {100 * dead['expected_pass_rate']:.1f} %" in " ".join(dead["words"])
 
 
 def test_what_looks_hopeless_is_listed_with_its_evidence(posterior: Posterior) -> None:

@@ -159,7 +159,7 @@ def test_scores_items_examples_and_figures_agree(run):
     assert figures["unknown"] >= sum(i.unknown for i in [*exam, *quiz]) > 0
     assert figures["scores"]["exam"] == {**found["exam"].avg.model_dump(), "n": 10, "k": 3}
     examples = [json.loads(line) for line in (out / "examples.jsonl").read_text().splitlines()]
-    assert [e["suite"] for e in examples] == ["exam"] * 8 + ["quiz"] * 5
+    assert [e["suite"] for e in examples] == ["exam"] * 10 + ["quiz"] * 5
     assert {e["id"] for e in examples if e["suite"] == "quiz"} == {i.id for i in quiz}
     for example in examples:
         verdict = {"correct": True, "wrong": False}.get(example["outcome"])

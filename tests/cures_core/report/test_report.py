@@ -9,8 +9,10 @@ import pytest
 from cures_core.config.run import RunConfig
 from cures_core.evaluation.scores import Estimate, LabelScore, SuiteScore
 from cures_core.report import ReportData, render
-from cures_core.report.charts import Series, histograms, line_chart, number, reliability_plot, smooth, ticks
+from cures_core.report.charts import Series, histograms, line_chart, number, smooth, ticks
+from cures_core.report.figures import allocation_figure
 from cures_core.report.lineage import lineage_graph
+from cures_core.report.metrics import plain
 from cures_core.report.page import asked, safe_text
 
 HOSTILE = "<script>alert(1)</script>\u202e\ud800\x00 {{ 7*7 }} </pre>"
@@ -44,7 +46,18 @@ def named(problem: str, before: float, after: float) -> dict[str, Any]:
 
 def full() -> ReportData:
     steps = [
-        {"step": float(i), "rollouts_total": 64.0 * i, "reward_mean": i / 40, "informative_share": 0.5, "loss": 0.1}
+        {
+            "step": float(i),
+            "rollouts_total": 64.0 * i,
+            "reward_mean": i / 40,
+            "taught_share": 0.75,
+            "informative_share": 0.5,
+            "loss": 0.1,
+            "entropy": 1 / i,
+            "grad_norm": 1.5,
+            "completion_tokens_mean": 7.25,
+            "truncated_share": 0.0,
+        }
         for i in range(1, 31)
     ]
     belief: dict[str, Any] = {"prompts": 60, "evidence": 9.0, "dead_share": 0.125, "frontier_share": 0.5}
@@ -52,6 +65,7 @@ def full() -> ReportData:
         {
             "run": "demo-1",
             "status": "completed",
+            "started_at": "2026-11-27T21:02:30+00:00",
             "steps": steps,
             "scores": [
                 {"label": "before", "suites": [score("algebra", 0.2)]},
@@ -70,6 +84,10 @@ def full() -> ReportData:
                 {"label": "epoch 1", "histogram": [10, 20, 30], **belief},
             ],
             "reliability": [{"predicted": 0.25, "observed": 0.3, "rollouts": 64}],
+            "calibration": [
+                {"label": "epoch 1", "bins": [{"predicted": 0.25, "observed": 0.625, "rollouts": 64}]},
+                {"label": "epoch 2", "bins": [{"predicted": 0.5, "observed": 0.5, "rollouts": 8}]},
+            ],
             "stages": [
                 {"name": "validate_dataset", "key": "1"},
                 {"name": "train_epoch", "label": "1", "key": "2", "seconds": 12.5},
@@ -96,12 +114,28 @@ def full() -> ReportData:
                 }
             ],
             "examples": [
-                {"suite": "s", "problem": HOSTILE, "gold": "1", "completion": HOSTILE * 900, "outcome": "wrong"}
+                {
+                    "suite": "s",
+                    "problem": HOSTILE,
+                    "gold": "1",
+                    "completion": HOSTILE * 900,
+                    "outcome": "wrong",
+                    "before": HOSTILE,
+                    "before_outcome": "correct",
+                }
             ],
             "validation": {"rows_read": 70, "kept": 60, "rejected": 9, "dropped": 1, "reasons": {"empty_answer": 9}},
             "snapshots": [{"tag": "posterior/demo-1/1", "md5": "d41d8"}],
             "decision": {"promoted": False, "reasons": ["the gain is too small"]},
-            "cost": {"prior": {"rollouts": 12345, "tokens": 6}},
+            "cost": {
+                "warm_start": {"rollouts": 0, "tokens": 0, "seconds": 60.5, "updates": 1400},
+                "prior": {"rollouts": 12345, "tokens": 6, "seconds": 2.25},
+                "train": {"rollouts": 1920, "tokens": 23456, "seconds": 12.5, "updates": 30},
+                "eval": {"rollouts": 10, "tokens": 50, "seconds": 1.0},
+            },
+            "wasted": {"first_tries": 1200, "unused": 900, "unused_tokens": 11000},
+            "versions": {"cures": "9.9", "commit": "0123456789ab changed", "python": "3.11.4"},
+            "machines": [["train_epoch 1", {"processor": "Fast One", "device": "cuda", "gpu": "Big One"}]],
             "lineage": [["validate_dataset/1", "train_epoch/2"], ["elsewhere/3", "train_epoch/2"]],
             "notices": ["read this first"],
         }
@@ -167,8 +201,65 @@ def test_the_numbers_of_the_tables_are_those_of_the_data() -> None:
     assert "What is 0 / 0? 15 8 rollouts, none correct 0.0 % 0.0 % 2.5 / 0.5 f00d" in text
     assert "6 of 8 rollouts answer &lt;12&gt;" in text
     assert "Hardest" not in text  # there is none
-    assert "0.500 0.875 0.250" in text  # allocation as a table: second bin
-    assert "after epoch 1 algebra 0.600 0.550 0.650 1,920 23,456 12.500" in text
+    assert "50 to 100 87.5 25.0" in text  # allocation as a table: second bin
+    assert "after epoch 1 algebra 60.0 55.0 65.0 1,920 23,456 12 0" in text
+    assert "0 to 33.3333 0 10" in text  # prompts by expected pass rate: counts are whole
+    assert "started 2026-11-27 21:02 UTC, completed" in text
+
+
+def words(html: str) -> str:
+    return " ".join(re.sub("<[^>]+>", " ", html).split())
+
+
+def test_the_account_has_every_kind_of_work_and_the_sum() -> None:
+    text = words(render(full()))
+    assert "for rollouts completion tokens wall time, s updates" in text
+    assert "warm start of the policy - - 60.5 1,400 estimating the prior 12,345 6 2.2 -" in text
+    assert "training 1,920 23,456 12.5 30 of these, first tries of screening 1,200" in text
+    assert "of these, in no update 900 11,000 evaluation 10 50 1.0 -" in text
+    assert "all of it 14,275 23,512 76.2 1,430" in text
+
+
+def test_what_computed_the_numbers_is_in_sight() -> None:
+    html = render(full())
+    text = words(html)
+    assert "cures 9.9 commit 0123456789ab changed python 3.11.4" in text
+    assert "processor Fast One device cuda gpu Big One" in text
+    versions = html.index("0123456789ab")
+    assert html.rfind("<details", 0, versions) < html.rfind("</details>", 0, versions)  # not folded away
+
+
+def test_steps_are_drawn_and_tabled_with_units() -> None:
+    html = render(full())
+    for title in ("Loss", "Entropy", "Gradient norm", "Length", "Truncation", "Prompts by outcome"):
+        assert f"<title>{title}</title>" in html
+        assert f'<p class="title">{title}</p>' in html
+    assert "<title>KL divergence</title>" not in html  # the steps have none
+    text = words(html)
+    assert "step rollouts so far entropy, nats a token 1 64 1" in text
+    assert "step rollouts so far cut at the token limit, % 1 64 0.0" in text
+    assert "0.000" not in text
+
+
+def test_a_completion_is_shown_before_and_after() -> None:
+    text = words(render(full()))
+    assert "s: correct before, wrong after" in text
+    assert text.index("Completion before training: correct") < text.index("Completion after training: wrong")
+
+
+def test_screening_is_explained_where_rollouts_are_drawn() -> None:
+    screens = {"curriculum": {"allocation": {"type": "screen", "max_rollouts": 8}}}
+    assert "one rollout each" in words(allocation_figure(full().named.allocation, screens["curriculum"]).caption)
+    plain = allocation_figure(full().named.allocation, {"allocation": {"type": "neyman"}}).caption
+    assert plain.endswith("Rollouts belong where the pass rate is neither 0 nor 1.")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (12, "12"), (1234567.0, "1,234,567"), (0.5, "0.500"), (5e-4, "0.0005"), (12.34, "12.3")],
+)
+def test_numbers_are_short_and_counts_whole(value: float, text: str) -> None:
+    assert plain(value) == text
 
 
 def test_it_says_what_was_asked() -> None:
@@ -231,16 +322,19 @@ def test_a_warm_start_and_thinking_are_drawn_where_they_are() -> None:
     assert "7.0 to 7.0, thinking 5.5 to 5.5" in html
 
 
-def test_lineage_puts_what_was_made_to_the_right_of_what_was_read() -> None:
-    names = {"a": "first", "b": "second <b>", "c": "third"}
+def test_lineage_puts_what_was_made_below_what_was_read_and_cuts_nothing() -> None:
+    long = "evaluate_checkpoint 12 of a long name <b>"
+    names = {"a": "first", "b": long, "c": "third"}
     svg = lineage_graph(names, [("a", "b"), ("a", "c"), ("b", "c"), ("gone", "c")])
-    boxes = re.findall(r'<rect class="node" x="(\d+)" y="(\d+)"', svg)
-    assert [int(x) for x, _ in boxes] == sorted({int(x) for x, _ in boxes})
+    boxes = re.findall(r'<rect class="node" x="(\d+)" y="(\d+)" width="(\d+)"', svg)
+    heights = [int(y) for _, y, _ in boxes]
+    assert heights == sorted(set(heights))
     assert svg.count('class="edge"') == 3
-    assert "second &lt;b&gt;" in svg
+    assert "of a long name &lt;b&gt;" in svg
+    assert int(boxes[0][2]) > 6 * len(long)
     siblings = re.findall(r'<rect class="node" x="(\d+)" y="(\d+)"', lineage_graph(names, [("a", "b"), ("a", "c")]))
-    assert siblings[1][0] == siblings[2][0]
-    assert siblings[1][1] != siblings[2][1]
+    assert siblings[1][1] == siblings[2][1]
+    assert siblings[1][0] != siblings[2][0]
     assert lineage_graph({}, []) == ""
 
 
@@ -292,5 +386,5 @@ def test_charts_put_larger_values_higher() -> None:
     assert y0 > y1
     heights = [float(h) for h in re.findall(r'height="([\d.]+)"/>', histograms("t", ["a"], [[1, 3]], "x", "y"))[:2]]
     assert heights[1] == pytest.approx(3 * heights[0], abs=0.2)
-    assert reliability_plot("t", []) == line_chart("t", [], "x", "y") == histograms("t", [], [], "x", "y") == ""
+    assert line_chart("t", [], "x", "y") == histograms("t", [], [], "x", "y") == ""
     assert smooth([0, 2, 4], 2) == [0, 1, 3]

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from cures_core.config.training import TorchTrainerConfig
 from cures_core.terms import FinishReason, Group, Outcome, Prompt, Request, Rollout, Verdict
-from cures_core.training.advantages import batch_samples, group_advantages
+from cures_core.training.advantages import batch_samples, group_advantages, taught
 
 C, W, U = Outcome.CORRECT, Outcome.WRONG, Outcome.UNKNOWN
 
@@ -53,6 +53,14 @@ def test_what_is_solved_can_have_an_advantage_and_nothing_else_changes(name: Any
     without, held = batch_samples(groups, name, "prompt"), batch_samples(groups, name, "prompt", solved=0.5)
     assert [(s.advantage, s.weight) for s in held[1:]] == [(s.advantage, s.weight) for s in without]
     assert [(s.advantage, s.weight) for s in held[:1]] == [(0.5, 1 / 3)]  # one rollout stands for the group
+
+
+@pytest.mark.parametrize(("solved", "number"), [(0.0, 1), (0.5, 2)])
+def test_a_group_taught_where_one_of_its_rollouts_has_an_advantage(solved: float, number: int) -> None:
+    groups = [group(C, U, C, name="a"), group(W, W, name="b"), group(C, W, name="c"), group(U, name="d")]
+    assert taught(groups, batch_samples(groups, "grpo", "prompt", solved)) == number
+    with_kl = batch_samples(groups, "grpo", "prompt", solved, keep_all=True)  # those without an advantage too
+    assert taught(groups, with_kl) == number
 
 
 def test_a_solved_group_needs_a_group_baseline() -> None:

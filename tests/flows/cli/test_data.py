@@ -95,7 +95,12 @@ def test_stats_describe_the_set(train: Path) -> None:
     assert figures["characters"]["answer"] == {"min": 1, "10 %": 1, "median": 2, "90 %": 2, "99 %": 2, "max": 2}
     text = run("stats", train)
     assert "22 rows, 21 kept, 0 rejected, 1 dropped" in text
-    assert "problem characters: min 11" in text
+    titles = ("Lengths, characters:", "Where prompts come from:", "Levels:", "Subjects:", "Kinds of gold answers:")
+    assert [line for line in text.splitlines() if line in titles] == list(titles)
+    lines = text.splitlines()
+    assert lines[lines.index("Lengths, characters:") + 1].split()[:4] == ["min", "10", "%", "median"]
+    assert lines[lines.index("Lengths, characters:") + 2].split()[:2] == ["problem", "11"]
+    assert lines[lines.index("Kinds of gold answers:") + 1].split() == ["21", "integer"]
 
 
 def test_stats_of_nothing_are_empty(tmp_path: Path) -> None:
@@ -207,6 +212,10 @@ def test_stats_draw_a_page_that_stands_alone(tmp_path: Path) -> None:
     assert figures["answers"] == {"integer": 20, "formula": 1, "fraction": 1}
     page = (tmp_path / "set.html").read_text()
     assert page.count("<svg") == 2
+    for title in ("Length of problems", "Length of gold answers"):
+        assert f'<p class="title">{title}</p>' in page
+    for title in ("Levels", "Kinds of gold answers"):
+        assert f"<h2>{title}</h2>" in page
     assert page.count('class="bar s0"') == 80
     assert "&lt;script&gt;" in page
     assert "<script" not in page

@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,7 @@ def test_the_page_is_made_anew_and_refreshes_itself_until_the_run_is_over() -> N
         first, second, last = read(url), read(url), read(url)
     assert "No training step" in first
     assert "No training step" not in second
-    assert ["<script>" in page for page in (first, second, last)] == [True, True, False]
+    assert ["data-refresh" in page for page in (first, second, last)] == [True, True, False]
 
 
 @pytest.mark.end_to_end
@@ -69,15 +70,65 @@ def test_a_browser_shows_what_is_new_and_keeps_what_is_open(monkeypatch: pytest.
         page = browser.new_page()
         page.on("request", lambda request: asked.append(request.url))
         page.goto(url)
-        table = page.locator("details").first
+        table = page.locator("figure details").first
         table.locator("summary").click()
         page.get_by_text("128").first.wait_for()
         assert table.get_attribute("open") is not None
         page.get_by_text("all done").wait_for()
         assert table.get_attribute("open") is not None
-        assert page.locator("details[open]").count() == 1
+        assert page.locator("details[open]").count() == 2  # and the curves
         page.wait_for_timeout(2500)
     assert asked == [f"{url}/"] * 4  # and then no more
+
+
+def until(page: Any, expression: str) -> None:
+    """Wait until it is true. Playwright's own waiting evaluates text, which the page's policy forbids."""
+    for _ in range(200):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(expression)
+
+
+@pytest.mark.end_to_end
+def test_curves_tell_values_at_the_mouse_and_keep_their_zoom(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_commands, "REFRESH_S", 1)
+    steps: list[dict[str, object]] = [
+        {"step": i, "reward_mean": 0.5, "entropy": 1 / i, "odd<b>": 3.0, "reason": "complete", "rollouts_total": 32 * i}
+        for i in range(1, 41)
+    ]
+    steps[20].pop("entropy")  # a mean over nothing
+    pages: list[ReportData | Exception] = [data(steps=steps[:30]), *[data(steps=steps)] * 9]
+    said: list[str] = []
+    with served(pages) as url, chromium() as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(url)
+        titles = page.locator("#curves .u-title").all_inner_texts()
+        assert titles == ["rollouts so far", "reward", "entropy, nats a token", "odd<b>"]
+        entropy = page.locator("#curves > div", has_text="entropy")
+        plot = entropy.locator(".u-over")
+        box = plot.bounding_box()
+        middle = box["y"] + box["height"] / 2
+        page.mouse.move(box["x"] + 1, middle)
+        legends = page.locator("#curves .u-legend").all_inner_texts()
+        assert ["1" in "".join(text.split("step")[1].split()[:1]) for text in legends] == [True] * 4  # all of them
+        page.mouse.move(box["x"] + 0.25 * box["width"], middle)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.5 * box["width"], middle, steps=4)
+        page.mouse.up()
+        zoom = "[...curves.values()].map(one => [Math.round(one.scales.x.min), Math.round(one.scales.x.max)])"
+        zoomed = page.evaluate(zoom)
+        assert zoomed == [zoomed[0]] * 4
+        assert 5 < zoomed[0][0] < zoomed[0][1] < 20
+        until(page, "curves.get('entropy').data[0].length === 40")
+        assert page.evaluate(zoom) == zoomed
+        plot.dblclick()
+        assert page.evaluate(zoom) == [[1, 40]] * 4
+        page.set_viewport_size({"width": 390, "height": 800})
+        until(page, "document.documentElement.scrollWidth <= 390 && curves.get('entropy').width <= 390")
+    assert said == []
 
 
 def test_trouble_with_the_store_is_told_and_the_next_look_succeeds() -> None:

@@ -86,6 +86,20 @@ def test_the_suite_is_the_one_that_the_gate_asks_a_gain_of(play: Play) -> None:
     assert row.gain == pytest.approx(0.2)
 
 
+def test_a_run_that_was_resumed_shows_its_own_stages_as_its_own(play: Play) -> None:
+    prior = ("estimate_prior", "", {"created_at": LONG_AGO, "seconds": 100.0})
+    name = play.run("one", prior, ("train_epoch", "2", {"created_at": LATER, "seconds": 30.0}))
+    place = ("--store", play.config.store.url)
+    shown = {
+        stage["stage"]: stage for stage in json.loads(cures("runs", "show", name, "--json", *place).stdout)["stages"]
+    }
+    assert {stage: one["cached"] for stage, one in shown.items()} == {"estimate_prior": True, "train_epoch": False}
+    assert shown["train_epoch"]["figures"]["posterior_digest"] == "m"
+    lines = cures("runs", "show", name, *place).stdout
+    assert "estimate_prior: cached, made before this run (" in lines
+    assert "train_epoch 2: 30.0 s (" in lines
+
+
 def test_before_the_last_score_there_is_no_gain(play: Play) -> None:
     assert play.listed(play.run("a")).score is None
     row = play.listed(play.run("b", evaluation(0, easy=0.5)))

@@ -1,0 +1,42 @@
+"""Takes quickstart.png, learning.png and calibration.png of a run's page: `python docs/images/report.py REPORT.json`,
+with the report.json that the run has made. Needs Chromium."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from cures_core.report import ReportData, render
+from tests.browser import chromium
+
+_WIDTH, _EDGE = 940, 16
+_HERE = Path(__file__).parent
+
+
+def take(page: Any, name: str, first: str, after: str) -> None:
+    """The part of the page from one heading to another; empty: from its top."""
+    top = _top(page, first) - _EDGE if first else 0
+    clip = {"x": 0, "y": top, "width": _WIDTH, "height": _top(page, after) - 2 * _EDGE - top}
+    page.screenshot(path=str(_HERE / f"{name}.png"), full_page=True, clip=clip)
+
+
+def _top(page: Any, heading: str) -> float:
+    return float(page.get_by_role("heading", name=heading, exact=True).bounding_box()["y"])
+
+
+def main() -> None:
+    data = ReportData.model_validate_json(Path(sys.argv[1]).read_bytes())
+    with tempfile.TemporaryDirectory() as folder, chromium() as browser:
+        file = Path(folder) / "report.html"
+        file.write_text(render(data), encoding="utf-8")
+        page = browser.new_page(viewport={"width": _WIDTH, "height": 900}, color_scheme="light")
+        page.goto(file.as_uri())
+        take(page, "quickstart", "", "The updates")
+        take(page, "learning", "Learning", "What is believed about the prompts")
+        take(page, "calibration", "Were the predicted pass rates right?", "Cost")
+
+
+if __name__ == "__main__":
+    main()

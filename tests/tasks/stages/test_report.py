@@ -1,0 +1,47 @@
+"""What the report says of a run beside its tables: notices, machines, calibration by epoch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasks.runs.reading import RunRecords
+from tasks.runs.records import Record
+from tasks.stages.report import _calibration, _machines, _notices
+from tests.tasks.stages.figures import figures_of
+
+
+def record(stage: str, machine: dict[str, str] | None = None, **figures: Any) -> Record[Any]:
+    return Record(stage=stage, key="k", inputs={}, figures=figures_of(stage, **figures), machine=machine or {})
+
+
+def test_entropy_below_its_alarm_is_noted_with_how_often() -> None:
+    rows: list[dict[str, float | str]] = [{"entropy": 0.5}, {"entropy": 0.01}, {"updated": 0.0}]
+    (notice,) = _notices(rows, 0.05)
+    assert notice.startswith("In 1 of 2 updates the policy's entropy was below 0.05 nats a token")
+    assert _notices(rows, 0.0) == []
+    assert _notices([], 0.05) == []
+
+
+def test_a_machine_is_told_once_with_all_that_is_known_of_it() -> None:
+    cpu, gpu = {"processor": "P"}, {"processor": "P", "device": "cuda", "gpu": "G"}
+    labelled = [
+        ("", record("validate_dataset", cpu)),
+        ("1", record("train_epoch", gpu)),
+        ("2", record("train_epoch", {"processor": "P", "device": "cpu"})),
+        ("", record("promote")),  # of a version that did not say
+    ]
+    assert _machines(labelled) == (
+        ("validate_dataset, train_epoch 1", gpu),
+        ("train_epoch 2", {"processor": "P", "device": "cpu"}),
+    )
+
+
+def test_calibration_is_that_of_each_epoch_though_records_count_from_the_start() -> None:
+    def epoch(*bins: tuple[float, float, float]) -> Record[Any]:
+        rows = tuple(dict(zip(("predicted", "observed", "rollouts"), one, strict=True)) for one in bins)
+        return record("train_epoch", reliability=rows)
+
+    records = RunRecords(epochs={1: epoch((0.25, 0.5, 10)), 2: epoch((0.25, 0.375, 20), (0.75, 1.0, 4))})
+    first, second = _calibration(records)
+    assert (first.label, first.observed) == ("epoch 1", 0.5)
+    assert [(b.predicted, b.observed, b.rollouts) for b in second.bins] == [(0.25, 0.25, 10), (0.75, 1.0, 4)]
