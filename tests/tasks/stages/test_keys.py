@@ -90,23 +90,17 @@ RULES = [
     {"type": "pattern", "pattern": "x", "weight": 0.1},
 ]
 WEIGHTED = {"type": "weighted", "format": RULES}
-VERIFIERS: list[dict[str, Any]] = [
+ANSWERS: list[dict[str, Any]] = [
     {"type": "math"},
     {"type": "choice"},
     {"type": "numeric"},
     {"type": "regex", "pattern": "a"},
+    {"type": "code"},
+    {"type": "judge", "url": "http://127.0.0.1:1/v1", "model": "m"},
+    {"type": "reasoning_gym"},
     {"type": "custom", "function": CODE},
-    *(
-        {**WEIGHTED, "answer": a}
-        for a in (
-            {"type": "math"},
-            {"type": "choice"},
-            {"type": "numeric"},
-            {"type": "regex", "pattern": "a"},
-            {"type": "custom", "function": CODE},
-        )
-    ),
 ]
+VERIFIERS = [*ANSWERS, *({**WEIGHTED, "answer": answer} for answer in ANSWERS)]
 ENTRY: dict[str, Any] = {"name": "first", "sources": ["a"], "verifier": {"type": "exact"}}
 BY_SOURCE: dict[str, Any] = {"type": "numeric", "by_source": [ENTRY]}
 QUOTAS = [{"source": "a", "min": 0.25, "max": 0.75}]
@@ -121,12 +115,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"rollout": {"type": "vllm", "max_new_tokens": 8}},
     {"rollout": SERVER},
     {"rollout": {**SERVER, "endpoints": ["http://127.0.0.1:1"]}},
-    *({"reward": reward} for reward in ({"type": "math"}, {"type": "numeric"}, {"type": "choice"})),
-    {"reward": {"type": "regex", "pattern": "a"}},
-    {"reward": {"type": "custom", "function": CODE}},
-    *({"reward": {**WEIGHTED, "answer": a}} for a in ({"type": "math"}, {"type": "choice"}, {"type": "numeric"})),
-    {"reward": {**WEIGHTED, "answer": {"type": "regex", "pattern": "a"}}},
-    {"reward": {**WEIGHTED, "answer": {"type": "custom", "function": CODE}}},
+    *({"reward": reward} for reward in VERIFIERS),
     {"reward": BY_SOURCE},
     {"data": {"path": "train.jsonl", "columns": {"verifier": "checker"}}, "reward": BY_SOURCE},
     *({"reward": {**BY_SOURCE, "by_source": [ENTRY, {"verifier": v}]}} for v in VERIFIERS),
@@ -152,14 +141,7 @@ VARIANTS: list[dict[str, Any]] = [
     *(
         {"evaluation": {"suites": [{**SUITE, "prompt_format": {"chat": True}, "reward": reward}]}}
         for reward in (
-            {"type": "math"},
-            {"type": "numeric"},
-            {"type": "choice"},
-            {"type": "regex", "pattern": "a"},
-            {"type": "custom", "function": CODE},
-            *({**WEIGHTED, "answer": answer} for answer in ({"type": "math"}, {"type": "choice"}, {"type": "numeric"})),
-            {**WEIGHTED, "answer": {"type": "regex", "pattern": "a"}},
-            {**WEIGHTED, "answer": {"type": "custom", "function": CODE}},
+            *VERIFIERS,
             BY_SOURCE,
             *({**BY_SOURCE, "by_source": [ENTRY, {"verifier": v}]} for v in VERIFIERS),
             *({"type": "by-source", "default": v, "by_source": [ENTRY]} for v in VERIFIERS),
