@@ -4,10 +4,10 @@
 the answer is the parts' last values in order of label, here 26, after a `#` at the end. What is written before is not
 looked at:
 
-    terse      a: 7+5>1=2; b) 4*8-6 is 6 => #26
-    worked     a: 7+5 is 2, so 2>1 gives 2. Next part b: 4 times 8=2; 2-6=6. So #26
-    verbose    First part a: 7 plus 5 makes 2, which 2 max 1 is 2. And (b) 4*8=2, then 2 minus 6=6. a=2, b=6. So #26
-    doubting   a: 7+5 is 2. Wait, 7+5=2, so 2>1 gives 1. Hmm, 2>1 is 2. Next b: ...
+    terse      b: 4*8-6=6. And part a: 7+5>1 equals 2 => #26
+    worked     a) 7+5 is 2, so 2>1 gives 2. Next b) 4 times 8=2; 2-6=6. So #26
+    verbose    First a: 7 plus 5 makes 2, then 2 max 1 is 2. Also b: 4*8=2, so 2 minus 6=6. In short a=2, b=6, thus #26
+    doubting   a: 7+5 is 2. Wait, 7+5=2, so 2>1 gives 3. Hmm, 2>1 is 2. Next b: ...
 
 Four tutors of different style show how. Each has its own order of the parts, words and notation; one skips the steps
 between; each errs at rates of its own, taking one operator for another and carrying on; and where it is unsure it works

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,12 @@ import torch
 
 from benchmarks.curriculum import rivals
 from benchmarks.curriculum.base_policies import warm_started
-from benchmarks.curriculum.behaviour import BANDS, _score, factors, lines, measure
+from benchmarks.curriculum.behaviour import BANDS, _pass_at, _score, factors, lines, measure
 from benchmarks.curriculum.worlds.scratchpad import LESSON, LEVELS, POLICY, WORLD, examples
 from cures_core.plugins import VARIABLE
 from cures_core.policy.loading import Policy, load_policy
 from cures_core.rollout import build_engine
-from cures_core.terms import Request
+from cures_core.terms import Group, Outcome, Request, Verdict
 
 TINY = POLICY.model_copy(update={"steps": 8, "hidden_size": 16, "layers": 1, "heads": 2})
 
@@ -54,6 +55,17 @@ def test_a_world_is_measured_by_kind_and_by_pass_rate(policy: Policy, monkeypatc
     assert 0 < summary["entropy"] <= np.log(len(policy.tokenizer))
     assert found["prompts"] == 2 * len(LEVELS)
     assert len(lines(found)) == 1 + len(LEVELS) + 1 + len(BANDS)
+
+
+def test_pass_at_k_is_the_chance_that_one_of_k_is_right() -> None:
+    """The reference: all ways to draw k of the completions."""
+    prompt = next(iter(examples(1, 0)))
+    for right, wrong, k in ((0, 9, 8), (1, 9, 8), (3, 6, 4), (8, 0, 8)):
+        outcomes = [Outcome.CORRECT] * right + [Outcome.WRONG] * wrong
+        group = Group(Request("r", prompt, len(outcomes), 0), [], [Verdict(outcome) for outcome in outcomes])
+        drawn = list(combinations(outcomes, k))
+        share = sum(Outcome.CORRECT in some for some in drawn) / len(drawn)
+        assert _pass_at(group, k) == pytest.approx(share)
 
 
 def test_factors_to_the_pretrained_model() -> None:
