@@ -19,9 +19,9 @@ from benchmarks.curriculum.methods import ABORTING, METHODS, settings
 from benchmarks.curriculum.tuned import Tuned, load_tuned
 from benchmarks.curriculum.worlds import world_of
 from benchmarks.curriculum.worlds.world import World
+from cures_core.countdown import Countdown
 from cures_core.errors import ChildFailed, ConfigError
 from cures_core.files import canonical_json, write_atomic
-from flows.cli.countdown import Countdown
 
 _SMALL = 64  # rollouts of a step that counts as a small one
 

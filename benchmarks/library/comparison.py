@@ -16,8 +16,8 @@ import numpy as np
 from benchmarks.curriculum.base_policies import warm_started
 from benchmarks.curriculum.worlds.scratchpad import LESSON, POLICY
 from benchmarks.library.arm import Arm
+from cures_core.countdown import Countdown
 from cures_core.files import canonical_json, write_atomic
-from flows.cli.countdown import Countdown
 
 METHODS: tuple[Literal["uniform", "curriculum"], ...] = ("uniform", "curriculum")
 

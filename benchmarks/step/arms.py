@@ -14,10 +14,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from benchmarks.step.training_step import ARMS, Figures, StepSpec, need_trl
+from cures_core.countdown import Countdown
 from cures_core.errors import ChildFailed, ConfigError
 from cures_core.files import canonical_json, write_atomic
 from cures_core.jobs.assemble import versions
-from flows.cli.countdown import Countdown
 
 PER_TOKEN = ("total_s", "generation_s", "training_s", "cpu_s")
 

@@ -99,7 +99,7 @@ def _config(folder: Path) -> Any:
     from peft import PeftConfig
 
     try:
-        cfg = PeftConfig.from_pretrained(str(folder))
+        cfg = PeftConfig.from_pretrained(str(folder), trust_remote_code=False)
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{folder / CONFIG}: peft does not take it: {error}") from error
     if not isinstance(cfg, PeftLora):

@@ -24,6 +24,7 @@ from cures_core.report.figures import (
 from cures_core.report.learning import CURRICULUM, REWARD, UPDATES, WEIGHTED_REWARD
 from cures_core.report.lineage import lineage_graph
 from cures_core.report.live import curves_of, scripts, style
+from cures_core.report.metrics import plain
 from cures_core.report.run_data import ReportData
 from cures_core.report.stories import places, render_stories
 
@@ -98,6 +99,7 @@ def make_environment() -> Environment:
         "share": _share,
         "estimate": _estimate,
         "signed": _signed,
+        "plain": plain,
         "gain": lambda gain: f"{_signed(gain.value)} [{_signed(gain.low)}, {_signed(gain.high)}]",
         "clock": _clock,
         "when": _when,

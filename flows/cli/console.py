@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from cures_core.countdown import clock_of
 from cures_core.events import PartDone, StepDone
 from tasks.progress import Event, StageEnded, StageStarted, StageWaiting, listening
 from tasks.runs.figures import (
@@ -189,9 +190,3 @@ class _Panel:
 
 def _short(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) or float(value).is_integer() else f"{value:.3f}"
-
-
-def clock_of(seconds: float) -> str:
-    """Minutes and seconds, as in 2:05."""
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}:{rest:02d}"

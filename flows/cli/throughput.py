@@ -9,8 +9,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from cures_core.config.device import DeviceConfig
 from cures_core.config.rollout import RolloutConfig
+from cures_core.countdown import Countdown
 from cures_core.errors import ConfigError
-from flows.cli.countdown import Countdown
 
 
 def measure_throughput(

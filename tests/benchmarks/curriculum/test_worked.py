@@ -56,7 +56,7 @@ def test_worked_examples_are_right_and_judged_right() -> None:
     shown = re.findall(r"Question: (.*)\nAnswer: (.*)", TEMPLATE)
     assert len(shown) == 5
     with make_verifier(WORLD.reward) as verifier:
-        verdicts = verifier.judge([(text, str(right_answer(problem))) for problem, text in shown])
+        verdicts = verifier.judge_pairs([(text, str(right_answer(problem))) for problem, text in shown])
     assert [v.outcome for v in verdicts] == [Outcome.CORRECT] * 5
 
 

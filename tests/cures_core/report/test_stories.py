@@ -46,7 +46,7 @@ def test_a_prompt_of_a_table_leads_to_its_posterior_and_its_completions() -> Non
     for words in (
         "Gold answer: 15. Content id: f00d",
         "prior 0 12.5 % 0.0 % 50.0 % epoch 1 30 75.0 % 50.0 % 87.5 %",
-        "Step 7: wrong, cut at the token limit Reward 0.000, advantage -0.50, 34 tokens; read 12 so it is 15",
+        "Step 7: wrong, cut at the token limit Reward 0, advantage -0.50, 34 tokens; read 12 so it is 15",
         "Step 17: correct Reward 1, advantage +0.50, 34 tokens; read 12 so it is 15",
     ):
         assert words in told

@@ -194,7 +194,9 @@ def mapped_memory(_: Job, __: Parent) -> None:
 
 def arrow_memory(job: Job, _: Parent) -> None:
     """A set that is whole, read with too little memory: it must not be called damaged."""
-    os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"  # its usual one reserves a GiB of addresses
+    import pyarrow as pa
+
+    pa.set_memory_pool(pa.system_memory_pool())  # its usual one reserves a GiB of addresses
     from cures_core.prompts import PromptSet
     from cures_core.terms import Prompt
 
@@ -270,9 +272,10 @@ def too_large_a_file(job: Job, _: Parent) -> None:
     (job.scratch / "large").write_bytes(bytes(1 << 21))
 
 
-def no_room_for_threads(_: Job, __: Parent) -> None:
+def no_room_for_threads(_job: Job, __: Parent) -> None:
     with _little_memory(1):
-        threading.Thread(target=time.sleep, args=(1,)).start()
+        for _ in range(64):  # the first ones may take the room of threads that are gone
+            threading.Thread(target=time.sleep, args=(1,)).start()
 
 
 def vanished_file(job: Job, _: Parent) -> None:

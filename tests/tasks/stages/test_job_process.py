@@ -28,7 +28,7 @@ def test_events_arrive_and_results_are_there(job: Job) -> None:
     events: list[Any] = []
     with listening(events.append):
         run_job(job)
-    assert events[-1] == PartDone(part="warm_start", done=10, total=12)
+    assert events[-1] == PartDone(part="warm_start", done=12, total=12)
     assert (job.out / "policy" / "model.safetensors").exists()
 
 

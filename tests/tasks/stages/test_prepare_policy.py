@@ -85,7 +85,7 @@ def test_a_warm_start_is_made_once_and_used(policies: Path, jobs: list[Job], tmp
     assert [row["step"] for row in rows] == list(range(1, int(record.figures.steps) + 1))
     assert "20 of 20 worked solutions were taught first" in _taught(record)[0]
     records = RunRecords(None, record, None, {}, {}, {}, None)
-    assert spent(records)["warm start"].tokens == record.figures.tokens > 0
+    assert spent(records)["warm_start"].tokens == record.figures.tokens > 0
 
 
 def test_what_is_taught_is_in_the_key(policies: Path, jobs: list[Job], tmp_path: Path) -> None:

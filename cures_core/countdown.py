@@ -7,8 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 
-from flows.cli.console import clock_of
-
 
 class Countdown:
     """Counts parts of a known number, from several threads too. Parts that were done before are left out of the
@@ -36,3 +34,9 @@ class Countdown:
 
     def _say(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
+
+
+def clock_of(seconds: float) -> str:
+    """Minutes and seconds, as in 2:05."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02d}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flows.cli.countdown import Countdown
+from cures_core.countdown import Countdown
 
 
 def test_the_rest_is_estimated_from_what_was_done_and_not_from_what_was_there(
