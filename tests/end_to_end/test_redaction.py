@@ -41,7 +41,7 @@ def config(folder: Path, hook: str, faults: list[str]) -> RunConfig:
         "data": {"path": str(folder / "train.jsonl")},
         "policy": {"type": "warm-start", "hidden_size": 32, "layers": 1, "heads": 2, "steps": 20, "batch": 16},
         "rollout": {"max_new_tokens": 6},
-        "reward": {"type": "custom", "function": "tests.cures_core.jobs.epochs:has_a_low_digit"},
+        "reward": {"type": "custom", "function": "tests.own_verifiers:has_a_low_digit"},
         "prior": {"type": "sample", "budget": 16},
         "curriculum": {"type": "uniform", "prompts_per_step": 6, "rollouts_per_step": 24},
         "kept_rollouts": {"share": 1.0, "per_step": 16},

@@ -240,7 +240,7 @@ def test_a_machine_with_the_slice_train_alone_trains_without_a_network(tmp_path:
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(SITE), str(PROJECT)]),
         "CURES_TEST_NO_NETWORK": "1",
-        "CURES_PLUGINS": "tests.cures_core.jobs.epochs",
+        "CURES_PLUGINS": "tests.own_verifiers",
         "HF_HUB_OFFLINE": "1",
     }
     kinds = {

@@ -30,7 +30,7 @@ CONFIG: dict[str, Any] = {
     "checkpoint_every": 2,
     "data": {"path": "unused"},
     "rollout": {"type": "hf", "max_new_tokens": 4, "temperature": 1.0},
-    "reward": {"type": "custom", "function": "tests.recorded.run:judged"},
+    "reward": {"type": "custom", "function": "tests.own_verifiers:judged_now_and_then"},
     "prior": {"type": "sample", "budget": 24, "rollouts_per_prompt": 2},
     "curriculum": {
         "type": "cures",
@@ -41,13 +41,6 @@ CONFIG: dict[str, Any] = {
     "training": {"type": "torch", "learning_rate": 5e-3, "solved_advantage": 1.0, "length_norm": 4.0},
     "device": {"type": "cpu", "threads": 1},
 }
-
-
-def judged(completion: str, gold: str) -> bool | None:
-    """What a random policy sometimes gets right, more seldom for some prompts, and sometimes nobody can judge."""
-    if completion.startswith("9"):
-        return None
-    return any(c in completion for c in gold)
 
 
 class NoParent(Parent):

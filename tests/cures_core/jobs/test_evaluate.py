@@ -28,14 +28,10 @@ from cures_core.prompts import PromptSet
 from cures_core.prompts.identity import make_prompt
 from cures_core.rewards import make_verifier
 from cures_core.terms import FinishReason, Request
+from tests.own_verifiers import right_by_length
 
 EXAM: dict[str, Any] = {"name": "exam", "path": "exam.jsonl", "samples": 3, "greedy": True}
 QUIZ: dict[str, Any] = {"name": "quiz", "path": "quiz.jsonl", "temperature": 0.7, "limit": 5}
-
-
-def judge(completion: str, gold: str) -> bool | None:
-    """Whatever lets the tiny policy be right, wrong and undecided now and then."""
-    return None if completion.startswith("=") else (len(completion) + int(gold)) % 2 == 0
 
 
 class Listener:
@@ -70,7 +66,7 @@ def config(suites: Sequence[dict[str, Any]], **changes: Any) -> RunConfig:
         "data": {"path": "train.jsonl"},
         "rollout": {"max_new_tokens": 8},
         "training": {"learning_rate": 1e-3},
-        "reward": {"type": "custom", "function": f"{__name__}:judge"},
+        "reward": {"type": "custom", "function": "tests.own_verifiers:right_by_length"},
         "device": {"type": "cpu"},
         "evaluation": evaluation,
     }
@@ -163,7 +159,7 @@ def test_scores_items_examples_and_figures_agree(run):
     assert {e["id"] for e in examples if e["suite"] == "quiz"} == {i.id for i in quiz}
     for example in examples:
         verdict = {"correct": True, "wrong": False}.get(example["outcome"])
-        assert judge(example["completion"], example["gold"]) is verdict
+        assert right_by_length(example["completion"], example["gold"]) is verdict
     told = [(e.done, e.total) for e in listener.events if isinstance(e, PartDone)]
     assert told == [
         (4, 10),

@@ -80,7 +80,7 @@ BASE: dict[str, Any] = {
     "evaluation": {"suites": [SUITE]},
     "device": {"type": "cpu"},
 }
-CODE = "tests.cures_core.jobs.epochs:has_a_low_digit"
+CODE = "tests.own_verifiers:has_a_low_digit"
 STRATEGY = "tests.cures_core.curriculum.example_strategy:Strategy"
 STEP = {"prompts_per_step": 4, "rollouts_per_step": 64}
 SERVER = {"type": "vllm_server", "max_new_tokens": 8}
@@ -160,7 +160,7 @@ OTHER: dict[str, list[JsonValue]] = {
     "data.language": ["en"],
     "prior.start_from": ["posterior/other/0"],
     "curriculum.strategy": ["tests.cures_core.curriculum.example_strategy:Other"],
-    "function": ["tests.cures_core.jobs.epochs:make_job"],
+    "function": ["tests.own_verifiers:right_by_length"],
     "letters": ["ABC"],
     "address": ["b:2"],
     "rollout.endpoints": [["http://127.0.0.1:2"]],
