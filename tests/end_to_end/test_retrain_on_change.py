@@ -27,6 +27,8 @@ def test_ten_equal_triggers_make_one_run(tmp_path: Path) -> None:
     commit(work, "ten more")
     git(tmp_path, "clone", "-q", str(tmp_path / "theirs" / "remote.git"), str(tmp_path / "theirs" / "ci"))
     ci = tmp_path / "theirs" / "ci"
+    profile = (ci / "tiny.toml").read_text()  # the worker of this test has no checkout of theirs
+    (ci / "tiny.toml").write_text(profile.replace('"suite.jsonl"', json.dumps(str(ci / "suite.jsonl"))))
     with running_stack(tmp_path / "stack") as stack:
         found = call(stack, "/deployments/name/retrain/retrain-on-data-change")
         config = {**tomllib.loads(PROFILE), "store": {"url": str(tmp_path / ".cures")}, "epochs": 1}  # CI judges two
