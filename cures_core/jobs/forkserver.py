@@ -2,17 +2,18 @@
 a process of its own all the same, which nothing of another job reaches.
 
 Only for jobs without a GPU: CUDA does not bear a fork of a process that has asked for it, and imports may ask.
+
+Not multiprocessing's forkserver, because that imports the parent's main module into every child, which is Prefect's
+engine here, and leaves a child in its parent's session, without pipes of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import json
 import os
 import selectors
-import signal
 import socket
 import sys
 from pathlib import Path
@@ -21,10 +22,9 @@ from typing import NamedTuple
 from setproctitle import setproctitle
 
 from cures_core.jobs.__main__ import main as run_job
+from cures_core.rewards.sandbox.confinement import die_with_parent
 
-_MOST_BYTES = 1 << 20
-_FDS = 4
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_FDS = 5
 _AHEAD = (
     *(f"cures_core.jobs.{job}" for job in ("warm_start", "prior", "epoch", "evaluate")),
     "cures_core.policy.loading",
@@ -35,8 +35,8 @@ _AHEAD = (
 
 
 class Request(NamedTuple):
-    """What is sent for a job, as JSON, with four descriptors: what become its stdin, stdout and stderr, and where its
-    process id and its exit code are told, a line each."""
+    """What is asked for a job, as JSON in a file, of which a descriptor is sent with four others: what become its
+    stdin, stdout and stderr, and where its process id and its exit code are told, a line each."""
 
     spec: str
     """Its job.json."""
@@ -65,10 +65,10 @@ def _serve(control: socket.socket) -> Path | None:
             if key.fileobj is not control:
                 _tell_end(selector, key, running)
                 continue
-            request, fds, _, _ = socket.recv_fds(control, _MOST_BYTES, _FDS)
-            if not request:
+            message, fds, _, _ = socket.recv_fds(control, 1, _FDS)
+            if not message:
                 return None
-            *standard, status = fds
+            asked, *standard, status = fds
             if (pid := os.fork()) == 0:
                 # That what tells of a job is closed is how its parent hears of the end of this server.
                 ends = [key.fd for key in selector.get_map().values() if key.fileobj is not control]
@@ -76,8 +76,8 @@ def _serve(control: socket.socket) -> Path | None:
                     os.close(fd)
                 selector.close()
                 control.close()
-                return _become_a_job(request, standard)
-            for fd in standard:
+                return _become_a_job(asked, standard)
+            for fd in (asked, *standard):
                 os.close(fd)
             running[pid] = status
             _tell(status, pid)
@@ -98,9 +98,11 @@ def _tell(status: int, number: int) -> None:
         os.write(status, f"{number}\n".encode())
 
 
-def _become_a_job(request: bytes, standard: list[int]) -> Path:
-    asked = Request(*json.loads(request))
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody could tell the parent of its end
+def _become_a_job(file: int, standard: list[int]) -> Path:
+    die_with_parent()  # nobody could tell the job's parent of its end
+    with os.fdopen(file, "rb") as f:
+        f.seek(0)
+        asked = Request(*json.loads(f.read()))
     os.setsid()  # Ctrl-C reaches the parent alone, which then asks the job to stop
     for number, fd in enumerate(standard):
         os.dup2(fd, number)

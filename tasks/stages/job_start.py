@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import BinaryIO
@@ -52,11 +53,15 @@ class Forked:
         self.returncode: int | None = None
         self._pid: int | None = None
         self._lock = threading.Lock()
-        theirs = [theirs_in, theirs_out, log.fileno(), theirs_told]
+        request = json.dumps((str(spec.absolute()), str(Path.cwd()), dict(os.environ))).encode()
         try:
-            with contextlib.suppress(OSError):  # the server is gone: what it tells ends at once, as of a killed job
-                request = (str(spec.absolute()), str(Path.cwd()), dict(os.environ))
-                socket.send_fds(control, [json.dumps(request).encode()], theirs)
+            with tempfile.TemporaryFile() as file:  # an environment may be larger than a message
+                file.write(request)
+                file.flush()
+                # A server that is gone: what it tells ends at once, as of a killed job.
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    fds = [file.fileno(), theirs_in, theirs_out, log.fileno(), theirs_told]
+                    socket.send_fds(control, [b"j"], fds)
         finally:
             for fd in (theirs_in, theirs_out, theirs_told):
                 os.close(fd)

@@ -39,6 +39,6 @@ def test_three_sources_are_judged_by_three_verifiers_within_their_quotas(tmp_pat
     for name in ("plus", "minus"):
         assert sum(step[f"draw_share/{name}"] * 20 for step in steps) <= 0.1 * 20 * len(steps) + 1
     assert sum(step["draw_share/gap"] * 20 for step in steps) >= 0.1 * 20 * len(steps) - 1
-    assert all(step["ruled_wrong_share"] <= step["truncated_share"] for step in steps)
+    assert sum(step["ruled_wrong_share"] for step in steps) > 0
     again = cures("run", "--config", PROJECT / "configs" / "mixed.toml", *arguments, "--json", cwd=tmp_path)
     assert again.summary["run"] == outcome.summary["run"]

@@ -44,9 +44,9 @@ def fresh(cfg: CurriculumConfig, pool: PromptSet = POOL, seed: int = 1) -> Strat
     return make_curriculum(cfg, pool, Posterior.fresh(pool, cfg.posterior), seed)
 
 
-def go(strategy: Strategy, steps: int, seed: int = 3) -> list[list[str]]:
+def go(strategy: Strategy, steps: int, rng: np.random.Generator | None = None) -> list[list[str]]:
     """Sources of the prompts that each step has drawn; half of what comes out is right."""
-    rng, drawn = np.random.default_rng(seed), []
+    rng, drawn = np.random.default_rng(3) if rng is None else rng, []
     for _ in range(steps):
         sources: dict[str, str] = {}
         while (batch := strategy.ready()) is None:
@@ -105,23 +105,10 @@ def test_a_restored_run_draws_the_same(kind: dict[str, Any]) -> None:
     whole, first = fresh(cfg), fresh(cfg)
     expected = go(whole, 12)
     rng = np.random.default_rng(3)
-    begun = go_with(first, 5, rng)
+    begun = go(first, 5, rng)
     second = fresh(cfg, seed=9)
     second.load_state_dict(first.state_dict())
-    assert begun + go_with(second, 7, rng) == expected
-
-
-def go_with(strategy: Strategy, steps: int, rng: np.random.Generator) -> list[list[str]]:
-    drawn = []
-    for _ in range(steps):
-        sources: dict[str, str] = {}
-        while (batch := strategy.ready()) is None:
-            requests = strategy.ask(strategy.rollouts_per_step)
-            sources |= {q.prompt.id: q.prompt.source for q in requests}
-            strategy.tell([answered(q, rng.choice([Outcome.CORRECT, Outcome.WRONG], q.n).tolist()) for q in requests])
-        if "probing" not in batch.reason:
-            drawn.append(list(sources.values()))
-    return drawn
+    assert begun + go(second, 7, rng) == expected
 
 
 def test_a_step_tells_of_its_sources_where_there_are_several() -> None:

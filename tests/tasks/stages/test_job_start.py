@@ -84,6 +84,13 @@ def test_another_environment_gets_another_server(job: Job, monkeypatch: pytest.M
     assert not psutil.pid_exists(first)
 
 
+def test_a_large_environment_reaches_the_job(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(8):
+        monkeypatch.setenv(f"CURES_TEST_LARGE_{i}", "x" * 100_000)  # more than a message over a socket may hold
+    run_job(job)
+    assert (job.out / "policy" / "model.safetensors").exists()
+
+
 def test_the_end_of_the_server_is_the_end_of_its_jobs_and_told_as_such(job: Job) -> None:
     killed: list[int] = []
 
