@@ -7,6 +7,8 @@ import json
 import os
 from pathlib import Path
 
+from cures_core.errors import ConfigError
+
 
 def canonical_json(value: object) -> bytes:
     """The one spelling of a JSON value: sorted keys, no spaces, UTF-8, no NaN."""
@@ -52,3 +54,12 @@ def sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def require_writable(path: Path, key: str) -> None:
+    """Raises `ConfigError` naming the key of the configuration where no folder can be made or written to at `path`."""
+    place = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    if not place.is_dir():
+        raise ConfigError(f"{key}: {place} is a file; name a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(f"{key}: no permission to write to {place}; change it, or name another place")

@@ -13,6 +13,7 @@ from cures_core.config.policy import PretrainedPolicy, SupervisedWarmStart, Warm
 from cures_core.config.rewards import CodeConfig
 from cures_core.config.rollout import PromptFormat
 from cures_core.config.run import RunConfig
+from cures_core.config.tracking import TrackingConfig
 from cures_core.config.training import LoraConfig
 from cures_core.errors import ConfigError, CuresError
 from cures_core.extras import require_extras
@@ -38,6 +39,7 @@ from tasks.runs.notes import noted_epochs
 from tasks.runs.opening import identify, read_first
 from tasks.snapshots.places import probe_places
 from tasks.storage import open_store
+from tasks.tracking.probing import probe_trackers
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ def _checks(cfg: RunConfig) -> Iterator[tuple[str, Callable[[], str]]]:
         yield "sandbox", lambda: require_confinement(code)
     yield "store", lambda: probe_store(cfg.store)
     yield "snapshots", lambda: probe_places(cfg.snapshot.within(cfg.store.url, cfg.store.endpoint_url))
+    if cfg.tracking != TrackingConfig():
+        yield "trackers", lambda: probe_trackers(cfg.tracking)
     yield "disk", lambda: _disk(cfg)
     if "PREFECT_API_URL" in os.environ:
         yield "prefect", lambda: require_server(os.environ["PREFECT_API_URL"])

@@ -29,6 +29,8 @@ _TOKENIZERS = (
     "*.bpe.model",
 )
 _SHOWN = 5
+_LEAST_USED = 0.8
+"""Share of a model's embeddings that its tokenizer has tokens for: published models are padded by some 2 % at most."""
 
 
 def load_weights(folder: str | Path, **options: Any) -> PreTrainedModel:
@@ -89,12 +91,14 @@ def require_tokenizer(folder: Path) -> None:
 
 
 def require_fitting(folder: str | Path, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
-    """Raises `ConfigError` where the tokenizer has tokens that the model has no embedding of."""
+    """Raises `ConfigError` where the tokenizer has tokens that the model has no embedding of, or where the model has
+    many embeddings that are of no token."""
     embeddings: Any = model.get_input_embeddings()
     rows = int(embeddings.weight.shape[0])
-    if len(tokenizer) > rows:
+    tokens = max(tokenizer.get_vocab().values(), default=-1) + 1  # numbers may be left out in between
+    if not _LEAST_USED * rows <= tokens <= rows:
         raise ConfigError(
-            f"{folder}: the tokenizer has {len(tokenizer):,} tokens, the model embeddings of {rows:,}: they do not "
+            f"{folder}: the tokenizer has {tokens:,} tokens, the model embeddings of {rows:,}: they do not "
             "belong together. Save the tokenizer of this model there"
         )
 

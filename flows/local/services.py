@@ -54,7 +54,7 @@ def start_s3(folder: Path) -> str:
             "credentials": [{"accessKey": access["id"], "secretKey": access["key"]}],
             "actions": ["Admin", "Read", "Write", "List", "Tagging"],
         }
-        _write_private(folder / "s3-identities.json", canonical_json({"identities": [identity]}))
+        write_private(folder / "s3-identities.json", canonical_json({"identities": [identity]}))
         data = folder / "s3-data"
         data.mkdir(parents=True, exist_ok=True)
         ports = [*(f"-{name}={_free_port()}" for name in _SEAWEED_PORTS), *SEAWEED_WITHOUT]
@@ -112,7 +112,7 @@ def chosen_once(path: Path, fresh: dict[str, Any]) -> dict[str, Any]:
     """Ports and keys are chosen once, so a stack that is started again finds its data."""
     if not path.exists():
         scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        _write_private(scratch, canonical_json(fresh))
+        write_private(scratch, canonical_json(fresh))
         with contextlib.suppress(FileExistsError):  # of two first starts at once, one chooses
             path.hardlink_to(scratch)
         scratch.unlink()
@@ -126,7 +126,8 @@ def chosen_once(path: Path, fresh: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _write_private(path: Path, data: bytes) -> None:
+def write_private(path: Path, data: bytes) -> None:
+    """To a file that only its owner can read."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as out:
@@ -162,7 +163,7 @@ def _make_database(initdb: str, place: Path, password: str, user: str | None) ->
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir(parents=True)
     secret = data.parent / "postgres-password"
-    _write_private(secret, password.encode())
+    write_private(secret, password.encode())
     if user is not None:
         shutil.chown(data, user)
         shutil.chown(secret, user)

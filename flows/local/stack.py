@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from cures_core.config.base import Strict
 from cures_core.errors import ConfigError
 from flows.local.deploying import HEARTBEAT_S, POOL, deploy
 from flows.local.processes import process_id, spawn, stop_process, wait_until
-from flows.local.services import service_environment, start_postgres, start_s3
+from flows.local.services import BUCKET, service_environment, start_postgres, start_s3, write_private
 from tasks.prefect_api import answers
 
 STOP_ORDER = ("worker", "server", "s3", "postgres")
@@ -61,6 +62,21 @@ class Stack:
             **service_environment(self.folder),
         }
 
+    @property
+    def variables(self) -> Path:
+        """The file for a shell that is to reach the stack as its worker does: `. FILE`. Only its owner can read it."""
+        return self.folder / "variables.sh"
+
+    def write_variables(self) -> None:
+        """Write that file anew."""
+        shared = {name: value for name, value in self.environment().items() if _is_clients(name)}
+        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in shared.items()]
+        write_private(self.variables, "".join(lines).encode())
+
+
+def _is_clients(name: str) -> bool:
+    return name == "PREFECT_API_URL" or name.startswith("AWS_")
+
 
 def start(
     stack: Stack, project: Path, report: Callable[[str], None], *, s3: bool = False, postgres: bool = False
@@ -77,7 +93,7 @@ def start(
     if postgres or "PREFECT_SERVER_DATABASE_CONNECTION_URL" in known:
         report(f"postgres {start_postgres(stack.folder)}")
     if s3 or "AWS_ENDPOINT_URL" in known:
-        report(f"s3      {start_s3(stack.folder)}, bucket cures: store.url = s3://cures/runs")
+        report(f"s3      {start_s3(stack.folder)}, bucket {BUCKET}")
     if process_id(stack.folder, "server") is None:
         if answers(stack.api_url):
             raise ConfigError(f"port {stack.port} is taken by another server; choose one with --port")
@@ -89,6 +105,9 @@ def start(
     if process_id(stack.folder, "worker") is None:
         _spawn_prefect(stack, "worker", ["worker", "start", "--pool", POOL], project)
     report(f"worker  pool {POOL}; logs in {stack.folder}")
+    stack.write_variables()
+    store = f" --set store.url=s3://{BUCKET}/runs" if "AWS_ENDPOINT_URL" in stack.environment() else ""
+    report(f"shell   . {shlex.quote(str(stack.variables))} && cures run --config configs/quickstart.toml{store}")
 
 
 def stop(stack: Stack) -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import tempfile
 from pathlib import Path
 
 from cures_core.config.snapshot import SnapshotConfig
-from cures_core.errors import ConfigError, StoreUnavailable
+from cures_core.errors import StoreUnavailable
+from cures_core.files import require_writable
 from tasks.snapshots.objects import digest_md5, open_objects
 from tasks.snapshots.pointers import Pointers, is_remote
 
@@ -24,22 +24,14 @@ def probe_places(cfg: SnapshotConfig) -> str:
     with tempfile.TemporaryDirectory(prefix="cures-probe-") as folder:
         pointers = Pointers(cfg.repository, Path(folder))
         if not is_remote(cfg.repository):
-            _require_writable(Path(cfg.repository), "snapshot.repository")
+            require_writable(Path(cfg.repository), "snapshot.repository")
         if pointers.exists() and (is_remote(cfg.repository) or any(Path(cfg.repository).iterdir())):
             pointers.refs("refs/heads/*")
     if cfg.remote.startswith("s3://"):
         _probe_bucket(cfg.remote, cfg.endpoint_url)
     else:
-        _require_writable(Path(cfg.remote), "snapshot.remote")
+        require_writable(Path(cfg.remote), "snapshot.remote")
     return f"pointers to {cfg.repository}, data to {cfg.remote}"
-
-
-def _require_writable(path: Path, key: str) -> None:
-    place = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
-    if not place.is_dir():
-        raise ConfigError(f"{key}: {place} is a file; name a folder")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise ConfigError(f"{key}: no permission to write to {place}; change it, or name another place")
 
 
 def _probe_bucket(remote: str, endpoint_url: str | None) -> None:

@@ -80,13 +80,26 @@ def test_again_it_does_no_work_and_says_so(done: tuple[Path, dict[str, Any]]) ->
 def test_killed_in_a_job_and_in_the_flow_it_ends_with_the_same_bytes(
     done: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    folder, summary = done
+    whole, summary = done
+    folder = without(whole, tmp_path / "copy", "train_epoch", "evaluate_checkpoint")
     faults = ["checkpoint.before_rename:3=kill", "stage.before_record:train_epoch-2=kill"]
-    outcome, kills = run_to_the_end(tmp_path, write_profile(tmp_path, faults), 1)
+    outcome, kills = run_to_the_end(folder, write_profile(folder, faults), 1)
     assert (outcome.code, kills) == (0, 1), outcome.err
-    assert results(tmp_path, outcome.summary["run"]) == results(folder, summary["run"])
+    assert outcome.summary["run"] == summary["run"]
+    met = {path.name for path in (folder / ".cures" / "faults" / summary["run"]).iterdir()}
+    assert met == {"checkpoint.before_rename_3.kill", "stage.before_record_train_epoch-2.kill"}
+    assert results(folder, summary["run"]) == results(whole, summary["run"])
     done_before = [s["name"] for s in outcome.summary["stages"] if s["cached"]]
     assert {"validate_dataset", "prepare_policy", "estimate_prior", "train_epoch 1"} <= set(done_before)
+
+
+def without(whole: Path, folder: Path, *stages: str) -> Path:
+    """A copy of a run's folder in which these stages have not been done."""
+    shutil.copytree(whole, folder)
+    made = ["evaluations"] if "evaluate_checkpoint" in stages else []
+    for name in [*made, *(f"{kind}/{stage}" for kind in ("stages", "artifacts") for stage in stages)]:
+        shutil.rmtree(folder / ".cures" / name)
+    return folder
 
 
 def _written(folder: Path) -> dict[Path, int]:
@@ -95,15 +108,12 @@ def _written(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in files}
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize(
     ("setting", "redone"),
     [
-        pytest.param(
-            "training.learning_rate=5e-4",
-            {"train_epoch 1", "train_epoch 2", "evaluate_checkpoint 2"},
-            marks=pytest.mark.end_to_end,
-        ),
-        pytest.param("epochs=1", {"evaluate_checkpoint 1"}, marks=pytest.mark.end_to_end),
+        ("training.learning_rate=5e-4", {"train_epoch 1", "train_epoch 2", "evaluate_checkpoint 2"}),
+        ("epochs=1", {"evaluate_checkpoint 1"}),
         ("evaluation.resamples=300", {"evaluate_checkpoint 0", "evaluate_checkpoint 2"}),
     ],
 )
@@ -254,10 +264,7 @@ def test_in_shards_the_figures_are_the_same_and_a_killed_shard_is_done_again(
     if runner == "ray" and find_spec("prefect_ray") is None:
         pytest.skip("Ray is not installed: pip install 'cures[ray]'")
     whole, summary = done
-    folder = tmp_path / "copy"
-    shutil.copytree(whole, folder)
-    for made in ("evaluations", "stages/evaluate_checkpoint", "artifacts/evaluate_checkpoint"):
-        shutil.rmtree(folder / ".cures" / made)
+    folder = without(whole, tmp_path / "copy", "evaluate_checkpoint")
     sharding = f'evaluation.sharding={{shards = 3, runner = "{runner}"}}'
     faults = 'faults=["eval.chunk:0=kill"]'
     again = cures("run", "--config", folder / "tiny.toml", "--set", sharding, "--set", faults, "--json", cwd=folder)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,11 +44,19 @@ def test_server_worker_s3_and_postgres_come_up_are_deployed_to_and_stop(open_fol
         assert not (folder / "prefect" / "prefect.db").exists()  # the state is in Postgres
         secrets = [env["AWS_SECRET_ACCESS_KEY"], json.loads((folder / "postgres-access.json").read_bytes())["password"]]
         assert not any(secret in text for secret in secrets for text in (up.out, up.err, shown.out, shown.err))
-        for note in ("s3-access.json", "postgres-access.json", "s3-identities.json"):
+        for note in ("s3-access.json", "postgres-access.json", "s3-identities.json", "variables.sh"):
             assert stat.S_IMODE((folder / note).stat().st_mode) == 0o600
         checked = cures("doctor", "--store", "s3://cures/check", "--json", cwd=PROJECT, env=env)
         (store,) = [found for found in json.loads(checked.out) if found["name"] == "store"]
         assert store["status"] == "ok", store  # it has conditional writes
+        (shell,) = [line.removeprefix("shell   ") for line in up.out.splitlines() if line.startswith("shell")]
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        plain = {"PATH": path, "PYTHONPATH": str(PROJECT), "HOME": str(open_folder)}
+        typed = subprocess.run(  # as it is printed, but that nothing is trained
+            ["sh", "-c", f"{shell} --check"], cwd=PROJECT, env=plain, capture_output=True, text=True, check=False
+        )
+        assert typed.returncode == 0, typed.stdout + typed.stderr
+        assert "s3://cures/runs" in typed.stdout
         for _ in range(2):  # deploying again changes nothing
             again = cures("deploy", "--api-url", stack.api_url, cwd=PROJECT, env=env)
             assert again.code == 0, again.err

@@ -86,6 +86,14 @@ def with_a_larger_vocabulary(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def with_a_smaller_vocabulary(folder: Path) -> None:
+    """As of another model: all of its numbers have an embedding, which says nothing of these tokens."""
+    place = folder / "tokenizer.json"
+    held = json.loads(place.read_bytes())
+    held["model"]["vocab"] = dict(list(held["model"]["vocab"].items())[:8])
+    place.write_text(json.dumps(held))
+
+
 def adapters(folder: Path) -> None:
     model: Any = load_policy(folder, CPU, lora=LoraConfig(rank=2, alpha=4, targets=("q_proj",))).model
     for name in ("config.json", WEIGHTS):
@@ -106,6 +114,7 @@ CASES: list[tuple[Callable[[Path], object], type[CuresError], list[str]]] = [
     (with_cut_shard, ConfigError, ["model-00002-of-", "damaged"]),
     (without_tokenizer, MissingInput, ["no tokenizer there"]),
     (with_a_larger_vocabulary, ConfigError, ["tokens, the model embeddings of"]),
+    (with_a_smaller_vocabulary, ConfigError, ["tokens, the model embeddings of"]),
     (adapters, ConfigError, ["is a folder of adapters too", "policy.base"]),
     (adapters_on_top, MissingInput, ["adapter_config.json without adapter_model.safetensors"]),
 ]

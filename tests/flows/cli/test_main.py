@@ -94,6 +94,7 @@ def test_every_profile_is_valid(profile: Path) -> None:
     assert load_config(profile).name == profile.stem
 
 
+@pytest.mark.end_to_end
 def test_too_many_bad_rows_end_with_exit_code_3_and_a_table(tmp_path: Path) -> None:
     rows = [{"problem": f"What is {i} plus 1?", "answer": str(i + 1)} for i in range(30)]
     bad = [{"problem": "", "answer": "1"}] * 5
