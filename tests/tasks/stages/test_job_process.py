@@ -11,9 +11,12 @@ from cures_core.config.loading import load_config
 from cures_core.errors import ChildFailed, ConfigError, InjectedFault, Preempted
 from cures_core.events import PartDone
 from cures_core.faults import arm
+from cures_core.files import digest_folder
 from cures_core.jobs.spec import Job
 from tasks.progress import listening
 from tasks.stages.job_process import allow_jobs, run_job, stop_jobs
+from tests.cures_core.policy.test_supervised import base as base
+from tests.cures_core.policy.test_supervised import job_in as supervised
 from tests.end_to_end.pipeline import write_profile
 
 
@@ -32,21 +35,29 @@ def test_events_arrive_and_results_are_there(job: Job) -> None:
     assert (job.out / "policy" / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize(
-    ("action", "error", "words"),
-    [("raise", InjectedFault, "warm_start.step:5"), ("kill", ChildFailed, "was ended by SIGKILL")],
-)
-def test_a_failed_job_is_the_error_it_was_and_can_go_on(
-    job: Job, action: str, error: type[Exception], words: str, tmp_path: Path
-) -> None:
-    arm([f"warm_start.step:5={action}"], tmp_path / "faults")
+def test_a_failed_job_is_the_error_it_was_and_can_go_on(job: Job, tmp_path: Path) -> None:
+    arm(["warm_start.step:5=raise"], tmp_path / "faults")
     try:
-        with pytest.raises(error, match=words):
+        with pytest.raises(InjectedFault, match=r"warm_start\.step:5"):
             run_job(job)
         run_job(job)
     finally:
         arm([], tmp_path)
     assert (job.out / "policy" / "config.json").exists()
+
+
+def test_a_supervised_warm_start_that_was_killed_ends_with_the_same_bytes(base: Path, tmp_path: Path) -> None:
+    whole, killed = supervised(tmp_path / "whole", base), supervised(tmp_path / "killed", base)
+    run_job(whole)
+    arm(["warm_start.step:5=kill"], tmp_path / "faults")
+    try:
+        with pytest.raises(ChildFailed, match="was ended by SIGKILL"):
+            run_job(killed)
+        assert list(killed.scratch.glob("step-*"))
+        run_job(killed)
+    finally:
+        arm([], tmp_path)
+    assert digest_folder(killed.out / "policy") == digest_folder(whole.out / "policy")
 
 
 def test_a_job_without_its_inputs_says_which(job: Job) -> None:

@@ -130,9 +130,7 @@ def test_where_there_may_be_a_gpu_a_job_is_started_anew(
             child.close()
 
 
-def test_another_environment_gets_another_server_however_large_it_is(
-    job: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_environment_gets_another_server_however_large_it_is(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     first = server().pid
     for i in range(8):
         monkeypatch.setenv(f"CURES_TEST_LARGE_{i}", "x" * 100_000)  # more than a message over a socket may hold
