@@ -61,13 +61,18 @@ PACKAGES = {
     ),
     "stage": Package(
         ("tasks/stages/stage.py",),
-        tuple(f"{_TASKS}/stages/test_{name}.py" for name in ("stage", "as_stage", "at_once", "keys")),
-        (f"{_TASKS}/stages/test_at_once.py::test_twenty_starts_of_four_runs_that_share_a_stage",),
+        tuple(f"{_TASKS}/stages/test_{name}.py" for name in ("stage", "as_stage", "keys")),
     ),
     "storage": Package(
         ("tasks/storage/*.py",),
         (f"{_TASKS}/storage",),
-        (f"{_TASKS}/storage/test_schedules.py::test_no_double_commit_in_a_thousand_schedules",),
+        (
+            f"{_TASKS}/storage/test_schedules.py",
+            f"{_TASKS}/storage/test_local.py::test_every_flipped_byte_and_truncation_is_found",
+            f"{_TASKS}/storage/test_local.py::test_killed_at_random_instants_values_and_files_are_whole",
+            f"{_TASKS}/storage/test_lease.py::test_stopped_past_its_lease_before_any_operation_only_one_commits",
+            f"{_TASKS}/storage/test_s3_exam.py::TestOnMoto::test_concurrent_swaps_lose_no_increment",
+        ),
     ),
 }
 

@@ -8,6 +8,7 @@ import json
 import logging
 import re
 import tempfile
+from functools import cache
 from pathlib import Path
 
 from cures_core.builtin import chains, sums
@@ -102,7 +103,9 @@ def _make_whole(*, own_files: bool) -> None:
         write_atomic(DATA / name, data)
 
 
+@cache
 def _made() -> dict[str, bytes]:
+    """Always the same, so that a process makes it once, however many folders need it."""
     with tempfile.TemporaryDirectory(prefix="cures-data-") as folder:
         for name, write in _SETS.items():
             write(Path(folder, name))
