@@ -1,7 +1,7 @@
 """The same search for every method: successive halving over learning rate, group size and batch on tuning seeds.
 
-All candidates run with a quarter of the budget (with three rungs), the better third with half of it, the best of those
-with all of it: learning starts late, so that smaller beginnings would mislead. The tuning seeds and the base policy are
+All candidates run with a quarter of the budget (with three rungs), the better third with half of it, the best of those,
+two at least, with all of it: learning starts late, so that smaller beginnings would mislead. The tuning seeds and the base policy are
 not among those that results are reported on.
 """
 
@@ -24,6 +24,7 @@ from cures_core.errors import ConfigError
 RATES = (0.5, 1.0, 2.0)
 """Times the rate that a method has untuned."""
 KEPT = 3  # of so many candidates one goes on
+FINALISTS = 2  # at least: what is slower at first often ends higher
 _GROUPS = ((32, 8), (64, 4), (32, 4), (16, 8), (8, 8))  # prompts x rollouts of each
 _SCREENED = (64, 128, 256)  # rollouts of a step
 
@@ -88,7 +89,7 @@ def tune(
             }
         )
         best = arms[int(order[0]) * len(seeds)]
-        left = [left[i] for i in order[: math.ceil(len(left) / KEPT)]]
+        left = [left[i] for i in order[: max(FINALISTS, math.ceil(len(left) / KEPT))]]
     chosen = {name: tried[-1]["candidates"][0][name] for name in left[0]["curriculum"]}
     return Tuned(
         curriculum=chosen,
