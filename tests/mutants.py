@@ -61,7 +61,17 @@ PACKAGES = {
     ),
     "stage": Package(
         ("tasks/stages/stage.py",),
-        tuple(f"{_TASKS}/stages/test_{name}.py" for name in ("stage", "as_stage", "keys")),
+        tuple(f"{_TASKS}/stages/test_{name}.py" for name in ("stage", "as_stage", "keys", "at_once")),
+        tuple(
+            f"{_TASKS}/stages/test_at_once.py::test_{name}"
+            for name in (
+                "twenty_starts",
+                "a_job_whose_parent",
+                "the_job_of_a_holder",
+                "a_holder_that_stood",
+                "where_only",
+            )
+        ),
     ),
     "storage": Package(
         ("tasks/storage/*.py",),

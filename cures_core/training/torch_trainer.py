@@ -49,6 +49,7 @@ class _Sums:
     gaps: dict[tuple[str, int], float] = field(default_factory=dict)
     """Mean gap of every rollout, by request and index."""
 
+
 _FINAL_RATE = 0.1  # share of the learning rate that is left at the end of its decay
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cures_core.config.fork import Fork
 from cures_core.config.loading import load_config
 from cures_core.errors import ConfigError, CorruptArtifact, InjectedFault, LeaseHeld, LeaseLost
 from cures_core.faults import arm
@@ -15,7 +16,7 @@ from tasks.runs.notes import run_names, run_overview, stage_notes
 from tasks.runs.opening import completed_run, open_run
 from tasks.runs.records import RunRef, files_of
 from tasks.runs.resume import resumed_config
-from tasks.stages.stage import Made, NotCommitted, only_looking, run_stage
+from tasks.stages.stage import Made, NotCommitted, only_looking, read_made, run_stage
 from tasks.stages.workspace import Workspace
 from tasks.storage import open_store
 from tasks.storage.fencing import encode, lease_key, parse
@@ -192,3 +193,32 @@ def test_a_run_is_only_looked_at_where_it_is_completed_unchanged_and_free(
     status.chmod(0o644)
     status.write_text("{")
     assert completed_run(config) is None  # damaged: the flow mends it
+
+
+def test_what_a_fork_took_over_is_found_whatever_its_settings_and_never_made_by_it(run: RunRef) -> None:
+    record = run_stage(run, DemoFigures, 1, {"a": 1}, [], Work(), label="2")
+    fork = Fork(run="parent-1", epoch=0, step=0, records={"demo 2": record.key})
+    forked = run.model_copy(update={"config": run.config.model_copy(update={"fork": fork})})
+    work, store = Work(), open_store(run.config.store)
+    assert run_stage(forked, DemoFigures, 1, {"a": 2}, [], work, label="2") == record
+    remedy = r"Taken over from run parent-1\. To make it again: cures run --resume parent-1; then resume this run$"
+    path = Path(run.config.store.url) / str(record.files) / "file.txt"
+    path.chmod(0o644)
+    path.write_text("jello")
+    with pytest.raises(CorruptArtifact, match=rf"file\.txt.*\. {remedy}"):
+        run_stage(forked, DemoFigures, 1, {"a": 2}, [], work, label="2")
+    store.delete(f"stages/demo/{record.key}.json")
+    with pytest.raises(CorruptArtifact, match=rf"^stages/demo/{record.key}\.json: is gone\. {remedy}"):
+        run_stage(forked, DemoFigures, 1, {"a": 2}, [], work, label="2")
+    assert work.calls == 0
+    run_stage(forked, DemoFigures, 1, {"a": 2}, [], work, label="3")  # this one it has not
+    assert work.calls == 1
+
+
+def test_what_a_job_says_is_figures_and_its_machine_apart(tmp_path: Path) -> None:
+    (tmp_path / "figures.json").write_text('{"length": 7, "machine": {"device": "cpu"}}')
+    assert read_made(DemoFigures, tmp_path) == Made(DemoFigures(length=7), {"device": "cpu"})
+    (tmp_path / "figures.json").write_text('{"length": 7}')
+    assert read_made(DemoFigures, tmp_path, length=8) == Made(DemoFigures(length=7))
+    (tmp_path / "figures.json").write_text("{}")
+    assert read_made(DemoFigures, tmp_path, length=8) == Made(DemoFigures(length=8))
