@@ -1,8 +1,8 @@
 """The same search for every method: successive halving over learning rate, group size and batch on tuning seeds.
 
 All candidates run with a quarter of the budget (with three rungs), the better third with half of it, the best of those,
-two at least, with all of it: learning starts late, so that smaller beginnings would mislead. The tuning seeds and the base policy are
-not among those that results are reported on.
+two at least, with all of it: learning starts late, so that smaller beginnings would mislead. The tuning seeds and the
+base policy are not among those that results are reported on.
 """
 
 from __future__ import annotations

@@ -47,10 +47,10 @@ def shared(run: RunRef, folder: Path, seconds: float = 0.05) -> None:
     """A stage that all runs need, which goes on from what it finds; two at once in one folder would be an error."""
 
     def work(space: Workspace) -> Made[Any]:
-        note(folder, "shared")
         for path in space.scratch.glob("at-work-*"):  # of a holder before
             path.unlink()
         (space.scratch / f"at-work-{os.getpid()}").touch(exist_ok=False)
+        note(folder, "shared")
         time.sleep(seconds)
         alone = [path.name for path in space.scratch.glob("at-work-*")]
         assert alone == [f"at-work-{os.getpid()}"], alone
