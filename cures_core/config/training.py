@@ -54,7 +54,7 @@ class TrainerOptions(Strict):
     warmup_steps: Result[int] = Field(default=0, ge=0)
     """Steps of linear learning-rate warm-up at the start of the run."""
     decay_steps: Annotated[Result[int], Later(0)] = Field(default=0, ge=0)
-    """Steps after warm-up in which the learning rate falls linearly to a tenth, where it stays. 0: it is constant. Where
+    """Steps after warm-up in which the learning rate falls linearly to a tenth, where it stays. 0: constant. Where
     the run's length is known: `epochs * steps_per_epoch`, less the warm-up."""
     betas: Result[tuple[float, float]] = (0.9, 0.95)
     """AdamW moment decays."""
