@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cures_core.config.marks import Code, show_marks
+from cures_core.config.marks import Code
+from cures_core.config.schema import describe
 
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 """A seed that numpy, torch, vLLM and JSON's readers all take."""
@@ -18,10 +19,10 @@ class Strict(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
-        use_attribute_docstrings=True,
+        defer_build=True,  # every command imports all models, and most check few of them
         allow_inf_nan=False,
         hide_input_in_errors=True,
-        json_schema_extra=show_marks,
+        json_schema_extra=describe,
     )
 
 

@@ -155,24 +155,6 @@ def models_in(annotation: object) -> Iterator[type[BaseModel]]:
             yield from models_in(argument)
 
 
-def show_marks(schema: dict[str, JsonValue], model: type[BaseModel]) -> None:
-    """Write the marks into a JSON schema (for pydantic's `json_schema_extra`): forms show a field's description."""
-    properties = typing.cast(dict[str, dict[str, JsonValue]], schema.get("properties", {}))
-    for name, field in model.model_fields.items():
-        marks = marks_of(name, field)
-        if marks and name in properties:
-            shown = properties[name]
-            shown["x-mark"] = marks[0].value
-            shown["description"] = f"{shown.get('description', '')} ({_WORDS[marks[0]]})".strip()
-
-
-_WORDS = {
-    Mark.RESULT: "Result: another value computes something else.",
-    Mark.OPERATION: "Operation: how, not what; a run goes on with another value.",
-    Mark.PLACEMENT: "Placement: where, not what; a run goes on with another value.",
-}
-
-
 @dataclass(frozen=True)
 class _Field:
     """What a declaration says."""
