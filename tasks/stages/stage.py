@@ -218,7 +218,8 @@ def _taken_over(run: RunRef, stage: str, label: str) -> str:
 
 def _require_taken_over(store: Store, run: RunRef, kind: type[Figures], key: str) -> None:
     """Raises `CorruptArtifact`: a fork cannot make what it took over, for it has other settings."""
-    parent = "" if run.config.fork is None else run.config.fork.run
+    assert run.config.fork is not None
+    parent = run.config.fork.run
     remedy = f"Taken over from run {parent}. To make it again: cures run --resume {parent}; then resume this run"
     try:
         if committed(store, kind, key) is not None:

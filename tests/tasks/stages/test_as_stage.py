@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from cures_core.errors import ConfigError, CuresError, StoreUnavailable, UnexpectedError
+from cures_core.jobs.scene import GO_ON
 from tasks.runs.records import RunRef
 from tasks.stages import stage as stage_module
 from tasks.stages.stage import RETRIES, RETRY_DELAYS_S, as_stage, retryable, run_stage, stage_key
@@ -66,6 +69,12 @@ def test_a_state_is_unwrapped_and_a_foreign_error_becomes_one_of_ours(monkeypatc
     with pytest.raises(UnexpectedError, match=r"polish.*a stone, and how often"):
         shine("opal", times=0)
 
+    def lose() -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "stones.txt")
+
+    with pytest.raises(CuresError, match=rf"lose: .*stones\.txt.*then {re.escape(GO_ON)}"):
+        as_stage()(lose)()
+
 
 @pytest.mark.parametrize(
     ("error", "again"),
@@ -108,10 +117,12 @@ def test_files_of_holders_that_did_not_live_to_commit_are_removed(run: RunRef, t
     left = tmp_path / "left"
     left.mkdir()
     (left / "half.txt").write_text("half")
+    (left / "below").mkdir()
+    (left / "below" / "half.txt").write_text("half")
     for place in (f"artifacts/demo/{key}/gone-3.1", f"artifacts/demo/{key}/gone-4.2", "artifacts/demo/other/gone-3.1"):
         store.publish_files(place, left)
     record = run_stage(run, DemoFigures, 1, {}, [], Work())
-    assert {name.rpartition("/")[0] for name in store.list("artifacts")} == {
+    assert {"/".join(name.split("/")[:4]) for name in store.list("artifacts")} == {
         record.files,
         "artifacts/demo/other/gone-3.1",
     }

@@ -53,6 +53,7 @@ def test_the_same_inputs_are_worked_on_once(run: RunRef) -> None:
     assert work.calls == 1
     assert first == second
     assert first.figures == DemoFigures(length=5)
+    assert first.manifest
     assert [getattr(e, "cached", None) for e in events] == [None, False, None, True]
     assert (files_of(open_store(run.config.store), first) / "file.txt").read_text() == "hello"
     assert [(n["stage"], n["cached"]) for n in stage_notes(open_store(run.config.store), run.name)] == [("demo", True)]
@@ -166,7 +167,7 @@ def test_who_only_looks_gets_what_is_committed_and_writes_nothing(run: RunRef) -
     before = {key: store.get(key) for place in kept for key in store.list(place)}
     with only_looking():
         assert run_stage(run, DemoFigures, 1, {}, [], work) == record
-        with pytest.raises(NotCommitted):
+        with pytest.raises(NotCommitted, match=r"^demo/[0-9a-f]{32}$"):
             run_stage(run, DemoFigures, 1, {"other": 1}, [], work)
         with pytest.raises(NotCommitted):
             run_stage(run, DemoFigures, 1, {}, [], work, still_there=lambda _: False)
