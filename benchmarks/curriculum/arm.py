@@ -71,7 +71,7 @@ class Arm(Strict):
     dtype: Literal["float32", "bfloat16"] = "float32"
     limit_s: float = Field(default=1e9, gt=0)
     """Seconds after which no further step is begun; not part of what the arm is."""
-    version: Literal[5] = 5
+    version: Literal[6] = 6
     """Of what an arm's result holds: finished arms of another version are run again."""
 
 

@@ -42,8 +42,14 @@ class SampledExam:
             greedy = [group.verdicts[0].outcome is Outcome.CORRECT for group in self._groups(1)]
         finally:
             self._engine.retune(self._sampled)
+        rates = [_mean(row) for row in right]
+        sources = [prompt.source for prompt in self._prompts]
         return {
-            "avg_at_1": _mean([_mean(row) for row in right]),
+            "avg_at_1": _mean(rates),
+            **{
+                f"avg_at_1 {name}": _mean([r for r, s in zip(rates, sources, strict=True) if s == name])
+                for name in sorted(set(sources))
+            },
             f"pass_at_{self._samples}": _mean([any(row) for row in right]),
             "greedy": _mean(greedy),
             "entropy": -_mean([p for group in groups for r in group.rollouts for p in r.logprobs]),

@@ -324,9 +324,15 @@ def make_pool(name: str, seed: int, sizes: Sizes) -> Pool:
         *draw_prompts(REMOTE, remote, False, rng, seen),
         *draw_prompts(SOLVED, solved, False, rng, seen),
     ]
-    kinds = ((SOLVED, shares[0]), (FRONTIER, shares[1] + shares[2]), (REMOTE, shares[3]))
-    mixture = [p for levels, share in kinds for p in _held(levels, round(share * sizes.heldout))]
-    return Pool(PromptSet.of(train), PromptSet.of(mixture), PromptSet.of(_held(FRONTIER, sizes.frontier)))
+    unsolved = ((FRONTIER, shares[1] + shares[2]), (REMOTE, shares[3]))
+    mixture = _mixture(((SOLVED, shares[0]), *unsolved), sizes.heldout)
+    return Pool(PromptSet.of(train), mixture, _mixture(unsolved, sizes.frontier))
+
+
+def _mixture(kinds: Sequence[tuple[Sequence[str], float]], num: int) -> PromptSet:
+    """Held-out problems of these levels, by their shares."""
+    whole = sum(share for _, share in kinds)
+    return PromptSet.of([p for levels, share in kinds for p in _held(levels, round(share / whole * num))])
 
 
 def _held(levels: Sequence[str], num: int) -> list[Prompt]:

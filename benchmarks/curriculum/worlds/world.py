@@ -14,7 +14,8 @@ from cures_core.prompts import PromptSet
 
 @dataclass(frozen=True)
 class Pool:
-    """Training prompts; a held-out suite of the same mixture, rightly labelled; and one of frontier prompts alone."""
+    """Training prompts; a held-out suite of the same mixture, rightly labelled; and one of what is not solved from the
+    start, `frontier`."""
 
     train: PromptSet
     heldout: PromptSet

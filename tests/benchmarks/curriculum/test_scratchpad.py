@@ -171,7 +171,9 @@ def test_a_pool_is_what_its_shares_say_and_keeps_what_is_held_out_apart(name: Po
     for suite, num in ((pool.heldout, 60), (pool.frontier, 40)):
         assert abs(len(suite) - num) <= 2
         assert all(held_out(p.problem) and p.answer == answer(p.problem) for p in suite)
-    assert {p.level for p in pool.frontier} == set(FRONTIER)
+    assert {p.level for p in pool.frontier} == {*FRONTIER, *(REMOTE if remote else ())}
+    unsolved = frontier + wrong + remote
+    assert sum(p.level in REMOTE for p in pool.frontier) == round(40 * remote / unsolved)
     assert all(set(p.problem) & set(HARD) for p in pool.frontier)
 
 
