@@ -271,7 +271,7 @@ class Pool:
 
 
 def is_own(work: str) -> bool:
-    """Is it a user's function? That is trusted with its environment and folder."""
+    """Is it a user's function, or an installed environment? They are trusted with the account's environment and folder."""
     return ":" in work
 
 
