@@ -28,7 +28,9 @@ def code_digest(dotted: str, setting: str) -> str:
         raise ConfigError(f"{setting} {dotted!r}: no module {module}. {remedy}")
     if not mark and spec.submodule_search_locations:
         folders = [Path(folder) for folder in spec.submodule_search_locations]
-        files = sorted((path.relative_to(folder).as_posix(), path) for folder in folders for path in folder.rglob("*.py"))
+        files = sorted(
+            (path.relative_to(folder).as_posix(), path) for folder in folders for path in folder.rglob("*.py")
+        )
         return digest_json([[name, digest_file(path)] for name, path in files])
     source = Path(spec.origin or "")
     return digest_file(source) if source.is_file() else f"built into Python: {module}"

@@ -195,8 +195,8 @@ Environment = Annotated[
 
 
 class EnvironmentConfig(Strict):
-    """The rewards of an environment for the package `verifiers` (0.4), where it is a single turn that is scored from its
-    text; gold answers are those that `cures data generate --environment` writes.
+    """The rewards of an environment for the package `verifiers` (0.4) that is a single turn, scored from its text; gold
+    answers are those that `cures data generate --environment` writes.
 
     They run in processes of their own, which can be killed, but are trusted: they read and write what this account may.
     """
@@ -224,7 +224,9 @@ class EnvironmentConfig(Strict):
     def _threshold_is_within_the_bounds(self) -> EnvironmentConfig:
         low, high = self.bounds
         if not low < self.threshold <= high:
-            raise ValueError(f"threshold is {self.threshold:g}: it must be above {low:g} and at most {high:g}, the bounds")
+            raise ValueError(
+                f"threshold is {self.threshold:g}: it must be above {low:g} and at most {high:g}, the bounds"
+            )
         return self
 
 

@@ -10,8 +10,8 @@ user's function, `package.module:name`, or an environment, `verifiers::package`:
 limit of memory, but are not confined, as their code is trusted.
 
 A worker answers jobs (`wire` frames): {"gold", "answer"} by {"outcome", "reason"}, {"pattern", "text"} by {"found"},
-{"arguments"} by {"returned"}, {"item"} by {"score"} or {"reward"}. The only time limit in here is one of processor time that ends an
-orphan: a big-integer power holds the interpreter lock, so only the parent can stop it in time.
+{"arguments"} by {"returned"}, {"item"} by {"score"} or {"reward"}. The only time limit in here is one of processor time
+that ends an orphan: a big-integer power holds the interpreter lock, so only the parent can stop it in time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Knows what the rewards of an environment for the package `verifiers` say; they run in processes that can be killed."""
+"""Knows what the rewards of an environment for `verifiers` say; they run in processes that can be killed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ _LABELS = ("id", "name", "description")
 class EnvironmentVerifier(Verifier):
     """`correct` where the environment's reward is at least `threshold`; training is paid the reward, scaled to 0..1.
 
-    Gold answers are those of `cures data generate`. Raises `ConfigError` where the environment may not be run or is none.
+    Gold answers are those of `cures data generate`. Raises `ConfigError` where the environment may not be run, or is
+    none.
     """
 
     def __init__(self, cfg: EnvironmentConfig) -> None:

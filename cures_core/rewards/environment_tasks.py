@@ -1,8 +1,8 @@
 """Tasks of environments for the package `verifiers` (0.4): their prompts, and what their rewards make of a completion.
 
-A gold answer is what it takes to make the task again: its data and settings as JSON. `idx` is left out: it is the task's
-place in its taskset, and with it one new task would change the ids of all prompts behind it. All in here runs code of
-the environment's.
+A gold answer is what it takes to make the task again: its data and settings as JSON. `idx` is left out: it is the
+task's place in its taskset, and with it one new task would change the ids of all prompts behind it. All in here runs
+code of the environment's.
 """
 
 from __future__ import annotations
@@ -149,8 +149,8 @@ def _row(environment: str, kind: Any, task: Any) -> dict[str, str]:
     again = _task(kind, gold)
     if (type(again), again.data, again.config) != (type(task), data, task.config):
         raise ConfigError(
-            f"environment {environment}: task {task.data.idx} becomes another when it is made again from JSON. Its Task "
-            "and Taskset must name the types of data, configuration and task that they use: Task[Data, State, Config]"
+            f"environment {environment}: task {task.data.idx} becomes another when it is made again from JSON. Its "
+            "Task and Taskset must name the types that they use: Task[Data, State, Config], Taskset[Task, Config]"
         )
     source = f"verifiers/{environment}"
     return {"problem": chat.problem or "", "turns": written(chat.turns), "answer": gold, "source": source}

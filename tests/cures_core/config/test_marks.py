@@ -169,7 +169,7 @@ def test_the_text_of_all_of_an_environment_is_part_of_a_key(tmp_path: Any, monke
     differ = {name for name in keys[0] if keys[0][name] != keys[1][name]}
     assert differ == {"reward.environment (code)"}
     assert keys[1] == keys[2]
-    with pytest.raises(ValueError, match="no module my_products. Install its package, or put it on PYTHONPATH"):
+    with pytest.raises(ValueError, match=r"no module my_products\. Install its package, or put it on PYTHONPATH"):
         code_digest("my_products", "reward.environment")
 
 

@@ -106,8 +106,8 @@ def one(**parts: str) -> str:
     """The text of `ONE` with parts of it replaced by others, which are named by their first words."""
     text = ONE
     for old, new in parts.items():
-        assert (found := _PARTS[old]) in text
-        text = text.replace(found, new)
+        assert _PARTS[old] in text
+        text = text.replace(_PARTS[old], new)
     return text
 
 
@@ -153,7 +153,9 @@ def test_a_new_task_in_front_leaves_the_others_what_they_are(install: Callable[.
 
 def test_earlier_turns_are_kept(install: Callable[..., str]) -> None:
     said = '[dict(role="user", content="Hi"), dict(role="assistant", content="Yes?"), dict(role="user", content="1?")]'
-    name = install(one(data=f"One(prompt={said})", score="return float([m.role for m in trace.messages][-2] == 'user')"))
+    name = install(
+        one(data=f"One(prompt={said})", score="return float([m.role for m in trace.messages][-2] == 'user')")
+    )
     [row], _ = rows(name, None, {})
     assert (row["problem"], json.loads(row["turns"])) == ("1?", [["user", "Hi"], ["assistant", "Yes?"]])
     assert judged(name, row["answer"], "1")[0].outcome is Outcome.CORRECT
@@ -189,12 +191,11 @@ def test_what_a_reward_does_wrong_is_unknown_and_harms_nobody(install: Callable[
 
 def test_weights_that_sum_to_one_reach_it(install: Callable[..., str]) -> None:
     """0.6 + 0.3 + 0.1 is less than 1 in binary fractions."""
-    text = one()
-    for word, weight in (("right", 0.6), ("first", 0.3), ("second", 0.1)):
-        reward = f"    @vf.reward(weight={weight})\n    async def {word}(self, trace: vf.Trace) -> float:\n        return 1.0\n"
-        text = text.replace("\nclass Ones", f"{reward}\nclass Ones", 1)
-    text = text.replace("    @vf.reward\n    async def right(self, trace: vf.Trace) -> float:\n", "    async def other(self, trace):\n", 1)
-    name = install(text)
+    first, second = (
+        f"@vf.reward(weight={weight})\n    async def {word}(self, trace): return 1.0\n    "
+        for word, weight in (("always", 0.6), ("ever", 0.3))
+    )
+    name = install(one(mark=f"{first}{second}@vf.reward(weight=0.1)"))
     [row], _ = rows(name, None, {})
     [verdict] = judged(name, row["answer"], "1")
     assert (verdict.outcome, verdict.reward) == (Outcome.CORRECT, 1.0)
@@ -202,7 +203,10 @@ def test_weights_that_sum_to_one_reach_it(install: Callable[..., str]) -> None:
 
 TOOLS = "@classmethod\n    def toolsets(cls, config): return ['a tool']\n    "
 REFUSED = {
-    "an Env of its own": {"exported": '["Ones", "Both"]', "task": "class Both(vf.Env): pass\n\nclass OneTask(vf.Task[One]):"},
+    "an Env of its own": {
+        "exported": '["Ones", "Both"]',
+        "task": "class Both(vf.Env): pass\n\nclass OneTask(vf.Task[One]):",
+    },
     "a harness of its own": {
         "exported": '["Ones", "Own"]',
         "task": "class Own(vf.Harness): pass\n\nclass OneTask(vf.Task[One]):",
@@ -354,6 +358,17 @@ def test_the_command_writes_the_same_set_and_says_what_to_set(install: Callable[
         found = load_prompts(DataConfig(path=str(tmp_path / "a.jsonl")), judge=verifier)
     said = (("system", "Add."),)
     assert sorted((p.problem, p.turns) for p in found.prompts) == [("3 + 1 =", said), ("7 + 1 =", said)]
+
+
+def test_the_example_of_the_docs_does_what_they_say(install: Callable[..., str]) -> None:
+    blocks = Path("docs/verifiers.md").read_text(encoding="utf-8").split("```python\n")[1:]
+    [example] = [block.partition("```")[0] for block in blocks if "import verifiers.v1" in block]
+    name = install(example)
+    made, bounds = rows(name, None, {"highest": 50})
+    assert (len(made), bounds) == (51 * 51, [0.0, 1.2])
+    assert made[52]["problem"] == "What is 1 + 1? End with the number."
+    verdicts = judged(name, made[52]["answer"], "It is 2", "It is 12", bounds=bounds)
+    assert [v.outcome for v in verdicts] == [Outcome.CORRECT, Outcome.WRONG]
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,14 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
 
 _HERE = sys.modules[__name__]
-for _name in (
-    "utils utils.decorators utils.loaders configs configs.judge configs.task configs.agent envs envs.single_agent task state graph "
-    "trace types"
-).split():
-    sys.modules[f"verifiers.v1.{_name}"] = _HERE
+_MODULES = {
+    "": ("utils", "configs", "envs", "task", "state", "graph", "trace", "types"),
+    "utils.": ("decorators", "loaders"),
+    "configs.": ("judge", "task", "agent"),
+    "envs.": ("single_agent",),
+}
+for _package, _names in _MODULES.items():
+    sys.modules.update({f"verifiers.v1.{_package}{_name}": _HERE for _name in _names})
 loaders = _HERE
 
 
