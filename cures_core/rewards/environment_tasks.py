@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -65,7 +66,8 @@ def rows(environment: str, size: int | None, options: Mapping[str, Any]) -> tupl
                 )
         made = [_row(environment, kind.task_type(), task) for task in tasks]
         weights = [getattr(hook, "_vf_weight", 1.0) for hook in tasks[0].hooks("reward")]
-        return made, [sum(min(w, 0.0) for w in weights), sum(max(w, 0.0) for w in weights)]
+        signs = ([min(w, 0.0) for w in weights], [max(w, 0.0) for w in weights])
+        return made, [round(math.fsum(those), _DECIMALS) for those in signs]
 
 
 def answer(environment: str, kind: Any, job: Mapping[str, Any]) -> dict[str, object]:

@@ -71,7 +71,7 @@ def _of_environment(name: str, size: int | None, options: Mapping[str, Any]) -> 
     made, (low, high) = rows(module_of(name), size, options)
     advice = f'reward to {{ type = "verifiers", environment = "{module_of(name)}" }}'
     if (low, high) != (0.0, 1.0):
-        advice += f"\nset reward.bounds = [{low:g}, {high:g}] too, if all its rewards lie in 0..1: so much they weigh"
+        advice += f"\nset reward.bounds = [{low}, {high}] too, if all its rewards lie in 0..1: so much they weigh"
     return made, advice
 
 

@@ -196,7 +196,8 @@ def test_weights_that_sum_to_one_reach_it(install: Callable[..., str]) -> None:
         for word, weight in (("always", 0.6), ("ever", 0.3))
     )
     name = install(one(mark=f"{first}{second}@vf.reward(weight=0.1)"))
-    [row], _ = rows(name, None, {})
+    [row], bounds = rows(name, None, {})
+    assert bounds == [0.0, 1.0]
     [verdict] = judged(name, row["answer"], "1")
     assert (verdict.outcome, verdict.reward) == (Outcome.CORRECT, 1.0)
 
@@ -351,7 +352,7 @@ def test_the_command_writes_the_same_set_and_says_what_to_set(install: Callable[
     command = ["data", "generate", "--environment", name.replace("_", "-"), "--option", "first=3"]
     told = [CliRunner().invoke(app, [*command, str(tmp_path / one)]).output for one in ("a.jsonl", "b.jsonl")]
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
-    for words in (f'environment = "{name}"', "reward.bounds = [0, 1.2]", "rollout.prompt_format.chat = true"):
+    for words in (f'environment = "{name}"', "reward.bounds = [0.0, 1.2]", "rollout.prompt_format.chat = true"):
         assert words in told[0]
     config = EnvironmentConfig(environment=name, bounds=(0, 1.2))
     with make_verifier(config) as verifier:
