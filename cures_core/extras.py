@@ -38,6 +38,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "sqlalchemy",
     ),
     "reasoning-gym": ("reasoning_gym",),
+    "verifiers": ("verifiers",),
     "deepspeed": ("deepspeed",),
     "vllm": ("vllm",),
     "ray": ("prefect_ray", "ray"),
@@ -89,7 +90,7 @@ def require_module(module: str, what: str) -> None:
 def require_extras(config: RunConfig) -> None:
     """Raises `MissingExtra` where a run would find out, hours later, that something is not installed."""
     from cures_core.config.marks import parts  # not at the top: who asks for one extra needs no pydantic
-    from cures_core.config.rewards import ReasoningGymConfig
+    from cures_core.config.rewards import EnvironmentConfig, ReasoningGymConfig
 
     require_extra("train", "rolling out, training or evaluating")
     if config.training.type == "deepspeed":
@@ -102,6 +103,8 @@ def require_extras(config: RunConfig) -> None:
         require_extra("ray", 'evaluation.sharding.runner = "ray"', 'use runner = "threads"')
     if next(parts(config, ReasoningGymConfig), None) is not None:
         require_extra("reasoning-gym", "reward.type = 'reasoning_gym'")
+    if next(parts(config, EnvironmentConfig), None) is not None:
+        require_extra("verifiers", "reward.type = 'verifiers'")
     for tracker in ("mlflow", "tensorboard", "wandb"):
         if getattr(config.tracking, tracker) is not None:
             require_extra(tracker, f"tracking.{tracker}", "leave the key away")

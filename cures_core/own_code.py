@@ -12,18 +12,26 @@ from pydantic import BaseModel, JsonValue
 
 from cures_core.config.marks import decides, is_within, leaves
 from cures_core.errors import ConfigError
-from cures_core.files import digest_file
+from cures_core.files import digest_file, digest_json
 
 
 def code_digest(dotted: str, setting: str) -> str:
-    """SHA-256 (hex) of the file that holds `package.module:name`; modules that it imports are not looked at.
+    """SHA-256 (hex) of the file that holds `package.module:name`, or of all Python files of a `package` without a name;
+    modules that it imports are not looked at.
 
     Raises `ConfigError` naming `setting` where there is no such module.
     """
-    module = dotted.partition(":")[0]
+    module, mark, _ = dotted.partition(":")
     spec = _spec(module)
     if spec is None:
-        raise ConfigError(f"{setting} {dotted!r}: no module {module}. Write an importable package.module:name")
+        remedy = "Write an importable package.module:name" if mark else "Install its package, or put it on PYTHONPATH"
+        raise ConfigError(f"{setting} {dotted!r}: no module {module}. {remedy}")
+    if not mark and spec.submodule_search_locations:
+        folders = [Path(folder) for folder in spec.submodule_search_locations]
+        files = sorted(
+            (path.relative_to(folder).as_posix(), path) for folder in folders for path in folder.rglob("*.py")
+        )
+        return digest_json([[name, digest_file(path)] for name, path in files])
     source = Path(spec.origin or "")
     return digest_file(source) if source.is_file() else f"built into Python: {module}"
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from cures_core.config.base import OwnCode, Strict
-from cures_core.config.marks import Later, Operation, Placement, Result
+from cures_core.config.marks import Code, Later, Operation, Placement, Result
 from cures_core.config.urls import JudgeUrl, LocalName, LocalPath
 
 AnswerRule = Literal["box", "hashes", "phrase", "last"]
@@ -180,6 +180,56 @@ class ReasoningGymConfig(Strict):
     """Processes that score in parallel."""
 
 
+def module_of(environment: str) -> str:
+    """The module that an environment is imported as, also where it is named as hubs do: owner/my-environment@1.0."""
+    return environment.rpartition("/")[2].partition("@")[0].replace("-", "_").lower()
+
+
+Environment = Annotated[
+    str,
+    BeforeValidator(lambda name: module_of(name) if isinstance(name, str) else name),
+    Field(pattern=r"^[a-z_]\w*$"),
+    Code,
+]
+"""Names the installed package of an environment."""
+
+
+class EnvironmentConfig(Strict):
+    """The rewards of an environment for the package `verifiers` (0.4) that is a single turn, scored from its text; gold
+    answers are those that `cures data generate --environment` writes.
+
+    They run in processes of their own, which can be killed, but are trusted: they read and write what this account may.
+    """
+
+    type: Literal["verifiers"] = "verifiers"
+    """Verifier name."""
+    environment: Result[Environment]
+    """The installed package that exports the taskset. CURES_PLUGINS must name it where the run runs. The text of its
+    Python files is part of the result: where it changes, what it has judged is judged again. What they import is not
+    looked at."""
+    bounds: Result[tuple[float, float]] = (0.0, 1.0)
+    """Least and largest reward, the weighted sum of all that the environment gives: training is paid where it lies
+    between them, as 0 to 1. A reward outside of them is `unknown`."""
+    threshold: Result[float] = 1.0
+    """Least reward that is right, for posterior and scores, on the environment's own scale."""
+    timeout_s: Result[float] = Field(default=10.0, gt=0, le=3600)
+    """Wall-clock seconds to score one completion; then its process is killed and replaced, and the verdict is
+    `unknown`."""
+    memory_mb: Result[int] = Field(default=4096, ge=64)
+    """Address space of one such process, in MiB, imports counted; a completion whose rewards need more is `unknown`."""
+    workers: Operation[int] = Field(default=1, ge=1, le=256)
+    """Processes that score in parallel."""
+
+    @model_validator(mode="after")
+    def _threshold_is_within_the_bounds(self) -> EnvironmentConfig:
+        low, high = self.bounds
+        if not low < self.threshold <= high:
+            raise ValueError(
+                f"threshold is {self.threshold:g}: it must be above {low:g} and at most {high:g}, the bounds"
+            )
+        return self
+
+
 class CustomConfig(Strict):
     """Your own function `(completion: str, gold: str) -> bool | float | None`; a number is in 0..1; None, or an
     exception, is `unknown`.
@@ -214,6 +264,7 @@ AnswerConfig = Annotated[
     | CodeConfig
     | JudgeConfig
     | ReasoningGymConfig
+    | EnvironmentConfig
     | CustomConfig,
     Field(discriminator="type"),
 ]

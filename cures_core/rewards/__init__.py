@@ -65,6 +65,10 @@ def make_verifier(cfg: RewardConfig, thinking: Tags = ()) -> Verifier:
             from cures_core.rewards.gym import ReasoningGymVerifier
 
             return ReasoningGymVerifier(cfg)
+        case config.EnvironmentConfig():
+            from cures_core.rewards.environment import EnvironmentVerifier
+
+            return EnvironmentVerifier(cfg)
         case config.CustomConfig():
             from cures_core.rewards.custom import CustomVerifier
 

@@ -5,13 +5,13 @@ needs, says {"ready": true} on the socket that is its standard input (or {"refus
 each socket that it is sent there, which it answers with the worker's process id and file descriptor. So a killed worker
 is replaced in milliseconds. The template itself never sees a job.
 
-WORK is `math`, `regex`, `gym` (reasoning-gym's scorers, which evaluate answers as Python: confined as programs are), or
-a user's function, `package.module:name`: such a worker can be killed and has a limit of memory, but is not confined, as
-its code is trusted.
+WORK is `math`, `regex`, `gym` (reasoning-gym's scorers, which evaluate answers as Python: confined as programs are), a
+user's function, `package.module:name`, or an environment, `verifiers::package`: the last two can be killed and have a
+limit of memory, but are not confined, as their code is trusted.
 
 A worker answers jobs (`wire` frames): {"gold", "answer"} by {"outcome", "reason"}, {"pattern", "text"} by {"found"},
-{"arguments"} by {"returned"}, {"item"} by {"score"}. The only time limit in here is one of processor time that ends an
-orphan: a big-integer power holds the interpreter lock, so only the parent can stop it in time.
+{"arguments"} by {"returned"}, {"item"} by {"score"} or {"reward"}. The only time limit in here is one of processor time
+that ends an orphan: a big-integer power holds the interpreter lock, so only the parent can stop it in time.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any, TypeVar
@@ -92,6 +93,8 @@ def _prepared(work: str, memory_mb: int) -> Answering:
 
         gym_items.load()
         return gym_items.answer
+    if "::" in work:
+        return _environment(work.partition("::")[2], memory_mb)
     if ":" in work:
         function = _own(work, memory_mb)
         return lambda job: _returned(function(*job["arguments"]))
@@ -112,13 +115,27 @@ def _own(path: str, memory_mb: int) -> Callable[..., object]:
     function = load_plugin(path, "reward.function")
     if not callable(function):
         raise ConfigError(f"reward.function {path!r} is a {type(function).__name__}, not a function")
+    _require_room("reward.function", path, memory_mb)
+    return function
+
+
+def _environment(name: str, memory_mb: int) -> Answering:
+    """Scores tasks of an installed environment. Raises `ConfigError` where it may not be run, is none, or fills the
+    memory, and `MissingExtra`."""
+    from cures_core.rewards import environment_tasks
+
+    kind = environment_tasks.load(name, "reward.environment")
+    _require_room("reward.environment", name, memory_mb)
+    return partial(environment_tasks.answer, name, kind)
+
+
+def _require_room(setting: str, name: str, memory_mb: int) -> None:
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() >> 20
     if taken >= memory_mb:
         raise ConfigError(
-            f"reward.function: what {path} imports takes {taken} MiB of address space, reward.memory_mb allows "
-            f"{memory_mb}: set it to {2 * taken}"
+            f"{setting}: what {name} imports takes {taken} MiB of address space, reward.memory_mb allows {memory_mb}: "
+            f"set it to {2 * taken}"
         )
-    return function
 
 
 def _serve(jobs: int, work: str, answer: Answering, timeout_s: float, memory_mb: int) -> None:

@@ -271,7 +271,7 @@ class Pool:
 
 
 def is_own(work: str) -> bool:
-    """Is it a user's function? That is trusted with its environment and folder."""
+    """Is it a user's function or environment? Those are trusted with this process's variables and folder."""
     return ":" in work
 
 

@@ -105,6 +105,16 @@ def test_generated_items_need_their_extra(tmp_path: Path, monkeypatch: pytest.Mo
     assert "cures[reasoning-gym]" in str(failing(cfg)["extras"])
 
 
+def test_environments_need_their_extra_and_a_word_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide("verifiers", monkeypatch)
+    cfg = config(tmp_path, reward={"type": "verifiers", "environment": "owner/my-sums"})
+    assert "reward.environment: my_sums is code of yours" in str(failing(cfg)["extras"])
+    monkeypatch.setenv("CURES_PLUGINS", "my_sums")
+    assert "cures[verifiers]" in str(failing(cfg)["extras"])
+
+
 def test_git_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "apt-get install git" in str(failing(config(tmp_path))["snapshots"])

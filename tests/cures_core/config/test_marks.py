@@ -154,6 +154,25 @@ def test_the_text_of_own_code_is_part_of_a_key(tmp_path: Any, monkeypatch: pytes
     assert keys[0] != keys[1]
 
 
+def test_the_text_of_all_of_an_environment_is_part_of_a_key(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "my_sums"
+    (package / "parts").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    keys = []
+    for text in ("a = 1\n", "a = 2\n", "a = 2\n"):
+        (package / "parts" / "rewards.py").write_text(text)
+        (package / "parts" / "__pycache__").mkdir(exist_ok=True)
+        (package / "parts" / "__pycache__" / f"{len(keys)}.pyc").write_text("")
+        keys.append(keyed(config(reward={"type": "verifiers", "environment": "my-sums"}), ("reward",)))
+    assert keys[0]["reward.environment"] == "my_sums"
+    differ = {name for name in keys[0] if keys[0][name] != keys[1][name]}
+    assert differ == {"reward.environment (code)"}
+    assert keys[1] == keys[2]
+    with pytest.raises(ValueError, match=r"no module my_products\. Install its package, or put it on PYTHONPATH"):
+        code_digest("my_products", "reward.environment")
+
+
 @pytest.mark.parametrize("name", ["no_such_package:f", "json.no_such_module:f", "json.decoder.too_deep:f"])
 def test_own_code_that_is_not_there_is_told_with_its_setting(name: str) -> None:
     with pytest.raises(ValueError, match=f"reward.function '{name}': no module"):

@@ -98,6 +98,7 @@ ANSWERS: list[dict[str, Any]] = [
     {"type": "code"},
     {"type": "judge", "url": "http://127.0.0.1:1/v1", "model": "m"},
     {"type": "reasoning_gym"},
+    {"type": "verifiers", "environment": "colorsys"},
     {"type": "custom", "function": CODE},
 ]
 VERIFIERS = [*ANSWERS, *({**WEIGHTED, "answer": answer} for answer in ANSWERS)]
@@ -161,6 +162,8 @@ OTHER: dict[str, list[JsonValue]] = {
     "prior.start_from": ["posterior/other/0"],
     "curriculum.strategy": ["tests.cures_core.curriculum.example_strategy:Other"],
     "function": ["tests.own_verifiers:right_by_length"],
+    "environment": ["this"],
+    "bounds": [[-1, 2]],
     "letters": ["ABC"],
     "address": ["b:2"],
     "rollout.endpoints": [["http://127.0.0.1:2"]],
