@@ -51,6 +51,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "uniform-abort": ({"type": "uniform"}, {}),
     "cures-unheld": (_SCREENED, {}),
     "cures-undead": ({**_SCREENED, "posterior": {"dead_prior": 0.0}}, _HELD),
+    "cures-lag": ({**_SCREENED, "posterior": {"lag": "fitted"}}, _HELD),
     "cures-slower": (_SCREENED, {**_HELD, **_SLOWER}),
     "cures-grpo": ({"type": "cures", "rollouts_per_step": 128}, {}),
     "cures-neyman": ({**_NEYMAN, "allocation": {"type": "neyman"}}, _HELD),
@@ -77,8 +78,8 @@ half, once and twice that rate is best for nearly all (docs/benchmarks.md).
 sampling; `cures-grpo` the sampling alone, on plain GRPO; `cures-equal` the sampling with two rollouts for every prompt,
 `cures-neyman` with a budget split by spread; `gvm-held`, `mopps-held` and `arc-held` are those rivals with small steps
 and held solved groups. `-abort`: the same, with rollouts that are cut where right ones hardly ever are that long.
-`cures-unheld` (solved groups not held), `cures-undead` (no prompt is suspected dead) and `cures-slower` (half the rate)
-change one thing of `cures` each: what stops its learning?
+`cures-unheld` (solved groups not held), `cures-undead` (no prompt is suspected dead), `cures-lag` (older evidence
+follows the policy) and `cures-slower` (half the rate) change one thing of `cures` each: what stops its learning?
 """
 
 ABORTING = {"uniform-abort": 0.98, "cures-equal-abort": 0.98}
