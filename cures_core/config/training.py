@@ -50,12 +50,9 @@ class TrainerOptions(Strict):
     """A published loss: sets `advantage`, `loss_weight`, `ratio`, `clip_high` and `length_norm` where the profile does
     not. `dr-grpo` divides by a constant and needs `length_norm` (the paper's: `rollout.max_new_tokens`)."""
     learning_rate: Result[float] = Field(gt=0)
-    """AdamW learning rate after warm-up."""
+    """AdamW learning rate, constant after warm-up."""
     warmup_steps: Result[int] = Field(default=0, ge=0)
     """Steps of linear learning-rate warm-up at the start of the run."""
-    decay_steps: Annotated[Result[int], Later(0)] = Field(default=0, ge=0)
-    """Steps after warm-up in which the learning rate falls linearly to a tenth, where it stays. 0: constant. Where
-    the run's length is known: `epochs * steps_per_epoch`, less the warm-up."""
     betas: Result[tuple[float, float]] = (0.9, 0.95)
     """AdamW moment decays."""
     weight_decay: Result[float] = Field(default=0.0, ge=0)

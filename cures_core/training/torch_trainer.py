@@ -50,9 +50,6 @@ class _Sums:
     """Mean gap of every rollout, by request and index."""
 
 
-_FINAL_RATE = 0.1  # share of the learning rate that is left at the end of its decay
-
-
 class TorchTrainer:
     """See `PolicyTrainer`. `temperature` is the sampling temperature: log-probabilities are compared under it.
 
@@ -142,11 +139,7 @@ class TorchTrainer:
         return {"updated": float(updated), "learning_rate": rate, **self._figures(sums, norm, updated)}
 
     def _rate(self) -> float:
-        """Of the current step, counted from 1."""
-        cfg = self._cfg
-        warm = min(1.0, self._step / max(1, cfg.warmup_steps))
-        decayed = min(1.0, max(0, self._step - 1 - cfg.warmup_steps) / cfg.decay_steps) if cfg.decay_steps else 0.0
-        return cfg.learning_rate * warm * (1.0 - (1.0 - _FINAL_RATE) * decayed)
+        return self._cfg.learning_rate * min(1.0, self._step / max(1, self._cfg.warmup_steps))
 
     def _gradients(self, samples: Sequence[Sample]) -> _Sums:
         """Gradients of this rank's share. Where memory runs out: again from the start, with smaller micro-batches."""

@@ -145,7 +145,6 @@ def test_micro_batches_sum_the_same_gradient_in_another_order() -> None:
         {"loss_weight": "token", "grad_clip": 0.0},
         {"length_norm": 1.0, "grad_clip": 0.0},
         {"warmup_steps": 10},
-        {"decay_steps": 2},
         {"clip_low": 1e-4, "clip_high": 1e-4},
         {"clip_high": 1e-4, "clip_low": 0.2},
         {"ratio": "sequence", "grad_clip": 0.0},
@@ -163,15 +162,6 @@ def test_every_option_changes_the_result(change: dict[str, Any]) -> None:
     a, _ = step(TorchTrainerConfig(**base), steps=3)
     b, _ = step(TorchTrainerConfig(**{**base, **change}), steps=3)
     assert any(not torch.equal(a[k], b[k]) for k in a)
-
-
-def test_the_learning_rate_rises_falls_and_stays() -> None:
-    cfg = TorchTrainerConfig(learning_rate=1.0, warmup_steps=2, decay_steps=4)
-    trainer = TorchTrainer(policy(), cfg, 1.0)
-    rates = [float(trainer.update([])["learning_rate"]) for _ in range(9)]
-    assert rates == pytest.approx([0.5, 1.0, 1.0, 0.775, 0.55, 0.325, 0.1, 0.1, 0.1])
-    constant = TorchTrainer(policy(), TorchTrainerConfig(learning_rate=1.0), 1.0)
-    assert [constant.update([])["learning_rate"] for _ in range(3)] == [1.0] * 3
 
 
 def test_a_solved_advantage_trains_on_what_is_solved() -> None:
@@ -207,7 +197,7 @@ def test_non_finite_gradients_update_nothing_and_stop_after_the_limit() -> None:
 
 
 def test_resumed_training_equals_uninterrupted_training() -> None:
-    cfg = TorchTrainerConfig(learning_rate=1e-3, warmup_steps=1, decay_steps=4)
+    cfg = TorchTrainerConfig(learning_rate=1e-3, warmup_steps=5)
     straight, _ = step(cfg, steps=4)
     p = policy()
     first = TorchTrainer(p, cfg, 1.0)
