@@ -106,11 +106,11 @@ def start(
         _spawn_prefect(stack, "worker", ["worker", "start", "--pool", POOL], project)
     report(f"worker  pool {POOL}; logs in {stack.folder}")
     stack.write_variables()
-    command = f". {shlex.quote(str(stack.variables))} && cures run --config configs/quickstart.toml"
+    typed = f". {shlex.quote(str(stack.variables))} && cures run --config configs/quickstart.toml"
     if "AWS_ENDPOINT_URL" in stack.environment():
         pointers = shlex.quote(str(stack.folder / "snapshots.git"))  # git cannot keep a repository in S3
-        command += f" --set store.url=s3://{BUCKET}/runs --set snapshot.repository={pointers}"
-    report(f"shell   {command}")
+        typed += f" --set store.url=s3://{BUCKET}/runs --set snapshot.repository={pointers}"
+    report(f"shell   {typed}")
 
 
 def stop(stack: Stack) -> list[str]:
