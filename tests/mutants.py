@@ -75,9 +75,9 @@ PACKAGES = {
     ),
     "storage": Package(
         ("tasks/storage/*.py",),
-        (f"{_TASKS}/storage",),
+        (f"{_TASKS}/storage", f"{_TASKS}/inputs/test_prompt_files.py"),
         (
-            f"{_TASKS}/storage/test_schedules.py",
+            f"{_TASKS}/storage/test_schedules.py::test_no_double_commit_in_a_thousand_schedules",
             f"{_TASKS}/storage/test_local.py::test_every_flipped_byte_and_truncation_is_found",
             f"{_TASKS}/storage/test_local.py::test_killed_at_random_instants_values_and_files_are_whole",
             f"{_TASKS}/storage/test_lease.py::test_stopped_past_its_lease_before_any_operation_only_one_commits",

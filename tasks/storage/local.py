@@ -294,5 +294,4 @@ def _explaining(path: Path, needed: int = 0) -> Iterator[None]:
 
 
 def _free(path: Path) -> int:
-    place = next((p for p in (path, *path.parents) if p.exists()), Path("/"))
-    return shutil.disk_usage(place).free
+    return shutil.disk_usage(next(p for p in (path, *path.absolute().parents) if p.exists())).free

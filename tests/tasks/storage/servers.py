@@ -139,14 +139,14 @@ def _free_port() -> int:
         return int(s.getsockname()[1])
 
 
-Action = tuple[int, str] | Literal["lose", "strip", "cut", "slow"] | None
+Action = tuple[int, str] | Literal["lose", "strip", "strip if-match", "strip if-none-match", "cut", "slow"] | None
 
 
 class FaultyServer:
     """An S3 endpoint in front of another one. `plan` decides for each request, by its number and method:
 
     None passes it on, (status, code) answers with an error, "lose" passes it on and drops the answer, "strip" passes
-    it on without its conditions, "cut" sends half of the answer's body, "slow" takes half a second over it.
+    it on without its conditions, or without one of them, "cut" sends half of the answer's body, "slow" takes half a second over it.
     """
 
     def __init__(self, behind: str, plan: Callable[[int, str], Action]) -> None:
@@ -167,7 +167,9 @@ class FaultyServer:
                     )
                     self.answer(action[0], [], text.encode())
                     return
-                skipped = {"if-match", "if-none-match"} if action == "strip" else set()
+                skipped = set[str]()
+                if isinstance(action, str) and action.startswith("strip"):
+                    skipped = set(action.split()[1:]) or {"if-match", "if-none-match"}
                 headers = {name: value for name, value in self.headers.items() if name.lower() not in skipped}
                 connection = http.client.HTTPConnection(behind.removeprefix("http://"), timeout=30)
                 connection.request(self.command, self.path, body, headers)

@@ -92,7 +92,7 @@ def test_refusals_of_the_system_name_the_path_and_leave_the_old_value(
 
 
 def test_files_from_another_file_system_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = folder_of(tmp_path / "in", {"a": b"1", "b/c": b"2"})
+    source = folder_of(tmp_path / "in", {"a": b"1", "b/c/d": b"2"})
     rename = Path.rename
 
     def refuse_once(path: Path, target: Path) -> Path:
@@ -212,3 +212,14 @@ def test_every_flipped_byte_and_truncation_is_found(tmp_path: Path) -> None:
             store.verify_files("art", digest)
         path.write_bytes((whole / path.relative_to(tmp_path / "store" / "art")).read_bytes())
     store.verify_files("art", digest)
+
+
+def test_what_begins_with_a_dot_is_not_listed_wherever_it_lies(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    for key in ("a/b.json", "a/c/d.json"):
+        store.put(key, b"1")
+    for hidden in ("a/.b.json.tmp", "a/.scratch/e.json"):
+        path = tmp_path / hidden
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"1")
+    assert list(store.list("a")) == ["a/b.json", "a/c/d.json"]

@@ -125,9 +125,10 @@ def test_a_server_that_does_not_answer_is_given_up_at_the_deadline(tmp_path: Pat
     assert time.monotonic() - started < 2
 
 
-def test_a_server_that_ignores_conditions_is_refused(tmp_path: Path, moto_url: str, place: str) -> None:
-    with FaultyServer(moto_url, lambda *_: "strip") as server:
-        with pytest.raises(ConfigError, match="ignores conditional writes"):
+@pytest.mark.parametrize("what", ["strip", "strip if-match", "strip if-none-match"])
+def test_a_server_that_ignores_conditions_is_refused(tmp_path: Path, moto_url: str, place: str, what: Action) -> None:
+    with FaultyServer(moto_url, lambda *_: what) as server:
+        with pytest.raises(ConfigError, match=f"^{place}/?: this S3 server ignores conditional writes"):
             S3Store(place, tmp_path, server.url).check_conditional_writes()
         with pytest.raises(ConfigError, match="ignores conditional writes"):
             open_store(StoreConfig(url=place, scratch=str(tmp_path), endpoint_url=server.url))
