@@ -146,7 +146,8 @@ class FaultyServer:
     """An S3 endpoint in front of another one. `plan` decides for each request, by its number and method:
 
     None passes it on, (status, code) answers with an error, "lose" passes it on and drops the answer, "strip" passes
-    it on without its conditions, or without one of them, "cut" sends half of the answer's body, "slow" takes half a second over it.
+    it on without its conditions, or without the one that is named, "cut" sends half of the answer's body, "slow" takes
+    half a second over it.
     """
 
     def __init__(self, behind: str, plan: Callable[[int, str], Action]) -> None:
