@@ -17,7 +17,8 @@ from cures_core.errors import ConfigError, CuresError, StoreUnavailable, Unexpec
 from cures_core.jobs.scene import GO_ON
 from tasks.runs.records import RunRef
 from tasks.stages import stage as stage_module
-from tasks.stages.stage import RETRIES, RETRY_DELAYS_S, as_stage, retryable, run_stage, stage_key
+from tasks.stages.stage import RETRIES, RETRY_DELAYS_S, Made, as_stage, retryable, run_stage, stage_key
+from tasks.stages.workspace import Workspace
 from tasks.storage import open_store
 from tasks.storage.local import LocalStore
 from tests.tasks.stages.figures import DemoFigures, OtherFigures
@@ -121,7 +122,14 @@ def test_files_of_holders_that_did_not_live_to_commit_are_removed(run: RunRef, t
     (left / "below" / "half.txt").write_text("half")
     for place in (f"artifacts/demo/{key}/gone-3.1", f"artifacts/demo/{key}/gone-4.2", "artifacts/demo/other/gone-3.1"):
         store.publish_files(place, left)
-    record = run_stage(run, DemoFigures, 1, {}, [], Work())
+
+    def work(space: Workspace) -> Made[DemoFigures]:
+        (space.out / "below").mkdir()
+        (space.out / "below" / "whole.txt").write_text("whole")
+        return Made(DemoFigures())
+
+    record = run_stage(run, DemoFigures, 1, {}, [], work)
+    assert (store.local_path(str(record.files)) / "below" / "whole.txt").read_text() == "whole"
     assert {"/".join(name.split("/")[:4]) for name in store.list("artifacts")} == {
         record.files,
         "artifacts/demo/other/gone-3.1",

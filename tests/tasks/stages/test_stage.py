@@ -8,14 +8,15 @@ import pytest
 
 from cures_core.config.fork import Fork
 from cures_core.config.loading import load_config
-from cures_core.errors import ConfigError, CorruptArtifact, InjectedFault, LeaseHeld, LeaseLost
+from cures_core.errors import ConfigError, CorruptArtifact, InjectedFault, LeaseHeld, LeaseLost, StoreUnavailable
 from cures_core.faults import arm
-from tasks.progress import listening
+from tasks.progress import StageEnded, StageStarted, listening
 from tasks.runs.figures import Figures
 from tasks.runs.notes import run_names, run_overview, stage_notes
 from tasks.runs.opening import completed_run, open_run
 from tasks.runs.records import RunRef, files_of
 from tasks.runs.resume import resumed_config
+from tasks.stages import stage as stage_module
 from tasks.stages.stage import Made, NotCommitted, only_looking, read_made, run_stage
 from tasks.stages.workspace import Workspace
 from tasks.storage import open_store
@@ -55,6 +56,7 @@ def test_the_same_inputs_are_worked_on_once(run: RunRef) -> None:
     assert first.figures == DemoFigures(length=5)
     assert first.manifest
     assert [getattr(e, "cached", None) for e in events] == [None, False, None, True]
+    assert [(type(e), e.stage) for e in events] == [(StageStarted, "demo"), (StageEnded, "demo")] * 2
     assert (files_of(open_store(run.config.store), first) / "file.txt").read_text() == "hello"
     assert [(n["stage"], n["cached"]) for n in stage_notes(open_store(run.config.store), run.name)] == [("demo", True)]
 
@@ -202,6 +204,8 @@ def test_what_a_fork_took_over_is_found_whatever_its_settings_and_never_made_by_
     forked = run.model_copy(update={"config": run.config.model_copy(update={"fork": fork})})
     work, store = Work(), open_store(run.config.store)
     assert run_stage(forked, DemoFigures, 1, {"a": 2}, [], work, label="2") == record
+    with only_looking():
+        assert run_stage(forked, DemoFigures, 1, {"a": 2}, [], work, label="2") == record
     remedy = r"Taken over from run parent-1\. To make it again: cures run --resume parent-1; then resume this run$"
     path = Path(run.config.store.url) / str(record.files) / "file.txt"
     path.chmod(0o644)
@@ -223,3 +227,34 @@ def test_what_a_job_says_is_figures_and_its_machine_apart(tmp_path: Path) -> Non
     assert read_made(DemoFigures, tmp_path, length=8) == Made(DemoFigures(length=7))
     (tmp_path / "figures.json").write_text("{}")
     assert read_made(DemoFigures, tmp_path, length=8) == Made(DemoFigures(length=8))
+
+
+def test_where_another_run_has_committed_first_its_record_counts(run: RunRef, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(run.config.store)
+    theirs = run_stage(run, DemoFigures, 1, {}, [], Work("theirs"))
+    place = f"stages/demo/{theirs.key}.json"
+    raw = store.get(place)
+    assert raw is not None
+    left: list[bytes | None] = [raw, None]
+
+    def too_late(*_: Any) -> bool:
+        if (found := left.pop(0)) is not None:
+            store.put(place, found)
+        return False
+
+    monkeypatch.setattr(stage_module, "commit", too_late)
+    store.delete(place)
+    assert run_stage(run, DemoFigures, 1, {}, [], Work("mine")) == theirs
+    assert {name.rpartition("/")[0] for name in store.list("artifacts")} == {theirs.files}
+    assert (files_of(store, theirs) / "file.txt").read_text() == "theirs"
+    store.delete(place)
+    with pytest.raises(StoreUnavailable, match=rf"^demo/{theirs.key}: was there and is gone; resume to do it again"):
+        run_stage(run, DemoFigures, 1, {}, [], Work("mine"))
+
+
+def test_what_a_person_wants_again_is_done_for_that_label_alone(run: RunRef) -> None:
+    again = run.model_copy(update={"again": {"demo-2": 1}})
+    first = {label: run_stage(run, DemoFigures, 1, {"of": label}, [], Work(), label=label) for label in "12"}
+    then = {label: run_stage(again, DemoFigures, 1, {"of": label}, [], Work(), label=label) for label in "12"}
+    assert first["1"] == then["1"]
+    assert first["2"].key != then["2"].key
