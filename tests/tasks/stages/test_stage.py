@@ -57,6 +57,7 @@ def test_the_same_inputs_are_worked_on_once(run: RunRef) -> None:
     assert first.manifest
     assert [getattr(e, "cached", None) for e in events] == [None, False, None, True]
     assert [(type(e), e.stage) for e in events] == [(StageStarted, "demo"), (StageEnded, "demo")] * 2
+    assert [e.record for e in events if isinstance(e, StageEnded)] == [first, second]
     assert (files_of(open_store(run.config.store), first) / "file.txt").read_text() == "hello"
     assert [(n["stage"], n["cached"]) for n in stage_notes(open_store(run.config.store), run.name)] == [("demo", True)]
 
@@ -71,13 +72,13 @@ def test_anything_that_is_read_makes_another_key(run: RunRef, change: dict[str, 
 @pytest.mark.parametrize("point", ["stage.start", "stage.before_files", "stage.before_record", "stage.after_record"])
 def test_a_failure_anywhere_leaves_old_or_new(run: RunRef, point: str, tmp_path: Path) -> None:
     store = open_store(run.config.store)
-    arm([f"{point}:demo=raise"], tmp_path / "faults")
+    arm([f"{point}:demo-2=raise"], tmp_path / "faults")
     work = Work()
     try:
         with pytest.raises(InjectedFault):
-            run_stage(run, DemoFigures, 1, {}, [], work)
+            run_stage(run, DemoFigures, 1, {}, [], work, label="2")
         assert (sum(1 for _ in store.list("stages")) == 1) is (point == "stage.after_record")
-        record = run_stage(run, DemoFigures, 1, {}, [], work)
+        record = run_stage(run, DemoFigures, 1, {}, [], work, label="2")
     finally:
         arm([], tmp_path)
     assert work.calls == {"stage.start": 1, "stage.after_record": 1}.get(point, 2)
@@ -93,9 +94,11 @@ def test_a_missing_file_is_made_again(run: RunRef) -> None:
     assert (files_of(open_store(run.config.store), again) / "file.txt").exists()
 
 
-def test_changed_bytes_are_found_before_they_are_built_on(run: RunRef) -> None:
+def test_changed_bytes_are_found_before_they_are_built_on(run: RunRef, caplog: pytest.LogCaptureFixture) -> None:
     store, work = open_store(run.config.store), Work()
     record = run_stage(run, DemoFigures, 1, {}, [], work)
+    place = f"stages/demo/{record.key}.json"
+    raw = store.get(place)
     path = Path(run.config.store.url) / str(record.files) / "file.txt"
     path.chmod(0o644)
     path.write_text("jello")
@@ -103,6 +106,29 @@ def test_changed_bytes_are_found_before_they_are_built_on(run: RunRef) -> None:
         files_of(store, record)
     run_stage(run, DemoFigures, 1, {}, [], work)
     assert work.calls == 2
+    assert store.get(f"damaged/{place}-1") == raw
+    kept = f"Doing the stage again; the record is kept as damaged/{place}-1, its files as they are"
+    (told,) = (message for message in caplog.messages if "damaged" in message)
+    assert told.endswith(kept)
+    assert "file.txt" in told.removesuffix(kept)
+
+
+def test_work_has_a_folder_of_its_own_and_a_place_for_another_machine(run: RunRef) -> None:
+    seen: list[Workspace] = []
+
+    def work(space: Workspace) -> Made[DemoFigures]:
+        seen.append(space)
+        return Made(DemoFigures(), {"device": "cpu"})
+
+    record = run_stage(run, DemoFigures, 1, {"a": 1}, [], work)
+    (space,) = seen
+    assert isinstance(space.store, LocalStore)
+    assert space.unfinished == f"unfinished/demo/{record.key}"
+    assert space.scratch.parent == space.out.parent
+    assert space.scratch.parent.name == f"000001-{run.name}"
+    assert not space.scratch.exists()  # it is committed
+    assert record.machine["device"] == "cpu"
+    assert record.files is None
 
 
 def test_what_lies_outside_the_store_is_asked_for(run: RunRef) -> None:
