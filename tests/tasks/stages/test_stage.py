@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from cures_core.config.fork import Fork
 from cures_core.config.loading import load_config
 from cures_core.errors import ConfigError, CorruptArtifact, InjectedFault, LeaseHeld, LeaseLost, StoreUnavailable
 from cures_core.faults import arm
+from cures_core.jobs.assemble import versions
+from cures_core.machine import built_from, processor
 from tasks.progress import StageEnded, StageStarted, listening
 from tasks.runs.figures import Figures
 from tasks.runs.notes import run_names, run_overview, stage_notes
@@ -244,6 +247,9 @@ def test_what_a_fork_took_over_is_found_whatever_its_settings_and_never_made_by_
     assert work.calls == 0
     run_stage(forked, DemoFigures, 1, {"a": 2}, [], work, label="3")  # this one it has not
     assert work.calls == 1
+    again = forked.model_copy(update={"again": {"demo-2": 1}})
+    assert run_stage(again, DemoFigures, 1, {"a": 2}, [], work, label="2").key != record.key
+    assert work.calls == 2
 
 
 def test_what_a_job_says_is_figures_and_its_machine_apart(tmp_path: Path) -> None:
@@ -284,3 +290,17 @@ def test_what_a_person_wants_again_is_done_for_that_label_alone(run: RunRef) -> 
     then = {label: run_stage(again, DemoFigures, 1, {"of": label}, [], Work(), label=label) for label in "12"}
     assert first["1"] == then["1"]
     assert first["2"].key != then["2"].key
+
+
+def test_a_record_says_what_it_was_made_of_with_what_and_when(run: RunRef) -> None:
+    parent = run_stage(run, OtherFigures, 1, {}, [], Work(kind=OtherFigures))
+    record = run_stage(run, DemoFigures, 1, {"a": 1}, [parent], Work(), label="2")
+    assert record.parents == (f"other/{parent.key}",)
+    assert record.inputs == {"a": 1}
+    assert {"python", "torch", "commit"} <= set(record.versions) == {*versions(), *built_from()}
+    assert record.machine == {"processor": processor()}
+    assert 0 <= record.seconds < 60
+    assert record.seconds == round(record.seconds, 3)
+    assert dt.datetime.fromisoformat(record.created_at).utcoffset() == dt.timedelta(0)
+    notes = stage_notes(open_store(run.config.store), run.name)
+    assert [(n["stage"], n["label"], n["cached"]) for n in notes] == [("other", "", False), ("demo", "2", False)]
