@@ -44,7 +44,11 @@ def _texts(model: type[BaseModel]) -> dict[str, str]:
     found: dict[str, str] = {}
     for base in reversed(model.__mro__):
         if issubclass(base, BaseModel) and base is not BaseModel:
-            (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+            try:
+                source = inspect.getsource(base)
+            except (OSError, TypeError):  # made at a prompt, or installed without its source: it has no texts then
+                continue
+            (tree,) = ast.parse(textwrap.dedent(source)).body
             for field, text in pairwise(cast(ast.ClassDef, tree).body):
                 match field, text:
                     case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(said))):

@@ -184,3 +184,9 @@ def test_own_code_is_found_in_the_working_directory(tmp_path: Any, monkeypatch: 
     (tmp_path / "mine.py").write_text("x = 1\n")
     monkeypatch.chdir(tmp_path)
     assert len(code_digest("mine:f", "reward.function")) == 64
+
+
+def test_a_model_whose_source_is_not_there_has_a_schema_without_texts() -> None:
+    made: type[Strict] = type("Made", (Strict,), {"__annotations__": {"size": Result[int]}, "__module__": "nowhere"})
+    (shown,) = made.model_json_schema()["properties"].values()
+    assert shown["description"] == "(Result: another value computes something else.)"

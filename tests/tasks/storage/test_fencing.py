@@ -33,6 +33,16 @@ def pending(store: LocalStore) -> Pending | None:
     return held.pending
 
 
+def note(lease: Lease, folder: Path, key: str, data: bytes, expected: bytes | None = None) -> None:
+    """Begin a commit that gets no further than its note."""
+    arm([f"commit.noted:{key}=raise"], folder / "faults")
+    try:
+        with pytest.raises(InjectedFault):
+            lease.commit(key, data, expected)
+    finally:
+        arm([], folder)
+
+
 def test_a_value_goes_from_what_was_expected_to_the_new_one(store: LocalStore, lease: Lease) -> None:
     assert lease.commit("k", b"1")
     assert lease.commit("k", b"1")  # what is there is what was to be committed
@@ -49,12 +59,7 @@ def test_a_commit_that_was_noted_is_finished_unless_the_value_has_changed(
     store: LocalStore, lease: Lease, before: bytes, after: bytes, tmp_path: Path
 ) -> None:
     store.put("k", b"1")
-    arm(["commit.noted:k=raise"], tmp_path / "faults")
-    try:
-        with pytest.raises(InjectedFault):
-            lease.commit("k", b"2", expected=b"1")
-    finally:
-        arm([], tmp_path)
+    note(lease, tmp_path, "k", b"2", b"1")
     assert store.get("k") == b"1"
     store.put("k", before)
     settle(store, "run")
@@ -63,23 +68,13 @@ def test_a_commit_that_was_noted_is_finished_unless_the_value_has_changed(
 
 
 def test_another_commit_of_the_same_holder_is_finished_first(store: LocalStore, lease: Lease, tmp_path: Path) -> None:
-    arm(["commit.noted:first=raise"], tmp_path / "faults")
-    try:
-        with pytest.raises(InjectedFault):
-            lease.commit("first", b"1")
-    finally:
-        arm([], tmp_path)
+    note(lease, tmp_path, "first", b"1")
     assert lease.commit("second", b"2")
     assert (store.get("first"), store.get("second")) == (b"1", b"2")
 
 
 def test_an_empty_value_is_one(store: LocalStore, lease: Lease, tmp_path: Path) -> None:
-    arm(["commit.noted:k=raise"], tmp_path / "faults")
-    try:
-        with pytest.raises(InjectedFault):
-            lease.commit("k", b"")
-    finally:
-        arm([], tmp_path)
+    note(lease, tmp_path, "k", b"")
     settle(store, "run")
     assert store.get("k") == b""
 
