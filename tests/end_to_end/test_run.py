@@ -77,6 +77,7 @@ def test_again_it_does_no_work_and_says_so(done: tuple[Path, dict[str, Any]]) ->
     assert results(folder, summary["run"]) == before
 
 
+@pytest.mark.end_to_end
 def test_killed_in_a_job_and_in_the_flow_it_ends_with_the_same_bytes(
     done: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -194,6 +195,7 @@ def test_runs_and_posterior_are_told(done: tuple[Path, dict[str, Any]]) -> None:
     assert [s["stage"] for s in told["stages"]].count("train_epoch") == 2
 
 
+@pytest.mark.end_to_end
 def test_a_model_is_promoted_by_hand_and_exported(done: tuple[Path, dict[str, Any]]) -> None:
     folder, summary = done
     asked = cures("promote", summary["run"], "--model", "by-hand", "--json", cwd=folder)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import importlib
 import typing
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -15,7 +15,7 @@ import pytest
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from cures_core.config.data import PromptFile
-from cures_core.config.marks import Mark, changes, is_within, leaves, marked_fields, results
+from cures_core.config.marks import Leaf, Mark, changes, is_within, leaves, marked_fields, results
 from cures_core.config.rollout import PromptFormat
 from cures_core.config.run import RunConfig
 from cures_core.files import digest_json
@@ -248,21 +248,18 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def put(values: Any, path: str, value: JsonValue) -> Any:
-    """A copy of nested values with another value at a dotted path."""
-    made = copy.deepcopy(values)
-    place = made
-    *parents, last = path.split(".")
-    for name in parents:
-        place = place[int(name)] if isinstance(place, list) else place[name]
-    place[last] = value
+    """Nested values with another value at a dotted path; the rest is shared with those given."""
+    name, _, rest = path.partition(".")
+    made = values.copy()
+    place = int(name) if isinstance(made, list) else name
+    made[place] = put(made[place], rest, value) if rest else value
     return made
 
 
-def changed(config: RunConfig, path: str) -> RunConfig | None:
-    """The configuration with that leaf alone changed; None where no value would do."""
-    values = config.model_dump(mode="json")
-    old = {leaf.path: leaf.value for leaf in leaves(config)}[path]
-    for value in others(plain(path), old, literals_of(RunConfig, plain(path))):
+def changed(config: RunConfig, leaf: Leaf, values: dict[str, JsonValue]) -> RunConfig | None:
+    """The configuration, whose `values` are given, with that leaf alone changed; None where no value would do."""
+    path = leaf.path
+    for value in others(plain(path), leaf.value, literals_of(RunConfig, plain(path))):
         try:
             made = RunConfig.model_validate(put(values, path, value))
         except ValidationError:
@@ -273,33 +270,46 @@ def changed(config: RunConfig, path: str) -> RunConfig | None:
     return None
 
 
+@cache
 def cases() -> dict[str, Case]:
-    """One for every leaf that can be changed by itself, from the first configuration in which it can."""
+    """One for every leaf that can be changed by itself, from the first configuration in which it can.
+
+    They take seconds: the tests below make them, not this module's import, which every process of a test run does.
+    """
     found: dict[str, Case] = {}
     for config in configs():
+        values = config.model_dump(mode="json")
         for leaf in leaves(config):
             name = plain(leaf.path)
-            if name not in found and not is_within(name, ("fork",)) and (after := changed(config, leaf.path)):
+            if name not in found and not is_within(name, ("fork",)) and (after := changed(config, leaf, values)):
                 found[name] = Case(leaf.path, leaf.mark, config, after)
     return found
 
 
-CASES = cases()
+LEFT_OUT = (
+    "promotion",
+    "training.lora",
+    "policy.warm_start",
+    "evaluation.suites.prompt_format",
+    "evaluation.suites.reward",
+)
+"""Models that may be left out: leaves of their own where they are."""
+CHANGED = sorted(
+    {
+        *LEFT_OUT,
+        "device.type",
+        *(
+            name
+            for name, _ in marked_fields(RunConfig)
+            if not is_within(name, ("fork",)) and not name.endswith(".type")
+        ),
+    }
+)
+"""All but those of forks, which no person sets, and the choice of a union, which changes the settings beside it."""
 
 
 def test_every_setting_is_changed_below() -> None:
-    """All but those of forks, which no person sets, and the choice of a union, which changes the settings beside it."""
-    every = {name for name, _ in marked_fields(RunConfig) if not is_within(name, ("fork",))}
-    left = {name for name in every - set(CASES) if not name.endswith(".type")}
-    assert left == set()
-    assert set(CASES) - every <= {
-        "promotion",
-        "training.lora",
-        "policy.warm_start",
-        "policy.warm_start.lora",
-        "evaluation.suites.prompt_format",
-        "evaluation.suites.reward",
-    }
+    assert sorted(cases()) == CHANGED
 
 
 def record(stage: str, **figures: Any) -> Record[Any]:
@@ -368,19 +378,19 @@ def expected(case: Case) -> set[str]:
     return read | ({"snapshot_posterior"} if case.mark is Mark.RESULT else set())
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
+@pytest.mark.parametrize("name", CHANGED)
 def test_a_setting_changes_the_keys_of_the_stages_that_read_it(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    case = CASES[name]
+    case = cases()[name]
     before, after = keys(case.before, monkeypatch), keys(case.after, monkeypatch)
     assert {key for key in {*before, *after} if before.get(key) != after.get(key)} == expected(case)
 
 
-@pytest.mark.parametrize("name", sorted(CASES))
+@pytest.mark.parametrize("name", CHANGED)
 def test_a_run_is_named_after_what_decides_results(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = CASES[name]
+    case = cases()[name]
     monkeypatch.setattr(opening, "inputs_of", lambda *_: {})
     names = [opening.identify(cfg).name.removeprefix(cfg.name) for cfg in (case.before, case.after)]
     assert (names[0] != names[1]) is (case.mark is Mark.RESULT)
