@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
+import re
 import resource
 import signal
 import socket
@@ -111,8 +113,20 @@ def _is(*kinds: type[BaseException]) -> Callable[[BaseException], bool]:
     return lambda error: isinstance(error, kinds)
 
 
+_OF_RUST = re.compile(r"\(os error (\d+)\)")
+
+
+def _system_error(error: BaseException) -> int | None:
+    """The system's number of what it refused. Libraries in Rust (safetensors, tokenizers) tell it in words."""
+    if isinstance(error, OSError):
+        return error.errno
+    is_theirs = type(error) is Exception or type(error).__name__ == "SafetensorError"
+    told = _OF_RUST.search(str(error)) if is_theirs else None
+    return None if told is None else int(told[1])
+
+
 def _system(*numbers: int) -> Callable[[BaseException], bool]:
-    return lambda error: isinstance(error, OSError) and error.errno in numbers
+    return lambda error: _system_error(error) in numbers
 
 
 def _ended_by(*signals: signal.Signals) -> Callable[[BaseException], bool]:
@@ -394,6 +408,8 @@ def _message(error: BaseException, row: Row, what: str) -> str:
     if isinstance(error, OSError) and error.strerror:
         named = error.filename and str(error.filename) != what
         return f"{error.filename}: {error.strerror}" if named else error.strerror
+    if (number := _system_error(error)) is not None:
+        return os.strerror(number)
     text = str(error).strip()
     if issubclass(row.error, OutOfMemory):
         text = text.partition("\n")[0]  # CUDA's goes on with a lecture about fragmentation

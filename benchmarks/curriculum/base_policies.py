@@ -12,7 +12,7 @@ from cures_core.config.policy import WarmStartPolicy
 from cures_core.errors import CorruptArtifact
 from cures_core.files import canonical_json, digest_json, write_atomic
 from cures_core.manifest import verify_manifest, write_manifest
-from cures_core.policy.warm_start import Lesson, warm_start
+from cures_core.policy.warm_start import RECIPE, Lesson, warm_start
 
 POLICIES = Path(".cures/bench/policies")
 _SHOWN = 256  # demonstrations that a lesson is told from another by
@@ -24,8 +24,9 @@ def warm_started(world: str, cfg: WarmStartPolicy, lesson: Lesson, folder: Path 
     A killed warm start goes on from its last checkpoint; a folder whose files are not what was written is made again.
     """
     shown = lesson.tutor(cfg.seed)(np.random.default_rng(0), _SHOWN)
-    taught = [shown, lesson.symbols, lesson.words, lesson.positions, lesson.initial_deviation, lesson.cut]
-    key = digest_json({"policy": cfg.model_dump(mode="json", exclude={"checkpoint_every"}), "lesson": taught})
+    taught = [shown, lesson.symbols, lesson.words, lesson.positions, lesson.initial_deviation]
+    settings = cfg.model_dump(mode="json", exclude={"checkpoint_every"})
+    key = digest_json({"policy": settings, "lesson": taught, "recipe": RECIPE})
     home = folder / f"{world}-{cfg.seed}-{key[:12]}"
     policy, scratch = home / "policy", home / "scratch"
     if policy.exists():

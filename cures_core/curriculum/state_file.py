@@ -9,6 +9,7 @@ from typing import Any
 
 from cures_core.arrays import put_arrays, take_arrays
 from cures_core.errors import CorruptArtifact, MissingInput
+from cures_core.failures import machine_failure
 from cures_core.files import canonical_json, write_atomic
 
 _KEY = "cures.curriculum.state"
@@ -29,11 +30,13 @@ def load_state(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingInput(f"{path}: no such curriculum state")
     try:
-        with safe_open(path, framework="numpy") as f:
+        # Opened twice: whatever the system refuses, safe_open says that there is no such file.
+        with path.open("rb"), safe_open(path, framework="numpy") as f:
             plain = json.loads((f.metadata() or {})[_KEY])
             state = put_arrays(plain, {name: f.get_tensor(name) for name in f.keys()})  # noqa: SIM118 (no mapping)
     except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise CorruptArtifact(f"{path}: not a readable curriculum state ({error}); take an earlier one") from error
+        unreadable = CorruptArtifact(f"{path}: not a readable curriculum state ({error}); take an earlier one")
+        raise machine_failure(error, path) or unreadable from error
     if not isinstance(state, dict):
         raise CorruptArtifact(f"{path}: not a curriculum's state; take an earlier one")
     return state

@@ -57,7 +57,9 @@ def load_weights(folder: str | Path, **options: Any) -> PreTrainedModel:
                 **options,
             )
     except SafetensorError as error:
-        raise ConfigError(f"{_damaged(Path(folder))}: damaged: {error}. Fetch it again") from error
+        damaged = _damaged(Path(folder))
+        fault = machine_failure(error, damaged) or ConfigError(f"{damaged}: damaged: {error}. Fetch it again")
+        raise fault from error
     except (OSError, ValueError) as error:
         raise machine_failure(error, Path(folder)) or no_model(folder, error) from error
     _require_all(folder, info)

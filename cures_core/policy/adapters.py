@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cures_core.config.training import LoraConfig
 from cures_core.errors import ConfigError, MissingInput
+from cures_core.failures import machine_failure
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -120,7 +121,8 @@ def _require_tensors(folder: Path, adapted: Any) -> None:
         with safe_open(path, framework="np") as file:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ConfigError(f"{path}: damaged: {error}. Fetch it again") from error
+        fault = machine_failure(error, path) or ConfigError(f"{path}: damaged: {error}. Fetch it again")
+        raise fault from error
     faults = {
         "the file lacks": sorted(set(wanted) - set(found)),
         "the base model has no place for": sorted(set(found) - set(wanted)),

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
+RECIPE = 2
+"""Counts up when the same settings come to teach another policy: part of what names one."""
 _WARMUP = 50
+_CUT = 8
+"""Batches that are drawn together and cut by length, so that little is padded."""
 
 Demonstrate = Callable[[np.random.Generator, int], Sequence[tuple[str, str]]]
 """So many (problem, completion) pairs, all of their randomness from the generator."""
@@ -48,8 +52,6 @@ class Lesson:
     """Most tokens of problem and completion together."""
     initial_deviation: float = INITIAL_DEVIATION
     """Standard deviation of the initial weights."""
-    cut: int = 1
-    """Batches that are drawn together and cut by length, so that little is padded."""
 
     def length(self, text: str) -> int:
         """Tokens of a text."""
@@ -129,25 +131,23 @@ class _Batches:
     completions would otherwise count for more where batches are cut by length."""
 
     def __init__(self, lesson: Lesson, seed: int, batch: int) -> None:
-        self._demonstrate, self._cut, self._length = lesson.tutor(seed), lesson.cut, lesson.length
+        self._demonstrate, self._length = lesson.tutor(seed), lesson.length
         self._seed, self._batch = seed, batch
         self._draw = -1
         self._drawn: list[tuple[Sequence[tuple[str, str]], float]] = []
 
     def at(self, step: int) -> tuple[Sequence[tuple[str, str]], float]:
-        draw, place = divmod(step, self._cut)
+        draw, place = divmod(step, _CUT)
         if draw != self._draw:
             self._draw, self._drawn = draw, self._batches(np.random.default_rng([self._seed, 4, draw]))
         return self._drawn[place]
 
     def _batches(self, rng: np.random.Generator) -> list[tuple[Sequence[tuple[str, str]], float]]:
-        pairs = self._demonstrate(rng, self._batch * self._cut)
-        if self._cut == 1:
-            return [(pairs, 1.0)]
+        pairs = self._demonstrate(rng, self._batch * _CUT)
         ordered = sorted(pairs, key=lambda pair: self._length(pair[0] + pair[1]))
-        parts = [ordered[i * self._batch : (i + 1) * self._batch] for i in rng.permutation(self._cut)]
+        parts = [ordered[i * self._batch : (i + 1) * self._batch] for i in rng.permutation(_CUT)]
         tokens = [sum(self._length(answer) + 1 for _, answer in part) for part in parts]
-        return [(part, num * self._cut / sum(tokens)) for part, num in zip(parts, tokens, strict=True)]
+        return [(part, num * _CUT / sum(tokens)) for part, num in zip(parts, tokens, strict=True)]
 
 
 def _update(policy: Policy, optimizer: torch.optim.Optimizer, pairs: Sequence[tuple[str, str]], weight: float) -> float:

@@ -12,6 +12,7 @@ from cures_core.jobs.spec import Job
 from cures_core.own_code import keyed
 from cures_core.policy.accounting import require_whole
 from cures_core.policy.adapters import holds_adapters
+from cures_core.policy.warm_start import RECIPE
 from cures_core.prompts.lines import Snapshot
 from tasks.inputs.digests import DATA, SOLUTIONS, policy_files
 from tasks.inputs.pretrained import policy_digest, pretrained_folder
@@ -49,7 +50,8 @@ def prepare_policy(run: RunRef, data: Record[ValidateFigures] | None = None) -> 
         run_job(Job(name="warm_start", config=cfg, scratch=space.scratch, out=space.out))
         return read_made(PolicyFigures, space.out, digest=digest_folder(space.out / "policy"))
 
-    return run_stage(run, PolicyFigures, SCHEMA, {"settings": settings(cfg, "prepare_policy")}, [], work)
+    inputs = {"settings": settings(cfg, "prepare_policy"), "recipe": RECIPE}
+    return run_stage(run, PolicyFigures, SCHEMA, inputs, [], work)
 
 
 def _merged(run: RunRef, policy: PretrainedPolicy, digest: str) -> Record[PolicyFigures]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import re
+import resource
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,9 @@ import pyarrow as pa
 import pytest
 import torch
 from prefect.states import Failed
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
 
 from cures_core import errors, failures
 from cures_core.config.loading import load_config
@@ -258,6 +263,24 @@ def test_memory_that_runs_out_is_one_error_whoever_says_so(error: Exception) -> 
     assert "lower the batch" in str(failure)
     assert "lecture" not in str(failure)
     assert not failure.retryable
+
+
+def test_what_the_system_refused_a_library_in_rust_is_what_it_refused(tmp_path: Path) -> None:
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+    try:
+        with pytest.raises(SafetensorError) as refused:
+            save_file({"weights": torch.zeros(1 << 16)}, tmp_path / "model.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    failure = failure_of(refused.value, Scene("epoch 1", go_on="resume"))
+    assert type(failure) is SystemRefused
+    assert str(failure).startswith("epoch 1: File too large. Raise the limit")
+    with pytest.raises(Exception, match="os error 2") as gone:
+        Tokenizer.from_file(str(tmp_path / "gone"))
+    assert type(failure_of(gone.value)) is MissingInput
+    assert type(failure_of(ValueError("is '(os error 28)' a number?"))) is UnexpectedError
 
 
 def test_a_text_that_speaks_of_memory_is_not_a_lack_of_it() -> None:

@@ -275,7 +275,7 @@ def _tutor(seed: int) -> Demonstrate:
     return Tutors(seed).demonstrate
 
 
-LESSON = Lesson(_tutor, SYMBOLS, words=WORDS, positions=128, initial_deviation=0.08, cut=8)
+LESSON = Lesson(_tutor, SYMBOLS, words=WORDS, positions=128, initial_deviation=0.08)
 """Initial weights of deviation 0.08, with which copying is learnt several times sooner than with GPT-2's 0.02."""
 POLICY = WarmStartPolicy(steps=4000, batch=16, learning_rate=2.5e-3, checkpoint_every=1000)
 SIZES = Sizes(train=1600, heldout=200, frontier=160)

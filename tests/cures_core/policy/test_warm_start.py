@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ from cures_core.policy.loading import load_policy
 from cures_core.policy.warm_start import CHAINS, Lesson, _Batches, _encode, warm_start
 
 TINY = WarmStartPolicy(hidden_size=16, layers=1, heads=2, steps=10, batch=4, checkpoint_every=4)
-CUT = replace(CHAINS, cut=3)
 
 
 def train(folder: Path, lesson: Lesson, stop_at: int = 0) -> bytes:
@@ -28,19 +28,13 @@ def train(folder: Path, lesson: Lesson, stop_at: int = 0) -> bytes:
 
 
 def test_batches_cut_by_length_hold_what_was_drawn_and_weigh_by_their_tokens() -> None:
-    drawn = CHAINS.tutor(0)(np.random.default_rng([0, 4, 1]), 12)
-    found = [_Batches(CUT, 0, 4).at(step) for step in (3, 4, 5)]
+    drawn = CHAINS.tutor(0)(np.random.default_rng([0, 4, 1]), 4 * 8)
+    found = [_Batches(CHAINS, 0, 4).at(step) for step in range(8, 16)]
     assert sorted(pair for pairs, _ in found for pair in pairs) == sorted(drawn)
     lengths = sorted([len(a + b) for a, b in pairs] for pairs, _ in found)
-    assert lengths[0][-1] <= lengths[1][0]
-    assert lengths[1][-1] <= lengths[2][0]
+    assert all(shorter[-1] <= longer[0] for shorter, longer in pairwise(lengths))
     tokens = np.array([sum(len(answer) + 1 for _, answer in pairs) for pairs, _ in found])
     assert [weight for _, weight in found] == pytest.approx(tokens / tokens.mean())
-
-
-def test_uncut_batches_are_the_demonstrations_of_their_step() -> None:
-    pairs, weight = _Batches(CHAINS, 7, 4).at(5)
-    assert (pairs, weight) == (CHAINS.tutor(7)(np.random.default_rng([7, 4, 5]), 4), 1.0)
 
 
 def test_a_lesson_brings_its_symbols_and_its_room(tmp_path: Path) -> None:
@@ -65,8 +59,8 @@ def test_words_of_a_lesson_are_tokens_the_longest_that_fits(tmp_path: Path) -> N
 
 
 def test_short_and_long_words_weigh_by_tokens_alone() -> None:
-    lesson = replace(WORDY, tutor=lambda _: lambda rng, num: [("a=", "b. b"), ("a=", "b. Then b")] * (num // 2), cut=2)
-    assert [_Batches(lesson, 0, 4).at(step)[1] for step in (0, 1)] == [1.0, 1.0]
+    lesson = replace(WORDY, tutor=lambda _: lambda rng, num: [("a=", "b. b"), ("a=", "b. Then b")] * (num // 2))
+    assert [_Batches(lesson, 0, 4).at(step)[1] for step in range(8)] == [1.0] * 8
 
 
 def test_a_demonstration_is_asked_and_answered_in_its_tokens() -> None:
@@ -79,7 +73,7 @@ def test_a_demonstration_is_asked_and_answered_in_its_tokens() -> None:
 @pytest.mark.parametrize("stop_at", [5, 8])
 def test_a_stopped_warm_start_ends_with_the_same_bytes(tmp_path: Path, stop_at: int) -> None:
     """Also where the stop falls between two batches of one draw."""
-    whole = train(tmp_path / "whole", CUT)
+    whole = train(tmp_path / "whole", CHAINS)
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "stopped", CUT, stop_at)
-    assert train(tmp_path / "stopped", CUT) == whole
+        train(tmp_path / "stopped", CHAINS, stop_at)
+    assert train(tmp_path / "stopped", CHAINS) == whole
