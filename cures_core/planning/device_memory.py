@@ -107,7 +107,7 @@ def activation_bytes(shape: Shape, size: int, training: TrainingConfig) -> int:
     # In a layer with a gate: inputs of the linear layers, q, k and v spread over the heads, attention's output twice;
     # the gate, its activation, the other half and their product; two norms, in float32 and rounded.
     gated = size * (7 * h + 4 * f) + 2 * (_FLOAT32 + size) * h
-    layer = gated if shape.gated else size * (9 * h + 5 * f)
+    layer = gated if shape.gated else size * (9 * h + (5 if shape.stepwise else 2) * f)
     if training.gradient_checkpointing:
         return shape.layers * size * h + layer
     return shape.layers * layer

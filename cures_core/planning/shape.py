@@ -21,7 +21,8 @@ class Shape:
 
     `parameters`: weights; `trained`: those the optimizer changes (adapters come on top of `parameters`).
     `keys`: values of keys, or of values, that one token leaves in one layer's cache. `gated`: the feed-forward part
-    has a gate beside its input, as in Llama and Qwen. `context`: longest sequence, in tokens.
+    has a gate beside its input, as in Llama and Qwen. `context`: longest sequence, in tokens. `stepwise`: its
+    activation is worked out in several operations (`gelu_new`), each of which keeps what it read.
     """
 
     architecture: str
@@ -34,6 +35,7 @@ class Shape:
     vocabulary: int
     context: int
     gated: bool
+    stepwise: bool = False
 
 
 def read_architecture(folder: Path, given: Path | None = None) -> dict[str, object]:
@@ -79,6 +81,8 @@ def warm_start_shape(cfg: WarmStartPolicy, adapters: tuple[int, Sequence[str]] |
 
 
 def _measured(model: PreTrainedModel, adapters: tuple[int, Sequence[str]] | None) -> Shape:
+    from transformers.activations import NewGELUActivation
+
     cfg = model.config.get_text_config(decoder=True)
     total = sum(p.numel() for p in model.parameters())  # tied weights are named once
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
@@ -98,6 +102,7 @@ def _measured(model: PreTrainedModel, adapters: tuple[int, Sequence[str]] | None
         vocabulary=int(cfg.vocab_size),
         context=int(cfg.max_position_embeddings),
         gated=any(name.endswith("gate_proj") for name, _ in model.named_modules()),
+        stepwise=any(isinstance(module, NewGELUActivation) for module in model.modules()),
     )
 
 
