@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cures_core.config.base import Strict
@@ -74,10 +74,16 @@ def _runs(kept: Kept) -> str:
             lines.append(
                 f"| `{tally.fault}` | {counts} | {tally.seconds / 60:.1f} | `{again}` | {', '.join(tally.sources)} |"
             )
-    made = kept.tallies[0]
-    versions = ", ".join(f"{name} {number}" for name, number in made.versions.items())
-    machine = f"{made.processor}, {kept.cores} cores, {kept.beside}; {kept.system}, Python {kept.python}; {versions}."
+    names = dict.fromkeys(name for tally in kept.tallies for name in tally.versions)
+    versions = ", ".join(f"{name} {_said(tally.versions.get(name, '') for tally in kept.tallies)}" for name in names)
+    processors = _said(tally.processor for tally in kept.tallies)
+    machine = f"{processors}, {kept.cores} cores, {kept.beside}; {kept.system}, Python {kept.python}; {versions}."
     return "\n".join([*lines, "", machine]) + "\n"
+
+
+def _said(values: Iterable[str]) -> str:
+    """The values that drills of several days have, each once."""
+    return " and ".join(sorted({value for value in values if value}))
 
 
 def _counts(tally: Tally) -> Mapping[str, int]:

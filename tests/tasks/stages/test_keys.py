@@ -409,6 +409,14 @@ def test_precision_is_in_every_key_that_it_changes(monkeypatch: pytest.MonkeyPat
     assert same == {"validate_dataset", "prepare_policy"}
 
 
+def test_a_policy_of_another_recipe_is_another_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = RunConfig.model_validate(BASE)
+    before = keys(cfg, monkeypatch)
+    monkeypatch.setattr(importlib.import_module("tasks.stages.prepare_policy"), "RECIPE", 0)
+    after = keys(cfg, monkeypatch)
+    assert {name for name in before if before[name] != after[name]} == {"prepare_policy"}
+
+
 def test_what_changes_speed_alone_redoes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     slow, fast = (
         {
