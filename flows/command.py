@@ -6,10 +6,12 @@ import sys
 
 from cures_core.errors import MissingExtra
 from cures_core.failures import failure_of
+from cures_core.process_end import end_soon
 
 
 def main() -> None:
     """Entry point of `cures`. With the base of the package, or the extra `train`, alone there is no Typer for it."""
+    end_soon()
     try:
         from flows.cli.main import main as run_command
     except ModuleNotFoundError as error:

@@ -16,10 +16,12 @@ from cures_core.jobs.launch import Ranks
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.scene import scene_of
 from cures_core.jobs.spec import Job
+from cures_core.process_end import end_soon
 
 
 def main(spec: Path) -> int:
     """Do the job of the file `spec` in this process; returns its exit code."""
+    end_soon()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     parent = Parent(spec)

@@ -10,6 +10,7 @@ engine here, and leaves a child in its parent's session, without pipes of its ow
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -22,6 +23,7 @@ from typing import NamedTuple
 from setproctitle import setproctitle
 
 from cures_core.jobs.__main__ import main as run_job
+from cures_core.process_end import end_soon
 from cures_core.rewards.sandbox.confinement import die_with_parent
 
 _FDS = 5
@@ -48,6 +50,7 @@ class Request(NamedTuple):
 def main() -> int:
     """`python -m cures_core.jobs.forkserver FD`: serve what comes over the socket FD until its other end is closed."""
     setproctitle(f"{sys.executable} -m cures_core.jobs.forkserver")  # its library looks for the environment, once
+    end_soon()
     spec = _serve(socket.socket(fileno=int(sys.argv[1])))
     return 0 if spec is None else run_job(spec)
 
@@ -57,6 +60,7 @@ def _serve(control: socket.socket) -> Path | None:
     for name in _AHEAD:
         with contextlib.suppress(ImportError):  # a job that needs it says so in words
             importlib.import_module(name)
+    gc.freeze()  # no job looks for garbage in what was there before it, on pages that it would copy for it
     running: dict[int, int] = {}
     selector = selectors.DefaultSelector()
     selector.register(control, selectors.EVENT_READ)

@@ -19,9 +19,11 @@ from cures_core.failures import Scene, explaining, run_reporting
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.scene import scene_of
 from cures_core.jobs.spec import Job
+from cures_core.process_end import end_soon
 
 
 def main() -> int:
+    end_soon()
     reports, start_timeout_s = Path(sys.argv[1]), float(sys.argv[2])
     rank = int(os.environ["RANK"])
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s [{rank}] %(name)s: %(message)s")
