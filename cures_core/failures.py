@@ -7,11 +7,8 @@ this project. Jobs, ranks, stages, flows and the command all go through it, so o
 from __future__ import annotations
 
 import errno
-import json
-import logging
 import os
 import re
-import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -19,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cures_core import errors
 from cures_core.errors import (
     ChildFailed,
     ConfigError,
@@ -45,9 +41,6 @@ from cures_core.errors import (
     UnexpectedError,
 )
 from cures_core.extras import extra_with, to_type
-from cures_core.files import canonical_json, write_atomic
-
-_log = logging.getLogger("cures")
 
 UNREPORTED = 74
 """Exit code of a job or rank that could not even write its error down (EX_IOERR of sysexits.h)."""
@@ -116,7 +109,7 @@ def _is(*kinds: type[BaseException]) -> Callable[[BaseException], bool]:
 _OF_RUST = re.compile(r"\(os error (\d+)\)")
 
 
-def _system_error(error: BaseException) -> int | None:
+def system_error(error: BaseException) -> int | None:
     """The system's number of what it refused. Libraries in Rust (safetensors, tokenizers) tell it in words."""
     if isinstance(error, OSError):
         return error.errno
@@ -126,7 +119,7 @@ def _system_error(error: BaseException) -> int | None:
 
 
 def _system(*numbers: int) -> Callable[[BaseException], bool]:
-    return lambda error: _system_error(error) in numbers
+    return lambda error: system_error(error) in numbers
 
 
 def _ended_by(*signals: signal.Signals) -> Callable[[BaseException], bool]:
@@ -345,42 +338,6 @@ def explaining(scene: Scene | None = None) -> Iterator[None]:
         raise failure_of(error, scene) from error
 
 
-def run_reporting(work: Callable[[], object], report: Path, scene: Scene) -> int:
-    """The exit code of a process that does `work`. An error is left in the file `report` for whoever waits."""
-    try:
-        work()
-    except Exception as error:
-        if _system(errno.EMFILE)(error):  # the files that are open too many are held by this error's frames
-            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-        _log.exception("failed")
-        return write_report(report, failure_of(error, scene))
-    return 0
-
-
-def write_report(path: Path, failure: CuresError) -> int:
-    """Leave an error for the parent; returns the exit code to end with. A class of a plug-in counts as the nearest one
-    of ours."""
-    kind = next(kind.__name__ for kind in type(failure).__mro__ if kind.__module__ == errors.__name__)
-    message = str(failure).encode(errors="backslashreplace").decode()  # file names need not be UTF-8
-    try:
-        write_atomic(path, canonical_json({"class": kind, "message": message}))
-    except OSError:
-        _log.exception("the error could not be written down")
-        return UNREPORTED
-    return failure.exit_code
-
-
-def read_report(path: Path) -> CuresError | None:
-    """What `write_report` left; None where there is nothing that can be read."""
-    try:
-        report = json.loads(path.read_bytes())
-        kind = getattr(errors, report["class"])
-        return kind(str(report["message"])) if issubclass(kind, CuresError) else None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None
-
-
 def markdown_table() -> str:
     """The table as docs/operations.md shows it; a test compares the two."""
     lines = ["| cause | error | retried | exit code | Prefect shows |", "|---|---|---|---|---|"]
@@ -408,7 +365,7 @@ def _message(error: BaseException, row: Row, what: str) -> str:
     if isinstance(error, OSError) and error.strerror:
         named = error.filename and str(error.filename) != what
         return f"{error.filename}: {error.strerror}" if named else error.strerror
-    if (number := _system_error(error)) is not None:
+    if (number := system_error(error)) is not None:
         return os.strerror(number)
     text = str(error).strip()
     if issubclass(row.error, OutOfMemory):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from cures_core.config.curriculum import CustomConfig
 from cures_core.config.training import RanksConfig
-from cures_core.failures import Scene, explaining, run_reporting
+from cures_core.failure_report import run_reporting
+from cures_core.failures import Scene, explaining
 from cures_core.jobs.launch import Ranks
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.scene import scene_of

@@ -15,7 +15,8 @@ from typing import Any
 
 from cures_core.config.training import RanksConfig
 from cures_core.errors import ChildFailed, CuresError, RankLost, UnexpectedError
-from cures_core.failures import Ended, Scene, failure_of, read_report
+from cures_core.failure_report import read_report
+from cures_core.failures import Ended, Scene, failure_of
 from cures_core.jobs.scene import GO_ON
 from cures_core.oom_kills import oom_kills
 

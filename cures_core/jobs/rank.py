@@ -15,7 +15,8 @@ from typing import Any
 
 from cures_core.distributed import World
 from cures_core.errors import ConfigError, RankLost
-from cures_core.failures import Scene, explaining, run_reporting
+from cures_core.failure_report import run_reporting
+from cures_core.failures import Scene, explaining
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.scene import scene_of
 from cures_core.jobs.spec import Job

@@ -12,7 +12,8 @@ from typing import BinaryIO
 
 from cures_core.errors import Preempted
 from cures_core.events import JobEvent, JobStopped, parse_event
-from cures_core.failures import Ended, failure_of, read_report
+from cures_core.failure_report import read_report
+from cures_core.failures import Ended, failure_of
 from cures_core.files import write_atomic
 from cures_core.jobs.scene import scene_of
 from cures_core.jobs.spec import Job

@@ -51,7 +51,8 @@ from cures_core.errors import (
     TryAgain,
     UnexpectedError,
 )
-from cures_core.failures import TABLE, Scene, failure_of, machine_failure, read_report, write_report
+from cures_core.failure_report import read_report, write_report
+from cures_core.failures import TABLE, Scene, failure_of, machine_failure
 from cures_core.jobs.spec import Job
 from cures_core.oom_kills import oom_kills
 from tasks.stages import job_process
