@@ -15,6 +15,7 @@ import importlib
 import json
 import os
 import selectors
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import NamedTuple
 from setproctitle import setproctitle
 
 from cures_core.jobs.__main__ import main as run_job
+from cures_core.jobs.parent import STOPS
 from cures_core.process_end import end_soon
 from cures_core.rewards.sandbox.confinement import die_with_parent
 
@@ -50,6 +52,8 @@ class Request(NamedTuple):
 def main() -> int:
     """`python -m cures_core.jobs.forkserver FD`: serve what comes over the socket FD until its other end is closed."""
     setproctitle(f"{sys.executable} -m cures_core.jobs.forkserver")  # its library looks for the environment, once
+    for number in STOPS:  # whoever stops all processes at once means the jobs, which have something to save
+        signal.signal(number, signal.SIG_IGN)
     end_soon()
     spec = _serve(socket.socket(fileno=int(sys.argv[1])))
     return 0 if spec is None else run_job(spec)
@@ -73,6 +77,7 @@ def _serve(control: socket.socket) -> Path | None:
             if not message:
                 return None
             asked, *standard, status = fds
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # a job hears what it is sent before it can answer
             if (pid := os.fork()) == 0:
                 # That what tells of a job is closed is how its parent hears of the end of this server.
                 ends = [key.fd for key in selector.get_map().values() if key.fileobj is not control]
@@ -81,6 +86,7 @@ def _serve(control: socket.socket) -> Path | None:
                 selector.close()
                 control.close()
                 return _become_a_job(asked, standard)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
             for fd in (asked, *standard):
                 os.close(fd)
             running[pid] = status

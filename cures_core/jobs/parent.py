@@ -14,6 +14,8 @@ from typing import TextIO
 from cures_core.errors import Preempted
 from cures_core.events import JobEvent
 
+STOPS = (signal.SIGTERM, signal.SIGINT)
+"""What asks a job to save what it has and to end."""
 _ORPHANED = 75
 _LOOK_S = 0.5
 
@@ -26,8 +28,9 @@ class Parent:
         self.events: TextIO = os.fdopen(os.dup(1), "w", buffering=1)
         os.dup2(2, 1)
         self._stop = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPS:
             signal.signal(number, lambda *_: self._stop.set())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # blocked while it was forked
         threading.Thread(target=self._die_with_parent, daemon=True).start()
         if spec is not None:
             threading.Thread(target=_die_with, args=(spec.absolute(), spec.stat().st_ino), daemon=True).start()

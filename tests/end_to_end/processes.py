@@ -33,8 +33,10 @@ def jobs_of(store: Path) -> Iterator[int]:
                 yield int(entry.name)
 
 
-def parent_of(pid: int) -> int:
-    return int(_status(pid, "PPid"))
+def flow_of(job: int) -> int:
+    """The process that waits for a job: the parent of what it was forked from."""
+    parent = int(_status(job, "PPid"))
+    return int(_status(parent, "PPid")) if "cures_core.jobs.forkserver" in _words(parent) else parent
 
 
 def kill_tree(pid: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,12 +37,21 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def call(stack: Stack, path: str, body: Any = None) -> Any:
-    """POST `body`, or GET."""
+def call(stack: Stack, path: str, body: Any = None, method: str | None = None) -> Any:
+    """POST `body`, or GET. As Prefect's own clients do, it asks a server again that says it is busy."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"{stack.api_url}{path}", data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.loads(answer.read())
+    headers = {"Content-Type": "application/json"}
+    for attempt in range(5):
+        request = urllib.request.Request(f"{stack.api_url}{path}", data, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                told = answer.read()
+                return json.loads(told) if told else None
+        except urllib.error.HTTPError as error:
+            if error.code != 503 or attempt == 4:
+                raise
+            time.sleep(2)
+    raise AssertionError
 
 
 def trigger(stack: Stack, deployment: str, config: dict[str, Any]) -> str:

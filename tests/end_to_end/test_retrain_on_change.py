@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 import tomllib
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -32,7 +31,7 @@ def test_ten_equal_triggers_make_one_run(tmp_path: Path) -> None:
     with running_stack(tmp_path / "stack") as stack:
         found = call(stack, "/deployments/name/retrain/retrain-on-data-change")
         config = {**tomllib.loads(PROFILE), "store": {"url": str(tmp_path / ".cures")}, "epochs": 1}  # CI judges two
-        patch(f"{stack.api_url}/deployments/{found['id']}", {"parameters": {"config": config}})
+        call(stack, f"/deployments/{found['id']}", {"parameters": {"config": config}}, "PATCH")
         variables = {
             "CURES_BASE": "HEAD~1",
             "CURES_CONFIG": "tiny.toml",
@@ -76,10 +75,3 @@ def test_ten_equal_triggers_make_one_run(tmp_path: Path) -> None:
         assert any("data:image/svg+xml" in str(a["data"]) for a in shown)
         artifacts = call(stack, "/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [examined]}}})
         assert "python" in artifacts[0]["data"]
-
-
-def patch(url: str, body: object) -> None:
-    headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers, method="PATCH")
-    with urllib.request.urlopen(request, timeout=30):
-        pass

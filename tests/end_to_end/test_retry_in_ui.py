@@ -22,7 +22,7 @@ from flows.local.deploying import HEARTBEAT_S
 from flows.local.processes import process_id, stop_process
 from flows.local.stack import Stack, start
 from tests.end_to_end.pipeline import PROFILE, PROJECT, cures, results, write_profile
-from tests.end_to_end.processes import kill_tree, parent_of, wait_for_pause, wait_for_sigterm, wait_until_gone
+from tests.end_to_end.processes import flow_of, kill_tree, wait_for_pause, wait_for_sigterm, wait_until_gone
 from tests.end_to_end.stack import (
     browser_page,
     call,
@@ -188,7 +188,7 @@ def test_cancel(desk: Desk, tmp_path: Path) -> None:
 def test_sigterm_twice(desk: Desk, tmp_path: Path) -> None:
     run = desk.submit(tmp_path, "train.step:13=pause")
     job = wait_for_pause(tmp_path / ".cures", "train.step:13")
-    flow = parent_of(job)
+    flow = flow_of(job)
     os.kill(flow, signal.SIGTERM)  # a spot machine is taken away
     wait_for_sigterm(job)
     os.kill(flow, signal.SIGTERM)  # asking again does no harm

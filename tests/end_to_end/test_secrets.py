@@ -26,7 +26,7 @@ REFUSED = (
     ("snapshot", "repository", f"https://user:{IN_A_URL}@git.example.org/x.git"),
     ("data", "path", f"s3://KEY:{IN_A_URL}@bucket/set.jsonl"),
 )
-KEPT_FOR_THE_STACK = {"s3-access.json", "s3-identities.json"}
+KEPT_FOR_THE_STACK = {"s3-access.json", "s3-identities.json", "variables.sh"}
 
 
 def test_a_secret_of_the_environment_is_found_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,9 @@ def test_a_secret_of_the_environment_is_found_nowhere(tmp_path: Path, monkeypatc
 def files_of(folder: Path) -> Iterator[tuple[str, bytes]]:
     """Logs, the server's database, scratch work, reports; not where the stack's own keys are meant to be."""
     for path in folder.rglob("*"):
-        if path.is_file() and path.name not in KEPT_FOR_THE_STACK:
+        if path.name in KEPT_FOR_THE_STACK:
+            assert path.stat().st_mode & 0o077 == 0, path
+        elif path.is_file():
             yield str(path), path.read_bytes()
 
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from cures_core.config.loading import load_config
-from cures_core.errors import ChildFailed
+from cures_core.errors import ChildFailed, Preempted
 from cures_core.events import JobEvent
 from cures_core.files import digest_folder
 from cures_core.jobs.spec import Job
@@ -90,6 +90,34 @@ def test_the_end_of_the_server_is_the_end_of_its_jobs_and_told_as_such(job: Job)
         assert time.monotonic() < deadline
         time.sleep(0.05)
     run_job(job)  # from another one
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_where_all_processes_are_asked_to_stop_at_once_the_job_saves_what_it_has(job: Job, number: int) -> None:
+    """As systemd stops a worker, and a terminal a command."""
+    asked: list[psutil.Process] = []
+
+    def stop_all(_: JobEvent) -> None:
+        if not asked:
+            asked.extend([server(), *server().children()])
+            for process in asked:
+                process.send_signal(number)
+
+    with pytest.raises(Preempted, match="asked to stop; saved"):
+        run_job(never(job), stop_all)
+    assert asked[0].is_running()
+
+
+def test_a_job_that_is_asked_to_stop_as_it_begins_does_so_in_good_order(job: Job) -> None:
+    job.scratch.mkdir()
+    spec = job.scratch / "job.json"
+    spec.write_text(never(job).model_dump_json())
+    with (job.scratch / "log").open("ab") as log:
+        child = start_job(job, spec, log)
+        assert isinstance(child, Forked)
+        child.terminate()
+        assert child.wait(60) == Preempted.exit_code
+        child.close()
 
 
 def test_nothing_is_left_where_the_parent_is_killed(job: Job, tmp_path: Path) -> None:
