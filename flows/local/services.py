@@ -72,7 +72,7 @@ def start_postgres(folder: Path) -> str:
     Raises `ConfigError` naming the packages where it or its driver is not installed.
     """
     try:
-        import asyncpg  # type: ignore[import-untyped]  # noqa: F401  (the server's driver)
+        import asyncpg  # noqa: F401  (the server's driver)
     except ImportError as error:
         raise ConfigError("--postgres needs the driver: pip install asyncpg") from error
     initdb, postgres = _postgres_command("initdb"), _postgres_command("postgres")

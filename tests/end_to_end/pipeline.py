@@ -125,7 +125,7 @@ def results(folder: Path, run: str) -> dict[str, str]:
 
 def results_in(store: Store, run: str) -> dict[str, str]:
     """Digests of what a run made: checkpoints (metrics inside), posteriors, scores and items."""
-    found = {}
+    found: dict[str, str] = {}
     for note in stage_notes(store, run):
         record = noted_record(store, note)
         if record is not None and record.files is not None:
@@ -137,7 +137,7 @@ def results_in(store: Store, run: str) -> dict[str, str]:
 
 def digests_of(files: Path) -> dict[str, str]:
     """Digests of what a stage or a job made, without what tells seconds."""
-    found = {}
+    found: dict[str, str] = {}
     for name in ("posterior.parquet", "scores.json", "examples.jsonl", "prompts.parquet", "rollouts.parquet"):
         if (files / name).exists():
             found[name] = digest_file(files / name)

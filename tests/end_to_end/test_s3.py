@@ -142,8 +142,8 @@ def test_retry_on_a_second_worker_with_an_empty_disk_and_a_stage_done_again_on_a
 
         third = tmp_path / "third"
         third.mkdir()
-        words = ("--from", "train_epoch 2", "--store", "s3://cures/runs", "--set", f"store.scratch={third / 'disk'}")
-        words += ("--set", "faults=[]")  # a third disk knows nothing of them either
+        words = ["--from", "train_epoch 2", "--store", "s3://cures/runs", "--set", f"store.scratch={third / 'disk'}"]
+        words += ["--set", "faults=[]"]  # a third disk knows nothing of them either
         outcome = command("run", "--resume", run, *words, "--json", cwd=third)
         assert outcome.code == 0, outcome.err
         redone = {stage["name"] for stage in outcome.summary["stages"] if not stage["cached"]}

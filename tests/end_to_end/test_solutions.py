@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cures_core.config.run import RunConfig
 from cures_core.jobs import warm_start
@@ -47,4 +48,4 @@ def test_smollm2_learns_gsm8k_solutions(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (out / warm_start.STEPS).read_bytes().splitlines()]
     half = len(rows) // 2
     assert np.mean([row["loss"] for row in rows[half:]]) < np.mean([row["loss"] for row in rows[:half]])
-    assert load_policy(out / "policy", "cpu", dtype="bfloat16").model.config.model_type == "llama"
+    assert load_policy(out / "policy", torch.device("cpu"), dtype="bfloat16").model.config.model_type == "llama"

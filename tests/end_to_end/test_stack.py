@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -102,7 +103,7 @@ def test_deploy_says_which_server_it_misses(tmp_path: Path) -> None:
 
 
 def test_missing_programs_are_named_with_their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(services.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     with pytest.raises(MissingExtra, match=r"cures\[s3-server\]"):
         services.start_s3(tmp_path)
     with pytest.raises(ConfigError, match="apt-get install postgresql"):

@@ -302,7 +302,9 @@ def spoilt(when: Callable[[int], bool], value: float, in_loss: bool) -> Iterator
         bad = when(steps[0])
         backward(self, loss * value if bad and in_loss else loss)
         if bad and not in_loss:
-            self._stepped[0].grad.view(-1)[0] = value
+            gradient = self._stepped[0].grad
+            assert gradient is not None
+            gradient.view(-1)[0] = value
 
     def step_(self: AdamW, rate: float, loss: float) -> tuple[float, bool]:
         steps[0] += 1

@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from cures_core.config.loading import load_config
 from flows.local.processes import process_id
 from flows.local.stack import Stack, start, stop
 from tasks.ci.announce import announce, runs_of
 from tasks.storage import LocalStore
-from tests.end_to_end.pipeline import PROFILE, PROJECT, results
+from tests.end_to_end.pipeline import PROFILE, PROJECT, results, write_profile
 from tests.end_to_end.processes import kill_tree
 from tests.end_to_end.stack import call, ended, free_port, running_stack, trigger, wait_for
 from tests.faults.drills.commands import undisturbed
@@ -96,10 +97,10 @@ def duplicate_events(t: Try) -> Mapping[str, int]:
     """Ten equal events at once to a server without a worker: one run waits for one."""
     stack = _shared(t.bench)
     key = uuid.uuid4().hex
-    told = []
+    config, told = load_config(write_profile(t.folder)), []
     with ThreadPoolExecutor(10) as threads:
         for _ in range(10):
-            told.append(threads.submit(announce, stack.api_url, key, str(t.folder / "set.jsonl"), "latest"))
+            told.append(threads.submit(announce, stack.api_url, key, config, str(t.folder / "set.jsonl"), "latest"))
             time.sleep(float(t.rng.choice([0.0, 0.1])))
     for one in told:
         one.result()

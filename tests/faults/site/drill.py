@@ -100,7 +100,8 @@ def told_twice(_: Job, __: Parent) -> None:
 def diverged(_: Job, __: Parent) -> None:
     from cures_core.config.training import TorchTrainerConfig
     from cures_core.training.torch_trainer import TorchTrainer
-    from tests.cures_core.training.test_data_parallel import batches, policy
+    from tests.cures_core.training.test_data_parallel import batches
+    from tests.cures_core.training.test_torch_trainer import policy
 
     trained = policy()
     next(iter(trained.trainable().values())).register_hook(lambda gradient: gradient * float("nan"))
@@ -138,7 +139,7 @@ def held_run(job: Job, _: Parent) -> None:
     assert not leases
 
 
-def taken_run(job: Job, _: Parent) -> None:
+def taken_run(job: Job, __: Parent) -> None:
     from tasks.storage.fencing import encode, lease_key, parse
     from tasks.storage.lease import Lease
     from tasks.storage.local import LocalStore
