@@ -25,6 +25,7 @@ _NEYMAN: dict[str, Any] = {"type": "cures", "prompts_per_step": 16, "rollouts_pe
 _SCREENED: dict[str, Any] = {
     "type": "cures", "prompts_per_step": 40, "rollouts_per_step": 64, "allocation": {"type": "screen"},
 }  # fmt: skip
+_SQUARED: dict[str, Any] = {"type": "proportional", "power": 2.0}
 _GRPO: dict[str, Any] = {"learning_rate": 5e-4, "length_norm": 4.0}
 _FASTER: dict[str, Any] = {"learning_rate": 1e-3}
 _SLOWER: dict[str, Any] = {"learning_rate": 2.5e-4}
@@ -51,6 +52,9 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "uniform-abort": ({"type": "uniform"}, {}),
     "cures-unheld": (_SCREENED, {}),
     "cures-undead": ({**_SCREENED, "posterior": {"dead_prior": 0.0}}, _HELD),
+    "cures-flatter": ({**_SCREENED, "weighting": _SQUARED}, _HELD),
+    "cures-failure": ({**_SCREENED, "signal": "thompson_failure", "weighting": _SQUARED}, _HELD),
+    "cures-certain": ({**_SCREENED, "signal": "expected_variance"}, _HELD),
     "cures-lag": ({**_SCREENED, "posterior": {"lag": "fitted"}}, _HELD),
     "cures-slower": (_SCREENED, {**_HELD, **_SLOWER}),
     "cures-grpo": ({"type": "cures", "rollouts_per_step": 128}, {}),
@@ -80,6 +84,8 @@ sampling; `cures-grpo` the sampling alone, on plain GRPO; `cures-equal` the samp
 and held solved groups. `-abort`: the same, with rollouts that are cut where right ones hardly ever are that long.
 `cures-unheld` (solved groups not held), `cures-undead` (no prompt is suspected dead), `cures-lag` (older evidence
 follows the policy) and `cures-slower` (half the rate) change one thing of `cures` each: what stops its learning?
+`cures-flatter` weighs by s^2 instead of s^4, `cures-failure` by (1 - p)^2 of a draw, `cures-certain` by E[p(1 - p)]
+without drawing: how much should the draws be concentrated?
 """
 
 ABORTING = {"uniform-abort": 0.98, "cures-equal-abort": 0.98}

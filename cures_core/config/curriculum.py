@@ -168,9 +168,10 @@ class CuresConfig(StrategyConfig):
     """Prompts by the signal their posterior promises, drawn without replacement."""
 
     type: Literal["cures"] = "cures"
-    signal: Result[Literal["thompson", "plugin_spread", "expected_variance"]] = "thompson"
-    """What a prompt is worth, in terms of its posterior. `thompson`: spread of one draw; `plugin_spread`: s of the mean
-    (the paper); `expected_variance`: E[p(1-p)] in closed form, known as learnability."""
+    signal: Result[Literal["thompson", "thompson_failure", "plugin_spread", "expected_variance"]] = "thompson"
+    """What a prompt is worth, in terms of its posterior. `thompson`: spread of one draw; `thompson_failure`: 1 - p of
+    one draw, for prompts out of reach that are not dead; `plugin_spread`: s of the mean (the paper);
+    `expected_variance`: E[p(1-p)] in closed form, known as learnability."""
     weighting: Weighting = ProportionalWeighting()
     """How the signal becomes a probability."""
     explore: Result[float] = Field(default=0.05, ge=0, le=1)

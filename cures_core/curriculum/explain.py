@@ -72,7 +72,7 @@ class HopelessPrompt(TypedDict):
 def draw_probabilities(cfg: CuresConfig, prompts: PromptSet, posterior: Posterior) -> Floats:
     """Probability that each prompt is the first one drawn in the next step; its mean over 64 draws of the posterior."""
     curriculum = CuresCurriculum(cfg, prompts, posterior, seed=0)
-    num = _DRAWS if cfg.signal == "thompson" else 1
+    num = _DRAWS if cfg.signal.startswith("thompson") else 1
     total = np.zeros(len(prompts))
     for _ in range(num):
         total += probabilities(weights(curriculum.signal(), cfg.weighting), cfg.explore)

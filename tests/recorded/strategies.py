@@ -38,6 +38,7 @@ CONFIGS: dict[str, CurriculumConfig] = {
         allocation=NeymanAllocation(max_rollouts=9),
     ),
     "cures, by the variance": CuresConfig(**_SHAPE, signal="expected_variance", explore=0.3),
+    "cures, by failures": CuresConfig(**_SHAPE, signal="thompson_failure"),
     "cures, fitted": CuresConfig(**_SHAPE, posterior=PosteriorConfig(fading="fitted", strength="fitted")),
     "dapo": DapoConfig(**_SHAPE, group_size=3),
     "paper": PaperConfig(**_SHAPE, subsets=5, steps_per_subset=2, probe=3),

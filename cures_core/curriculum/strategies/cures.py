@@ -79,9 +79,10 @@ class CuresCurriculum(Strategy):
     def signal(self, rows: Ints | slice = slice(None)) -> Floats:
         """What each prompt is worth now, in 0..1; near 0 where it is taken for dead."""
         a, b = self.posterior.parameters(rows)
-        if self.cfg.signal == "thompson":
+        if self.cfg.signal in ("thompson", "thompson_failure"):
             rates = self.rng.beta(a, b)
-            return spread_of(rates) * (self.rng.random(len(rates)) >= self.posterior.dead(rows))
+            worth = spread_of(rates) if self.cfg.signal == "thompson" else 1 - rates
+            return worth * (self.rng.random(len(rates)) >= self.posterior.dead(rows))
         formula = beta.plugin_spread if self.cfg.signal == "plugin_spread" else beta.expected_variance
         return (1 - self.posterior.dead(rows)) * formula(a, b)
 

@@ -121,8 +121,26 @@ def test_solved_prompts_are_still_drawn_now_and_then() -> None:
     assert sum(easy) > 0.1 * sum(drawn.values())
 
 
+def test_by_failures_prompts_out_of_reach_are_drawn_most_until_they_are_taken_for_dead() -> None:
+    prompts = prompt_set(60)
+    rate = {name: (0.05, 0.5, 0.95)[i % 3] for i, name in enumerate(prompts.ids)}
+    shape: dict[str, Any] = {"prompts_per_step": 6, "rollouts_per_step": 48}
+
+    def shares(**options: Any) -> list[float]:
+        _, drawn = play(CuresConfig(**shape, **options), prompts, rate, 80)
+        counts = [sum(drawn[i] for i in prompts.ids if rate[i] == p) for p in (0.05, 0.5, 0.95)]
+        return [count / sum(counts) for count in counts]
+
+    undead = PosteriorConfig(dead_prior=0.0)
+    hard, middle, easy = shares(signal="thompson_failure", posterior=undead)
+    assert hard > middle > easy
+    assert hard > shares(posterior=undead)[0] + 0.1
+    assert shares(signal="thompson_failure", posterior=PosteriorConfig(dead_prior=0.5))[0] < hard
+
+
 CHANGES: list[dict[str, Any]] = [
     {"signal": "plugin_spread"},
+    {"signal": "thompson_failure"},
     {"signal": "expected_variance"},
     {"weighting": ProportionalWeighting(power=1.0)},
     {"weighting": SoftmaxWeighting(temperature=0.05)},
