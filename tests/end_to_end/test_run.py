@@ -295,6 +295,7 @@ def test_a_second_process_is_refused_and_told_who_holds_the_run(done: tuple[Path
     assert issubclass(LeaseHeld, Exception)
 
 
+@pytest.mark.end_to_end
 def test_a_damaged_file_is_found_and_its_stage_done_again(done: tuple[Path, dict[str, Any]]) -> None:
     folder, summary = done
     before = results(folder, summary["run"])
