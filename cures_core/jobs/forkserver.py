@@ -10,7 +10,6 @@ engine here, and leaves a child in its parent's session, without pipes of its ow
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import json
 import os
@@ -64,7 +63,6 @@ def _serve(control: socket.socket) -> Path | None:
     for name in _AHEAD:
         with contextlib.suppress(ImportError):  # a job that needs it says so in words
             importlib.import_module(name)
-    gc.freeze()  # no job looks for garbage in what was there before it, on pages that it would copy for it
     running: dict[int, int] = {}
     selector = selectors.DefaultSelector()
     selector.register(control, selectors.EVENT_READ)
