@@ -37,12 +37,13 @@ from cures_core.prompts import PromptSet, make_prompt
 from cures_core.terms import Prompt
 
 Floats = npt.NDArray[np.float64]
-PoolName = Literal["waste", "mixed", "healthy"]
+PoolName = Literal["waste", "mixed", "healthy", "hopeless"]
 # Shares of (solved from the start, worth learning, the same but mislabelled, out of reach at first).
 SHARES: dict[PoolName, tuple[float, float, float, float]] = {
     "waste": (0.60, 0.15, 0.05, 0.20),
     "mixed": (0.40, 0.40, 0.05, 0.15),
     "healthy": (0.10, 0.85, 0.05, 0.0),
+    "hopeless": (0.15, 0.15, 0.55, 0.15),
 }
 
 OPERATORS, MARK = "+-*><|", "#"
