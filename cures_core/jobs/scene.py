@@ -16,24 +16,38 @@ def scene_of(job: Job) -> Scene:
     return Scene(what, str(job.scratch), GO_ON, less_memory=_less_memory(job), log=job.scratch / "job.log")
 
 
+_ALL_AT_LEAST = (
+    "give the process more memory, for every setting that could spare some is at its least, or start a run with a "
+    "smaller model or rollout.max_new_tokens"
+)
+
+
 def _less_memory(job: Job) -> str:
+    """What to type. A setting that is at its least is not proposed."""
     cfg = job.config
+    if job.name == "warm_start" and isinstance(cfg.policy, WarmStartPolicy):
+        smaller = _halved("policy.batch", cfg.policy.batch, 1)
+        return f"start a run with {smaller or 'a smaller policy.layers'} or a smaller policy.hidden_size"
     if job.name == "warm_start" and isinstance(cfg.policy, PretrainedPolicy) and cfg.policy.warm_start is not None:
-        now = cfg.policy.warm_start.micro_batch_tokens
-        return f"cures run --resume RUN --set policy.warm_start.micro_batch_tokens={max(64, now // 2)} (now {now})"
-    if job.name == "warm_start":
-        batch = cfg.policy.batch if isinstance(cfg.policy, WarmStartPolicy) else 1
-        return f"start a run with --set policy.batch={max(1, batch // 2)} (now {batch}) or a smaller policy.hidden_size"
-    wanted = [_smaller_engine(cfg)]
-    if job.name in ("epoch", "measure"):
-        now = cfg.training.micro_batch_tokens
-        wanted.insert(0, f"--set training.micro_batch_tokens={max(64, now // 2)} (updates; now {now})")
-    return f"cures run --resume RUN {' or '.join(wanted)}"
+        wanted = [_halved("policy.warm_start.micro_batch_tokens", cfg.policy.warm_start.micro_batch_tokens, 64)]
+    else:
+        wanted = [_smaller_engine(cfg)]
+        if job.name in ("epoch", "measure"):
+            wanted.insert(0, _halved("training.micro_batch_tokens", cfg.training.micro_batch_tokens, 64, "updates"))
+    smaller = " or ".join(filter(None, wanted))
+    return f"cures run --resume RUN {smaller}" if smaller else _ALL_AT_LEAST
 
 
 def _smaller_engine(cfg: RunConfig) -> str:
-    if cfg.rollout.type == "hf":
-        now = cfg.rollout.batch_rows
-        return f"--set rollout.batch_rows={max(1, now // 2)} (completions; now {now})"
-    now = cfg.rollout.kv_cache_gib
-    return f"--set rollout.kv_cache_gib={max(1, now // 2)} (vLLM's cache; now {now})"
+    rollout = cfg.rollout
+    if rollout.type == "hf":
+        return _halved("rollout.batch_rows", rollout.batch_rows, 1, "completions")
+    if rollout.type == "vllm_server" and rollout.endpoints:
+        return ""  # its memory is not this machine's
+    return _halved("rollout.kv_cache_gib", rollout.kv_cache_gib, 1, "vLLM's cache")
+
+
+def _halved(setting: str, now: int, least: int, use: str = "") -> str:
+    if now <= least:
+        return ""
+    return f"--set {setting}={max(least, now // 2)} ({use + '; ' if use else ''}now {now})"

@@ -156,12 +156,20 @@ class TorchTrainer:
             if (sums := self._attempt(samples)) is not None:
                 return sums
         self._updater.reset()
-        smaller = max(64, self._micro_batch_tokens // 2)
         raise OutOfMemory(
             f"step {self._step} does not fit into memory, not even with micro-batches of {self._micro_batch_tokens} "
-            f"tokens; the last checkpoint is kept. Go on from it with: cures run --resume RUN --set "
-            f"training.micro_batch_tokens={smaller} or --set training.gradient_checkpointing=true"
+            f"tokens; the last checkpoint is kept. {self._less_memory()}"
         )
+
+    def _less_memory(self) -> str:
+        smaller, wanted = max(64, self._micro_batch_tokens // 2), []
+        if smaller < self._cfg.micro_batch_tokens:
+            wanted.append(f"--set training.micro_batch_tokens={smaller}")
+        if not self._cfg.gradient_checkpointing:
+            wanted.append("--set training.gradient_checkpointing=true")
+        if wanted:
+            return f"Go on from it with: cures run --resume RUN {' or '.join(wanted)}"
+        return "Go on from it where there is more, or start a run with a smaller model or rollout.max_new_tokens"
 
     def _attempt(self, samples: Sequence[Sample]) -> _Sums | None:
         """None where memory ran out. Returns before the next attempt starts, so that the error's frames are gone."""

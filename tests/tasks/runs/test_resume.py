@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -14,11 +15,13 @@ import pytest
 
 from cures_core.checkpoints.checkpoint import load_checkpoint
 from cures_core.config.loading import load_config
+from cures_core.config.marks import changes
 from cures_core.config.run import RunConfig
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError, CorruptArtifact, InjectedFault, LeaseHeld, TrainingDiverged
 from cures_core.events import JobEvent
 from cures_core.files import canonical_json, digest_file
+from cures_core.jobs.scene import scene_of
 from cures_core.jobs.spec import Job
 from cures_core.manifest import write_manifest
 from tasks.runs.notes import changes_of, read_started, run_overview
@@ -157,6 +160,51 @@ def test_what_cannot_change_is_told_before_any_work(setting: str, words: str, fo
     name = begun()
     with pytest.raises(ConfigError, match=words):
         resumed_config(StoreConfig(), name, [setting])
+
+
+VLLM = '{type = "vllm", max_new_tokens = 4}'
+SERVERS = '{type = "vllm_server", max_new_tokens = 4, endpoints = ["http://127.0.0.1:8000"]}'
+
+
+@pytest.mark.parametrize(
+    ("job", "settings", "proposed"),
+    [
+        ("epoch", [], ["training.micro_batch_tokens", "rollout.batch_rows"]),
+        ("epoch", ["rollout.batch_rows=1"], ["training.micro_batch_tokens"]),
+        ("epoch", ["rollout.batch_rows=1", "training.micro_batch_tokens=64"], []),
+        ("measure", ["training.micro_batch_tokens=100"], ["training.micro_batch_tokens", "rollout.batch_rows"]),
+        ("evaluate", [], ["rollout.batch_rows"]),
+        ("evaluate", [f"rollout={VLLM}"], []),
+        ("evaluate", [f"rollout={VLLM}", "rollout.kv_cache_gib=3"], ["rollout.kv_cache_gib"]),
+        ("epoch", [f"rollout={SERVERS}"], ["training.micro_batch_tokens"]),
+    ],
+)
+def test_what_is_advised_where_memory_ran_out_can_be_done(
+    job: Any, settings: list[str], proposed: list[str], folder: Path
+) -> None:
+    """Typed as it stands in the message: the run takes it, and something is less than it was."""
+    name = begun(settings)
+    config = started_config(open_store(StoreConfig()), name)
+    said = scene_of(Job(name=job, config=config, scratch=folder, out=folder)).less_memory
+    advised = re.findall(r"--set (\S+)", said)
+    assert [setting.partition("=")[0] for setting in advised] == proposed
+    assert said.startswith("cures run --resume RUN ") == bool(proposed)
+    assert advised or "more memory" in said
+    for setting in advised:
+        (change,) = changes(config, resumed_config(StoreConfig(), name, [setting]))
+        assert int(change.after) < int(change.before)
+
+
+@pytest.mark.parametrize(
+    ("settings", "proposed"), [([], ["policy.batch=8"]), (["policy.batch=1"], ["policy.layers", "policy.hidden_size"])]
+)
+def test_a_warm_start_without_memory_is_begun_anew_with_less(
+    settings: list[str], proposed: list[str], folder: Path
+) -> None:
+    job = Job(name="warm_start", config=profile(settings), scratch=folder, out=folder)
+    said = scene_of(job).less_memory
+    assert all(f"{'--set ' if '=' in setting else ''}{setting}" in said for setting in proposed)
+    assert all(load_config(Path("tiny.toml"), [setting]) for setting in re.findall(r"--set (\S+)", said))
 
 
 def test_an_input_that_changed_is_named_with_both_digests(folder: Path) -> None:
