@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ from cures_core.events import PartDone
 from cures_core.faults import fault_point
 from cures_core.jobs.kept import keep, kept
 from cures_core.jobs.parent import Parent
+from cures_core.rewards.verifier import Verifier
 from cures_core.terms import Request
+
+_JUDGING = "judging"
 
 
 def in_chunks(
@@ -38,3 +42,18 @@ def in_chunks(
             parent.stop_if_asked(f"{len(rows)} of {len(requests)} {name} prompts")
         parent.emit(PartDone(part=name, done=len(rows), total=len(requests)))
     return rows
+
+
+def with_cost(rows: list[dict[str, Any]], verifier: Verifier) -> list[dict[str, Any]]:
+    """The rows of a chunk; the first one keeps what its verdicts have cost, so that a resumed job knows it too."""
+    if cost := {name: value for name, value in verifier.figures().items() if value}:
+        rows[0][_JUDGING] = cost
+    return rows
+
+
+def cost_of(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """What all verdicts have cost, by figure of their verifiers; empty where they cost nothing."""
+    total: Counter[str] = Counter()
+    for row in rows:
+        total.update(row.get(_JUDGING, {}))
+    return dict(total)

@@ -7,6 +7,7 @@ answer the same items with the same luck and their comparison is paired.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from cures_core.evaluation.scores import Setting, SuiteScore
 from cures_core.evaluation.voting import majority
 from cures_core.files import canonical_json, write_atomic
 from cures_core.jobs.assemble import assemble_engine, assemble_policy, evaluation_rollout, versions
-from cures_core.jobs.chunks import in_chunks
+from cures_core.jobs.chunks import cost_of, in_chunks, with_cost
 from cures_core.jobs.kept import keep, kept
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.spec import Job
@@ -58,7 +59,7 @@ def run(job: Job, parent: Parent) -> None:
     """Write `items-<suite>.parquet`, `scores.json`, `examples.jsonl` and `figures.json` to `job.out`.
 
     A shard writes the rows of its items, for `joined`, and nothing else. Figures: rollouts, tokens and completions
-    without a verdict (greedy ones included), and avg@k by suite.
+    without a verdict (greedy ones included), what judging has cost, if anything, and avg@k by suite.
     """
     if job.suites is None:
         raise ConfigError("an evaluation needs the folder of the suites")
@@ -109,6 +110,7 @@ class _Result:
     rollouts: int
     tokens: int
     unknown: int
+    judging: dict[str, float]
     machine: dict[str, str]
 
 
@@ -182,6 +184,7 @@ class _Evaluator:
             rollouts=len(prompts) * (suite.samples + suite.greedy),
             tokens=sum(row["tokens"] for row in [*sampled, *greedy]),
             unknown=sum(row["unknown"] for row in [*sampled, *greedy]),
+            judging=cost_of([*sampled, *greedy]),
             machine=rows["machine"],
         )
 
@@ -200,7 +203,8 @@ class _Evaluator:
         self._engine.retune(rollout)
 
         def work(chunk: Sequence[Request]) -> list[Row]:
-            return [_row(group, self._redactor) for group in roll_out(chunk, self._engine, verifier)]
+            rows = [_row(group, self._redactor) for group in roll_out(chunk, self._engine, verifier)]
+            return with_cost(rows, verifier)
 
         return in_chunks(requests, size, folder, work, self._parent, "eval")
 
@@ -301,10 +305,12 @@ def comparison_settings(cfg: RunConfig, suite: EvaluatedSuite, prompts: PromptSe
 
 def _figures(results: Sequence[_Result]) -> dict[str, object]:
     scores = {r.score.suite: {**r.score.avg.model_dump(), "n": r.score.n, "k": r.score.k} for r in results}
+    judging = sum((Counter(r.judging) for r in results), Counter[str]())
     return {
         "rollouts": sum(r.rollouts for r in results),
         "tokens": sum(r.tokens for r in results),
         "unknown": sum(r.unknown for r in results),
+        **({"judging": dict(judging)} if judging else {}),
         "scores": scores,
         "machine": joined_machines([r.machine for r in results]),
     }

@@ -17,7 +17,7 @@ from cures_core.epoch import roll_out
 from cures_core.errors import ConfigError
 from cures_core.files import canonical_json, write_atomic
 from cures_core.jobs.assemble import assemble_engine, assemble_policy, assemble_verifier
-from cures_core.jobs.chunks import in_chunks
+from cures_core.jobs.chunks import cost_of, in_chunks, with_cost
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.spec import Job
 from cures_core.machine import machine_of
@@ -29,8 +29,9 @@ from cures_core.terms import Prompt, Request
 def run(job: Job, parent: Parent) -> None:
     """Write `posterior.parquet` and `figures.json` to `job.out`.
 
-    Figures: prompts rolled out, rollouts, tokens, unknown; and what an earlier posterior (`job.posterior`) brought:
-    prompts kept, restored from its archive, new, archived; prediction: in words, how unseen prompts are predicted.
+    Figures: prompts rolled out, rollouts, tokens, unknown; judging: what verdicts have cost, if anything; what an
+    earlier posterior (`job.posterior`) brought: prompts kept, restored from its archive, new, archived; prediction: in
+    words, how unseen prompts are predicted.
     """
     if job.prompts is None:
         raise ConfigError("a prior needs prompts")
@@ -53,7 +54,7 @@ def run(job: Job, parent: Parent) -> None:
         with assemble_verifier(cfg) as verifier, closing(assemble_engine(policy, cfg.rollout)) as engine:
 
             def work(chunk: Sequence[Request]) -> list[dict[str, Any]]:
-                return [
+                found = [
                     {
                         "id": g.request.prompt.id,
                         "successes": g.successes,
@@ -63,6 +64,7 @@ def run(job: Job, parent: Parent) -> None:
                     }
                     for g in roll_out(chunk, engine, verifier, LengthRule.of(cfg))
                 ]
+                return with_cost(found, verifier)
 
             rows = in_chunks(requests, cfg.prior.chunk_prompts, job.scratch, work, parent, "prior")
     if rows:
@@ -80,6 +82,7 @@ def run(job: Job, parent: Parent) -> None:
         "rollouts": sum(row["successes"] + row["failures"] + row["unknown"] for row in rows),
         "tokens": sum(row["tokens"] for row in rows),
         "unknown": sum(row["unknown"] for row in rows),
+        **({"judging": cost} if (cost := cost_of(rows)) else {}),
         **moved,
         "prediction": "" if prediction is None else prediction.words(),
         "machine": machine,

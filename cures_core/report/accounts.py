@@ -17,7 +17,7 @@ Row = tuple[str, str, str, str, str]
 
 
 def account_rows(cost: Mapping[str, Spent], wasted: Wasted) -> list[Row]:
-    """Every kind of work, what of training screened or entered no update, and the sum."""
+    """Every kind of work, what of training screened or entered no update, the sum, and what judges cost beside it."""
     if not cost:
         return []
     rows = []
@@ -31,7 +31,10 @@ def account_rows(cost: Mapping[str, Spent], wasted: Wasted) -> list[Row]:
         seconds=sum(one.seconds for one in cost.values()),
         updates=sum(one.updates for one in cost.values()),
     )
-    return [*rows, _row("all of it", total)]
+    rows.append(_row("all of it", total))
+    if judged := sum(one.judge_tokens for one in cost.values()):
+        rows.append(("judges' tokens, read and written", "", f"{judged:,}", "", ""))
+    return rows
 
 
 def _row(name: str, one: Spent) -> Row:

@@ -46,6 +46,8 @@ METRICS = {
     "importance_truncated_share": Metric("importance weight bounded", "% of tokens", "share"),
     "logprob_gap_mean": Metric("engine against trainer, mean", "nats a token"),
     "logprob_gap_max": Metric("engine against trainer, largest", "nats a token"),
+    "judge_prompt_tokens": Metric("read by the judge", "tokens", "count"),
+    "judge_completion_tokens": Metric("written by the judge", "tokens", "count"),
     "packing": Metric("rows filled", "%", "share"),
     "micro_batch_tokens": Metric("micro-batch", "tokens", "count"),
     "seconds": Metric("time of a step", "s"),

@@ -228,6 +228,8 @@ class Spent(Strict):
     """Wall time."""
     updates: int = 0
     """Steps that changed the policy."""
+    judge_tokens: int = 0
+    """Tokens that judges have read and written."""
 
 
 class Wasted(Strict):

@@ -19,7 +19,8 @@ from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_af
 from cures_core.config.rewards import JudgeConfig
 from cures_core.errors import ConfigError
 from cures_core.files import canonical_json
-from cures_core.rewards.judged import Judged, JudgedBefore
+from cures_core.prompts.chats import transcript
+from cures_core.rewards.judged import TOKENS, Judged, JudgedBefore
 from cures_core.rewards.valued import verdict_of
 from cures_core.rewards.verifier import Item, Verifier
 from cures_core.terms import Outcome, Prompt, Verdict
@@ -50,7 +51,8 @@ _SAID = {
 _WORDS = {"yes": 1.0, "no": 0.0}
 _MAX_ANSWER_BYTES = 1 << 20
 _BUSY = (408, 409, 425, 429)
-_COUNTED = ("judge_prompt_tokens", "judge_completion_tokens")
+_MAX_SAID = 200  # characters of what a refusal says
+_MANY = 4  # questions: fewer may be refused for what they hold, such as too long a text
 
 
 class _TryAgainError(Exception):
@@ -58,7 +60,24 @@ class _TryAgainError(Exception):
 
 
 class _UnclearError(Exception):
-    """An answer that says neither."""
+    """An answer that says neither; what it has cost is paid."""
+
+    def __init__(self, why: str, tokens: tuple[int, int] = (0, 0)) -> None:
+        super().__init__(why)
+        self.tokens = tokens
+
+
+class _RefusedError(Exception):
+    """The endpoint does not take the question as it is put."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Unsaid:
+    """Why there is no answer, and the tokens that were paid for none."""
+
+    why: str
+    tokens: tuple[int, int] = (0, 0)
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +91,16 @@ class JudgeVerifier(Verifier):
     """`correct` where the model says yes, or gives a score of at least `threshold`.
 
     An endpoint that does not answer in time, fails, or answers neither makes the verdict `unknown`; that is not
-    remembered. Raises `ConfigError` where the endpoint refuses the key or knows no such model: every verdict would be
-    unknown.
+    remembered. Raises `ConfigError` where the endpoint refuses the key, knows no such model, or refuses the first
+    questions it is asked (four at least) one and all: every verdict would be unknown.
     """
 
     def __init__(self, cfg: JudgeConfig) -> None:
         self._cfg = cfg
         self._lock = threading.Lock()
-        self._tokens = dict.fromkeys(_COUNTED, 0)
+        self._tokens = dict.fromkeys(TOKENS, 0)
         self._before = JudgedBefore(cfg.cache)
+        self._takes_questions = False
 
     def judge(self, items: Sequence[Item]) -> list[Verdict]:
         questions = [self._question(*item) if _is_asked(*item) else None for item in items]
@@ -88,9 +108,8 @@ class JudgeVerifier(Verifier):
             answers = self._answers({question.key: question for question in questions if question is not None})
             found = [answers[question.key] if question is not None else None for question in questions]
             for judged in found:
-                if isinstance(judged, Judged):
-                    for name, count in zip(_COUNTED, (judged.prompt_tokens, judged.completion_tokens), strict=True):
-                        self._tokens[name] += count
+                for name, count in zip(TOKENS, (0, 0) if judged is None else judged.tokens, strict=True):
+                    self._tokens[name] += count
         return [self._verdict(prompt, judged) for (_, prompt), judged in zip(items, found, strict=True)]
 
     def check_gold(self, answer: str) -> str | None:
@@ -99,7 +118,7 @@ class JudgeVerifier(Verifier):
     def figures(self) -> dict[str, float]:
         with self._lock:
             told = {name: float(count) for name, count in self._tokens.items()}
-            self._tokens = dict.fromkeys(_COUNTED, 0)
+            self._tokens = dict.fromkeys(TOKENS, 0)
         return told
 
     def close(self) -> None:
@@ -108,7 +127,7 @@ class JudgeVerifier(Verifier):
 
     def _question(self, completion: str, prompt: Prompt) -> _Question:
         text = completion[-self._cfg.max_completion_chars :]
-        task = self._cfg.prompt.replace("{problem}", prompt.problem).replace("{gold}", prompt.answer)
+        task = self._cfg.prompt.replace("{problem}", transcript(prompt)).replace("{gold}", prompt.answer)
         # The mark follows from what it encloses, so that no text can hold its own.
         mark = hashlib.sha256(f"{task}\n{text}".encode("utf-8", "surrogatepass")).hexdigest()[:24]
         content = _FRAME.format(mark=f"==== {mark} ====", task=task, completion=text, form=_FORMS[self._cfg.answers])
@@ -122,16 +141,27 @@ class JudgeVerifier(Verifier):
         known = {"version": VERSION, "url": self._cfg.url, "answers": self._cfg.answers, **body}
         return _Question(body, hashlib.sha256(canonical_json(known)).hexdigest())
 
-    def _answers(self, questions: Mapping[str, _Question]) -> dict[str, Judged | str]:
+    def _answers(self, questions: Mapping[str, _Question]) -> dict[str, Judged | _Unsaid]:
         """By key what is remembered, or is answered now; else why there is no answer."""
-        found: dict[str, Judged | str] = dict(self._before.find(list(questions)))
+        found: dict[str, Judged | _Unsaid] = dict(self._before.find(list(questions)))
         missing = [question for key, question in questions.items() if key not in found]
         if missing:
             with ThreadPoolExecutor(1, "judge") as thread:  # the caller's may have a loop of its own
                 thread.submit(asyncio.run, self._ask_all(missing, found)).result()
+            self._check_takes_questions([found[question.key] for question in missing])
         return found
 
-    async def _ask_all(self, questions: Sequence[_Question], found: dict[str, Judged | str]) -> None:
+    def _check_takes_questions(self, answers: Sequence[Judged | _Unsaid]) -> None:
+        """Raises `ConfigError` where nothing has been answered yet, and all is refused."""
+        refused = [answer for answer in answers if isinstance(answer, _Unsaid) and answer.refused]
+        self._takes_questions |= len(refused) < len(answers)
+        if not self._takes_questions and len(refused) >= _MANY:
+            raise ConfigError(
+                f"reward.url: {refused[0].why} to each of {len(refused)} questions. It may not take reward.max_tokens "
+                "or reward.temperature as they are: change them, or ask an endpoint that does"
+            )
+
+    async def _ask_all(self, questions: Sequence[_Question], found: dict[str, Judged | _Unsaid]) -> None:
         free = asyncio.Semaphore(self._cfg.concurrency)
         key = os.environ.get(KEY_VARIABLE)
         async with httpx.AsyncClient(
@@ -147,7 +177,7 @@ class JudgeVerifier(Verifier):
 
             await asyncio.gather(*map(one, questions))
 
-    async def _asked(self, http: httpx.AsyncClient, question: _Question) -> Judged | str:
+    async def _asked(self, http: httpx.AsyncClient, question: _Question) -> Judged | _Unsaid:
         """An answer, or why there is none."""
         attempts = AsyncRetrying(
             stop=stop_after_attempt(self._cfg.retries + 1),
@@ -157,9 +187,11 @@ class JudgeVerifier(Verifier):
         try:
             answer: Judged = await attempts(self._ask, http, question)
         except RetryError as error:
-            return str(error.last_attempt.exception())
+            return _Unsaid(str(error.last_attempt.exception()))
         except _UnclearError as error:
-            return str(error)
+            return _Unsaid(str(error), error.tokens)
+        except _RefusedError as error:
+            return _Unsaid(str(error), refused=True)
         return answer
 
     async def _ask(self, http: httpx.AsyncClient, question: _Question) -> Judged:
@@ -182,7 +214,8 @@ class JudgeVerifier(Verifier):
         if answer.status_code == 404:
             raise ConfigError(f"reward.url: {url} is not there, or has no model {self._cfg.model!r} (404)")
         if not answer.is_success:
-            raise _UnclearError(f"the judge answers {answer.status_code}")
+            said = " ".join(data.decode(errors="replace").split())[:_MAX_SAID]
+            raise _RefusedError(f"the judge answers {answer.status_code}" + (f": {said}" if said else ""))
         return self._read(data)
 
     def _read(self, data: bytes) -> Judged:
@@ -190,22 +223,22 @@ class JudgeVerifier(Verifier):
             values = json.loads(data)
             text = values["choices"][0]["message"]["content"]
             used = values.get("usage") or {}
-            tokens = [max(0, int(used.get(name) or 0)) for name in ("prompt_tokens", "completion_tokens")]
+            tokens = (_count(used, "prompt_tokens"), _count(used, "completion_tokens"))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise _UnclearError("the judge's answer is malformed") from None
         said = _SAID[self._cfg.answers].findall(text if isinstance(text, str) else "")
         score = _score(said[-1].rstrip(".")) if said else None
         if score is None:
-            raise _UnclearError("the judge's answer says neither yes nor no, or no score from 0 to 1")
+            raise _UnclearError("the judge's answer says neither yes nor no, or no score from 0 to 1", tokens)
         return Judged(score, *tokens)
 
-    def _verdict(self, prompt: Prompt, judged: Judged | str | None) -> Verdict:
+    def _verdict(self, prompt: Prompt, judged: Judged | _Unsaid | None) -> Verdict:
         if not prompt.answer.strip():
             return Verdict(Outcome.UNKNOWN, rule="judge", reason="the gold answer is empty")
         if judged is None:
             return Verdict(Outcome.WRONG, rule="judge", reason="the completion is empty")
-        if isinstance(judged, str):
-            return Verdict(Outcome.UNKNOWN, rule="judge", reason=judged)
+        if isinstance(judged, _Unsaid):
+            return Verdict(Outcome.UNKNOWN, rule="judge", reason=judged.why)
         if self._cfg.answers == "yes_no":
             return Verdict(Outcome.CORRECT if judged.score else Outcome.WRONG, rule="judge")
         return verdict_of(judged.score, self._cfg.threshold, "judge", f"{judged.score:g}")
@@ -218,6 +251,10 @@ def _score(word: str) -> float | None:
     except ValueError:
         return None
     return score if 0 <= score <= 1 else None
+
+
+def _count(used: Mapping[str, Any], name: str) -> int:
+    return max(0, int(used.get(name) or 0))
 
 
 def _is_asked(completion: str, prompt: Prompt) -> bool:

@@ -13,6 +13,8 @@ from cures_core.errors import SystemRefused
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS judged (key TEXT PRIMARY KEY, score REAL, prompt_tokens INT, completion_tokens INT)"
 )
+TOKENS = ("judge_prompt_tokens", "judge_completion_tokens")
+"""Figures of what judges have read and written."""
 _WAIT_S = 60.0
 """Longest wait for another process that writes."""
 _AT_ONCE = 500
@@ -25,6 +27,11 @@ class Judged:
     score: float
     prompt_tokens: int
     completion_tokens: int
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Read and written."""
+        return self.prompt_tokens, self.completion_tokens
 
 
 class JudgedBefore:

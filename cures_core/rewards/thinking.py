@@ -34,5 +34,11 @@ class AfterThinking(Verifier):
     def same_answer(self, first: str, second: str) -> bool:
         return self._answer.same_answer(first, second)
 
+    def figures(self) -> dict[str, float]:
+        return self._answer.figures()
+
+    def of(self, source: str, name: str) -> Verifier:
+        return AfterThinking(self._answer.of(source, name), self._tags)
+
     def close(self) -> None:
         self._answer.close()

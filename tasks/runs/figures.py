@@ -110,6 +110,8 @@ class PriorFigures(StateFigures):
     """Prompts rolled out."""
     unknown: int = 0
     """Rollouts without a verdict."""
+    judging: dict[str, float] = Field(default_factory=dict)
+    """What their verdicts have cost, such as judge_prompt_tokens; empty where they cost nothing."""
     kept: int = 0
     """Prompts that have their evidence from an earlier posterior."""
     restored: int = 0
@@ -157,6 +159,8 @@ class EvaluateFigures(Figures):
     """Tokens of those completions."""
     unknown: int = 0
     """Completions without a verdict."""
+    judging: dict[str, float] = Field(default_factory=dict)
+    """As of a prior."""
     scores: dict[str, SuiteFigures] = Field(default_factory=dict)
     """avg@k by suite."""
     reused: tuple[str, ...] = ()

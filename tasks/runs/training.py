@@ -12,6 +12,7 @@ from cures_core.config.curriculum import CuresConfig, ScreenAllocation
 from cures_core.config.run import RunConfig
 from cures_core.kept_rollouts.table import FILE, KeptRollout, KeptRollouts, read_rollouts
 from cures_core.report.run_data import Scored, Spent, Wasted
+from cures_core.rewards.judged import TOKENS
 from tasks.runs.figures import EpochFigures, EvaluateFigures, StateFigures
 from tasks.runs.reading import RunRecords
 from tasks.runs.records import Record, files_of
@@ -122,7 +123,7 @@ def spent(records: RunRecords) -> dict[str, Spent]:
 
 
 def accounts(records: RunRecords, rows: Sequence[Metrics]) -> dict[str, Spent]:
-    """`spent` with wall seconds and updates, and every warm start before it."""
+    """`spent` with wall seconds, updates and judges' tokens, and every warm start before it."""
     policy, last = records.policy, max((int(row["step"]) for row in rows), default=0)
     seconds = {
         "warm_start": 0.0 if policy is None else policy.seconds,
@@ -131,9 +132,20 @@ def accounts(records: RunRecords, rows: Sequence[Metrics]) -> dict[str, Spent]:
         "eval": sum(record.seconds for record in records.evaluations.values()),
     }
     steps = {"warm_start": 0 if policy is None else int(policy.figures.steps), "train": updates(rows, last)}
+    judged = {
+        "prior": 0.0 if records.prior is None else sum(records.prior.figures.judging.values()),
+        "train": sum(number(row, name) or 0.0 for row in rows for name in TOKENS),
+        "eval": sum(sum(record.figures.judging.values()) for record in records.evaluations.values()),
+    }
     found = {"warm_start": Spent(rollouts=0, tokens=0), **spent(records)}
     return {
-        name: one.model_copy(update={"seconds": seconds[name], "updates": steps.get(name, 0)})
+        name: one.model_copy(
+            update={
+                "seconds": seconds[name],
+                "updates": steps.get(name, 0),
+                "judge_tokens": int(judged.get(name, 0)),
+            }
+        )
         for name, one in found.items()
         if name != "warm_start" or steps[name]
     }

@@ -231,6 +231,41 @@ def test_what_was_said_is_remembered_over_verifiers_with_its_cost(stub: Stub, tm
     assert len(stub.asked) == 2
 
 
+def test_what_is_paid_for_no_clear_answer_counts_too(stub: Stub, tmp_path: Path) -> None:
+    stub.answering = lambda content, handler: says("Hm.", handler)
+    with make_verifier(config(stub, tmp_path)) as verifier:
+        verifier.judge_pairs([("it is 7", "7"), ("it is 8", "7")])
+        assert verifier.figures() == {"judge_prompt_tokens": 140.0, "judge_completion_tokens": 10.0}
+
+
+def test_earlier_turns_are_part_of_the_question(stub: Stub, tmp_path: Path) -> None:
+    prompts = [Prompt("", "and in metres?", "7", turns=(("user", text),)) for text in ("How far?", "How high?")]
+    with make_verifier(config(stub, tmp_path)) as verifier:
+        verifier.judge([("it is 7", prompt) for prompt in prompts])
+    assert len(stub.asked) == 2
+    asked = "\n".join(one["messages"][0]["content"] for one in stub.asked)
+    assert "user: How far?\nuser: and in metres?" in asked
+    assert "user: How high?\nuser: and in metres?" in asked
+
+
+def test_an_endpoint_that_takes_no_question_as_it_is_put_is_an_error(stub: Stub, tmp_path: Path) -> None:
+    """A single refusal may be of one text, too long for instance; so may one after answers."""
+
+    def refuses(content: str, handler: BaseHTTPRequestHandler) -> None:
+        send(handler, b'{"error": "max_tokens is\n not known"}', 400)
+
+    pairs = [(f"it is {n}", "7") for n in range(4)]
+    stub.answering = refuses
+    with make_verifier(config(stub, tmp_path)) as verifier:
+        assert "not known" in verifier.judge_pairs(pairs[:1])[0].reason
+        with pytest.raises(ConfigError, match=r"400: .*max_tokens is not known.* each of 4 .*reward.max_tokens"):
+            verifier.judge_pairs(pairs)
+        stub.answering = honest
+        verifier.judge_pairs([("it is 9", "7")])
+        stub.answering = refuses
+        assert {v.outcome for v in verifier.judge_pairs(pairs)} == {Outcome.UNKNOWN}
+
+
 def test_another_question_is_asked_anew(stub: Stub, tmp_path: Path) -> None:
     for options in ({}, {"model": "b"}, {"prompt": "Right? Reference answer:\n{gold}"}, {"temperature": 0.5}):
         JudgeConfig.model_validate({**config(stub, tmp_path).model_dump(), **options})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,8 +11,9 @@ from hypothesis import strategies as st
 from cures_core.config.rewards import BoxRule, ExactConfig, NumericConfig, TagsRule, WeightedConfig
 from cures_core.config.rollout import THINKING
 from cures_core.rewards import make_verifier
-from cures_core.rewards.verifier import Verifier
-from cures_core.terms import Outcome
+from cures_core.rewards.thinking import AfterThinking
+from cures_core.rewards.verifier import Item, Verifier
+from cures_core.terms import Outcome, Verdict
 from cures_core.testing.verifier import VerifierExam
 from cures_core.thinking import answer_of
 
@@ -45,6 +48,33 @@ def test_thinking_that_is_never_closed_says_so() -> None:
 def test_a_gold_answer_that_cannot_be_read_stays_unknown() -> None:
     with make_verifier(NumericConfig(), THINKING) as verifier:
         assert verifier.judge_pairs([("<think>5", "no number")])[0].outcome is Outcome.UNKNOWN
+
+
+class Costly(Verifier):
+    """Of a price, with another one for a source."""
+
+    def __init__(self, price: float = 1.0) -> None:
+        self.price = price
+
+    def judge(self, items: Sequence[Item]) -> list[Verdict]:
+        return [Verdict(Outcome.CORRECT)] * len(items)
+
+    def check_gold(self, answer: str) -> str | None:
+        return None
+
+    def figures(self) -> dict[str, float]:
+        return {"price": self.price}
+
+    def of(self, source: str, name: str) -> Verifier:
+        return Costly(self.price + len(source))
+
+
+def test_what_verdicts_cost_and_who_is_responsible_is_asked_of_the_verifier_behind() -> None:
+    verifier = AfterThinking(Costly(), ("<think>", "</think>"))
+    assert verifier.figures() == {"price": 1.0}
+    assert verifier.of("abc", "").figures() == {"price": 4.0}
+    [verdict] = verifier.of("abc", "").judge_pairs([("<think>", "5")])
+    assert verdict.outcome is Outcome.WRONG
 
 
 def test_rules_of_format_see_the_thinking() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cures_core.config.run import RunConfig
+from cures_core.report.accounts import account_rows
 from cures_core.report.run_data import Spent, Wasted
 from tasks.runs.figures import EpochFigures, EvaluateFigures, PolicyFigures, PriorFigures
 from tasks.runs.reading import RunRecords
@@ -45,6 +46,20 @@ def test_an_interrupted_epoch_took_as_long_as_its_steps() -> None:
 
 def test_updates_are_steps_that_changed_the_policy() -> None:
     assert [updates(ROWS, last) for last in (0, 2, 3, 4)] == [0, 2, 2, 3]
+
+
+def test_what_judges_read_and_wrote_has_its_account() -> None:
+    cost = {"judge_prompt_tokens": 70.0, "judge_completion_tokens": 5.0}
+    prior: Record[PriorFigures] = record("estimate_prior", 1.5, rollouts=10, tokens=100, judging=cost)
+    scored: dict[int, Record[EvaluateFigures]] = {
+        0: record("evaluate_checkpoint", 7.0, rollouts=20, tokens=200, judging=cost),
+        1: record("evaluate_checkpoint", 7.0, rollouts=20, tokens=200),
+    }
+    rows = [row(1, **cost), row(2, **cost), row(3)]
+    found = accounts(RunRecords(prior=prior, epochs=EPOCHS, evaluations=scored), rows)
+    assert {name: one.judge_tokens for name, one in found.items()} == {"prior": 75, "train": 150, "eval": 75}
+    assert account_rows(found, Wasted())[-1] == ("judges' tokens, read and written", "", "300", "", "")
+    assert account_rows(accounts(RunRecords(prior=PRIOR), []), Wasted())[-1][0] == "all of it"
 
 
 def test_every_kind_of_work_has_its_account() -> None:
