@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -74,7 +75,8 @@ def no_package(_: Job, __: Parent) -> None:
 
 
 def no_slice(_: Job, __: Parent) -> None:
-    raise ModuleNotFoundError("No module named 'peft'", name="peft")
+    sys.path.clear()
+    import peft  # noqa: F401
 
 
 def damaged_bytes(job: Job, _: Parent) -> None:
@@ -298,10 +300,17 @@ def unknown_host(_: Job, __: Parent) -> None:
     socket.getaddrinfo("no-such-host.invalid", 80)
 
 
-def broken_collective(_: Job, __: Parent) -> None:
-    raise RuntimeError(
-        "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]"
-    )
+def broken_collective(job: Job, _: Parent) -> None:
+    """Rank 1 of 2 is there, and gone."""
+    import torch
+    from torch import distributed
+
+    place = f"init_method='file://{job.scratch}/ranks', world_size=2"
+    gone = f"import os; from torch.distributed import *; init_process_group('gloo', rank=1, {place}); os._exit(0)"
+    with subprocess.Popen([sys.executable, "-c", gone]) as other:
+        distributed.init_process_group("gloo", init_method=f"file://{job.scratch}/ranks", rank=0, world_size=2)
+        other.wait()
+        distributed.all_reduce(torch.zeros(1))
 
 
 # Ends without a report.
