@@ -105,6 +105,5 @@ def require_extras(config: RunConfig) -> None:
         require_extra("reasoning-gym", "reward.type = 'reasoning_gym'")
     if next(parts(config, EnvironmentConfig), None) is not None:
         require_extra("verifiers", "reward.type = 'verifiers'")
-    for tracker in ("mlflow", "tensorboard", "wandb"):
-        if getattr(config.tracking, tracker) is not None:
-            require_extra(tracker, f"tracking.{tracker}", "leave the key away")
+    for tracker in config.tracking.chosen:
+        require_extra(tracker, f"tracking.{tracker}", "leave the key away")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
-from typing import Protocol
+from dataclasses import astuple, fields
 
 from cures_core.config.run import RunConfig
 from cures_core.errors import CuresError
@@ -19,44 +18,20 @@ from tasks.runs.prompt_stories import spread
 from tasks.runs.records import Record, RunRef, has_figures
 from tasks.runs.training import kept_in
 from tasks.storage import open_store
+from tasks.tracking.tracker import Cell, Table, Tracker, tracker_module
 
 _log = logging.getLogger(__name__)
 
 
-Cell = str | int | float | bool | None
 MOST_ROWS, MOST_TEXT_BYTES = 64, 2000
 """Of a table that is sent: rows, and the longest text in it."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows that all have the same columns."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-
-
-class Tracker(Protocol):
-    """One run in one tracker."""
-
-    def log(self, figures: Mapping[str, float], step: int) -> None:
-        """Figures of an optimizer step."""
-        ...
-
-    def log_table(self, name: str, table: Table, step: int) -> None:
-        """Texts and figures of an epoch; the same name again takes the place of what was logged before."""
-        ...
-
-    def close(self, completed: bool) -> None:
-        """The run has ended, well or not."""
-        ...
 
 
 @contextmanager
 def tracking(run: RunRef) -> Iterator[None]:
     """Send steps and scores of this process's events to the trackers of the run's configuration.
 
-    Raises `ConfigError` where a tracker's package is missing. Once running, a tracker that fails is left out with a
+    Raises what starting a tracker does. Once running, a tracker that fails is left out with a
     warning: figures are in metrics.jsonl anyway.
     """
     listener = _Listener(_trackers(run), run.config)
@@ -70,20 +45,7 @@ def tracking(run: RunRef) -> Iterator[None]:
 
 
 def _trackers(run: RunRef) -> list[Tracker]:
-    cfg, found = run.config.tracking, list[Tracker]()
-    if cfg.mlflow is not None:
-        from tasks.tracking.mlflow import MlflowTracker
-
-        found.append(MlflowTracker(run, cfg.mlflow, cfg.mlflow_experiment))
-    if cfg.tensorboard is not None:
-        from tasks.tracking.tensorboard import TensorboardTracker
-
-        found.append(TensorboardTracker(run, cfg.tensorboard))
-    if cfg.wandb is not None:
-        from tasks.tracking.wandb import WandbTracker
-
-        found.append(WandbTracker(run, cfg.wandb))
-    return found
+    return [tracker_module(name).start(run) for name in run.config.tracking.chosen]
 
 
 class _Listener:

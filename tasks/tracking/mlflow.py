@@ -10,17 +10,29 @@ from typing import Any
 from pydantic import JsonValue
 
 from cures_core.config.marks import results
+from cures_core.config.tracking import TrackingConfig
 from cures_core.errors import ConfigError
 from cures_core.extras import missing_extra
 from cures_core.secrets import masked
 from tasks.runs.records import RunRef
-from tasks.tracking.listener import Table
+from tasks.tracking.tracker import Table, require_answer
 
 TAG = "cures.run"
 _TABLES = "mlflow.loggedArtifacts"
 """Tag by which MLflow's pages know which artifacts are tables."""
 _LONGEST_PARAM = 500
 _PARAMS_AT_ONCE = 100
+
+
+def start(run: RunRef) -> MlflowTracker:
+    cfg = run.config.tracking
+    assert cfg.mlflow is not None
+    return MlflowTracker(run, cfg.mlflow, cfg.mlflow_experiment)
+
+
+def probe(cfg: TrackingConfig) -> None:
+    if cfg.mlflow is not None and cfg.mlflow.startswith(("http://", "https://")):
+        require_answer("tracking.mlflow", cfg.mlflow, "Start it, or leave the key away")
 
 
 class MlflowTracker:

@@ -6,9 +6,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cures_core.config.tracking import TrackingConfig
 from cures_core.extras import missing_extra
+from cures_core.files import require_writable
 from tasks.runs.records import RunRef
-from tasks.tracking.listener import Table
+from tasks.tracking.tracker import Table
+
+
+def start(run: RunRef) -> TensorboardTracker:
+    assert run.config.tracking.tensorboard is not None
+    return TensorboardTracker(run, run.config.tracking.tensorboard)
+
+
+def probe(cfg: TrackingConfig) -> None:
+    if cfg.tensorboard is not None:
+        require_writable(Path(cfg.tensorboard), "tracking.tensorboard")
 
 
 class TensorboardTracker:

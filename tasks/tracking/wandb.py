@@ -6,12 +6,32 @@ from collections.abc import Mapping
 from typing import Any
 
 from cures_core.config.marks import results
+from cures_core.config.tracking import TrackingConfig
 from cures_core.errors import ConfigError
 from cures_core.extras import missing_extra
 from tasks.runs.records import RunRef
-from tasks.tracking.listener import Table
+from tasks.tracking.tracker import Table, require_answer
 
 _STEP = "step"
+
+
+def start(run: RunRef) -> WandbTracker:
+    assert run.config.tracking.wandb is not None
+    return WandbTracker(run, run.config.tracking.wandb)
+
+
+def probe(cfg: TrackingConfig) -> None:
+    settings = _wandb().setup().settings  # of its environment and its files, which may name another server
+    if settings.mode not in ("offline", "disabled", "dryrun"):
+        require_answer("tracking.wandb", settings.base_url, "Set WANDB_MODE=offline, or leave the key away")
+
+
+def _wandb() -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        raise missing_extra("wandb", "tracking.wandb", error, "leave the key away") from error
+    return wandb
 
 
 class WandbTracker:
@@ -19,11 +39,7 @@ class WandbTracker:
 
     def __init__(self, run: RunRef, project: str) -> None:
         """Raises `MissingExtra` where W&B is not installed, `ConfigError` where it does not let this machine in."""
-        try:
-            import wandb
-        except ImportError as error:
-            raise missing_extra("wandb", "tracking.wandb", error, "leave the key away") from error
-        config = results(run.config)
+        wandb, config = _wandb(), results(run.config)
         try:
             self._run: Any = wandb.init(
                 project=project,

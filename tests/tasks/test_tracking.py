@@ -12,15 +12,18 @@ from typing import Any
 import pytest
 
 from cures_core.config.run import RunConfig
+from cures_core.config.tracking import TRACKERS, TrackingConfig
 from cures_core.errors import MissingExtra
 from cures_core.events import StepDone
+from cures_core.extras import MODULES
 from cures_core.kept_rollouts.table import KeptRollout, write_rollouts
 from tasks.progress import StageEnded, StageStarted, emit
 from tasks.runs.opening import identify
 from tasks.runs.records import Record, RunRef
 from tasks.storage import open_store
 from tasks.tracking import listener, tracking
-from tasks.tracking.listener import MOST_ROWS, Table
+from tasks.tracking.listener import MOST_ROWS
+from tasks.tracking.tracker import Table, tracker_module
 from tests.cures_core.kept_rollouts.hooks import CANARY
 from tests.cures_core.kept_rollouts.rollouts import row
 from tests.tasks.stages.figures import figures_of
@@ -157,6 +160,17 @@ def test_a_missing_package_is_told_before_any_work(module: str, key: str, monkey
     monkeypatch.setitem(sys.modules, f"{module}.entities", None)
     with pytest.raises(MissingExtra, match=rf"pip install 'cures\[{key}\]'"), tracking(ref(**{key: "x"})):
         pytest.fail("the run started")
+
+
+def test_a_tracker_has_a_setting_an_extra_and_a_module() -> None:
+    for name in TRACKERS:
+        assert name in TrackingConfig.model_fields
+        assert MODULES[name]
+        module = tracker_module(name)
+        assert callable(module.start)
+        assert callable(module.probe)
+    assert TrackingConfig().chosen == []
+    assert TrackingConfig(wandb="p", mlflow="file:///m").chosen == ["mlflow", "wandb"]
 
 
 def test_trackers_do_not_change_a_run_s_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
