@@ -32,9 +32,7 @@ STATEMENTS = {
         f"{STAGES}/test_as_stage.py::test_a_stage_is_a_task_that_keeps_nothing_of_its_own"
     ),
     "has a model for each stage": "tests/tasks/runs/test_old_files.py::test_every_stage_has_figures_here",
-    "needs no server, and writes nothing": (
-        f"{STAGES}/test_stage.py::test_who_only_looks_gets_what_is_committed_and_writes_nothing"
-    ),
+    "needs no server, and writes nothing": "tests/end_to_end/test_run.py::test_again_it_does_no_work_and_says_so",
     "A crash there is an error of the stage, which Prefect retries": (
         "tests/faults/test_retries.py::test_what_is_retryable_is_started_three_times_and_the_rest_once"
     ),
@@ -50,8 +48,11 @@ STATEMENTS = {
         "test_a_killed_rank_fails_the_epoch_by_name_and_the_resumed_one_ends_with_the_same_bytes"
     ),
     "the table of `cures_core/failures.py`": "tests/faults/test_failures.py::test_a_cause_ends_as_the_table_says",
-    "Lack of memory is not retried": (
+    "A process that runs out of memory is not retried": (
         "tests/faults/test_failures.py::test_memory_that_runs_out_is_one_error_whoever_says_so"
+    ),
+    "one that the kernel killed for it is": (
+        "tests/faults/test_retries.py::test_what_is_retryable_is_started_three_times_and_the_rest_once"
     ),
     "starts one of its own that ends with it": (
         "tests/flows/local/test_temporary_server.py::"

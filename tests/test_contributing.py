@@ -29,12 +29,23 @@ def test_a_walk_names_what_is_there(walk: str, names: list[str]) -> None:
 
 
 def test_every_folder_that_is_named_is_there() -> None:
-    plan = re.search(r"```\n(.*?)```", (PROJECT / "CONTRIBUTING.md").read_text(), re.S)
-    assert plan is not None
     top = ""
-    for line in plan[1].splitlines():
+    for line in map_of_folders():
         for name in re.findall(r"(?<![\w/])([a-z_]+/)(?= |$)", line):
             if line.startswith(name):
                 top = name
             elif not (PROJECT / top / name).is_dir():
                 pytest.fail(f"{top}{name} is not there")
+
+
+def test_every_folder_of_the_product_is_named() -> None:
+    named = {name for line in map_of_folders() for name in re.findall(r"(?<![\w/])([a-z_]+)/(?= |$)", line)}
+    for package in ("cures_core", "tasks", "flows"):
+        folders = {init.parent.name for init in (PROJECT / package).glob("*/__init__.py")}
+        assert folders <= named, package
+
+
+def map_of_folders() -> list[str]:
+    plan = re.search(r"```\n(.*?)```", (PROJECT / "CONTRIBUTING.md").read_text(), re.S)
+    assert plan is not None
+    return plan[1].splitlines()
