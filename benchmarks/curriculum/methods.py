@@ -55,7 +55,6 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "cures-flatter": ({**_SCREENED, "weighting": _SQUARED}, _HELD),
     "cures-failure": ({**_SCREENED, "signal": "thompson_failure", "weighting": _SQUARED}, _HELD),
     "cures-certain": ({**_SCREENED, "signal": "expected_variance"}, _HELD),
-    "cures-lag": ({**_SCREENED, "posterior": {"lag": "fitted"}}, _HELD),
     "cures-slower": (_SCREENED, {**_HELD, **_SLOWER}),
     "cures-grpo": ({"type": "cures", "rollouts_per_step": 128}, {}),
     "cures-neyman": ({**_NEYMAN, "allocation": {"type": "neyman"}}, _HELD),
@@ -82,8 +81,8 @@ half, once and twice that rate is best for nearly all (docs/benchmarks.md).
 sampling; `cures-grpo` the sampling alone, on plain GRPO; `cures-equal` the sampling with two rollouts for every prompt,
 `cures-neyman` with a budget split by spread; `gvm-held`, `mopps-held` and `arc-held` are those rivals with small steps
 and held solved groups. `-abort`: the same, with rollouts that are cut where right ones hardly ever are that long.
-`cures-unheld` (solved groups not held), `cures-undead` (no prompt is suspected dead), `cures-lag` (older evidence
-follows the policy) and `cures-slower` (half the rate) change one thing of `cures` each: what stops its learning?
+`cures-unheld` (solved groups not held), `cures-undead` (no prompt is suspected dead) and `cures-slower` (half the rate)
+change one thing of `cures` each: what stops its learning?
 `cures-flatter` weighs by s^2 instead of s^4, `cures-failure` by (1 - p)^2 of a draw, `cures-certain` by E[p(1 - p)]
 without drawing: how much should the draws be concentrated?
 """

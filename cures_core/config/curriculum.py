@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from cures_core.config.base import OwnCode, Strict
-from cures_core.config.marks import Later, Result
+from cures_core.config.marks import Result
 from cures_core.config.retired import without_retired
 from cures_core.config.urls import LocalName
 
@@ -32,11 +32,6 @@ class PosteriorConfig(Strict):
     dead_fading: Result[float] = Field(default=1.0, gt=0, le=1)
     """Factor per step on the suspicion that a prompt is dead, towards `dead_prior`: below 1 it is tried again later,
     when the policy may have learnt what it takes. 1 never forgets."""
-
-    lag: Annotated[Result[Literal["ignored", "fitted"]], Later("ignored")] = "ignored"
-    """What becomes of evidence that is older than the policy, which has been trained since. `ignored`: it stands as it
-    was counted, and fades. `fitted`: it is moved by one shift of pass rates, in logit, the one by which rollouts have
-    come out above what was expected of their prompts."""
 
     _retired = model_validator(mode="before")(without_retired("curriculum.posterior"))  # for who makes one in Python
 

@@ -82,6 +82,13 @@ TABLE = (
         unused=(0,),
     ),
     Retired(
+        "curriculum.posterior.lag",
+        "0.2.0",
+        "no training has been shown to gain by it; for a policy that moves faster, lower curriculum.posterior.fading, "
+        'or set it to "fitted"',
+        unused=("ignored",),
+    ),
+    Retired(
         "curriculum.weighting.type",
         "0.2.0",
         'no training has been shown to gain by it; take "proportional", or "softmax" with a temperature',

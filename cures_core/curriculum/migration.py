@@ -52,7 +52,7 @@ def renamed(posterior: Posterior, names: Mapping[str, str]) -> Posterior:
     for name in ("right", "wrong", "touched", "dead_log_odds"):
         setattr(new_one, name, getattr(posterior, name)[order].copy())
     new_one.group_successes, new_one.group_failures = posterior.group_successes.copy(), posterior.group_failures.copy()
-    new_one.step, new_one.shift = posterior.step, posterior.shift
+    new_one.step = posterior.step
     new_one.memory.log_evidence = posterior.memory.log_evidence.copy()
     if posterior.predicted is not None:
         new_one.predicted = posterior.predicted[0][order].copy(), posterior.predicted[1]

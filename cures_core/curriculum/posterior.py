@@ -28,8 +28,6 @@ Ints = npt.NDArray[np.int64]
 NEVER = -1
 _ALIVE = -50.0
 _MOST_EVIDENCE = 12.0  # of one visit for being dead, in log odds
-_SHIFT_RATE, _LARGEST_SHIFT = 0.1, 3.0
-_OWN = 0.2  # rollouts of its own, faded, from which on a prompt's rate is more than its group's
 _STATE = ("right", "wrong", "touched", "dead_log_odds", "group_successes", "group_failures")
 
 
@@ -53,8 +51,6 @@ class Posterior:
         self.dead_log_odds = np.full(num, _log_odds(cfg.dead_prior))
         self.group_successes, self.group_failures = np.zeros(len(group_names)), np.zeros(len(group_names))
         self.step = 0
-        self.shift = 0.0
-        """By how much evidence of earlier steps lags behind the policy, in logit; 0 unless `cfg.lag` is fitted."""
         self.predicted: tuple[Floats, float] | None = None
         """What a predictor says (see `set_prior`): logits of pass rates against those of the groups, and their mass."""
         self.archive: pa.Table | None = None
@@ -109,7 +105,6 @@ class Posterior:
         rows, right, wrong = rows[seen], right[seen], wrong[seen]
         a, b = self.parameters(rows)
         before = self._all_counts(rows)
-        self._fit_shift(rows, right, wrong, a, b)
         self._score(rows, before, right, wrong)
         self._suspect(rows, right, wrong, a, b)
         self.right[rows] = before[0] + right[:, None]
@@ -130,13 +125,7 @@ class Posterior:
         rate = self._prior_rates(rows)
         fitted = self.cfg.strength == "fitted"
         strength = self.memory.strength if self.predicted is None or fitted else self.predicted[1]
-        a, b = right + strength * rate, wrong + strength * (1 - rate)
-        if not self.shift:
-            return a, b
-        # Of what is believed, the share that rests on evidence of earlier steps; group rates follow the policy anyway.
-        own = np.where(self.touched[rows] < self.step, right + wrong, 0.0) / (a + b)
-        moved = special.expit(special.logit(a / (a + b)) + self.shift * own)
-        return (a + b) * moved, (a + b) * (1 - moved)
+        return right + strength * rate, wrong + strength * (1 - rate)
 
     def set_prior(self, rates: Floats, strength: float) -> None:
         """Take predicted pass rates (prompts,) as the prior's, worth `strength` rollouts. They move with groups.
@@ -212,8 +201,7 @@ class Posterior:
     def state_dict(self) -> dict[str, Any]:
         """Everything that `update` changes, as copies."""
         arrays = {name: getattr(self, name).copy() for name in _STATE}
-        fitted = {"shift": self.shift} if self.cfg.lag == "fitted" else {}
-        return {"step": self.step, "log_evidence": self.memory.log_evidence.copy(), **arrays, **fitted}
+        return {"step": self.step, "log_evidence": self.memory.log_evidence.copy(), **arrays}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave. Raises `ConfigError` for one of another prompt set or other settings."""
@@ -224,7 +212,6 @@ class Posterior:
         if state["log_evidence"].shape != self.memory.log_evidence.shape:
             raise ConfigError("the state was written with another posterior.fading or posterior.strength")
         self.step, self.memory.log_evidence = int(state["step"]), state["log_evidence"].copy()
-        self.shift = float(state.get("shift", 0.0))
         for name in _STATE:
             setattr(self, name, state[name].copy())
 
@@ -239,18 +226,6 @@ class Posterior:
         """`own_counts` under every fading; shape (rows, fadings)."""
         faded = np.power(self.memory.fadings, ages(self.step, self.touched[rows])[:, None])
         return self.right[rows] * faded, self.wrong[rows] * faded
-
-    def _fit_shift(self, rows: Ints, right: Floats, wrong: Floats, a: Floats, b: Floats) -> None:
-        """A damped Newton step on the likelihood of a common shift, by prompts that have been seen in earlier steps."""
-        if self.cfg.lag == "ignored":
-            return
-        own = np.add(*self.own_counts(rows))
-        old = (self.touched[rows] < self.step) & (own > _OWN)
-        expected = ((1 - self.dead(rows)) * a / (a + b))[old]
-        num = (right + wrong)[old]
-        slope, curvature = np.sum(right[old] - num * expected), np.sum(num * expected * (1 - expected))
-        moved = self.shift + _SHIFT_RATE * slope / max(1.0, curvature)
-        self.shift = float(np.clip(moved, -_LARGEST_SHIFT, _LARGEST_SHIFT))
 
     def _score(self, rows: Ints, before: tuple[Floats, Floats], right: Floats, wrong: Floats) -> None:
         """Compare the models of memory by what they said of these rows; in order of a hash, so any few will do."""

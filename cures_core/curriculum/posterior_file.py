@@ -3,9 +3,8 @@
 Columns: id, source, level (text), successes, failures (rollouts, faded up to `step`), step (when evidence was last
 added; -1 never), dead_log_odds, offset (logit of a predicted pass rate against that of the group), mean (expected pass
 rate, for readers; not read back), archived (the prompt has left the set). File metadata: schema version, the step up to
-which the run has come, the settings, the counts of the groups, the strength of predictions, the shift of older evidence
-where it is fitted, and the log evidence of the fadings and strengths that were compared. Counts are those under the
-best fading.
+which the run has come, the settings, the counts of the groups, the strength of predictions, and the log evidence of
+the fadings and strengths that were compared. Counts are those under the best fading.
 """
 
 from __future__ import annotations
@@ -58,8 +57,6 @@ def save_posterior(posterior: Posterior, path: Path) -> None:
     }
     if posterior.memory.log_evidence.size > 1:
         about["log_evidence"] = posterior.memory.log_evidence.tolist()
-    if posterior.shift:
-        about["shift"] = posterior.shift
     if posterior.predicted is not None:
         about["predicted_strength"] = posterior.predicted[1]
     metadata = {"cures.posterior.schema": str(SCHEMA_VERSION), "cures.posterior.about": canonical_json(about)}
@@ -125,7 +122,6 @@ def _from_table(table: pa.Table, about: dict[str, Any]) -> Posterior:
     settings = readable({"curriculum": {"posterior": about["settings"]}})["curriculum"]["posterior"]
     posterior = Posterior(ids, groups, names, PosteriorConfig.model_validate(settings))
     posterior.step = int(about["step"])
-    posterior.shift = float(about.get("shift", 0.0))
     posterior.group_successes = np.array([row[2] for row in about["groups"]], dtype=np.float64)
     posterior.group_failures = np.array([row[3] for row in about["groups"]], dtype=np.float64)
     if "log_evidence" in about:

@@ -28,6 +28,7 @@ CURES: dict[str, Any] = {"type": "cures", **SHAPE}
 CASES: list[tuple[dict[str, Any], str]] = [  # of the section `curriculum`
     *(({"type": name, **SHAPE}, rf'type = "{name}" was taken out in 0\.2\.0') for name in RIVALS),
     ({**CURES, "posterior": {"drift": 0.3}}, r"posterior\.drift = 0\.3 was taken out in .* lower .*fading"),
+    ({**CURES, "posterior": {"lag": "fitted"}}, r'posterior\.lag = "fitted" was taken out in .* lower .*fading'),
     ({**CURES, "weighting": {"type": "ess", "share": 0.2}}, r'weighting\.type = "ess" was taken out .*"proportional"'),
     (
         {**CURES, "allocation": {"type": "neyman", "sigma": "gradient"}},
@@ -36,7 +37,11 @@ CASES: list[tuple[dict[str, Any], str]] = [  # of the section `curriculum`
     ({**CURES, "signal": "informative"}, r'signal = "informative" was taken out .*take that'),
     ({**CURES, "signal": "expected_spread"}, r'signal = "expected_spread" was taken out .*"expected_variance"'),
 ]
-UNUSED: dict[str, Any] = {**CURES, "posterior": {"drift": 0.0}, "allocation": {"type": "neyman", "sigma": "spread"}}
+UNUSED: dict[str, Any] = {
+    **CURES,
+    "posterior": {"drift": 0.0, "lag": "ignored"},
+    "allocation": {"type": "neyman", "sigma": "spread"},
+}
 """As earlier versions wrote out what they did not use."""
 
 

@@ -17,7 +17,6 @@ from cures_core.curriculum.beta import (
     log_all_wrong,
     plugin_spread,
 )
-from cures_core.curriculum.migration import renamed
 from cures_core.errors import ConfigError, CorruptArtifact, MissingInput
 from cures_core.prompts import PromptSet
 from cures_core.testing.curriculum import prompt_set
@@ -241,55 +240,3 @@ def test_the_summary_counts() -> None:
     summary = filled([[(row, 8, 0) for row in range(10)], [(12, 4, 4)]]).summary(bins=10)
     assert (summary["prompts"], summary["prompts_with_evidence"], sum(summary["histogram"])) == (20, 11, 20)
     assert summary["evidence"] == 88
-
-
-LAG = PLAIN.model_copy(update={"lag": "fitted"})
-
-
-def improving(cfg: PosteriorConfig, gain: float = 0.03, steps: int = 200) -> tuple[Posterior, np.ndarray]:
-    """A posterior of half of a pool whose rates rise by `gain` a step in logit; and these rates."""
-    pool, rng = prompt_set(400), np.random.default_rng(0)
-    posterior, start = Posterior.fresh(pool, cfg), rng.normal(-0.7, 1.0, 400)
-    for step in range(1, steps + 1):
-        rates = 1 / (1 + np.exp(-(start + gain * step)))
-        rows = rng.choice(200, 20, replace=False)
-        right = rng.binomial(2, rates[rows])
-        posterior.update([pool.ids[row] for row in rows], right, 2 - right, step)
-    return posterior, rates
-
-
-def test_older_evidence_follows_a_policy_that_improves() -> None:
-    fading = {"fading": 0.97, "group_fading": 0.95}
-    (still, rates), (moved, _) = (improving(cfg.model_copy(update=fading)) for cfg in (PLAIN, LAG))
-    seen = moved.evidence() > 0.5
-    behind = [float((rates - posterior.mean())[seen].mean()) for posterior in (still, moved)]
-    assert still.shift == 0.0
-    assert moved.shift > 0.1
-    assert abs(behind[1]) < 0.5 * behind[0]
-    assert sum(moved.parameters()) == pytest.approx(sum(still.parameters()))  # the same mass
-
-
-def test_evidence_of_a_policy_that_stands_still_stays_where_it_is() -> None:
-    posterior, _ = improving(LAG, gain=0.0)
-    assert abs(posterior.shift) < 0.2
-
-
-def test_only_what_is_older_than_the_step_and_a_prompt_s_own_is_moved() -> None:
-    posterior = filled([[(0, 1, 1), (1, 1, 1)], [(1, 1, 1)]], LAG)
-    before = posterior.mean()
-    posterior.shift = 1.0
-    moved = posterior.mean() - before
-    assert moved[0] > 0.05
-    assert np.all(moved[1:] == 0.0)
-
-
-def test_the_shift_is_in_state_file_and_renaming(tmp_path: Path) -> None:
-    posterior, _ = improving(LAG, steps=20)
-    assert posterior.shift
-    again = Posterior.fresh(prompt_set(400), LAG)
-    again.load_state_dict(posterior.state_dict())
-    save_posterior(posterior, tmp_path / "posterior.parquet")
-    for other in (again, load_posterior(tmp_path / "posterior.parquet"), renamed(posterior, {})):
-        assert other.shift == posterior.shift
-        np.testing.assert_array_equal(other.mean(), posterior.mean())
-    assert "shift" not in improving(PLAIN, steps=2)[0].state_dict()
