@@ -7,6 +7,7 @@ which is `python -m tests.recorded`) and says so in CHANGELOG.md.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -61,3 +62,9 @@ def differences(now: Any, recorded: Any, place: str = "") -> list[str]:
 
 def _place(name: str) -> Path:
     return Path(__file__).with_name(f"{name}.json")
+
+
+def digest() -> str:
+    """Of all that is recorded, 12 hex digits."""
+    files = sorted(Path(__file__).parent.glob("*.json"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
