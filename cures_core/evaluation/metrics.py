@@ -9,12 +9,6 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
-def avg_at_k(correct: npt.ArrayLike, samples: npt.ArrayLike) -> Floats:
-    """Share of correct completions of each item, (n,) in 0..1."""
-    c, s = _counts(correct, samples)
-    return c / s
-
-
 def pass_at(j: int, correct: npt.ArrayLike, samples: npt.ArrayLike) -> Floats:
     """Unbiased probability, (n,), that one of `j` completions is correct: 1 - C(s - c, j) / C(s, j).
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cures_core.evaluation.metrics import avg_at_k, pass_at, pass_ladder
+from cures_core.evaluation.metrics import pass_at, pass_ladder
 
 
 @pytest.mark.parametrize(("correct", "samples"), [(0, 5), (1, 5), (3, 5), (5, 5), (1, 1), (0, 1), (4, 7)])
@@ -24,7 +24,6 @@ def test_pass_at_j_is_the_share_of_subsets_with_a_correct_completion(correct, sa
 def test_pass_at_1_is_avg_at_k_and_items_may_have_different_numbers_of_samples():
     correct, samples = [0, 1, 3, 4], [4, 2, 8, 4]
     np.testing.assert_allclose(pass_at(1, correct, samples), [0, 0.5, 0.375, 1])
-    np.testing.assert_allclose(avg_at_k(correct, samples), [0, 0.5, 0.375, 1])
 
 
 def test_pass_at_j_is_stable_for_many_samples():
@@ -59,4 +58,4 @@ def test_impossible_counts_are_refused():
         pass_at(5, [1, 1], [8, 4])
     for correct, samples in ((-1, 4), (5, 4), (0, 0)):
         with pytest.raises(ValueError, match="0 <= correct <= samples"):
-            avg_at_k([correct], [samples])
+            pass_at(0, [correct], [samples])
