@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import packages_distributions
@@ -264,3 +266,19 @@ def test_a_machine_with_the_slice_train_alone_trains_without_a_network(tmp_path:
         )
         assert done.returncode == 0, done.stderr
         assert outcome(job)[0].step == 4
+
+
+def test_a_wheel_holds_templates_licences_and_types(tmp_path: Path) -> None:
+    for name in ("cures_core", "tasks", "flows"):
+        shutil.copytree(PROJECT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(PROJECT / name, tmp_path)
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", "made", "."]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "made").glob("cures-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        held = set(archive.namelist())
+    kept = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    wanted = {name for name in kept if name.split("/")[0] in ("cures_core", "tasks", "flows")}
+    assert wanted - held == set()
+    assert "cures_core/py.typed" in held  # what tells a user's type checker to look
