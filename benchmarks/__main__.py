@@ -173,21 +173,34 @@ def sampler_command(
 
 @app.command("library")
 def library_command(
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each arm.")] = 3,
+    pool: Annotated[str, typer.Option(help="Pool of the scratchpad world.")] = "waste",
+    bases: Annotated[str, typer.Option(help="Seeds of base policies, comma-separated.")] = "1,2,3",
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each base policy.")] = 1,
     first_seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 100,
-    steps: Annotated[int, typer.Option(min=4, help="Updates of an arm, with 256 rollouts each.")] = 64,
-    warm_start_steps: Annotated[int, typer.Option(min=1, help="Batches of the warm start.")] = 5000,
+    budget: Annotated[int, typer.Option(min=1024, help="Rollouts of an arm, 256 in each update.")] = 16_384,
     jobs: Annotated[int, typer.Option(min=1, help="Arms at once, each on one core.")] = 2,
-    out: Annotated[Path, typer.Option(help="Folder for policy and arms; what is there is not run again.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for arms; what is there is not run again.")] = Path(
         ".cures/bench/library"
     ),
+    keep: Annotated[bool, typer.Option(help="Keep arms in benchmarks/results/library as they end.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """TRL's GRPOTrainer with and without the curriculum, same budget, in the scratchpad world."""
-    from benchmarks.library.comparison import compare
+    from benchmarks.curriculum import kept
+    from benchmarks.library.comparison import KEPT, compare
     from benchmarks.library.comparison import table as library_table
 
-    result = compare(out, range(first_seed, first_seed + seeds), steps, warm_start_steps, jobs)
+    made = kept.made_by(_command(), "trl")
+    result = compare(
+        pool,
+        [int(base) for base in bases.split(",")],
+        range(first_seed, first_seed + seeds),
+        budget,
+        jobs,
+        out,
+        kept=kept.load("scratchpad", KEPT) if keep else None,
+        on_result=(lambda arm: kept.keep("scratchpad", [arm], made, KEPT)) if keep else None,
+    )
     print(json.dumps(result) if as_json else "\n".join(library_table(result)))
 
 

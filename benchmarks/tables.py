@@ -17,7 +17,7 @@ from cures_core.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-DOCS = ("docs/engines.md", "docs/scaling.md", "docs/benchmarks.md")
+DOCS = ("docs/engines.md", "docs/scaling.md", "docs/benchmarks.md", "docs/library.md")
 NOTHING = "Nothing has been measured yet: `benchmarks/gpu/run.sh MINUTES OUT` on a machine with a GPU.\n"
 
 NOTHING_KEPT = "Nothing to compare is kept yet.\n"
@@ -169,7 +169,24 @@ def worlds() -> str:
     return "\n".join(parts)
 
 
-OWN: dict[str, Callable[[], str]] = {"behaviour": behaviour, "worlds": worlds}
+def library() -> str:
+    """TRL with and without the curriculum, for every pool and budget of which both are kept."""
+    from benchmarks.library.comparison import KEPT  # imports TRL, which others need not have
+    from benchmarks.library.comparison import table as library_table
+
+    parts = []
+    for arms in comparable(load("scratchpad", KEPT).values()):
+        if len({arm["arm"]["method"] for arm in arms}) < 2:
+            continue
+        made = arms[0]["made"]
+        commands = dict.fromkeys(f"`{arm['made']['command']}` ({arm['made']['commit']})" for arm in arms)
+        with_what = ", ".join(f"{name} {made['versions'][name]}" for name in ("trl", "transformers", "torch"))
+        lines = [*library_table(arms), "", f"Made by {'; '.join(commands)}; {made['processor']}, {with_what}.", ""]
+        parts.append("\n".join(lines))
+    return "\n".join(parts)
+
+
+OWN: dict[str, Callable[[], str]] = {"behaviour": behaviour, "worlds": worlds, "library": library}
 """Blocks that are not of a GPU session."""
 _BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end of results -->\n)", re.DOTALL)
 

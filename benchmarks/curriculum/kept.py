@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ RESULTS = ROOT / "benchmarks" / "results" / "worlds"
 Result = Mapping[str, Any]
 
 
-def made_by(command: str) -> dict[str, Any]:
-    """What an arm's figures depend on beside its settings: command, commit, versions, processor, cores."""
+def made_by(command: str, *packages: str) -> dict[str, Any]:
+    """What an arm's figures depend on beside its settings: command, commit, versions (of `packages` too), processor,
+    cores."""
     return {
         "command": command,
         "commit": _commit(),
-        "versions": versions(),
+        "versions": {**versions(), **{name: version(name) for name in packages}},
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
     }

@@ -1,4 +1,4 @@
-"""Both arms over some seeds, side by side: what the curriculum gains inside TRL, and what it costs."""
+"""Both arms over base policies and seeds, side by side: what the curriculum gains inside TRL, and what it costs."""
 
 from __future__ import annotations
 
@@ -6,70 +6,79 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-
-from benchmarks.curriculum.base_policies import warm_started
-from benchmarks.curriculum.worlds.scratchpad import LESSON, POLICY
-from benchmarks.library.arm import Arm
+from benchmarks.curriculum.kept import Result, kept_result
+from benchmarks.curriculum.report import compared
+from benchmarks.curriculum.report import table as compared_table
+from benchmarks.curriculum.worlds.scratchpad import WORLD
+from benchmarks.library.arm import CURRICULUM, UNIFORM, Arm
 from cures_core.countdown import Countdown
+from cures_core.errors import ChildFailed
 from cures_core.files import canonical_json, write_atomic
 
-METHODS: tuple[Literal["uniform", "curriculum"], ...] = ("uniform", "curriculum")
+KEPT = Path(__file__).parents[1] / "results" / "library"
 
 
-def compare(out: Path, seeds: Sequence[int], steps: int, warm_start_steps: int, jobs: int) -> dict[str, Any]:
-    """Run the arms that are not in `out` yet, `jobs` at once, each on one core; returns what `table` prints."""
-    policy = warm_started("scratchpad", POLICY.model_copy(update={"steps": warm_start_steps}), LESSON)
-    arms = [Arm(method=m, seed=seed, policy=str(policy), steps=steps) for seed in seeds for m in METHODS]
-    countdown = Countdown("arms", len(arms))
-    with ThreadPoolExecutor(jobs) as pool:
-        rows = list(pool.map(lambda arm: _row(arm, out, countdown), arms))
-    return {"steps": steps, "seeds": list(seeds), "arms": rows, "paired": paired(rows)}
+def compare(
+    pool: str,
+    bases: Sequence[int],
+    seeds: Sequence[int],
+    budget: int,
+    jobs: int,
+    out: Path,
+    kept: Mapping[str, Result] | None = None,
+    on_result: Callable[[Result], object] | None = None,
+) -> list[Result]:
+    """Results of the arms, each told to `on_result`; those in `out` and those that are `kept` are not run again.
 
-
-def paired(rows: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
-    """At each evaluation: mean accuracy of both, and mean and standard error of their difference by seed."""
-    by_seed = {(row["method"], row["seed"]): [point["accuracy"] for point in row["curve"]] for row in rows}
-    seeds = sorted({seed for _, seed in by_seed})
-    one, two = (np.array([by_seed[m, seed] for seed in seeds]) for m in METHODS)
-    error = (two - one).std(axis=0, ddof=1) / len(seeds) ** 0.5 if len(seeds) > 1 else np.full(one.shape[1], np.nan)
-    return [
-        {"rollouts": point["rollouts"], "uniform": a, "curriculum": b, "gain": b - a, "error": e}
-        for point, a, b, e in zip(rows[0]["curve"], one.mean(axis=0), two.mean(axis=0), error, strict=True)
+    `jobs` at once, each on one core. Raises `ChildFailed` with an arm's last lines.
+    """
+    policies = {base: str(WORLD.base_policy(base)) for base in bases}
+    arms = [
+        Arm(method=method, pool=pool, base=base, seed=seed, policy=policies[base], budget=budget)
+        for base in bases
+        for seed in seeds
+        for method in (UNIFORM, CURRICULUM)
     ]
+    countdown = Countdown("arms", len(arms))
+    found = []
+    with ThreadPoolExecutor(jobs) as workers:
+        for result in workers.map(
+            lambda arm: kept_result(kept or {}, arm.model_dump(mode="json")) or _run(arm, out, countdown), arms
+        ):
+            found.append(result)
+            if on_result is not None:
+                on_result(result)
+    return found
 
 
-def table(result: dict[str, Any]) -> list[str]:
-    lines = [f"{'rollouts':>9} {'uniform':>8} {'curriculum':>10} {'gain':>7}   (accuracy on the held-out frontier)"]
-    for p in result["paired"]:
-        gain = f"{p['gain']:>+7.3f} +- {p['error']:.3f}"
-        lines.append(f"{p['rollouts']:>9,} {p['uniform']:>8.3f} {p['curriculum']:>10.3f} {gain}")
-    for method in METHODS:
-        rows = [row for row in result["arms"] if row["method"] == method]
-        informative = np.mean([np.mean(row["informative"]) for row in rows])
-        tokens, seconds = (np.mean([row[name] for row in rows]) for name in ("tokens", "processor_seconds"))
-        lines.append(
-            f"{method}: {100 * informative:.0f} % of the groups informative, {tokens:,.0f} tokens, {seconds:,.0f} s"
-        )
+def table(arms: Sequence[Result]) -> list[str]:
+    """Ratios to TRL without the curriculum, and the curriculum's share of the processor time."""
+    shares = [arm["curriculum_seconds"] / arm["processor_seconds"] for arm in arms if arm["curriculum_seconds"]]
+    lines = compared_table(compared(arms, UNIFORM))
+    if shares:
+        lines += ["", f"Asking and telling took {100 * max(shares):.2f} % of the processor time at most."]
     return lines
 
 
-def _row(arm: Arm, out: Path, countdown: Countdown) -> dict[str, Any]:
-    place = out / f"{arm.method}-{arm.seed}-{arm.steps}.json"
-    if place.exists():
+def _run(arm: Arm, out: Path, countdown: Countdown) -> Result:
+    spec = arm.model_dump(mode="json")
+    place = out / arm.pool / f"{arm.method}-{arm.base}-{arm.seed}-{arm.budget}.json"
+    settings = place.with_suffix(".arm.json")
+    if place.exists() and settings.exists() and json.loads(settings.read_bytes()) == spec:
         countdown.found()
     else:
-        settings = place.with_suffix(".arm.json")
-        write_atomic(settings, canonical_json(arm.model_dump(mode="json")))
+        place.unlink(missing_ok=True)
+        write_atomic(settings, canonical_json(spec))
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "benchmarks.library.arm", str(settings), str(place)]
-        with place.with_suffix(".log").open("w") as log:
-            subprocess.run(command, env=env, check=True, stdout=log, stderr=log)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise ChildFailed(f"arm {place.stem} ended with exit code {done.returncode}:\n{done.stderr[-2000:]}")
         countdown.done(place.stem)
-    row: dict[str, Any] = json.loads(place.read_bytes())
-    return row
+    result: dict[str, Any] = json.loads(place.read_bytes())
+    return result
