@@ -29,14 +29,16 @@ from cures_core.rewards import make_verifier
 from cures_core.rewards.verifier import Verifier
 from cures_core.rollout import build_engine
 
-UNIFORM, CURRICULUM = "trl", "trl-cures"
+Method = Literal["trl", "trl-cures"]
+UNIFORM: Method = "trl"
+CURRICULUM: Method = "trl-cures"
 
 
 class Arm(Strict):
     """What an arm needs to know."""
 
     world: Literal["scratchpad"] = "scratchpad"
-    method: Literal["trl", "trl-cures"]
+    method: Method
     """`trl`: GRPOTrainer's own sampler, which goes through the shuffled dataset; `trl-cures`: with the curriculum."""
     pool: str
     base: int
@@ -159,10 +161,10 @@ class Examiner(TrainerCallback):
         self.points: list[dict[str, float]] = []
         self._spent = [0.0, 0.0]
 
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._sit(0)
 
-    def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         wall, processor = self._clock
         self._spent = [self._spent[0] + time.monotonic() - wall, self._spent[1] + time.process_time() - processor]
         if state.global_step % self._every == 0 or state.global_step == self._steps:
