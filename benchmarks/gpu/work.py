@@ -209,7 +209,8 @@ def _train(job: Any, steps: int) -> tuple[float, int]:
 
 
 def _random_model(spec: dict[str, Any], folder: Path) -> Path:
-    """The architecture of a file in configs/architectures with random weights, and the tokenizer of `model`."""
+    """The architecture of a file in configs/architectures with random weights, and the tokenizer of `model`, with as
+    many unused tokens more as the architecture has embeddings."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -220,7 +221,13 @@ def _random_model(spec: dict[str, Any], folder: Path) -> Path:
     with torch.device(spec["device"]):
         model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, trust_remote_code=False)
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(spec["model"], trust_remote_code=False).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(spec["model"], trust_remote_code=False)
+    tokenizer.save_pretrained(folder)
+    used = max(tokenizer.get_vocab().values()) + 1
+    path = folder / "tokenizer.json"
+    values = json.loads(path.read_text())
+    values["model"]["vocab"].update({f"<unused {i}>": i for i in range(used, config.vocab_size)})
+    path.write_text(json.dumps(values))
     return folder
 
 

@@ -10,10 +10,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.curriculum.arm import Arm
 from benchmarks.gpu.__main__ import units
 from benchmarks.gpu.machine import describe, source_digest
+from benchmarks.gpu.stand_in import write_stand_in
+from benchmarks.gpu.work import _random_model
+from cures_core.policy.loading import load_policy, load_tokenizer
 from tests.end_to_end.pipeline import PROJECT
 
 GPU = PROJECT / "benchmarks" / "gpu"
@@ -28,6 +32,15 @@ def test_units_of_a_gpu_are_all_different_and_arms_are_whole() -> None:
     assert {arm.pool for arm in arms} == {"waste", "mixed", "healthy"}
     assert len(arms) == 2 * 3 * 4
     assert all(arm.budget == 20_480 and arm.dtype == "bfloat16" for arm in arms)
+
+
+def test_a_random_model_of_a_larger_vocabulary_has_a_tokenizer_that_belongs_to_it(tmp_path: Path) -> None:
+    """As Qwen's architecture with the tokenizer at hand, which has a third of its tokens."""
+    source = write_stand_in(tmp_path / "source")
+    (plan,) = (unit for unit in units(str(source), "cpu", small=True, seeds=1) if unit.name == "plan-qwen2.5-1.5b")
+    spec = {**plan.spec, "smaller": {**plan.spec["smaller"], "vocab_size": 1000}}
+    policy = load_policy(_random_model(spec, tmp_path / "model"), torch.device("cpu"))
+    assert policy.tokenizer("7+5=")["input_ids"] == load_tokenizer(source)("7+5=")["input_ids"]
 
 
 def test_the_machine_is_described() -> None:

@@ -63,7 +63,7 @@ class _Open:
     """An engine of the pool that outlives its exam."""
 
     def __init__(self, engine: VllmEngine) -> None:
-        self.generate, self.sync, self.rest, self.retune = engine.generate, engine.sync, engine.rest, engine.retune
+        self.generate, self.sync, self.sleep, self.retune = engine.generate, engine.sync, engine.sleep, engine.retune
         self.cfg, self.core = engine.cfg, engine.core
 
     def close(self) -> None:
