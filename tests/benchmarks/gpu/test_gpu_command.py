@@ -118,7 +118,7 @@ def test_a_rehearsal_on_cpu_measures_everything_once_and_then_nothing(tmp_path: 
     assert all(case["tokens_per_s"] > 0 for case in found["units"]["throughput"]["result"]["cases"].values())
     [arm] = [u["result"] for name, u in found["units"].items() if name == "arm-mixed-uniform-1"]
     accounts = {"step", "rollouts", "tokens", "updates", "seconds", "processor_seconds"}
-    assert accounts | {"avg_at_1", "pass_at_2", "greedy", "entropy"} == set(arm["points"][0])
+    assert accounts | {"avg_at_1", "pass_at_2", "greedy", "entropy"} <= set(arm["points"][0])
     again = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert "begun" not in again.stdout
 
