@@ -302,8 +302,29 @@ def verify_command(
         print("checked: " + ", ".join(f"{number:,} {kind}" for kind, number in found.checked.items()))
         for finding in found.damaged:
             print(f"{finding.place}\n  wrong: {finding.fault}\n  mend:  {finding.remedy}")
+        for note in found.notes:
+            print(f"{note.place}\n  note:  {note.fault}\n  do:    {note.remedy}")
         for place in found.aside:
             print(f"{place}: damaged, replaced since, kept for you to look at")
         print(f"{len(found.damaged)} damaged or gone" if found.damaged else "all as it was written")
     if found.damaged:
         raise typer.Exit(1)
+
+
+@app.command("set-aside")
+def set_aside_command(
+    place: Annotated[str, typer.Argument(help="Key in the store, as `cures runs verify` names it.")],
+    store: StoreUrl = ".cures",
+    as_json: AsJson = False,
+) -> None:
+    """Keep a damaged value that nothing writes again under damaged/, so that what reads it goes on without it. What is
+    whole stays where it is, and nothing is deleted."""
+    from tasks.runs.aside import set_place_aside
+    from tasks.storage import open_store
+
+    kept = set_place_aside(open_store(StoreConfig(url=store)), place)
+    if as_json:
+        print(json.dumps({"place": place, "kept": kept}))
+        return
+    for name in kept:
+        print(f"{place}: kept as {name}")

@@ -15,9 +15,13 @@ from tasks.runs.figures import PriorFigures
 from tasks.runs.notes import read_started, run_names, run_status, stage_record
 from tasks.runs.opening import identify, started_config
 from tasks.storage import Store, open_store
-from tasks.storage.values import decode_value, encode_value
+from tasks.storage.values import aside_command, decode_value, encode_value
 
 Policy = tuple[dict[str, JsonValue], dict[str, str]]
+
+
+DECISIONS = "retrainings"
+"""Where the store keeps what was decided, by run."""
 
 
 class Decision(Strict):
@@ -55,13 +59,19 @@ def with_earlier_posterior(config: RunConfig, start_from: str) -> RunConfig:
 
 def _decided(store: Store, config: RunConfig) -> str:
     name, inputs = identify(config)
-    key = f"retrainings/{name}.json"
-    if (decided := store.get(key)) is None:
+    place = f"{DECISIONS}/{name}.json"
+    if (decided := read_decision(store, place)) is None:
         policy = _policy(config, {setting: one.digest for setting, one in inputs.items()})
-        store.put_if_absent(key, encode_value(Decision(start_from=_latest(store, config.name, policy))))
-        decided = store.get(key) or b""
-    remedy = f"To decide again, remove {key} from the store and trigger the retraining once more"
-    return decode_value(Decision, decided, key, remedy).start_from
+        made = Decision(start_from=_latest(store, config.name, policy))
+        decided = made if store.put_if_absent(place, encode_value(made)) else read_decision(store, place) or made
+    return decided.start_from
+
+
+def read_decision(store: Store, place: str) -> Decision | None:
+    """What was decided for a run; None where nothing was. Raises `CorruptArtifact`."""
+    data = store.get(place)
+    remedy = f"To decide again: {aside_command(place)}, then trigger the retraining once more"
+    return None if data is None else decode_value(Decision, data, place, remedy)
 
 
 def _latest(store: Store, name: str, policy: Policy) -> str:

@@ -10,7 +10,7 @@ from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError
 from tasks.storage import Store
 from tasks.storage.lease import Lease
-from tasks.storage.values import decode_value, encode_value
+from tasks.storage.values import aside_command, decode_value, encode_value
 
 
 class Again(Strict):
@@ -31,9 +31,10 @@ def stages_in_order(config: RunConfig) -> list[str]:
 
 def times_again(store: Store, run: str) -> Mapping[str, int]:
     """How often each stage of a run is to be done again. Raises `CorruptArtifact`."""
-    data = store.get(again_place(run))
-    remedy = f"To ask anew: remove it from the store, then cures run --resume {run} --from STAGE"
-    return {} if data is None else decode_value(Again, data, again_place(run), remedy).times
+    place = again_place(run)
+    data = store.get(place)
+    remedy = f"To ask anew: {aside_command(place)}, then cures run --resume {run} --from STAGE"
+    return {} if data is None else decode_value(Again, data, place, remedy).times
 
 
 def ask_again(store: Store, run: str, config: RunConfig, first: str) -> list[str]:

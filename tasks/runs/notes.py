@@ -21,7 +21,7 @@ from tasks.runs.records import F, Record, RunRef, read_any, read_record
 from tasks.storage import Store
 from tasks.storage.fencing import check_token, commit
 from tasks.storage.lease import holder_gone
-from tasks.storage.values import decode_value, encode_value
+from tasks.storage.values import aside_command, decode_value, encode_value
 
 Purpose = Literal["training", "evaluation", "benchmark"]
 """What a run was started for."""
@@ -140,7 +140,7 @@ def changes_of(store: Store, name: str) -> list[Changed]:
 def read_change(store: Store, name: str, place: str) -> Changed | None:
     """One change, None where there is none. Raises `CorruptArtifact`."""
     data = store.get(place)
-    remedy = f"To go on with the settings before it, remove it from the store, then cures run --resume {name}"
+    remedy = f"To go on with the settings before it: {aside_command(place)}, then cures run --resume {name}"
     return None if data is None else decode_value(Changed, data, place, remedy)
 
 

@@ -17,7 +17,7 @@ from cures_core.config.storage import StoreConfig
 from cures_core.config.urls import read_kept
 from cures_core.errors import ConfigError, CorruptArtifact, CuresError, StoreUnavailable
 from cures_core.faults import arm
-from cures_core.files import canonical_json, digest_json
+from cures_core.files import digest_json
 from cures_core.secrets import masked
 from tasks.inputs.digests import Input, inputs_of
 from tasks.inputs.prompt_files import is_elsewhere
@@ -42,9 +42,12 @@ from tasks.stages.workspace import sweep
 from tasks.storage import Store, open_store
 from tasks.storage.fencing import commit
 from tasks.storage.lease import Lease, is_free
-from tasks.storage.values import decode_value, encode_value, set_aside
+from tasks.storage.values import aside_command, decode_value, encode_value, set_aside
 
 _log = logging.getLogger(__name__)
+
+FLOW_RUNS = "flow-runs"
+"""Where the store keeps what flow runs have read first."""
 
 _KNOWN = ("store.url",)
 """Settings that are known to whoever reads a note: where it is."""
@@ -152,15 +155,20 @@ def _digests(inputs: Mapping[str, Input]) -> dict[str, str]:
 def read_first(config: RunConfig) -> dict[str, str]:
     """What this flow run has read first under the name of an object or a branch: a Retry of it reads that again."""
     place = _flow_run_place(config)
-    data = None if place is None else open_store(config.store).get(place)
-    remedy = "To read the inputs as they are now, start another flow run"
-    return {} if data is None or place is None else decode_value(dict[str, str], data, place, remedy)
+    return {} if place is None else read_inputs(open_store(config.store), place)
+
+
+def read_inputs(store: Store, place: str) -> dict[str, str]:
+    """What a flow run has noted of its inputs: SHA-256 by name. Raises `CorruptArtifact`."""
+    data = store.get(place)
+    remedy = f"To read the inputs as they are now, start another flow run, or {aside_command(place)} and retry this one"
+    return {} if data is None else decode_value(dict[str, str], data, place, remedy)
 
 
 def _note_first(config: RunConfig, inputs: Mapping[str, Input]) -> None:
     if (place := _flow_run_place(config)) is not None:
         read = {one.name: one.digest for one in inputs.values() if one.name in _elsewhere(config)}
-        open_store(config.store).put_if_absent(place, canonical_json(read))
+        open_store(config.store).put_if_absent(place, encode_value(read))
 
 
 def _elsewhere(config: RunConfig) -> set[str]:
@@ -173,7 +181,7 @@ def _flow_run_place(config: RunConfig) -> str | None:
         return None
     from prefect.runtime import flow_run  # not at the top: it takes a second, which `cures runs list` need not wait
 
-    return None if flow_run.id is None else f"flow-runs/{flow_run.id}/inputs.json"
+    return None if flow_run.id is None else f"{FLOW_RUNS}/{flow_run.id}/inputs.json"
 
 
 def started_config(store: Store, name: str) -> RunConfig:

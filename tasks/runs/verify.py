@@ -7,17 +7,18 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeVar
 
+from cures_core.checkpoints.in_epoch import SPOILT
 from cures_core.config.base import Strict
 from cures_core.config.storage import StoreConfig
-from cures_core.errors import ConfigError, CorruptArtifact, CuresError, MissingInput
-from cures_core.jobs.kept import unsealed
+from cures_core.errors import ConfigError, CorruptArtifact, CuresError, MissingInput, StoreUnavailable
 from cures_core.manifest import MANIFEST
-from tasks.registry.history import Entry, existing_pointer, model_names, pointer_key
+from tasks.ci.retraining import DECISIONS
+from tasks.registry.history import Entry, existing_pointer, model_names, pointer_key, read_pointer
 from tasks.registry.weights import weights_fault
-from tasks.runs.again import again_place, times_again
-from tasks.runs.figures import Figures, SnapshotFigures
+from tasks.runs.again import again_place
+from tasks.runs.aside import reader_of
+from tasks.runs.figures import Figures, PromoteFigures, SnapshotFigures
 from tasks.runs.notes import (
-    read_change,
     read_note,
     read_started,
     require_run,
@@ -26,12 +27,19 @@ from tasks.runs.notes import (
     started_place,
     status_place,
 )
-from tasks.runs.opening import snapshot_places
+from tasks.runs.opening import FLOW_RUNS, snapshot_places
 from tasks.runs.records import Record, has_figures, read_any, record_place, verify_record
 from tasks.snapshots import read_snapshot
-from tasks.snapshots.published import PARTS, published_file, published_names, published_numbers
+from tasks.snapshots.published import (
+    PARTS,
+    begun_numbers,
+    published_about,
+    published_file,
+    published_names,
+    published_place,
+)
 from tasks.storage import Store, open_store
-from tasks.storage.fencing import parse
+from tasks.storage.values import aside_command
 
 T = TypeVar("T")
 
@@ -54,15 +62,18 @@ class Verified(Strict):
     """Numbers of things that were read, by kind."""
     damaged: tuple[Finding, ...]
     """In the order in which they were found."""
+    notes: tuple[Finding, ...] = ()
+    """What is worth knowing and breaks nothing: earlier versions of a model that cannot be gone back to."""
     aside: tuple[str, ...]
     """Keys of damaged values that were replaced and are kept for whoever wants to look at them."""
 
 
 def verify(cfg: StoreConfig, runs: Iterable[str] | None = None) -> Verified:
     """Read all that belongs to these runs, or (None) all that the store holds: values by their seals, files by their
-    SHA-256, pointers by the weights that they name, snapshots by the objects of their DVC remote.
+    SHA-256, pointers by the weights that they name and by the promotions that have moved them, snapshots by the objects
+    of their DVC remote.
 
-    Raises `ConfigError` for a run that is not there.
+    Raises `ConfigError` for a run that is not there, `StoreUnavailable` where the store does not answer.
     """
     store = open_store(cfg)
     look = _Look(store, cfg)
@@ -72,7 +83,8 @@ def verify(cfg: StoreConfig, runs: Iterable[str] | None = None) -> Verified:
     if runs is None:
         look.whole_store()
     aside = tuple(store.list("damaged")) if runs is None else ()
-    return Verified(checked=dict(look.checked), damaged=tuple(look.found), aside=aside)
+    found, notes = tuple(look.found), tuple(look.notes)
+    return Verified(checked=dict(look.checked), damaged=found, notes=notes, aside=aside)
 
 
 class _Look:
@@ -80,7 +92,9 @@ class _Look:
         self._store, self._cfg = store, cfg
         self.checked: Counter[str] = Counter()
         self.found: list[Finding] = []
+        self.notes: list[Finding] = []
         self._records: dict[str, Record[Figures] | None] = {}
+        self._promoted: dict[str, tuple[str, Record[PromoteFigures]]] = {}
 
     def run(self, name: str) -> None:
         require_run(self._store, name)
@@ -88,17 +102,16 @@ class _Look:
         self._check("values", started_place(name), partial(self._started, name), first)
         self._check("values", status_place(name), partial(run_status, self._store, name), again)
         for place in list(self._store.list(f"runs/{name}/changes")):
-            self._check(
-                "values", place, partial(read_change, self._store, name, place), f"remove {place}, then {again}"
-            )
+            self._value("values", place, f", then {again}")
         if self._store.get(again_place(name)) is not None:
-            anew = f"remove {again_place(name)}, then {again} --from STAGE"
-            self._check("values", again_place(name), partial(times_again, self._store, name), anew)
+            self._value("values", again_place(name), f", then {again} --from STAGE")
         for place in list(self._store.list(f"runs/{name}/stages")):
             note = self._check("values", place, partial(read_note, self._store, name, place), again)
             record = None if note is None else self.record(f"{note['stage']}/{note['key']}", again)
             if record is not None and has_figures(record, SnapshotFigures):
-                self._snapshot(record.figures.tag, name)
+                self._snapshot(record.figures.tag, name, again)
+            if record is not None and has_figures(record, PromoteFigures) and record.figures.promoted:
+                self._promoted.setdefault(record.id, (name, record))
 
     def record(self, record_id: str, remedy: str) -> Record[Figures] | None:
         """Check a record, its files and its parents, once; None where something is wrong with it."""
@@ -116,58 +129,97 @@ class _Look:
 
     def models(self, runs: set[str] | None) -> None:
         for name in model_names(self._store):
-            remedy = f"cures promote RUN --model {name} --override --why ..."
-            found = self._check("pointers", pointer_key(name), partial(existing_pointer, self._store, name), remedy)
+            found = self._check(
+                "pointers", pointer_key(name), partial(existing_pointer, self._store, name), _anew(name)
+            )
             for entry in () if found is None else found[1].history:
                 if runs is None or entry.run in runs:
-                    self._version(name, entry)
+                    self._version(name, entry, is_current=entry == found[1].current)
+        for run, record in self._promoted.values():
+            self._promotion(run, record)
 
-    def _version(self, model: str, entry: Entry) -> None:
+    def _version(self, model: str, entry: Entry, *, is_current: bool) -> None:
         """What a version of a model points to: damage of the records themselves is told once, as theirs."""
         for record_id in (entry.state, entry.policy, entry.evaluation):
             self.record(record_id, f"cures run --resume {entry.run}")
-        if self._records[entry.state] is not None and (fault := weights_fault(self._store, entry)):
-            place = f"{pointer_key(model)}, version {entry.version}"
+        if self._records[entry.state] is None:
+            return
+        place = f"{pointer_key(model)}, version {entry.version}"
+        fault = self._check("versions", place, partial(weights_fault, self._store, entry), f"cures promote {entry.run}")
+        if not fault:
+            return
+        if is_current:
             self.found.append(Finding(place=place, fault=_fault(fault), remedy=f"cures promote {entry.run}"))
+        else:  # history is not changed: what was promoted then is gone, whatever is promoted now
+            remedy = "nothing to do: it cannot be gone back to; the current version is another"
+            self.notes.append(Finding(place=place, fault=_fault(fault), remedy=remedy))
+
+    def _promotion(self, run: str, record: Record[PromoteFigures]) -> None:
+        """Does a model's history know of a promotion that a record tells of?"""
+        model = record.figures.model
+        try:
+            _, pointer = read_pointer(self._store, model)
+        except CorruptArtifact:  # told already
+            return
+        key = pointer_key(model)
+        if pointer is None:
+            fault = f"is gone; the gate of run {run} has promoted a checkpoint under this name"
+            self.found.append(Finding(place=key, fault=fault, remedy=_anew(model, run)))
+        elif not any(_is_of(entry, record) for entry in pointer.history):
+            fault = f"its history does not tell of the promotion by the gate of run {run}: it was begun anew since"
+            self.notes.append(Finding(place=key, fault=fault, remedy=f"to have it there too: {_anew(model, run)}"))
 
     def whole_store(self) -> None:
         """What no run's notes lead to."""
         for place in list(self._store.list("stages")):
-            self.record(place.removeprefix("stages/").removesuffix(".json"), f"remove {place}: no run uses it")
+            anew = f"{aside_command(place)}: no run uses it"
+            self.record(place.removeprefix("stages/").removesuffix(".json"), anew)
         for place in list(self._store.list("evaluations")):
-            self._check("evaluations", place, partial(self._rows, place), f"remove {place}: it can be made again")
+            self._value("evaluations", place, ": it can be made again")
         for place in list(self._store.list("unfinished")):
             if place.endswith(f"/{MANIFEST}"):
                 prefix = place.removesuffix(f"/{MANIFEST}")
                 again = "nothing to do: the run goes on from the checkpoint before"
                 self._check("unfinished checkpoints", prefix, partial(self._store.verify_files, prefix), again)
+            elif place.endswith(f"/{SPOILT}"):
+                self._value("values", place, ": then any checkpoint counts as one to go on from")
         for place in list(self._store.list("forks")):
             if place.endswith(f"/{MANIFEST}"):
                 prefix = place.removesuffix(f"/{MANIFEST}")
                 anew = "cures run --resume RUN --set ..., to fork the run anew that it was taken from"
                 self._check("checkpoints of forks", prefix, partial(self._store.verify_files, prefix), anew)
         for place in list(self._store.list("leases")):
-            name = place.removeprefix("leases/").removesuffix(".json")
-            self._check("leases", place, partial(parse, self._store, name), f"remove {place} if nobody works on it")
-
+            self._value("leases", place, ", if nobody works on it")
+        for place in list(self._store.list(FLOW_RUNS)):
+            self._value("inputs of flow runs", place, ", or start another flow run")
+        for place in list(self._store.list(DECISIONS)):
+            self._value("retrainings", place, ", then trigger the retraining once more")
         for name in published_names(self._store):
-            for number in published_numbers(self._store, name):
+            for number in begun_numbers(self._store, name):
                 self._published(name, number)
 
     def _published(self, name: str, number: int) -> None:
-        again = "publish the same posterior again (cures posterior publish)"
+        place = published_place(name, number)
+        again = f"publish the same posterior again (cures posterior publish), or {aside_command(place)}"
+        about = partial(published_about, self._store, name, number)
+        if self._check("published", f"{place}/about.json", about, again) is None:
+            return
         for part in PARTS:
-            place = f"published/{name}/{number}/{part}"
-            self._check("published", place, partial(published_file, self._store, name, number, part), again)
-        self._snapshot(f"posterior/{name}/{number}", name)
+            self._check("published", f"{place}/{part}", partial(published_file, self._store, name, number, part), again)
+        self._snapshot(f"posterior/{name}/{number}", name, "publish the same posterior again (cures posterior publish)")
 
-    def _snapshot(self, tag: str, run: str) -> None:
+    def _snapshot(self, tag: str, name: str, again: str) -> None:
+        """`name`: of the run, or what it was published under; `again`: what publishes it."""
         self.checked["snapshots"] += 1
         try:
-            read_snapshot(tag, snapshot_places(self._cfg, run))
+            places = snapshot_places(self._cfg, name)
+        except CorruptArtifact:  # told already
+            return
+        try:
+            read_snapshot(tag, places)
             return
         except MissingInput as error:
-            fault, remedy = _fault(str(error)), f"cures run --resume {run}"
+            fault, remedy = _fault(str(error)), again
         except CorruptArtifact as error:
             fault, remedy = _fault(str(error)), f"cures posterior restore {tag}"
         except CuresError as error:
@@ -190,17 +242,39 @@ class _Look:
         verify_record(self._store, record)
         return record
 
-    def _rows(self, place: str) -> None:
-        if unsealed(self._store.get(place) or b"") is None:
-            raise CorruptArtifact(f"{place}: its bytes are not those that were written")
+    def _value(self, kind: str, place: str, then: str) -> None:
+        """Check a value that nothing writes again. `then`: what follows on the command that sets it aside."""
+        read = reader_of(self._store, place)
+        if read is None:  # a name that this version does not give
+            self.checked[kind] += 1
+            fault = "has a name that this version does not give"
+            self.notes.append(Finding(place=place, fault=fault, remedy="nothing to do: nobody reads it"))
+        else:
+            self._check(kind, place, read, aside_command(place) + then)
 
     def _check(self, kind: str, place: str, read: Callable[[], T], remedy: str) -> T | None:
+        """What `read` returns; None, and a finding, where it does not."""
         self.checked[kind] += 1
         try:
             return read()
         except CorruptArtifact as error:
-            self.found.append(Finding(place=place, fault=_fault(str(error)), remedy=remedy))
-            return None
+            fault = _fault(str(error))
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # whatever it stumbles over, the rest is looked at too
+            fault = f"cannot be read: {type(error).__name__}: {error}"
+        self.found.append(Finding(place=place, fault=fault, remedy=remedy))
+        return None
+
+
+def _anew(model: str, run: str = "RUN") -> str:
+    """The command that begins a model's history anew."""
+    return f"cures promote {run} --model {model} --override --why ..."
+
+
+def _is_of(entry: Entry, record: Record[PromoteFigures]) -> bool:
+    """Is it the move of the pointer that this record tells of?"""
+    return entry.evaluation == record.inputs.get("after")
 
 
 def _fault(text: str) -> str:

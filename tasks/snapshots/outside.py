@@ -18,7 +18,7 @@ from cures_core.config.storage import StoreConfig
 from cures_core.curriculum import load_posterior, migrate, save_posterior
 from cures_core.curriculum.migration import renamed
 from cures_core.errors import ConfigError, DataRejected
-from cures_core.files import canonical_json, digest_file, digest_json
+from cures_core.files import digest_file, digest_json
 from cures_core.jobs.assemble import versions
 from cures_core.prompts import Loaded, content_id, load_prompts, require_acceptable
 from cures_core.prompts.chats import read_chat
@@ -28,9 +28,10 @@ from tasks.inputs.prompt_files import Inputs
 from tasks.runs.figures import SnapshotFigures
 from tasks.snapshots.objects import digest_md5
 from tasks.snapshots.publish import publish_snapshot
-from tasks.snapshots.published import PARTS
+from tasks.snapshots.published import ABOUT, PARTS, published_place
 from tasks.snapshots.reading import Snapshot, list_snapshots
 from tasks.storage import Store, open_store
+from tasks.storage.values import encode_value
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,59}")
 
@@ -103,13 +104,13 @@ def _publish(
         k = 0 if latest is None else _number(latest) + 1
         own = {"run": name, "epoch": k, "parent": None if latest is None else latest.tag}
         tag, lineage = f"posterior/{name}/{k}", {**own, "posterior": digest_file(parquet), **lineage}
-    place = f"published/{name}/{tag.rsplit('/', 1)[1]}"
+    place = published_place(name, int(tag.rsplit("/", 1)[1]))
     for part, data in files.items():
         store.put(f"{place}/{part}", data)
     done = publish_snapshot(parquet, lineage, tag, places, folder / "scratch")
     sums = {part: hashlib.sha256(data).hexdigest() for part, data in files.items()}
-    about = {"snapshot": places.model_dump(mode="json"), "lineage": lineage, "sha256": sums}
-    store.put(f"{place}/about.json", canonical_json(about))
+    about = {"snapshot": places.model_dump(mode="json"), "lineage": dict(lineage), "sha256": sums}
+    store.put(f"{place}/{ABOUT}", encode_value(about))
     return tag, done
 
 

@@ -6,18 +6,34 @@ In the store lie `published/<name>/<k>/` posterior.parquet, prompts.parquet, and
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import tempfile
 from pathlib import Path
 
+from pydantic import JsonValue
+
+from cures_core.config.base import Strict
 from cures_core.config.snapshot import SnapshotConfig
 from cures_core.curriculum import Posterior, load_posterior
 from cures_core.errors import ConfigError, CorruptArtifact
 from cures_core.prompts import PromptSet
 from tasks.storage import Store
+from tasks.storage.values import decode_value
 
 PARTS = ("posterior.parquet", "prompts.parquet")
+ABOUT = "about.json"
+REMEDY = "To write it again, publish the same posterior once more: cures posterior publish"
+
+
+class About(Strict):
+    """`published/<name>/<k>/about.json`."""
+
+    snapshot: SnapshotConfig
+    """Where its snapshot lies."""
+    lineage: dict[str, JsonValue]
+    """What the snapshot was published with."""
+    sha256: dict[str, str]
+    """Digests of the files beside it, by name."""
 
 
 def published_names(store: Store) -> list[str]:
@@ -27,10 +43,17 @@ def published_names(store: Store) -> list[str]:
 
 def published_numbers(store: Store, name: str) -> list[int]:
     """Numbers of the posteriors that were published under a name, ascending."""
-    found = (
-        re.fullmatch(rf"published/{re.escape(name)}/(\d+)/about\.json", key) for key in store.list(f"published/{name}")
-    )
-    return sorted(int(match[1]) for match in found if match)
+    return _numbers(store, name, re.escape(ABOUT))
+
+
+def begun_numbers(store: Store, name: str) -> list[int]:
+    """The same, with those of which something is there though not what is written last."""
+    return _numbers(store, name, ".+")
+
+
+def _numbers(store: Store, name: str, file: str) -> list[int]:
+    found = (re.fullmatch(rf"published/{re.escape(name)}/(\d+)/{file}", key) for key in store.list(f"published/{name}"))
+    return sorted({int(match[1]) for match in found if match})
 
 
 def load_published(store: Store, name: str, number: int | None) -> tuple[int, PromptSet, Posterior]:
@@ -51,15 +74,33 @@ def load_published(store: Store, name: str, number: int | None) -> tuple[int, Pr
 
 def published_file(store: Store, name: str, number: int, part: str) -> bytes:
     """A file of a published posterior, checked. Raises `CorruptArtifact`."""
-    place = f"published/{name}/{number}"
-    about, data = store.get(f"{place}/about.json"), store.get(f"{place}/{part}")
-    if about is None or data is None or hashlib.sha256(data).hexdigest() != json.loads(about)["sha256"][part]:
-        raise CorruptArtifact(f"{place}/{part}: is gone or has changed; publish the same posterior again to restore it")
+    place = f"{published_place(name, number)}/{part}"
+    about, data = published_about(store, name, number), store.get(place)
+    if data is None:
+        raise CorruptArtifact(f"{place}: is gone. {REMEDY}")
+    if hashlib.sha256(data).hexdigest() != about.sha256.get(part):
+        raise CorruptArtifact(f"{place}: has changed. {REMEDY}")
     return data
 
 
+def published_about(store: Store, name: str, number: int) -> About:
+    """What is said of a published posterior. Raises `CorruptArtifact`, also where a publication was broken off."""
+    place = f"{published_place(name, number)}/{ABOUT}"
+    data = store.get(place)
+    if data is None:
+        raise CorruptArtifact(f"{place}: is gone, or was never written. {REMEDY}")
+    return decode_value(About, data, place, REMEDY)
+
+
+def published_place(name: str, number: int) -> str:
+    """Where the store keeps a published posterior."""
+    return f"published/{name}/{number}"
+
+
 def published_places(store: Store, name: str) -> SnapshotConfig | None:
-    """Where the snapshots of a published posterior lie; None where nothing was published under this name."""
+    """Where the snapshots of a published posterior lie; None where nothing was published under this name.
+
+    Raises `CorruptArtifact`.
+    """
     numbers = published_numbers(store, name)
-    data = store.get(f"published/{name}/{numbers[-1]}/about.json") if numbers else None
-    return None if data is None else SnapshotConfig.model_validate(json.loads(data)["snapshot"])
+    return published_about(store, name, numbers[-1]).snapshot if numbers else None

@@ -54,6 +54,14 @@ def keep_rows(store: Store, key: str, path: Path) -> None:
         store.put_if_absent(place, sealed(rows))
 
 
+def read_rows(store: Store, place: str) -> object:
+    """The rows of an entry, by its place in the store; None where there are none. Raises `CorruptArtifact`."""
+    data = store.get(place)
+    if data is not None and unsealed(data) is None:
+        raise CorruptArtifact(f"{place}: its bytes are not those that were written")
+    return None if data is None else unsealed(data)
+
+
 def part_key(key: str, shard: int, shards: int) -> str:
     """Key of the rows of one shard of a suite; gone when those of the whole suite are there."""
     return f"parts/{key}/{shard}-of-{shards}"

@@ -6,7 +6,6 @@ away the newest one waits on this machine's disk; older ones that were not sent 
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -17,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cures_core.checkpoints.in_epoch import SPOILT
+from cures_core.config.base import Strict
 from cures_core.errors import CorruptArtifact, CuresError
 from cures_core.files import digest_file
 from cures_core.manifest import MANIFEST
@@ -24,9 +24,17 @@ from tasks.runs.opening import scratch_root
 from tasks.runs.records import RunRef
 from tasks.stages.workspace import unfinished_prefix
 from tasks.storage import LocalStore, Store
+from tasks.storage.values import aside_command, decode_value, encode_value
 
 _log = logging.getLogger(__name__)
 _POLL_S = 1.0
+
+
+class Spoilt(Strict):
+    """`unfinished/<stage>/<key>/spoilt.json`, and what the job leaves in its scratch folder."""
+
+    step: int
+    """From this one on checkpoints are no place to go on from with other settings."""
 
 
 @contextmanager
@@ -54,14 +62,22 @@ def checkpoints_in_store(store: Store, prefix: str, writer: str, scratch: Path) 
 def note_spoilt(store: Store, scratch: Path, prefix: str) -> None:
     """Tell whoever comes after, on whatever machine, from which step on the weights of an epoch that diverged are
     spoilt, where its job says so."""
-    if (scratch / SPOILT).is_file():
-        store.put(f"{prefix}/{SPOILT}", (scratch / SPOILT).read_bytes())
+    said = scratch / SPOILT
+    if said.is_file():
+        found = decode_value(Spoilt, said.read_bytes(), str(said), "To have it written again, resume the run")
+        store.put(f"{prefix}/{SPOILT}", encode_value(found))
 
 
 def spoilt_from(store: Store, stage: str, key: str) -> int | None:
-    """What `note_spoilt` has told of an unfinished stage."""
-    noted = store.get(f"{unfinished_prefix(stage, key)}/{SPOILT}")
-    return None if noted is None else int(json.loads(noted)["step"])
+    """What `note_spoilt` has told of an unfinished stage. Raises `CorruptArtifact`."""
+    return read_spoilt(store, f"{unfinished_prefix(stage, key)}/{SPOILT}")
+
+
+def read_spoilt(store: Store, place: str) -> int | None:
+    """The step that a note names; None where there is none. Raises `CorruptArtifact`."""
+    noted = store.get(place)
+    remedy = f"To go on from any checkpoint, spoilt or not: {aside_command(place)}"
+    return None if noted is None else decode_value(Spoilt, noted, place, remedy).step
 
 
 def checkpoints_of(store: Store, run: RunRef, stage: str, key: str) -> Iterator[Path]:

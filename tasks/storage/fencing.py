@@ -8,15 +8,17 @@ then is the value written and the note removed. Whoever finds a noted commit, su
 from __future__ import annotations
 
 import base64
-import binascii
+import time
 from collections.abc import Callable
 
+from pydantic import field_validator
+
 from cures_core.config.base import Strict
-from cures_core.errors import CorruptArtifact, LeaseLost
+from cures_core.errors import LeaseLost
 from cures_core.faults import fault_point
 from cures_core.names import check_key
 from tasks.storage.base import Store
-from tasks.storage.values import decode_value, encode_value
+from tasks.storage.values import aside_command, decode_value, encode_value, set_aside
 
 
 class Pending(Strict):
@@ -25,6 +27,12 @@ class Pending(Strict):
     key: str
     expected: str | None
     data: str | None
+
+    @field_validator("expected", "data")
+    @classmethod
+    def _is_base64(cls, text: str | None) -> str | None:
+        _to_bytes(text)
+        return text
 
 
 class Held(Strict):
@@ -107,8 +115,22 @@ def parse(store: Store, name: str) -> tuple[bytes | None, Held | None]:
     raw = store.get(lease_key(name))
     if raw is None:
         return None, None
-    remedy = f"To begin with a new lease, if nobody works on {describe_lease(name)}, remove it from the store"
-    return raw, decode_value(Held, raw, lease_key(name), remedy)
+    key = lease_key(name)
+    remedy = f"To begin with a new lease, if nobody works on {describe_lease(name)}: {aside_command(key)}"
+    return raw, decode_value(Held, raw, key, remedy)
+
+
+def renew(store: Store, name: str, damaged: bytes) -> str | None:
+    """Put a lease that nobody holds in place of a damaged one, which is kept under the name that is returned; None if
+    it has changed meanwhile.
+
+    The tokens that were handed out are not known any more. Counting goes on from the seconds since 1970, which is
+    beyond any of them: whoever held the lease has lost it.
+    """
+    token = int(time.time())
+    free = Held(token=token, holder=None, machine="", pid=0, started=None, clock=0.0, beat=0, pending=None)
+    kept = set_aside(store, lease_key(name), damaged)
+    return kept if store.compare_and_swap(lease_key(name), damaged, encode(free)) else None
 
 
 def _current(store: Store, name: str, token: int) -> tuple[bytes, Held]:
@@ -142,7 +164,4 @@ def _to_text(data: bytes | None) -> str | None:
 
 
 def _to_bytes(text: str | None) -> bytes | None:
-    try:
-        return None if text is None else base64.b64decode(text, validate=True)
-    except binascii.Error as error:
-        raise CorruptArtifact("a commit noted in a lease is not readable") from error
+    return None if text is None else base64.b64decode(text, validate=True)

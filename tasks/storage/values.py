@@ -52,6 +52,11 @@ def decode_value(kind: type[T], data: bytes, key: str, remedy: str) -> T:
         raise CorruptArtifact(f"{key}: {error}. {remedy}") from error
 
 
+def aside_command(key: str) -> str:
+    """What a person types to have a damaged value that nothing writes again set aside (`tasks.runs.aside`)."""
+    return f"cures runs set-aside {key}"
+
+
 def set_aside(store: Store, key: str, data: bytes) -> str:
     """Keep the damaged bytes of `key` as `damaged/<key>-<n>`, for whoever wants to look at them; returns that name.
 

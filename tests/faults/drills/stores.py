@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -22,14 +23,14 @@ from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError, CorruptArtifact, MissingInput, StoreUnavailable
 from cures_core.testing.store import folder_of
 from tasks.registry.history import pointer_key
-from tasks.runs.verify import verify
+from tasks.runs.verify import Finding, verify
 from tasks.snapshots import publish_snapshot, read_snapshot
 from tasks.storage import LocalStore, S3Store
 from tasks.storage import s3_client as client_module
 from tasks.storage.fencing import commit
 from tests.faults.drills.jobs import damage
 from tests.faults.harness import Try
-from tests.tasks.runs.test_verify import held, make, read_all
+from tests.tasks.runs.test_verify import add_others, held, make, read_all
 from tests.tasks.storage.servers import BUCKET, KEYS, Action, FaultyServer, moto
 from tests.tasks.storage.simulation import Commit, World
 from tests.tasks.storage.test_lease import OPERATIONS, start, wait_until_stopped
@@ -89,12 +90,14 @@ def two_workers(t: Try) -> Mapping[str, int]:
 
 @cache
 def small_store(bench: Path) -> tuple[Path, str]:
-    """A store with a run of five stages, two versions of a model, completions and their cache; its folder and run."""
+    """A store with a run of six stages, two versions of a model, completions and their cache, and what others than runs
+    keep there; its folder and run."""
     (bench / "small").mkdir()
     before = Path.cwd()
     os.chdir(bench / "small")
     try:
         run = make(bench / "small")
+        add_others(run, bench / "small")
     finally:
         os.chdir(before)
     return Path(run.config.store.url), run.name
@@ -104,13 +107,15 @@ def damage_small(t: Try) -> Mapping[str, int]:
     return damage_in(t, *small_store(t.bench))
 
 
-SILENT = ("evaluations/", "models/", "leases/")
-"""Places of which nothing else tells that they are gone: a cache, names that people gave, leases given back."""
+SILENT = ("evaluations/", "leases/", "flow-runs/", "retrainings/", "unfinished/")
+"""Places of which nothing else tells that they are gone: a cache, leases given back, what was read or decided first,
+and what an epoch that was broken off has left."""
 
 
 def damage_in(t: Try, whole: Path, run: str) -> Mapping[str, int]:
-    """One file of a finished run's store is damaged: `cures runs verify` names it with a remedy, commands that read end
-    with an error of ours or the truth, and nobody but the next holder of its stage changes a thing."""
+    """One file of a finished run's store is damaged: `cures runs verify` names it (of a snapshot its tag) with a remedy
+    that is a command, commands that read end with an error of ours or the truth, and nobody but the next holder of its
+    stage changes a thing."""
     root = t.folder / "store"
     shutil.copytree(whole, root)
     kinds = files_by_kind(root)
@@ -121,11 +126,19 @@ def damage_in(t: Try, whole: Path, run: str) -> Mapping[str, int]:
     before = held(root)
     found = verify(StoreConfig(url=str(root))).damaged
     silent = not path.exists() and (place.startswith(SILENT) or place.startswith(f"runs/{run}/st"))
-    assert found or silent, f"{place}: not told"
-    assert all(finding.remedy for finding in found)
+    named = [finding for finding in found if names(finding, place)]
+    assert named or silent, f"{place}: not told; what was told: {found}"
+    assert all(re.search(r"\bcures \w+|nothing to do: ", finding.remedy) for finding in found), found
     read_all(LocalStore(root), run)
     assert held(root) == before, "a reader changed something"
-    return {kind: 1, "told": int(bool(found)), "gone_without_trace": int(not found)}
+    return {kind: 1, "told": int(bool(named)), "gone_without_trace": int(not named)}
+
+
+def names(finding: Finding, place: str) -> bool:
+    """Does a finding say which file it is? Files of snapshots lie under digests: their tags are named."""
+    if place.startswith(("dvc/", "snapshots.git/")):
+        return finding.place.startswith("posterior/")
+    return place.startswith(finding.place) or place in f"{finding.place} {finding.fault}"
 
 
 def files_by_kind(root: Path) -> dict[str, list[Path]]:
@@ -149,7 +162,18 @@ def kind_of(place: str) -> str:
             return name.partition("-")[0].partition(".")[0]
         case "snapshots.git":
             return "git_objects" if rest.startswith("objects/") and not rest.startswith("objects/info") else ""
-        case "stages" | "models" | "evaluations" | "leases" | "dvc" | "forks" | "unfinished":
+        case (
+            "stages"
+            | "models"
+            | "evaluations"
+            | "leases"
+            | "dvc"
+            | "forks"
+            | "unfinished"
+            | "published"
+            | "flow-runs"
+            | "retrainings"
+        ):
             return first
         case _:
             return ""

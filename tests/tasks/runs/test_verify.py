@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +18,29 @@ import torch
 from typer.testing import CliRunner
 
 from cures_core.checkpoints.checkpoint import Checkpoint, save_checkpoint, weights_digest
+from cures_core.checkpoints.in_epoch import SPOILT
 from cures_core.config.storage import StoreConfig
-from cures_core.errors import ConfigError, CorruptArtifact, CuresError
+from cures_core.errors import ConfigError, CorruptArtifact, CuresError, LeaseHeld, LeaseLost
 from cures_core.jobs.kept import keep
 from flows.cli.main import app
-from tasks.registry.history import by_a_person, existing_pointer, move
+from tasks.ci.retraining import Decision
+from tasks.registry.history import Pointer, by_a_person, existing_pointer, move
 from tasks.registry.weights import checked_roll_back, weights_fault
-from tasks.runs.figures import FIGURES, EpochFigures, PolicyFigures, SnapshotFigures
+from tasks.runs.aside import set_place_aside
+from tasks.runs.figures import FIGURES, EpochFigures, PolicyFigures, PromoteFigures, SnapshotFigures
 from tasks.runs.notes import noted_record, run_names, run_overview, stage_notes, stage_record
 from tasks.runs.opening import open_run, started_config
 from tasks.runs.records import Record, RunRef, committed, committed_any, files_of
 from tasks.runs.verify import verify
 from tasks.snapshots import publish_snapshot
+from tasks.snapshots.published import PARTS, About, load_published
 from tasks.stages.evaluation_cache import keep_rows
 from tasks.stages.stage import Made, run_stage
+from tasks.stages.unfinished import note_spoilt
 from tasks.stages.workspace import Workspace
 from tasks.storage import LocalStore, open_store
+from tasks.storage.lease import Lease
+from tasks.storage.values import encode_value
 from tests.tasks.stages.figures import made as made_by
 from tests.tasks.stages.starts import config_in
 
@@ -52,7 +61,7 @@ def stage(run: RunRef, name: str, parents: list[Record], label: str = "") -> Rec
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunRef:
-    """A run of five stages, whose two epochs are versions of a model."""
+    """A run of six stages, whose two epochs are versions of a model."""
     monkeypatch.chdir(tmp_path)
     return make(tmp_path)
 
@@ -68,9 +77,32 @@ def make(folder: Path) -> RunRef:
             entry = {"run": run.name, "state": state.id, "policy": policy.id, "evaluation": score.id}
             if store.get("models/m.json") is None or len(existing_pointer(store, "m")[1].history) < k:
                 assert move(by_a_person(store), "m", store.get("models/m.json"), {**entry, "weights": weights})
+        gate = made_by("promote", promoted=True, model="m")
+        run_stage(run, PromoteFigures, 1, {"after": score.id}, [policy, score], lambda _: gate)
         keep(folder / "rows.json", {"sampled": [1, 2]})
         keep_rows(store, "rows", folder / "rows.json")
     return run
+
+
+def add_others(run: RunRef, folder: Path) -> None:
+    """What other parts of the project keep in a store: inputs of a flow run, a retraining's decision, where an epoch
+    has diverged, and a posterior that was learnt elsewhere."""
+    store = open_store(run.config.store)
+    store.put("flow-runs/0a1b/inputs.json", encode_value({"s3://bucket/set.jsonl": "5e" * 32}))
+    store.put(f"retrainings/{run.name}.json", encode_value(Decision(start_from="none")))
+    scratch = folder / "diverged"
+    scratch.mkdir()
+    (scratch / SPOILT).write_text('{"step": 4}')
+    note_spoilt(store, scratch, f"unfinished/train_epoch/{'0' * 32}")
+    places = run.config.snapshot.within(run.config.store.url, None)
+    files = {part: f"a {part}".encode() for part in PARTS}
+    for part, data in files.items():
+        (folder / part).write_bytes(data)
+        store.put(f"published/night/0/{part}", data)
+    publish_snapshot(folder / PARTS[0], {"run": "night"}, "posterior/night/0", places, folder / "scratch")
+    sums = {part: hashlib.sha256(data).hexdigest() for part, data in files.items()}
+    about = About(snapshot=places, lineage={"run": "night"}, sha256=sums)
+    store.put("published/night/0/about.json", encode_value(about))
 
 
 def held(folder: Path) -> dict[str, str]:
@@ -103,19 +135,33 @@ def _record(store: LocalStore, run: str, note: Any) -> Record | None:
 def test_a_whole_store_is_found_whole(made: RunRef) -> None:
     found = verify(made.config.store)
     assert found.damaged == ()
-    assert found.checked == {"values": 7, "records": 5, "files": 5, "pointers": 1, "evaluations": 1, "leases": 6}
+    assert found.notes == ()
+    assert found.checked == {
+        "values": 8,
+        "records": 6,
+        "files": 5,
+        "pointers": 1,
+        "versions": 2,
+        "evaluations": 1,
+        "leases": 7,
+    }
     assert verify(made.config.store, [made.name]).damaged == ()
     with pytest.raises(ConfigError, match=f"runs there: {made.name}"):
         verify(made.config.store, ["another"])
 
 
 @pytest.mark.parametrize("tries", [40, pytest.param(1000, marks=pytest.mark.slow)])
-def test_every_damage_is_found_under_its_name_and_no_reader_changes_anything(made: RunRef, tries: int) -> None:
+def test_every_damage_is_found_under_its_name_and_no_reader_changes_anything(
+    made: RunRef, tmp_path: Path, tries: int
+) -> None:
     root, rng = Path(made.config.store.url), np.random.default_rng(tries)
-    names = [name for name in held(root) if not name.startswith("leases/") and (root / name).stat().st_size]
+    add_others(made, tmp_path)
+    elsewhere = ("leases/", "snapshots.git/", "dvc/")  # found by the snapshot's tag
+    names = [name for name in held(root) if not name.startswith(elsewhere) and (root / name).stat().st_size]
     assert len(names) > 25
     store = LocalStore(root)
-    silent = ("evaluations/", f"runs/{made.name}/st", "models/")  # that one is gone, nothing else can tell
+    # that one is gone, nothing else can tell
+    silent = ("evaluations/", f"runs/{made.name}/st", "flow-runs/", "retrainings/", "unfinished/")
     for _ in range(tries):
         path = root / names[int(rng.integers(len(names)))]
         place, whole, kind = path.relative_to(root).as_posix(), path.read_bytes(), rng.random()
@@ -141,6 +187,127 @@ def damage(path: Path, kind: float, rng: np.random.Generator) -> None:
     path.unlink()
     if kind < 0.85:
         path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "flow-runs/0a1b/inputs.json",
+        "retrainings/RUN.json",
+        f"unfinished/train_epoch/{'0' * 32}/spoilt.json",
+        "published/night/0/about.json",
+        "published/night/0/prompts.parquet",
+        "evaluations/rows",
+        "leases/RUN.json",
+        "runs/RUN/again.json",
+        "runs/RUN/changes/00000001.json",
+        "stages/report/RECORD.json",
+    ],
+)
+@pytest.mark.parametrize("garbage", [b"{", b"[]", b"{}", b"\xff\x00", b'{"seal": "0", "step": 4}'])
+def test_whatever_bytes_lie_there_are_told_and_the_command_that_is_named_mends_it(
+    made: RunRef, tmp_path: Path, place: str, garbage: bytes
+) -> None:
+    """But for an empty object among inputs of a flow run, which says that there were none."""
+    root = Path(made.config.store.url)
+    place = place.replace("RUN", made.name).replace("RECORD", "0" * 32)
+    if place.startswith("published"):
+        add_others(made, tmp_path)
+    (root / place).parent.mkdir(parents=True, exist_ok=True)
+    (root / place).write_bytes(garbage)
+    found = verify(made.config.store).damaged
+    if place.startswith("flow-runs") and garbage == b"{}":
+        assert found == ()
+        return
+    (finding,) = found
+    assert finding.place == place
+    command = re.search(r"cures (runs set-aside [^ ,:)]+)", finding.remedy)
+    assert command is not None, finding.remedy
+    outcome = CliRunner().invoke(app, [*command[1].split(), "--store", str(root)])
+    assert outcome.exit_code == 0, outcome.output
+    later = verify(made.config.store)
+    assert later.damaged == ()
+    assert garbage in [(root / kept).read_bytes() for kept in later.aside]
+    make(tmp_path)
+
+
+def test_what_is_whole_or_made_again_by_its_run_is_not_set_aside(made: RunRef) -> None:
+    store = open_store(made.config.store)
+    for place, told in {
+        "evaluations/rows": "is as it was written",
+        "evaluations/none": "there is nothing in this store",
+        "models/m.json": "only these are set aside by hand",
+        f"runs/{made.name}/run.json": "only these are set aside by hand",
+    }.items():
+        with pytest.raises(ConfigError, match=told):
+            set_place_aside(store, place)
+    store.put(f"runs/{made.name}/again.json", b"{")
+    with closing(Lease(store, made.name, 60)), pytest.raises(LeaseHeld):
+        set_place_aside(store, f"runs/{made.name}/again.json")
+
+
+def test_whoever_held_a_lease_that_was_set_aside_has_lost_it(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    with closing(Lease(store, "run", 60)) as lease:
+        store.put("leases/run.json", b"{")
+        with pytest.raises(CorruptArtifact, match=r"leases/run\.json.*cures runs set-aside leases/run\.json"):
+            lease.check()
+        set_place_aside(store, "leases/run.json")
+        with closing(Lease(store, "run", 60)) as later:
+            assert later.token > 10**9
+            with pytest.raises(LeaseLost):
+                lease.commit("record", b"1")
+            assert later.commit("record", b"2")
+
+
+def test_values_without_a_seal_of_earlier_versions_are_read(made: RunRef, tmp_path: Path) -> None:
+    root = Path(made.config.store.url)
+    add_others(made, tmp_path)
+    for place in ("published/night/0/about.json", "flow-runs/0a1b/inputs.json", f"retrainings/{made.name}.json"):
+        value = json.loads((root / place).read_bytes())
+        del value["seal"]
+        (root / place).write_text(json.dumps(value))
+    assert verify(made.config.store).damaged == ()
+
+
+def test_a_published_posterior_that_cannot_be_read_is_an_error_with_its_place(made: RunRef, tmp_path: Path) -> None:
+    add_others(made, tmp_path)
+    about = Path(made.config.store.url) / "published/night/0/about.json"
+    about.write_bytes(about.read_bytes()[:40])
+    with pytest.raises(CorruptArtifact, match=r"published/night/0/about\.json.*publish the same posterior once more"):
+        load_published(open_store(made.config.store), "night", 0)
+
+
+def test_a_model_that_a_gate_has_promoted_is_missed(made: RunRef) -> None:
+    root = Path(made.config.store.url)
+    (root / "models" / "m.json").unlink()
+    (finding,) = verify(made.config.store).damaged
+    assert (finding.place, finding.remedy) == (
+        "models/m.json",
+        f"cures promote {made.name} --model m --override --why ...",
+    )
+    entry = {"run": "later", "state": "train_epoch/1", "policy": "p/1", "evaluation": "evaluate_checkpoint/1"}
+    assert move(by_a_person(open_store(made.config.store)), "m", None, entry)
+    assert ["its history does not tell of the promotion" in note.fault for note in verify(made.config.store).notes] == [
+        True
+    ]
+
+
+def test_weights_of_an_earlier_version_that_are_others_now_are_a_note(made: RunRef) -> None:
+    store = open_store(made.config.store)
+    raw, pointer = existing_pointer(store, "m")
+    first, second = pointer.history
+    store.put("models/m.json", encode_value(Pointer(history=(first.model_copy(update={"weights": "0" * 64}), second))))
+    found = verify(made.config.store)
+    assert found.damaged == ()
+    assert [note.place for note in found.notes] == ["models/m.json, version 1"]
+    outcome = CliRunner().invoke(app, ["runs", "verify", "--all", "--store", made.config.store.url])
+    assert outcome.exit_code == 0
+    assert "models/m.json, version 1" in outcome.output
+    store.put("models/m.json", encode_value(Pointer(history=(first, second.model_copy(update={"weights": "0" * 64})))))
+    (finding,) = verify(made.config.store).damaged
+    assert finding.remedy == f"cures promote {made.name}"
+    assert raw
 
 
 def change(path: Path, old: bytes, new: bytes) -> None:
