@@ -30,6 +30,7 @@ from tasks.runs.notes import (
 from tasks.runs.opening import FLOW_RUNS, snapshot_places
 from tasks.runs.records import Record, has_figures, read_any, record_place, verify_record
 from tasks.snapshots import read_snapshot
+from tasks.snapshots.pointers import DamagedReference
 from tasks.snapshots.published import (
     PARTS,
     begun_numbers,
@@ -206,7 +207,8 @@ class _Look:
             return
         for part in PARTS:
             self._check("published", f"{place}/{part}", partial(published_file, self._store, name, number, part), again)
-        self._snapshot(f"posterior/{name}/{number}", name, "publish the same posterior again (cures posterior publish)")
+        tag = f"posterior/{name}/{number}"
+        self._snapshot(tag, name, f"cures posterior restore {tag}")
 
     def _snapshot(self, tag: str, name: str, again: str) -> None:
         """`name`: of the run, or what it was published under; `again`: what publishes it."""
@@ -218,7 +220,7 @@ class _Look:
         try:
             read_snapshot(tag, places)
             return
-        except MissingInput as error:
+        except (MissingInput, DamagedReference) as error:
             fault, remedy = _fault(str(error)), again
         except CorruptArtifact as error:
             fault, remedy = _fault(str(error)), f"cures posterior restore {tag}"

@@ -87,12 +87,17 @@ def publish_outside(
     with tempfile.TemporaryDirectory(prefix="cures-publish-") as folder:
         save_posterior(posterior, Path(folder) / "posterior.parquet")
         loaded.prompts.write_parquet(Path(folder) / "prompts.parquet")
-        tag, done = _publish(Path(folder), name, store, places, lineage)
+        tag, done = _publish(Path(folder), name, store, snapshot, places, lineage)
     return Published(tag, done.commit, done.remote, len(loaded.prompts), known, moved["archived"])
 
 
 def _publish(
-    folder: Path, name: str, store: Store, places: SnapshotConfig, lineage: Mapping[str, object]
+    folder: Path,
+    name: str,
+    store: Store,
+    named: SnapshotConfig,
+    places: SnapshotConfig,
+    lineage: Mapping[str, object],
 ) -> tuple[str, SnapshotFigures]:
     """(tag, what `publish_snapshot` says): the next number, or the latest one where that is this posterior already."""
     parquet = folder / "posterior.parquet"
@@ -109,7 +114,8 @@ def _publish(
         store.put(f"{place}/{part}", data)
     done = publish_snapshot(parquet, lineage, tag, places, folder / "scratch")
     sums = {part: hashlib.sha256(data).hexdigest() for part, data in files.items()}
-    about = {"snapshot": places.model_dump(mode="json"), "lineage": dict(lineage), "sha256": sums}
+    # Without the defaults that follow from the store's place: it may be moved.
+    about = {"snapshot": named.model_dump(mode="json"), "lineage": dict(lineage), "sha256": sums}
     store.put(f"{place}/{ABOUT}", encode_value(about))
     return tag, done
 

@@ -7,25 +7,37 @@ its tag in one transaction that fails if the branch has moved meanwhile; then it
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import itertools
+import logging
 import os
 import re
 import shutil
 import time
 import uuid
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cures_core.errors import ConfigError, StoreUnavailable
+from cures_core.errors import ConfigError, CorruptArtifact, StoreUnavailable
 from tasks.snapshots.commands import git, last_lines
 
+_log = logging.getLogger(__name__)
 _DEADLINE_S = 120.0
 _STALE_LOCK_S = 60.0
+_ASK_ALONE = ("-c", "fetch.negotiationAlgorithm=noop")
+"""Do not tell the repository what is here already: it would walk its history, where other tags' damage may lie."""
+_DAMAGED = re.compile(r"corrupt|missing necessary objects|unable to (read|unpack|parse)|bad object")
 _AUTHOR = {
     "GIT_AUTHOR_NAME": "cures",
     "GIT_AUTHOR_EMAIL": "cures@localhost",
     "GIT_COMMITTER_NAME": "cures",
     "GIT_COMMITTER_EMAIL": "cures@localhost",
 }
+
+
+class DamagedReference(CorruptArtifact):
+    """Files of a reference cannot be read in the repository itself, in a folder; those of others may be whole."""
 
 
 class Pointers:
@@ -64,8 +76,21 @@ class Pointers:
         return {name: commit for commit, _, name in (line.partition("\t") for line in out.splitlines())}
 
     def fetch(self, *refs: str) -> None:
-        """Get the files of references (a pattern may end in *), without history."""
-        git(self._git, "fetch", "-q", "--depth", "1", "--no-tags", "--", self._url, *(f"+{ref}:{ref}" for ref in refs))
+        """Get the files of references, without history. Raises `DamagedReference` naming the first that is damaged."""
+        names = [f"+{ref}:{ref}" for ref in refs]
+        try:
+            git(self._git, *_ASK_ALONE, "fetch", "-q", "--depth", "1", "--no-tags", "--", self._url, *names)
+        except StoreUnavailable as error:
+            for ref in refs:
+                self._require_whole(ref, error)
+            raise
+
+    def forget(self, ref: str, commit: str) -> None:
+        """Remove a damaged reference, unless it has moved from `commit` meanwhile, so that it can be made again. What
+        is damaged is kept in the repository's folder `damaged`."""
+        if self._local is not None:
+            self._set_damage_aside()
+            git(self._local, "update-ref", "-d", ref, commit, check=False)
 
     def commits(self, refs: Sequence[str]) -> list[str]:
         """Commits of fetched references."""
@@ -88,8 +113,9 @@ class Pointers:
     def publish(self, branch: str, tag: str, files: Mapping[str, bytes], message: str, date: str) -> str | None:
         """Put `files` on top of the branch under a new tag; returns the commit, or None if the tag exists by now.
 
-        Raises `ConfigError` if the branch holds other things, and `StoreUnavailable` if the repository does not take
-        the commit within two minutes.
+        A branch that is damaged in a repository in a folder begins anew; tags keep what they point to. Raises
+        `ConfigError` if the branch holds other things, `DamagedReference` where damage (of a pack) stays in the way,
+        and `StoreUnavailable` if the repository does not take the commit within two minutes.
         """
         branch_ref, tag_ref = f"refs/heads/{branch}", f"refs/tags/{tag}"
         deadline, tries = time.monotonic() + _DEADLINE_S, 0
@@ -97,18 +123,25 @@ class Pointers:
             there = self.refs(branch_ref, tag_ref)
             if tag_ref in there:
                 return None
-            tip = self._tip(branch_ref, files) if branch_ref in there else None
+            try:
+                tip = self._tip(branch_ref, files) if branch_ref in there else None
+            except DamagedReference as error:
+                _log.warning("%s The branch begins anew; tags keep what they point to", error)
+                self.forget(branch_ref, there[branch_ref])
+                tip = None
             commit = self._commit(tip, files, message, date)
             leases = [f"--force-with-lease={branch_ref}:{tip or ''}", f"--force-with-lease={tag_ref}:"]
             targets = [f"{commit}:{branch_ref}", f"{commit}:{tag_ref}"]
             pushed = git(self._git, "push", "-q", "--atomic", *leases, "--", self._url, *targets, check=False)
             if pushed.returncode == 0:
+                self._require_whole(tag_ref, None)
                 return commit
             there, tries = self.refs(branch_ref, tag_ref), tries + 1
             if there.get(tag_ref) == commit:  # it went through, only the answer was lost
                 return commit
             locked = self._remove_stale_lock(pushed.stderr.decode(errors="replace"))
-            hopeless = tries >= 5 and there.get(branch_ref) == tip and not locked
+            mended = self._mend(pushed.stderr.decode(errors="replace"))
+            hopeless = tries >= 5 and there.get(branch_ref) == tip and not locked and not mended
             if hopeless or time.monotonic() > deadline:
                 raise StoreUnavailable(f"git push of {tag}: failed {tries} times, at last with: {last_lines(pushed)}")
             time.sleep(min(2.0, 0.02 * 2**tries) * (0.5 + os.getpid() % 97 / 97))
@@ -140,6 +173,46 @@ class Pointers:
         done = git(self._git, "commit-tree", tree, *parents, env={**_AUTHOR, **when}, stdin=message.encode())
         return done.stdout.decode().strip()
 
+    def _require_whole(self, ref: str, error: Exception | None) -> None:
+        """Raises `DamagedReference` where git cannot read the files of a reference in the repository itself."""
+        if self._local is None:
+            return
+        read = git(self._local, "archive", "--format=tar", ref, check=False)
+        if read.returncode:
+            said = "; ".join(last_lines(read).splitlines())
+            raise DamagedReference(
+                f"{self._url}: {ref}: damaged: {said}. To have it made again: cures run --resume RUN, the run "
+                "that it is of; for what was published outside of runs, cures posterior restore TAG"
+            ) from error
+
+    def _set_damage_aside(self) -> bool:
+        """Move loose objects that are damaged into the repository's folder `damaged`: git does not write what it
+        believes to be there, and takes nothing while it stumbles over them. True if there was one."""
+        assert self._local is not None
+        objects = Path(git(self._local, "rev-parse", "--git-path", "objects").stdout.decode().strip())
+        place = self._local / objects
+        damaged = [path for path in sorted(place.glob("[0-9a-f][0-9a-f]/*")) if not _is_whole(path)]
+        for path in damaged:
+            kept = _free_name(place.parent / "damaged" / f"{path.parent.name}{path.name}")
+            kept.parent.mkdir(exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another process was first
+                path.rename(kept)
+                _log.warning("%s: damaged, kept as %s", path, kept)
+        return bool(damaged)
+
+    def _mend(self, stderr: str) -> bool:
+        """After a push that git refuses because of damage: set it aside, and remove tags whose commit cannot be read;
+        their runs make them again. True if there was something to do."""
+        if self._local is None or not _DAMAGED.search(stderr):
+            return False
+        found = self._set_damage_aside()
+        for ref, commit in self.refs("refs/tags/posterior/*").items():
+            if git(self._local, "cat-file", "commit", commit, check=False).returncode:
+                _log.warning("%s: %s: its commit %s cannot be read; removed", self._url, ref, commit)
+                self.forget(ref, commit)
+                found = True
+        return found
+
     def _remove_stale_lock(self, stderr: str) -> bool:
         """True if a lock file was in the way. One left by a killed git, older than any push takes, is removed."""
         found = re.search(r"Unable to create '([^']+\.lock)': File exists", stderr)
@@ -151,6 +224,24 @@ class Pointers:
                 if time.time() - lock.stat().st_mtime > _STALE_LOCK_S:
                     lock.unlink()
         return True
+
+
+def _is_whole(path: Path) -> bool:
+    """Is a loose object what its name says?"""
+    name = f"{path.parent.name}{path.name}"
+    reader = zlib.decompressobj()
+    try:
+        data = reader.decompress(path.read_bytes())
+    except FileNotFoundError:  # another process was first
+        return True
+    except zlib.error:
+        return False
+    digest = hashlib.sha256(data) if len(name) == 64 else hashlib.sha1(data, usedforsecurity=False)
+    return reader.eof and not reader.unused_data and digest.hexdigest() == name
+
+
+def _free_name(path: Path) -> Path:
+    return next(p for n in itertools.count(1) if not (p := path.with_name(f"{path.name}-{n}")).exists())
 
 
 def is_remote(repository: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+import logging
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,9 +17,10 @@ from cures_core.names import check_tag
 from tasks.runs.figures import SnapshotFigures
 from tasks.snapshots.commands import dvc
 from tasks.snapshots.objects import digest_md5, object_name, open_objects
-from tasks.snapshots.pointers import Pointers
+from tasks.snapshots.pointers import DamagedReference, Pointers
 from tasks.snapshots.reading import DATA, LINEAGE, POINTER, Snapshot, load_snapshot, place_of
 
+_log = logging.getLogger(__name__)
 _PASSING = ("created_at", "versions")  # may differ when the same snapshot is published again
 
 
@@ -31,7 +33,8 @@ def publish_snapshot(
     commit. `cfg` names both places (`SnapshotConfig.within`). `scratch` is used and cleared.
 
     Publishing the same again returns the same record, and restores the data if the remote has lost it. Killed at any
-    point, the tag is there with its data, or not at all. Raises `CuresError` if the tag holds another posterior or
+    point, the tag is there with its data, or not at all. A tag that is damaged in a repository in a folder is made
+    again. Raises `CuresError` if the tag holds another posterior or
     lineage, `CorruptArtifact` if the remote does not give back what it got, `StoreUnavailable` if git or DVC fail.
     """
     repository, remote = _places(cfg)
@@ -42,7 +45,7 @@ def publish_snapshot(
     with tempfile.TemporaryDirectory(prefix="snapshot-", dir=scratch) as folder:
         pointers = Pointers(repository, Path(folder))
         pointers.create(cfg.branch)
-        held = load_snapshot(pointers, tag)
+        held = _held(pointers, tag)
         if held is None:
             held = _publish_new(data, wanted, cfg, pointers, Path(folder))
         else:
@@ -50,6 +53,17 @@ def publish_snapshot(
             if open_objects(remote, cfg.endpoint_url).read(wanted.md5) != data:
                 _push_data(data, wanted, cfg, Path(folder))
     return SnapshotFigures(tag=tag, commit=held.commit, md5=held.md5, size=held.size, remote=remote, path=held.path)
+
+
+def _held(pointers: Pointers, tag: str) -> Snapshot | None:
+    """What a tag holds; None where there is none, or the repository's copy of it is damaged: then it is removed."""
+    try:
+        return load_snapshot(pointers, tag)
+    except DamagedReference as error:
+        ref = f"refs/tags/{tag}"
+        _log.warning("%s It is published again", error)
+        pointers.forget(ref, pointers.refs(ref)[ref])
+        return None
 
 
 def _publish_new(data: bytes, wanted: Snapshot, cfg: SnapshotConfig, pointers: Pointers, folder: Path) -> Snapshot:

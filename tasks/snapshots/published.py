@@ -22,7 +22,7 @@ from tasks.storage.values import decode_value
 
 PARTS = ("posterior.parquet", "prompts.parquet")
 ABOUT = "about.json"
-REMEDY = "To write it again, publish the same posterior once more: cures posterior publish"
+REMEDY = "To write it again: publish the same posterior again (cures posterior publish)"
 
 
 class About(Strict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import logging
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -17,8 +18,9 @@ from cures_core.config.snapshot import SnapshotConfig
 from cures_core.errors import ConfigError, CorruptArtifact, MissingInput
 from cures_core.names import check_tag
 from tasks.snapshots.objects import digest_md5, object_name, open_objects
-from tasks.snapshots.pointers import Pointers
+from tasks.snapshots.pointers import DamagedReference, Pointers
 
+_log = logging.getLogger(__name__)
 DATA = "posterior.parquet"
 POINTER = f"{DATA}.dvc"
 LINEAGE = "lineage.json"
@@ -51,18 +53,23 @@ class SnapshotDiff:
 
 
 def list_snapshots(cfg: SnapshotConfig) -> list[Snapshot]:
-    """All snapshots, ordered by run and number."""
+    """All snapshots, ordered by run and number, without those that are damaged in the repository (with a warning)."""
     with _open(cfg) as pointers:
         if pointers is None:
             return []
         tags = [ref.removeprefix("refs/tags/") for ref in pointers.refs("refs/tags/posterior/*")]
-        return _load(pointers, sorted(tags, key=_natural)) if tags else []
+        tags.sort(key=_natural)
+        try:
+            return _load(pointers, tags) if tags else []
+        except DamagedReference:
+            return [found for tag in tags if (found := _whole(pointers, tag)) is not None]
 
 
 def read_snapshot(tag: str, cfg: SnapshotConfig) -> bytes:
     """The posterior's Parquet file, checked against its digest.
 
-    Raises `MissingInput` if there is no such tag, `CorruptArtifact` if the remote's bytes are gone or changed.
+    Raises `MissingInput` if there is no such tag, `CorruptArtifact` if the remote's bytes are gone or changed,
+    `DamagedReference` if the repository's are.
     """
     snapshot = find_snapshot(tag, cfg)
     remote = cfg.remote or ""
@@ -130,6 +137,14 @@ def load_snapshot(pointers: Pointers, tag: str) -> Snapshot | None:
 def place_of(tag: str) -> str:
     """Path of the Parquet file in the repository: one for all snapshots of a run, so that `dvc diff` compares them."""
     return f"{tag.rsplit('/', 1)[0]}/{DATA}"
+
+
+def _whole(pointers: Pointers, tag: str) -> Snapshot | None:
+    try:
+        return load_snapshot(pointers, tag)
+    except DamagedReference as error:
+        _log.warning("%s", error)
+        return None
 
 
 def _load(pointers: Pointers, tags: list[str]) -> list[Snapshot]:

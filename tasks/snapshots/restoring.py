@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 from cures_core.config.snapshot import SnapshotConfig
 from cures_core.errors import CorruptArtifact, MissingInput
 from tasks.runs.figures import EpochFigures, PriorFigures
 from tasks.runs.notes import stage_record
 from tasks.runs.records import files_of
 from tasks.snapshots.objects import digest_md5, open_objects
-from tasks.snapshots.published import published_file, published_numbers
+from tasks.snapshots.pointers import DamagedReference
+from tasks.snapshots.publish import publish_snapshot
+from tasks.snapshots.published import published_about, published_file, published_numbers
 from tasks.snapshots.reading import DATA, find_snapshot, read_snapshot
 from tasks.storage import Store
 
@@ -18,7 +23,10 @@ def restore_snapshot(tag: str, store: Store, cfg: SnapshotConfig) -> bool:
 
     Raises `MissingInput` where neither remote nor store has the bytes that the tag names.
     """
-    snapshot = find_snapshot(tag, cfg)
+    try:
+        snapshot = find_snapshot(tag, cfg)
+    except DamagedReference:
+        return _published_again(tag, store, cfg)
     try:
         read_snapshot(tag, cfg)
         return False
@@ -30,6 +38,20 @@ def restore_snapshot(tag: str, store: Store, cfg: SnapshotConfig) -> bool:
     objects.write(snapshot.md5, data)
     objects.flush(snapshot.md5)
     read_snapshot(tag, cfg)
+    return True
+
+
+def _published_again(tag: str, store: Store, cfg: SnapshotConfig) -> bool:
+    """Make a tag again that is damaged in the repository. Raises `DamagedReference` for one that a run has to make."""
+    _, name, number = tag.split("/")
+    if not number.isdecimal() or int(number) not in published_numbers(store, name):
+        find_snapshot(tag, cfg)
+        return False
+    lineage = published_about(store, name, int(number)).lineage
+    with tempfile.TemporaryDirectory(prefix="cures-restore-") as folder:
+        parquet = Path(folder) / DATA
+        parquet.write_bytes(published_file(store, name, int(number), DATA))
+        publish_snapshot(parquet, lineage, tag, cfg, Path(folder) / "scratch")
     return True
 
 

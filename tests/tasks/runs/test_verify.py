@@ -101,7 +101,7 @@ def add_others(run: RunRef, folder: Path) -> None:
         store.put(f"published/night/0/{part}", data)
     publish_snapshot(folder / PARTS[0], {"run": "night"}, "posterior/night/0", places, folder / "scratch")
     sums = {part: hashlib.sha256(data).hexdigest() for part, data in files.items()}
-    about = About(snapshot=places, lineage={"run": "night"}, sha256=sums)
+    about = About(snapshot=run.config.snapshot, lineage={"run": "night"}, sha256=sums)
     store.put("published/night/0/about.json", encode_value(about))
 
 
@@ -274,7 +274,7 @@ def test_a_published_posterior_that_cannot_be_read_is_an_error_with_its_place(ma
     add_others(made, tmp_path)
     about = Path(made.config.store.url) / "published/night/0/about.json"
     about.write_bytes(about.read_bytes()[:40])
-    with pytest.raises(CorruptArtifact, match=r"published/night/0/about\.json.*publish the same posterior once more"):
+    with pytest.raises(CorruptArtifact, match=r"published/night/0/about\.json.*publish the same posterior again"):
         load_published(open_store(made.config.store), "night", 0)
 
 

@@ -138,6 +138,13 @@ def test_what_the_set_has_not_is_kept_in_the_archive_and_counted(tmp_path: Path,
     assert posterior.archive.num_rows == 4
 
 
+def test_in_a_store_that_was_moved_it_is_found_where_that_is_now(tmp_path: Path, dataset: Path) -> None:
+    learnt(tmp_path / "posterior.parquet")
+    publish(tmp_path, dataset)
+    (tmp_path / "store").rename(tmp_path / "moved")
+    assert "all as it was written" in cures("runs", "verify", "--all", "--store", str(tmp_path / "moved"))
+
+
 def test_a_damaged_remote_is_restored_and_a_damaged_copy_is_noticed(tmp_path: Path, dataset: Path) -> None:
     learnt(tmp_path / "posterior.parquet")
     publish(tmp_path, dataset)

@@ -23,6 +23,7 @@ from tasks.runs.figures import SnapshotFigures
 from tasks.snapshots import commands, diff_snapshots, find_snapshot, list_snapshots, publish_snapshot, read_snapshot
 from tasks.snapshots import pointers as pointers_module
 from tasks.snapshots.objects import FolderObjects, object_name
+from tasks.snapshots.pointers import DamagedReference
 from tasks.snapshots.reading import diff_posteriors
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -272,6 +273,70 @@ def test_a_lock_left_by_a_killed_git_is_removed_when_it_is_old(tmp_path: Path, f
     os.utime(lock, (time.time() - 100, time.time() - 100))
     publish(tmp_path, filled, 3, "posterior/run-1/3")
     assert not lock.exists()
+
+
+def spoil(path: Path, how: str) -> None:
+    data = bytearray(path.read_bytes())
+    path.unlink()
+    if how == "flipped":
+        data[len(data) // 2] ^= 4
+    elif how == "cut":
+        del data[len(data) // 2 :]
+    if how != "gone":
+        path.write_bytes(data)
+
+
+def objects_of(cfg: SnapshotConfig, tag: str) -> dict[str, Path]:
+    """The objects that a tag consists of, by what they are."""
+    place = Path(str(cfg.repository)) / "objects"
+    listed = [line.split(maxsplit=3) for line in git(cfg.repository, "ls-tree", "-r", "-t", tag).splitlines()]
+    names = {f"{kind} {path}": name for _, kind, name, path in listed}
+    names |= {what: git(cfg.repository, "rev-parse", f"{tag}^{{{what}}}") for what in ("commit", "tree")}
+    return {what: place / name[:2] / name[2:] for what, name in names.items()}
+
+
+@pytest.mark.parametrize(
+    ("what", "how", "k"),
+    [
+        ("commit", "flipped", 10),
+        pytest.param("commit", "cut", 2, marks=pytest.mark.slow),
+        ("commit", "gone", 10),
+        pytest.param("tree", "cut", 2, marks=pytest.mark.slow),
+        pytest.param("tree posterior/run-1", "flipped", 10, marks=pytest.mark.slow),
+        ("blob .dvc/config", "gone", 2),
+        pytest.param("blob posterior/run-1/lineage.json", "flipped", 2, marks=pytest.mark.slow),
+    ],
+)
+def test_an_object_that_is_damaged_in_the_repository_is_told_and_published_again(
+    tmp_path: Path, filled: SnapshotConfig, what: str, how: str, k: int
+) -> None:
+    """Of the first of three tags (10), on which the branch stands no more, or of the last (2)."""
+    tag = f"posterior/run-1/{k}"
+    spoil(objects_of(filled, tag)[what], how)
+    with pytest.raises(DamagedReference, match=f"{tag}: damaged: .*cures run --resume RUN"):
+        read_snapshot(tag, filled)
+    assert tag not in [snapshot.tag for snapshot in list_snapshots(filled)]
+    publish(tmp_path, filled, k, tag, parent=k - 1)
+    assert read_snapshot(tag, filled) == (tmp_path / f"{k}.parquet").read_bytes()
+    assert (Path(str(filled.repository)) / "damaged").exists() is (how != "gone")
+
+
+@pytest.mark.parametrize("how", ["flipped", "gone"])
+def test_another_tag_that_is_damaged_does_not_stop_others_from_being_published(
+    tmp_path: Path, filled: SnapshotConfig, how: str
+) -> None:
+    spoil(objects_of(filled, "posterior/run-1/10")["commit"], how)
+    publish(tmp_path, filled, 11, "posterior/run-2/0")
+    assert read_snapshot("posterior/run-2/0", filled)
+    publish(tmp_path, filled, 10, "posterior/run-1/10", parent=9)
+    assert len(list_snapshots(filled)) == 4
+
+
+def test_a_repository_elsewhere_that_fails_is_away_not_damaged(tmp_path: Path, filled: SnapshotConfig) -> None:
+    away = filled.model_copy(update={"repository": f"file://{filled.repository}"})
+    spoil(objects_of(filled, "posterior/run-1/10")["commit"], "flipped")
+    with pytest.raises(StoreUnavailable):
+        read_snapshot("posterior/run-1/10", away)
 
 
 def test_a_push_that_is_refused_for_good_is_reported_with_gits_words(tmp_path: Path, filled: SnapshotConfig) -> None:
