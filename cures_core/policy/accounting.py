@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cures_core.errors import ConfigError, MissingInput
 from cures_core.failures import machine_failure
+from cures_core.names import inside
 from cures_core.policy.adapters import base_name, holds_adapters, require_adapters
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def no_model(folder: str | Path, error: Exception) -> MissingInput:
 
 
 def require_model(folder: Path) -> None:
-    """Of a local folder: it is a model's, and its shards are there. Raises `MissingInput` and `ConfigError`."""
+    """Of a local folder: it is a model's, and its shards are in it. Raises `MissingInput` and `ConfigError`."""
     if folder.is_dir() and not (folder / "config.json").exists():
         raise MissingInput(
             f"{folder}: no config.json there. Name a folder with it, model.safetensors and the tokenizer"
@@ -122,11 +123,20 @@ def require_model(folder: Path) -> None:
     if not (folder / _INDEX).exists():
         return
     try:
-        named = set(json.loads((folder / _INDEX).read_bytes())["weight_map"].values())
+        named = {str(name) for name in json.loads((folder / _INDEX).read_bytes())["weight_map"].values()}
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConfigError(f"{folder / _INDEX}: damaged: {error}. Fetch it again") from error
-    if gone := sorted(name for name in named if not (folder / str(name)).is_file()):
+    if gone := sorted(name for name in named if not _shard(folder, name).is_file()):
         raise MissingInput(f"{folder}: {_listed(gone)} of {len(named)} shards missing. Fetch what {_INDEX} names")
+
+
+def _shard(folder: Path, name: str) -> Path:
+    """The file of a shard. Raises `ConfigError` for a name outside of the folder, or a hidden one: such files are in no
+    digest of the policy."""
+    path = inside(folder, name, str(folder / _INDEX))
+    if any(part.startswith(".") for part in name.split("/")):
+        raise ConfigError(f"{folder / _INDEX}: names the hidden file {name!r} as a shard; rename it, here and there")
+    return path
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cures_core.config.training import LoraConfig
 from cures_core.errors import ConfigError, MissingInput
 from cures_core.failures import machine_failure
+from cures_core.names import unprintable
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -40,8 +41,13 @@ def base_name(folder: Path, named: str | None = None) -> str:
     name = named or own
     if not name:
         raise ConfigError(f"{folder}: its {CONFIG} names no base model; set policy.base")
-    beside = folder / str(name)
-    base = str(beside) if not Path(name).is_dir() and beside.is_dir() else str(name)
+    if not isinstance(name, str) or unprintable(name):
+        raise ConfigError(
+            f"{folder / CONFIG}: base_model_name_or_path: {ascii(name)[:80]} is no folder and no model of the hub; set "
+            "policy.base"
+        )
+    beside = folder / name
+    base = str(beside) if not Path(name).is_dir() and beside.is_dir() else name
     if holds_adapters(base):
         raise ConfigError(
             f"{folder}: the base model {base} is a folder of adapters too. Set policy.base to a whole model"

@@ -42,8 +42,9 @@ def file_at(revision: str, path: str, out: Path) -> Path:
         return out
     if not _tracked(commit, inside):
         raise ConfigError(f"{path}: neither git nor DVC knows it at {revision} (folders must be under DVC)")
-    command = [sys.executable, "-m", "dvc", "get", str(root), str(inside), "--rev", commit, "--out", str(out)]
-    done = subprocess.run([*command, "--force"], capture_output=True, text=True, check=False)
+    options = ["--rev", commit, "--out", str(out), "--force"]
+    command = [sys.executable, "-m", "dvc", "get", *options, "--", str(root), str(inside)]  # a name may begin with -
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = " ".join(done.stderr.split())[-300:]
         raise MissingInput(f"{path} at {revision}: DVC tracks it but cannot get it ({reason}). Push it with `dvc push`")

@@ -70,6 +70,28 @@ def without_shard(folder: Path) -> None:
     in_shards(folder)[1].unlink()
 
 
+def with_shard_elsewhere(folder: Path) -> None:
+    in_shards(folder)[1].rename(folder.parent / "x.safetensors")
+    name_shard(folder, "../x.safetensors")
+
+
+def with_absolute_shard(folder: Path) -> None:
+    name_shard(folder, str(in_shards(folder)[1]))
+
+
+def with_hidden_shard(folder: Path) -> None:
+    in_shards(folder)[1].rename(folder / ".x.safetensors")
+    name_shard(folder, ".x.safetensors")
+
+
+def name_shard(folder: Path, name: str) -> None:
+    index = folder / "model.safetensors.index.json"
+    held = json.loads(index.read_bytes())
+    second = sorted(set(held["weight_map"].values()))[1]
+    held["weight_map"] = {key: name if file == second else file for key, file in held["weight_map"].items()}
+    index.write_text(json.dumps(held))
+
+
 def with_cut_shard(folder: Path) -> None:
     shard = in_shards(folder)[1]
     shard.write_bytes(shard.read_bytes()[:-8])
@@ -112,6 +134,9 @@ CASES: list[tuple[Callable[[Path], object], type[CuresError], list[str]]] = [
     (cut, ConfigError, [f"{WEIGHTS}: damaged"]),
     (without_shard, MissingInput, ["model-00002-of-", "shards missing"]),
     (with_cut_shard, ConfigError, ["model-00002-of-", "damaged"]),
+    (with_shard_elsewhere, ConfigError, ["index.json", "../x.safetensors", "rename it there"]),
+    (with_absolute_shard, ConfigError, ["index.json", "is absolute"]),
+    (with_hidden_shard, ConfigError, ["index.json", "hidden file '.x.safetensors'"]),
     (without_tokenizer, MissingInput, ["no tokenizer there"]),
     (with_a_larger_vocabulary, ConfigError, ["tokens, the model embeddings of"]),
     (with_a_smaller_vocabulary, ConfigError, ["tokens, the model embeddings of"]),

@@ -23,7 +23,7 @@ from cures_core.jobs import warm_start as job_module
 from cures_core.jobs.assemble import assemble_policy, assemble_reference
 from cures_core.jobs.spec import Job
 from cures_core.policy.accounting import require_whole
-from cures_core.policy.adapters import WEIGHTS
+from cures_core.policy.adapters import WEIGHTS, base_name
 from cures_core.policy.loading import Policy, load_policy, save_policy
 from cures_core.rollout.hf.engine import HfEngine
 from cures_core.rollout.vllm.handover import merged_state
@@ -188,6 +188,13 @@ SPOILT: list[tuple[Callable[[Path], object], type[CuresError], str]] = [
     (lambda f: (f / "adapter_config.json").write_text("{"), ConfigError, "damaged"),
     (lambda f: shutil.copytree(f, f.parent / "base", dirs_exist_ok=True), ConfigError, "adapters too"),
 ]
+
+
+@pytest.mark.parametrize("name", ["7", '["org/base"]', '{"a": 1}', '"org/\\u0000base"'])
+def test_a_base_that_is_no_name_is_refused(name: str, folder: Path) -> None:
+    (folder / "adapter_config.json").write_text(f'{{"base_model_name_or_path": {name}}}')
+    with pytest.raises(ConfigError, match=r"base_model_name_or_path: .* set policy\.base"):
+        base_name(folder)
 
 
 @pytest.mark.parametrize(("spoil", "kind", "words"), SPOILT)
