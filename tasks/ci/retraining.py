@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 from pydantic import JsonValue, ValidationError
@@ -9,13 +10,15 @@ from pydantic import JsonValue, ValidationError
 from cures_core.config.base import Strict
 from cures_core.config.marks import results
 from cures_core.config.run import RunConfig
-from cures_core.errors import ConfigError
+from cures_core.errors import ConfigError, CorruptArtifact
 from tasks.inputs.digests import SOLUTIONS, policy_files
 from tasks.runs.figures import PriorFigures
 from tasks.runs.notes import read_started, run_names, run_status, stage_record
 from tasks.runs.opening import identify, started_config
 from tasks.storage import Store, open_store
 from tasks.storage.values import aside_command, decode_value, encode_value
+
+_log = logging.getLogger(__name__)
 
 Policy = tuple[dict[str, JsonValue], dict[str, str]]
 
@@ -75,12 +78,18 @@ def read_decision(store: Store, place: str) -> Decision | None:
 
 
 def _latest(store: Store, name: str, policy: Policy) -> str:
-    """Posterior 0 of the latest completed run of this name and this policy: it speaks of the policy that starts."""
+    """Posterior 0 of the latest completed run of this name and this policy: it speaks of the policy that starts.
+
+    A run whose notes are damaged is passed over: it may be any other run's.
+    """
     found = []
     for run in run_names(store):
-        status, prior = run_status(store, run), stage_record(store, run, PriorFigures)
-        if prior is not None and status.status == "completed" and _started_from(store, run, name, policy):
-            found.append((status.at, run))
+        try:
+            status, prior = run_status(store, run), stage_record(store, run, PriorFigures)
+            if prior is not None and status.status == "completed" and _started_from(store, run, name, policy):
+                found.append((status.at, run))
+        except (ConfigError, CorruptArtifact) as error:  # ConfigError: how it was started is gone
+            _log.warning("run %s is passed over: %s", run, error)
     return f"posterior/{max(found)[1]}/0" if found else "none"
 
 

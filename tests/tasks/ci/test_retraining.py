@@ -58,6 +58,16 @@ def test_a_run_of_the_same_policy_under_another_path_counts(run: str, tmp_path: 
     assert with_earlier_posterior(profile("policy.path=moved"), "latest").prior.start_from == f"posterior/{run}/0"
 
 
+@pytest.mark.parametrize("file", ["run.json", "status.json", "stages/estimate_prior.json", "gone"])
+def test_a_damaged_run_is_passed_over(run: str, tmp_path: Path, file: str) -> None:
+    with open_run(profile("name=other")) as other:
+        store = open_store(other.config.store)
+        store.put(f"runs/{other.name}/stages/estimate_prior.json", store.get(f"runs/{run}/stages/estimate_prior.json"))
+    assert with_earlier_posterior(profile("seed=4"), "latest").prior.start_from == f"posterior/{run}/0"
+    store.delete(f"runs/{other.name}/run.json") if file == "gone" else store.put(f"runs/{other.name}/{file}", b"{")
+    assert with_earlier_posterior(profile("seed=5"), "latest").prior.start_from == f"posterior/{run}/0"
+
+
 def test_another_policy_under_the_same_path_does_not(run: str, tmp_path: Path) -> None:
     (tmp_path / "model" / "model.safetensors").write_text("other weights")
     assert with_earlier_posterior(profile(), "latest").prior.start_from is None
