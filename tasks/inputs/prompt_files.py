@@ -6,9 +6,11 @@ their content, so that the same bytes are read again whatever becomes of the bra
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
+import logging
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +24,7 @@ from tasks.inputs.builtin import ensure_builtin
 from tasks.inputs.revisions import commit_of, file_at
 from tasks.storage.s3_client import S3, AnswerError, split_url
 
+_log = logging.getLogger(__name__)
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MAX_OBJECTS = 10_000
@@ -68,16 +71,14 @@ class Inputs:
         return path
 
     def _kept(self, name: str, digest: str) -> Path | None:
-        """The fetched file with this content, None where there is none or it is damaged."""
+        """The fetched file with this content, None where there is none or it is damaged. Nothing is changed: whoever
+        asks may hold no lease, and another process may read there."""
         if not _DIGEST.fullmatch(digest):
-            return None  # it names the folder that is removed below
+            return None  # it names a folder
         path = self._folder / digest[:32] / _last_part(name)
         if not path.exists():
             return None
-        if Snapshot.of(path).digest == digest:
-            return path
-        shutil.rmtree(path.parent)
-        return None
+        return path if Snapshot.of(path).digest == digest else None
 
     def _keep(self, name: str, fetch: Callable[[Path], None]) -> tuple[str, Path]:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -87,6 +88,8 @@ class Inputs:
             digest = Snapshot.of(fetched).digest
             path = self._folder / digest[:32] / fetched.name
             if self._kept(name, digest) is None:
+                if path.exists():
+                    _set_aside(path.parent)
                 path.parent.mkdir(exist_ok=True)
                 try:
                     fetched.rename(path)
@@ -115,6 +118,15 @@ class Inputs:
             etags = _etags_below(s3, name, key)
             return digest_json(etags), lambda out: _download_folder(s3, key, etags, out)
         return etag, lambda out: _download(s3, key, etag, out)
+
+
+def _set_aside(folder: Path) -> None:
+    """Give the folder of a damaged copy another name, now that a whole one has been fetched; it is never deleted."""
+    names = (folder.with_name(f"{folder.name}.damaged-{n}") for n in itertools.count(1))
+    aside = next(name for name in names if not name.exists())
+    with contextlib.suppress(FileNotFoundError):  # another process was first
+        folder.rename(aside)
+        _log.warning("%s: not what was fetched; it is %s now", folder, aside.name)
 
 
 def _at_revision(name: str) -> tuple[str, str] | None:

@@ -89,12 +89,15 @@ def test_a_revision_of_dvc_is_read_files_and_folders(work: Path, inputs: Inputs)
     git(work, "rm", "-q", "--cached", "prompts.jsonl")
     saved(work / "saved", 7)
     dvc("init", "-q")
-    dvc("add", "-q", "prompts.jsonl", "saved")
+    (work / "-x.jsonl").write_bytes((work / "prompts.jsonl").read_bytes())
+    dvc("add", "-q", "--", "prompts.jsonl", "saved", "-x.jsonl")
     git(work, "add", "-A")
     commit(work, "under DVC")
     git(work, "tag", "v2")
     (work / "prompts.jsonl").unlink()
+    (work / "-x.jsonl").unlink()
     assert (number(inputs, "prompts.jsonl@v2"), number(inputs, "saved@v2")) == (210, 7)
+    assert number(inputs, "-x.jsonl@v2") == 210  # no option
     assert number(inputs, "prompts.jsonl@v1") == 200  # git's own, before DVC took it over
 
 
@@ -176,8 +179,23 @@ def test_an_object_is_fetched_once_for_each_version(bucket: Bucket, inputs: Inpu
 
 def test_damaged_copies_are_fetched_again(bucket: Bucket, inputs: Inputs) -> None:
     name = bucket.put("sets/damaged.jsonl", range(20))
-    inputs.local(name).write_bytes(b"{}")
+    copy = inputs.local(name)
+    copy.write_bytes(b"{}")
     assert (number(inputs, name), bucket.fetched) == (20, 2)
+    (aside,) = copy.parent.parent.glob("*.damaged-1")
+    assert (aside / copy.name).read_bytes() == b"{}"
+
+
+def test_a_damaged_copy_stays_where_it_is_while_nothing_can_take_its_place(
+    bucket: Bucket, inputs: Inputs, tmp_path: Path
+) -> None:
+    name = bucket.put("sets/away.jsonl", range(20))
+    copy = inputs.local(name)
+    copy.write_bytes(b"{}")
+    bucket.client.delete_object(Bucket=BUCKET, Key="sets/away.jsonl")
+    with pytest.raises(MissingInput):
+        inputs.local(name)
+    assert copy.read_bytes() == b"{}"
 
 
 @pytest.mark.parametrize("note", ["", "[]", "{}", '{"sha256": ""}', '{"sha256": "../../.."}'])
