@@ -328,3 +328,23 @@ def set_aside_command(
         return
     for name in kept:
         print(f"{place}: kept as {name}")
+
+
+@app.command("sweep")
+def sweep_command(store: StoreUrl = ".cures", as_json: AsJson = False) -> None:
+    """Delete what killed runs have left: unfinished work of stages that are committed by now, and files that no record
+    names. Runs do so for themselves when they end."""
+    from tasks.runs.orphans import sweep_orphans
+    from tasks.stages.workspace import sweep
+    from tasks.storage import open_store
+
+    cfg = StoreConfig(url=store)
+    opened = open_store(cfg)
+    sweep(opened, Path(cfg.folder).absolute() / "scratch", cfg.lease_ttl_s)
+    swept = sweep_orphans(opened)
+    if as_json:
+        print(json.dumps({"swept": swept}))
+        return
+    for prefix in swept:
+        print(f"{prefix}: deleted")
+    print(f"{len(swept)} deleted of files that no record names")

@@ -32,9 +32,11 @@ from tasks.runs.notes import (
     note_status,
     read_started,
     run_status,
+    stage_notes,
     started_place,
     utc_now,
 )
+from tasks.runs.orphans import sweep_orphans
 from tasks.runs.records import RunRef
 from tasks.snapshots.published import published_places
 from tasks.stages.job_process import allow_jobs, stop_jobs
@@ -129,6 +131,8 @@ def _sweep(store: Store, run: RunRef, *, ended: bool = False) -> None:
     """Remove what killed stages have left, as far as nobody will go on with it. Best effort."""
     try:
         sweep(store, scratch_root(run), run.config.store.lease_ttl_s, run.name if ended else None)
+        if ended:
+            sweep_orphans(store, {f"{note['stage']}/{note['key']}" for note in stage_notes(store, run.name)})
     except (StoreUnavailable, CorruptArtifact) as error:
         _log.warning("leftovers of killed stages stay for now: %s", error)
 

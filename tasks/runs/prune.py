@@ -14,6 +14,7 @@ from tasks.registry.history import existing_pointer, model_names
 from tasks.runs.figures import EpochFigures
 from tasks.runs.notes import run_names, stage_notes, stage_record
 from tasks.runs.opening import fork_of
+from tasks.runs.orphans import sweep_orphans
 from tasks.runs.reading import by_epoch
 from tasks.runs.records import Record, files_of, record_bytes, record_place
 from tasks.stages.unfinished import kept_place
@@ -115,7 +116,10 @@ def _lighten(store: Store, lease: Lease, run: str, record: Record[EpochFigures])
     """Put a record that points to the files without the heavy ones in its place, then delete the old files."""
     key = record_place(record.stage, record.key)
     raw = store.get(key)
-    if record.files is None or record.figures.pruned or raw is None:
+    if record.figures.pruned:
+        sweep_orphans(store, [record.id])  # whoever pruned it may have been killed before the old files were deleted
+        return False
+    if record.files is None or raw is None:
         return False
     try:
         before = files_of(store, record)  # what is kept must be what was made

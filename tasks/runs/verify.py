@@ -28,6 +28,7 @@ from tasks.runs.notes import (
     status_place,
 )
 from tasks.runs.opening import FLOW_RUNS, snapshot_places
+from tasks.runs.orphans import orphans
 from tasks.runs.records import Record, has_figures, read_any, record_place, verify_record
 from tasks.snapshots import read_snapshot
 from tasks.snapshots.pointers import DamagedReference
@@ -64,7 +65,7 @@ class Verified(Strict):
     damaged: tuple[Finding, ...]
     """In the order in which they were found."""
     notes: tuple[Finding, ...] = ()
-    """What is worth knowing and breaks nothing: earlier versions of a model that cannot be gone back to."""
+    """What is worth knowing and breaks nothing: earlier versions of a model that cannot be gone back to, leftovers."""
     aside: tuple[str, ...]
     """Keys of damaged values that were replaced and are kept for whoever wants to look at them."""
 
@@ -195,6 +196,9 @@ class _Look:
             self._value("inputs of flow runs", place, ", or start another flow run")
         for place in list(self._store.list(DECISIONS)):
             self._value("retrainings", place, ", then trigger the retraining once more")
+        for prefix in orphans(self._store):
+            fault = "files that no record names: whoever published them did not live to commit or to delete them"
+            self.notes.append(Finding(place=prefix, fault=fault, remedy="cures runs sweep"))
         for name in published_names(self._store):
             for number in begun_numbers(self._store, name):
                 self._published(name, number)

@@ -36,6 +36,7 @@ from tasks.progress import StageEnded, StageStarted, StageWaiting, emit
 from tasks.runs.figures import Figures
 from tasks.runs.notes import note_stage
 from tasks.runs.opening import scratch_root
+from tasks.runs.orphans import drop_unnamed
 from tasks.runs.records import F, Record, RunRef, committed, record_bytes, record_place
 from tasks.stages.job_process import allow_jobs, stop_jobs
 from tasks.stages.workspace import Workspace, clear, take_over, unfinished_prefix
@@ -323,14 +324,22 @@ def _commit(
     fault_point("stage.before_files", name)
     if any(space.out.iterdir()):
         check_token(store, run.name, run.token)
+        lease.check()
         # One writer a prefix: a holder that was paused past its lease cannot touch its successor's files, and what a
         # damaged record points to stays where it is.
         prefix = f"artifacts/{record.id}/{run.name}-{run.token}.{lease.token}"
         manifest = store.publish_files(prefix, space.out)
         record = record.model_copy(update={"files": prefix, "manifest": manifest})
     fault_point("stage.before_record", name)
-    lease.check()
-    if not commit(store, run.name, run.token, record_place(record.stage, record.key), record_bytes(record), damaged):
+    try:
+        lease.check()
+        place = record_place(record.stage, record.key)
+        is_ours = commit(store, run.name, run.token, place, record_bytes(record), damaged)
+    except LeaseLost:
+        if record.files is not None:  # nobody would: the successor may have ended before they were there
+            drop_unnamed(store, run.name, record.stage, record.key, record.files)
+        raise
+    if not is_ours:
         # Another run did the same work first: theirs counts.
         theirs = committed(store, type(record.figures), record.key)
         if theirs is None:

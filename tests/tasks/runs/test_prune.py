@@ -20,7 +20,7 @@ from tasks.runs.prune import checkpoint_of, prune
 from tasks.runs.records import Record, RunRef, committed, files_of
 from tasks.stages.stage import Made, Work, run_stage
 from tasks.stages.unfinished import keep
-from tasks.storage import Store, open_store
+from tasks.storage import LocalStore, Store, open_store
 from tests.end_to_end.pipeline import write_profile
 from tests.tasks.stages.figures import made as made_by
 
@@ -78,6 +78,28 @@ def test_the_newest_and_the_last_healthy_one_stay(made: tuple[Store, str, list[R
     assert [whole(store, record) for record in records] == [False, True, False, True]
     assert not any(key for record in (records[0], records[2]) for key in store.list(str(record.files)))
     assert prune(store, run, 1) == []
+
+
+def test_killed_before_the_old_files_were_deleted_it_deletes_them_when_it_is_repeated(
+    made: tuple[Store, str, list[Record]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, run, records = made
+
+    delete = LocalStore.delete
+
+    def killed(there: LocalStore, prefix: str) -> None:
+        if prefix == records[0].files:
+            raise KeyboardInterrupt(prefix)
+        delete(there, prefix)
+
+    monkeypatch.setattr(LocalStore, "delete", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prune(store, run, 1)
+    monkeypatch.setattr(LocalStore, "delete", delete)
+    assert list(store.list(str(records[0].files)))
+    assert prune(store, run, 1) == [3]
+    assert not any(key for record in (records[0], records[2]) for key in store.list(str(record.files)))
+    assert [whole(store, record) for record in records] == [False, True, False, True]
 
 
 def test_what_a_model_name_points_to_or_has_pointed_to_stays(made: tuple[Store, str, list[Record]]) -> None:

@@ -9,7 +9,15 @@ import pytest
 
 from cures_core.config.fork import Fork
 from cures_core.config.loading import load_config
-from cures_core.errors import ConfigError, CorruptArtifact, InjectedFault, LeaseHeld, LeaseLost, StoreUnavailable
+from cures_core.errors import (
+    ConfigError,
+    CorruptArtifact,
+    InjectedFault,
+    LeaseHeld,
+    LeaseLost,
+    StoreUnavailable,
+    TryAgain,
+)
 from cures_core.faults import arm
 from cures_core.jobs.assemble import versions
 from cures_core.machine import built_from, processor
@@ -153,6 +161,42 @@ def test_a_stale_holder_cannot_commit(run: RunRef) -> None:
     with pytest.raises(LeaseLost):
         run_stage(run, DemoFigures, 1, {}, [], Work())
     assert list(store.list("stages")) == []
+
+
+@pytest.mark.parametrize("of", ["run", "stage"])
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_holder_that_loses_its_lease_publishes_nothing_or_takes_it_back(
+    run: RunRef, monkeypatch: pytest.MonkeyPatch, of: str, when: str
+) -> None:
+    """Its successor may have ended by then, and nobody would look for these files."""
+    store, publish, calls = LocalStore(run.config.store.url), LocalStore.publish_files, []
+
+    def take() -> None:
+        (name,) = (
+            key.removeprefix("leases/").removesuffix(".json")
+            for key in store.list("leases")
+            if key.startswith("leases/stages/") is (of == "stage")
+        )
+        raw, held = parse(store, name)
+        assert held is not None
+        assert store.compare_and_swap(lease_key(name), raw, encode(held.model_copy(update={"token": held.token + 1})))
+
+    def publish_late(*arguments: Any) -> str:
+        calls.append(arguments)
+        digest = publish(*arguments)
+        take()
+        return digest
+
+    def work(space: Workspace) -> Made[Any]:
+        if when == "before":
+            take()
+        return Work()(space)
+
+    monkeypatch.setattr(LocalStore, "publish_files", publish_late)
+    with pytest.raises(LeaseLost if of == "run" else TryAgain):
+        run_stage(run, DemoFigures, 1, {}, [], work)
+    assert len(calls) == (when == "meanwhile")
+    assert [*store.list("artifacts"), *store.list("stages")] == []
 
 
 def test_one_holder_a_run(run: RunRef) -> None:
