@@ -136,7 +136,7 @@ class _Look:
             )
             for entry in () if found is None else found[1].history:
                 if runs is None or entry.run in runs:
-                    self._version(name, entry, is_current=entry == found[1].current)
+                    self._version(name, entry, is_current=found is not None and entry == found[1].current)
         for run, record in self._promoted.values():
             self._promotion(run, record)
 
