@@ -86,7 +86,8 @@ def test_a_note_that_is_not_readable_is_said(store: LocalStore, lease: Lease, fi
     assert held is not None
     note = Pending(key="k", expected=None, data=None).model_copy(update={field: text})
     store.put(lease_key("run"), encode(held.model_copy(update={"pending": note})))
-    with pytest.raises(CorruptArtifact, match=r"^a commit noted in a lease is not readable$"):
+    said = rf"^leases/run\.json: pending\.{field}: .*: cures runs set-aside leases/run\.json$"
+    with pytest.raises(CorruptArtifact, match=said):
         settle(store, "run")
 
 
