@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -337,13 +338,26 @@ def limits(t: Try) -> Mapping[str, int]:
             run_job(job, lambda _: None)
         except CuresError as found:
             error = found
-    assert error is None or isinstance(error, (OutOfMemory, SystemRefused, TryAgain, ChildFailed)), (
-        f"{kind} {value}: {type(error).__name__}: {error}"
-    )
+    assert error is None or says(error, kind), f"{kind} {value}: {type(error).__name__}: {error}"
     if error is not None:
         run_job(job, lambda _: None)
     assert digests_of(job.out) == calm.digests, f"{name}: other bytes"
     return {f"{kind}_told": int(error is not None), f"{kind}_enough": int(error is None)}
+
+
+LIMIT_WORDS = {
+    "memory": r"memory|room for more processes|SIG(KILL|SEGV|ABRT|BUS|ILL|TRAP)",
+    "descriptors": r"files? (at once|descriptor|are open)|open files|descriptors|RLIMIT_NOFILE",
+    "file_size": r"file size|File too large|RLIMIT_FSIZE|SIGXFSZ",
+}
+"""What an error says of a limit; natural ends of a process that memory is taken from in the midst are signals."""
+
+
+def says(error: CuresError, kind: str) -> bool:
+    """Is it of a class that a limit ends in, and does it say which? A child that dies without a word is told by its
+    signal."""
+    known = isinstance(error, (OutOfMemory, SystemRefused, TryAgain, ChildFailed))
+    return known and re.search(LIMIT_WORDS[kind], str(error)) is not None
 
 
 @contextlib.contextmanager
