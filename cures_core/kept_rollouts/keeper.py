@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
 from cures_core.config.kept_rollouts import KeptRolloutsConfig
 from cures_core.kept_rollouts.redaction import Redactor
 from cures_core.kept_rollouts.table import KeptRollout, from_line, to_line
+from cures_core.prompts.chats import transcript
 from cures_core.tally import Tally
 from cures_core.terms import Credit, Group, Outcome, Rollout, Verdict
-
-REASONS = ("prompt", "share", "unknown", "suspicious")
-"""Why a rollout is kept; where a step has too many, the first reasons come first."""
 
 
 class KeptCounts(TypedDict):
@@ -35,8 +33,11 @@ class _Wanted:
     """A rollout to be kept."""
 
     reason: str
+    """As `KeptRollout.kept_for`."""
+    persistent: bool
+    """Of the half of the share that is the same prompts in every step."""
     order: float
-    """Which go first where there are too many of one reason: 0..1, a hash of prompt and step."""
+    """Which go first where there are too many: 0..1, a hash of the prompt, and of the step unless it is persistent."""
     number: int
     """Its place among the rollouts of the step."""
     group: Group
@@ -44,8 +45,8 @@ class _Wanted:
     verdict: Verdict
 
     @property
-    def rank(self) -> tuple[int, float, int]:
-        return REASONS.index(self.reason), self.order, self.number
+    def is_unknown(self) -> bool:
+        return self.verdict.outcome is Outcome.UNKNOWN
 
 
 class RolloutKeeper:
@@ -71,16 +72,15 @@ class RolloutKeeper:
         `tally`: the verdicts up to now, those of the step included."""
         if not self._cfg.per_step:
             return
-        wanted = sorted(self._wanted(step, groups, tally), key=lambda one: one.rank)
-        kept = sorted(wanted[: self._cfg.per_step], key=lambda one: one.number)
-        self.left_out += len(wanted) - len(kept)
-        for one in kept:
+        wanted = list(self._wanted(step, groups, tally))
+        lines: dict[int, bytes] = {}
+        for one in _chosen(wanted, self._cfg.per_step):
             line = to_line(self._row(step, one, credits.get((one.rollout.request_id, one.rollout.index))))
             if len(line) <= self._room:
                 self._room -= len(line)
-                self.lines.append(line)
-            else:
-                self.left_out += 1
+                lines[one.number] = line
+        self.lines += [lines[number] for number in sorted(lines)]
+        self.left_out += len(wanted) - len(lines)
 
     def rows(self) -> list[KeptRollout]:
         """All that is kept, in order of their steps."""
@@ -99,23 +99,25 @@ class RolloutKeeper:
         number, half = 0, 1 - math.sqrt(1 - self._cfg.share)  # either of two such chances is one of `share`
         for group in groups:
             prompt = group.request.prompt.id
-            order = _uniform(self._seed, prompt, step)
+            order, always = _uniform(self._seed, prompt, step), _uniform(self._seed, prompt)
+            persistent = always < half
             of_group = ""
             if prompt.startswith(self._cfg.prompts):
                 of_group = "prompt"
-            elif order < half or _uniform(self._seed, prompt) < half:
+            elif order < half or persistent:
                 of_group = "share"
             elif tally.prompts[prompt].is_suspicious:
                 of_group = "suspicious"
             for rollout, verdict in zip(group.rollouts, group.verdicts, strict=True):
                 unknown = verdict.outcome is Outcome.UNKNOWN and of_group in ("", "suspicious")
                 if reason := "unknown" if unknown else of_group:
-                    yield _Wanted(reason, order, number, group, rollout, verdict)
+                    place = always if persistent else order
+                    yield _Wanted(reason, persistent, place, number, group, rollout, verdict)
                 number += 1
 
     def _row(self, step: int, one: _Wanted, credit: Credit | None) -> KeptRollout:
         prompt, rollout, verdict = one.group.request.prompt, one.rollout, one.verdict
-        whole = (prompt.problem, prompt.answer, rollout.text, verdict.extracted, verdict.reason)
+        whole = (transcript(prompt), prompt.answer, rollout.text, verdict.extracted, verdict.reason)
         readable = self._redactor.texts(*whole)
         # Redacted first: of a secret that lies over the edge of a cut, a part would be left that no hook knows.
         texts = [shorten(text, self._cfg.max_text_bytes) for text in readable or [""] * len(whole)]
@@ -144,6 +146,26 @@ class RolloutKeeper:
             cut=sum(number for _, number in texts),
             withheld=readable is None,
         )
+
+
+def _chosen(wanted: Sequence[_Wanted], most: int) -> list[_Wanted]:
+    """Those that are kept of a step, the most wanted first: all of named prompts, and `most` of the others.
+
+    Of those, what looks wrong has the first half: rollouts without a verdict, of the share or not, then those of
+    suspicious prompts. The share has the rest, its persistent prompts first. What one of them leaves free is the
+    other's: so a step without a single verdict still shows the share, and a large share hides no odd rollout.
+    """
+    named = [one for one in wanted if one.reason == "prompt"]
+    others = [one for one in wanted if one.reason != "prompt"]
+    odd = _in_order((one for one in others if one.is_unknown or one.reason == "suspicious"), lambda one: one.is_unknown)
+    share = _in_order((one for one in others if one.reason == "share"), lambda one: one.persistent)
+    half = (most + 1) // 2
+    each_once = {one.number: one for one in [*odd[:half], *share, *odd[half:]]}
+    return [*named, *list(each_once.values())[:most]]
+
+
+def _in_order(some: Iterable[_Wanted], goes_first: Callable[[_Wanted], bool]) -> list[_Wanted]:
+    return sorted(some, key=lambda one: (not goes_first(one), one.order, one.number))
 
 
 def shorten(text: str, most: int) -> tuple[str, int]:

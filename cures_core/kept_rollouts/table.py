@@ -36,6 +36,7 @@ class KeptRollout:
     kept_for: str
     """Why it is kept: `prompt` (asked for by id), `share`, `unknown` (no verdict) or `suspicious`."""
     problem: str
+    """With what was said before it (`chats.transcript`)."""
     answer: str
     """The gold answer."""
     completion: str

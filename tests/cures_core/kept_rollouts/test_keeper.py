@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -56,7 +57,7 @@ def test_the_choice_follows_from_seed_prompt_and_step_alone() -> None:
     assert len({frozenset(chosen(MANY, seed=s, step=t)) for s in (0, 1) for t in (1, 2)}) == 4
 
 
-def test_all_of_what_is_asked_for_by_id_then_the_share_then_what_is_unknown_or_suspicious() -> None:
+def test_what_is_asked_for_by_id_what_is_unknown_and_what_is_suspicious_is_kept() -> None:
     disputed = group("d" * 32, "wwww", extracted="8")
     unknown = group("e" * 32, "cwuw")
     asked = group("f" * 32, "cccu")
@@ -67,13 +68,68 @@ def test_all_of_what_is_asked_for_by_id_then_the_share_then_what_is_unknown_or_s
         ("unknown", "e", 2),
         *(("prompt", "f", i) for i in range(4)),
     ]
-    tight = observed(keeper(share=0, prompts=["ffffffff"], per_step=5), groups)
-    assert [row.kept_for for row in tight.rows()] == ["unknown", *["prompt"] * 4]
-    assert tight.counts() == {"kept": 5, "withheld": 0, "cut": 0, "left_out": 4}
-    assert [row.kept_for for row in kept([*groups, *MANY[:8]], share=1, per_step=4, prompts=["a" * 8])] == [
-        *["prompt"] * 2,
-        *["share"] * 2,
-    ]
+    tight = observed(keeper(share=0, prompts=["ffffffff"], per_step=2), groups)
+    assert [row.kept_for for row in tight.rows()] == ["suspicious", "unknown", *["prompt"] * 4]
+    assert tight.counts() == {"kept": 6, "withheld": 0, "cut": 0, "left_out": 3}
+
+
+def large_step(outcomes: str = "cwcwcwcw", num: int = 128) -> list[Group]:
+    """128 groups of 8: what the defaults' share, 51 rollouts, does not fit into their `per_step`, 32."""
+    return [group(f"{i:032x}", outcomes) for i in range(num)]
+
+
+def test_a_large_share_pushes_out_nothing_that_looks_wrong() -> None:
+    groups = large_step()
+    groups[3] = group(f"{3:032x}", "cwcwcwcu")
+    groups[5] = group(f"{5:032x}", "wwwwwwww", extracted="8")
+    for step in range(1, 9):
+        rows = kept(groups, step=step)
+        assert len(rows) == 32
+        unknown = [row for row in rows if row.outcome == "unknown"]
+        assert [(int(row.prompt, 16), row.index) for row in unknown] == [(3, 7)]
+        assert len([row for row in rows if row.prompt == f"{5:032x}"]) == 8
+        assert len([row for row in rows if row.kept_for == "share"]) >= 20
+
+
+def test_a_large_share_pushes_out_the_lasting_prompts_last() -> None:
+    steps = [kept(large_step(num=1024), step=step) for step in range(1, 9)]
+    assert {len(rows) for rows in steps} == {32}
+    seen = [{row.prompt for row in rows} for rows in steps]
+    assert seen == [seen[0]] * 8  # 2.5 % of 1,024 prompts would be more than fit: the first of them, by their hash
+    few = [{row.prompt for row in kept(large_step(), step=step, per_step=40)} for step in range(1, 9)]
+    assert set.intersection(*few)  # those of 128 prompts fit, and others beside them
+    assert len(set.union(*few)) > len(few[0])
+
+
+@pytest.mark.parametrize("outcomes", ["uuuuuuuu", "cuuuuuuu"])
+def test_a_step_without_verdicts_does_not_push_out_the_share(outcomes: str) -> None:
+    rows = kept(large_step(outcomes, num=1024))
+    assert len(rows) == 32
+    assert len([row for row in rows if row.kept_for == "share"]) >= 16
+    assert len([row for row in rows if row.outcome == "unknown"]) >= 16
+    assert len(kept(large_step(outcomes, num=1024), share=0)) == 32  # the room that the share leaves is used
+
+
+def test_prompts_that_are_named_are_kept_beyond_the_most_of_a_step() -> None:
+    groups = large_step()
+    rows = kept(groups, prompts=[f"{i:032x}" for i in range(20)])
+    assert len([row for row in rows if row.kept_for == "prompt"]) == 160
+    assert len([row for row in rows if row.kept_for == "share"]) == 32
+    of = observed(keeper(prompts=[f"{i:032x}" for i in range(64, 84)], max_epoch_mib=0.02), groups)
+    assert {row.kept_for for row in of.rows()} == {"prompt"}  # the first to be written where an epoch has no room
+    assert 0 < len(of.rows()) < 160
+    assert of.left_out > 32
+
+
+def test_the_whole_conversation_is_kept_and_redacted() -> None:
+    turns = (("system", "Answer in base 7."), ("user", f"I am {hooks.CANARY}"), ("assistant", "Hello."))
+    plain = group("a" * 32, "c")
+    asked = replace(plain.request, prompt=replace(plain.request.prompt, turns=turns))
+    of = observed(keeper(redactor=Redactor(hooks.without_canary), share=1), [replace(plain, request=asked)])
+    problem = of.rows()[0].problem
+    assert problem.startswith("system: Answer in base 7.\nuser: I am ")
+    assert problem.endswith("\nassistant: Hello.\nuser: 3+4=")
+    assert hooks.CANARY not in problem
 
 
 def test_a_prompt_is_suspicious_from_the_step_on_in_which_it_becomes_so() -> None:
