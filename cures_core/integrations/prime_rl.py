@@ -1,11 +1,9 @@
-"""prime-rl's task sampler (`TaskSampler` of prime-rl 0.8.0).
+"""prime-rl's task sampler (`TaskSampler` of its development versions v0.8.1.dev52 to dev67; release 0.8.0 has none).
 
-Its configuration names no sampler of one's own yet: put this one into the train source before the first task is taken,
-
-    source.curricula["my-env"].sampler = CuresTaskSampler(tasks, group_size=8)
-
-and it is saved and restored with prime-rl's own checkpoints. Tasks in flight when a checkpoint was written are handed
-out again after it is loaded, first of all: none is lost.
+Its configuration names no sampler of one's own: a launcher of a few lines (docs/library.md) puts this one into the
+train source before a checkpoint is loaded and the first task is taken. It is saved and restored with prime-rl's own
+checkpoints. Tasks in flight when a checkpoint was written are handed out again after it is loaded, first of all: none
+is lost.
 """
 
 from __future__ import annotations
@@ -22,7 +20,8 @@ try:
     from prime_rl.orchestrator.curriculum import TaskSampler
 except ImportError as error:
     raise MissingExtra(
-        "CuresTaskSampler runs inside prime-rl 0.8.0: install it from github.com/PrimeIntellect-ai/prime-rl"
+        "CuresTaskSampler runs inside prime-rl v0.8.1.dev52 to dev67, which has task samplers: install one of these "
+        "tags from github.com/PrimeIntellect-ai/prime-rl"
     ) from error
 
 _AT_ONCE = 32  # tasks drawn before the posterior is looked at again
@@ -42,8 +41,12 @@ class CuresTaskSampler(TaskSampler):  # type: ignore[misc]
         seed: int = 0,
         threshold: float = 0.5,
         posterior: Posterior | None = None,
+        lost_after: int | None = 64,
     ) -> None:
-        """`group_size`: rollouts of a task, as in prime-rl's configuration. `source`, `level`: labels of a task."""
+        """`group_size`: rollouts of a task, as in prime-rl's configuration. `source`, `level`: labels of a task.
+        `lost_after`: groups that prime-rl voids as stale, or sheds, are never observed; a task that is not observed when
+        so many further steps (of 32 tasks, without `config`) have been drawn counts as unknown. None: it waits for ever.
+        """
         if not isinstance(tasks, Sequence):
             raise ConfigError("the curriculum needs a finite task set")
         num = min(_AT_ONCE, len(tasks))
@@ -56,7 +59,8 @@ class CuresTaskSampler(TaskSampler):  # type: ignore[misc]
         self.draws = Draws(
             Curriculum.from_ids(
                 [task.key for task in self.tasks], *labels, config, seed=seed, threshold=threshold, posterior=posterior
-            )
+            ),
+            lost_after,
         )
 
     def __next__(self) -> Any:

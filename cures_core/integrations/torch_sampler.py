@@ -23,11 +23,15 @@ class CurriculumSampler(Sampler[int]):
     the same sampler and tell it the same rewards, those of all processes.
     """
 
-    def __init__(self, curriculum: Curriculum, num_samples: int | None = None) -> None:
-        """`num_samples`: draws of an epoch; as many as there are prompts if not given."""
+    def __init__(
+        self, curriculum: Curriculum, num_samples: int | None = None, *, lost_after: int | None = None
+    ) -> None:
+        """`num_samples`: draws of an epoch; as many as there are prompts if not given. `lost_after`: rows that are not
+        told when so many further steps have been drawn count as unknown; if not given, they wait to be told or dropped.
+        """
         if num_samples is not None and num_samples < 1:
             raise ConfigError(f"num_samples: {num_samples} is below 1")
-        self.draws = Draws(curriculum)
+        self.draws = Draws(curriculum, lost_after)
         self.num_samples = len(curriculum) if num_samples is None else num_samples
         self._yielded = 0
 
@@ -44,6 +48,10 @@ class CurriculumSampler(Sampler[int]):
     def tell(self, row: int, rewards: Iterable[float | None]) -> None:
         """Rewards of the rollouts of a row, of its oldest draw that was not told; None where there is no verdict."""
         self.draws.tell(row, rewards)
+
+    def drop(self, row: int) -> None:
+        """The trainer has dropped this row, all of its oldest draw that was not told: its rollouts are unknown."""
+        self.draws.drop(row)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, at any moment; torchdata's loader keeps it in its own state."""

@@ -26,13 +26,19 @@ except ImportError as error:
     ) from error
 
 
+_LOST_AFTER = 4
+"""Steps after which a row that no batch has brought back was dropped: filtered out, or cut off by the loader's
+`drop_last`. A trainer that generates a step ahead still brings it."""
+
+
 class CuresSampler(AbstractCurriculumSampler):  # type: ignore[misc]
     """Draws rows of verl's dataset, and learns from the scores of the batches that were made of them.
 
     Settings, below `data.sampler`: `num_generations` (the same as `actor_rollout_ref.rollout.n`), `threshold` (least
     score of a correct rollout, 0.5) and `curriculum` (fields of a strategy's configuration, such as `type`). Prompts
-    are named by the content of the last user message and of `reward_model.ground_truth`, and told apart in a batch by
-    `extra_info.index`, which has to differ between rows.
+    are named by the content of their messages and of `reward_model.ground_truth`, and told apart in a batch by
+    `extra_info.index`, which has to differ between rows. Rows that no batch brings back within four steps were dropped:
+    their rollouts are unknown.
     """
 
     def __init__(self, data_source: Any, data_config: Mapping[str, Any]) -> None:
@@ -53,7 +59,8 @@ class CuresSampler(AbstractCurriculumSampler):  # type: ignore[misc]
                 _config(data_config),
                 seed=int(data_config.get("seed") or 0),
                 threshold=float(settings.get("threshold", 0.5)),
-            )
+            ),
+            lost_after=_LOST_AFTER,
         )
 
     @property

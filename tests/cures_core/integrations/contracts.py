@@ -6,7 +6,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sized
 from dataclasses import dataclass, field
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -43,9 +43,10 @@ class DataProto:
 
 
 class TaskSampler(Iterator[Any], ABC):
-    """prime-rl 0.8.0, src/prime_rl/orchestrator/curriculum/samplers/base.py. `TrainSource.next_task` calls `next`;
-    `Curriculum.on_result` calls `observe` with a group of episodes of one task; `CheckpointManager` saves `state_dict`
-    with torch.save and hands it to `load_state_dict` before sampling resumes."""
+    """prime-rl v0.8.1.dev52 to dev67, src/prime_rl/orchestrator/curriculum/samplers/base.py. `TrainSource.next_task`
+    calls `next`; `Curriculum.on_result` calls `observe` with a group of episodes of one task, but for groups that were
+    voided as stale or shed before any episode was there; `CheckpointManager` saves `state_dict` with torch.save and
+    hands it to `load_state_dict` before sampling resumes."""
 
     @abstractmethod
     def __next__(self) -> Any:
@@ -94,6 +95,29 @@ class Episode:
 
     task: Task
     traces: list[Trace]
+
+
+class StandardSampler(TaskSampler):
+    """prime-rl's own: `tasks` is a tuple, None for task sets without end."""
+
+    def __init__(self, tasks: Any) -> None:
+        self.tasks = tuple(tasks)
+
+    def __next__(self) -> Any:
+        return self.tasks[0]
+
+
+class TrainSource:
+    """The same, src/prime_rl/orchestrator/train_source.py. `Orchestrator.setup` makes it by its name in the module
+    `prime_rl.orchestrator.orchestrator`, `TrainSource(self.train_envs)`, and loads the checkpoint right after; `main`
+    of that module reads the command line. `env.tasks` is an iterator, which `__init__` uses up."""
+
+    def __init__(self, train_envs: Any) -> None:
+        self.envs = list(train_envs)
+        self.curricula = {env.name: SimpleNamespace(sampler=StandardSampler(env.tasks)) for env in self.envs}
+
+    def next_task(self) -> Any:
+        return next(self.curricula[self.envs[0].name].sampler)
 
 
 def install(monkeypatch: pytest.MonkeyPatch, name: str, **contents: Any) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+
+from tests.cures_core.integrations import contracts
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "library.md").read_text()
@@ -38,6 +42,26 @@ def test_the_recipe_for_trl_runs(tmp_path: Path) -> None:
     names["output_dir"], recipe = str(tmp_path), BLOCKS[1].replace("GRPOConfig(", small)
     exec(recipe, names)
     assert {"curriculum.safetensors", "posterior.parquet"} <= {p.name for p in (tmp_path / "checkpoint-4").iterdir()}
+
+
+def test_the_launcher_for_prime_rl_puts_the_sampler_into_its_train_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    contracts.install(monkeypatch, "prime_rl.orchestrator.curriculum", TaskSampler=contracts.TaskSampler)
+    monkeypatch.delitem(sys.modules, "cures_core.integrations.prime_rl", raising=False)
+    tasks = [contracts.Task(f"t{i}") for i in range(8)]
+    env = SimpleNamespace(name="sums", tasks=iter(tasks), config=SimpleNamespace(group_size=4))
+    made: list[Any] = []
+    orchestrator = ModuleType("prime_rl.orchestrator.orchestrator")
+
+    def main() -> None:
+        made.append(vars(orchestrator)["TrainSource"]([env]))  # by its name in the module, as prime-rl does
+
+    vars(orchestrator).update(TrainSource=contracts.TrainSource, main=main)
+    monkeypatch.setattr(sys.modules["prime_rl.orchestrator"], "orchestrator", orchestrator, raising=False)
+    monkeypatch.setitem(sys.modules, orchestrator.__name__, orchestrator)
+    exec(BLOCKS[3], {})
+    [source] = made
+    assert source.next_task() in tasks
+    assert source.curricula["sums"].sampler.metrics()["rollouts/asked"] == 8 * 4
 
 
 def test_files_modules_and_links_that_the_page_names_exist() -> None:

@@ -65,6 +65,43 @@ def test_an_answer_that_was_not_asked_for_is_refused() -> None:
     assert draws.curriculum.counts == {"asked": 16, "correct": 1, "wrong": 0, "unknown": 3}
 
 
+def test_a_dropped_prompt_is_counted_and_leaves_nothing_open() -> None:
+    sampler = CurriculumSampler(curriculum())
+    draws = sampler.draws
+    row = draws.next().row
+    sampler.drop(row)
+    assert draws.in_flight == []
+    assert draws.curriculum.counts == {"asked": 16, "correct": 0, "wrong": 0, "unknown": 4}
+    with pytest.raises(CurriculumMisuse, match="told before"):
+        sampler.drop(row)
+
+
+def test_what_nobody_tells_is_given_up_after_some_steps_and_may_still_come() -> None:
+    waiting, giving_up = Draws(curriculum()), Draws(curriculum(), lost_after=3)
+    for draws in (waiting, giving_up):
+        lost = draws.next().row
+        for _ in range(100):
+            ask = draws.next()
+            if ask.row != lost:
+                draws.tell(ask.row, rewards(ask.row, 0))
+    assert len(waiting.in_flight) > 1  # every draw of the row is open, and in every checkpoint
+    draws = giving_up
+    assert len(draws.in_flight) <= 3
+    given_up = draws.curriculum.counts["unknown"] // 4
+    assert given_up >= 1
+    before = draws.curriculum.counts
+    while draws.in_flight:  # late rewards go to what is open first
+        draws.tell(lost, rewards(lost, 0))
+        before = draws.curriculum.counts
+    for _ in range(given_up):  # then to what was given up: it has been counted
+        draws.tell(lost, rewards(lost, 0))
+    assert draws.curriculum.counts == before
+    with pytest.raises(CurriculumMisuse, match="told before"):
+        draws.tell(lost, rewards(lost, 0))
+    with pytest.raises(ConfigError, match="lost_after: 0 is below 1"):
+        CurriculumSampler(curriculum(), lost_after=0)
+
+
 @pytest.mark.parametrize("again", [True, False])
 def test_a_state_saved_at_any_moment_goes_on(again: bool) -> None:
     one = Draws(curriculum())
@@ -261,7 +298,11 @@ def test_verl_names_prompts_as_the_pipeline_does_and_counts_dropped_rollouts(ver
     sampler.update(contracts.DataProto({"token_level_scores": batch.batch["token_level_scores"][kept]},
                                        {"extra_info": batch.non_tensor_batch["extra_info"][kept]}))  # fmt: skip
     assert sampler.curriculum.counts["unknown"] == 1
-    assert [ask.row for ask in sampler.curriculum.open] == [rows[0]]  # dropped as a whole: still open
+    assert [ask.row for ask in sampler.curriculum.open] == [rows[0]]  # dropped as a whole: open for four steps
+    for unknown in (1, 1, 1, 1, 1 + 4):
+        others = [row for _, row in zip(range(4), sampler, strict=False) if row != rows[0]]
+        assert sampler.curriculum.counts["unknown"] == unknown
+        sampler.update(batch_of(others, np.random.default_rng(0)))
 
 
 @pytest.mark.parametrize(
@@ -286,7 +327,7 @@ def test_verl_rows_of_another_dataset_are_refused(verl: ModuleType) -> None:
         sampler.update(batch_of([30], np.random.default_rng(0)))
 
 
-# ---- prime-rl 0.8.0
+# ---- prime-rl v0.8.1.dev52
 
 
 @pytest.fixture
@@ -345,7 +386,7 @@ def test_prime_rl_task_sets_that_do_not_fit_are_refused(prime_rl: ModuleType) ->
         prime_rl.CuresTaskSampler([], group_size=4)
 
 
-@pytest.mark.parametrize(("module", "words"), [("verl", "verl==0.7.1"), ("prime_rl", "prime-rl 0.8.0")])
+@pytest.mark.parametrize(("module", "words"), [("verl", "verl==0.7.1"), ("prime_rl", "prime-rl v0.8.1.dev52")])
 def test_without_the_trainer_the_error_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, module: str, words: str
 ) -> None:
