@@ -22,9 +22,9 @@ class KeptRolloutsConfig(Strict):
     """Content ids of prompts, or beginnings of 8 digits and more, of which every rollout is kept, whatever `per_step`
     is above 0."""
     per_step: Operation[int] = Field(default=32, ge=0)
-    """Most rollouts of a step beside those of `prompts`; 0 keeps none at all. Half of it is for those without a verdict,
-    then those of prompts that look wrong (answer disputed, never a verdict); the rest for the share, its lasting
-    prompts first. What one half leaves free is the other's."""
+    """Most rollouts of a step beside those of `prompts`; 0 keeps none at all. Half of it is for those without a
+    verdict, then those of prompts that look wrong (answer disputed, never a verdict); the rest for the share, its
+    lasting prompts first. What one half leaves free is the other's."""
     max_text_bytes: Operation[int] = Field(default=8192, ge=64)
     """Longest problem or completion, in UTF-8: longer ones lose their middle."""
     max_epoch_mib: Operation[float] = Field(default=16.0, gt=0)

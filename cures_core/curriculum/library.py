@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from cures_core.curriculum.state_file import load_state, save_state
 from cures_core.errors import ConfigError, CurriculumMisuse
 from cures_core.prompts import PromptSet
 from cures_core.terms import Group, Outcome, Request, Verdict
+
+if TYPE_CHECKING:
+    from cures_core.prompts.naming import AnswerRule, ProblemRule
 
 _FORMAT = 1
 _VERDICTS = [Verdict(outcome) for outcome in Outcome]
@@ -97,7 +100,8 @@ class Curriculum:
         config = CuresConfig(prompts_per_step=32, rollouts_per_step=256) if config is None else config
         self.prompts, self.config, self.threshold = prompts, config, threshold
         self._rows = np.arange(len(prompts)) if rows is None else rows
-        self._strategy = make_curriculum(config, prompts, _start(posterior, prompts, config), seed)
+        start, self._matched = _start(posterior, prompts, config)
+        self._strategy = make_curriculum(config, prompts, start, seed)
         self._round: dict[str, Request] = {}  # asked last, in order
         self._late: dict[str, Request] = {}  # deferred
         self._outcomes: dict[str, tuple[int, int, int]] = {}  # correct, wrong, unknown; not yet handed to the strategy
@@ -130,13 +134,21 @@ class Curriculum:
         answer: str | None = "answer",
         source: str = "source",
         level: str = "level",
+        turns: str = "turns",
+        problem_rule: ProblemRule | None = None,
+        answer_rule: AnswerRule = "field",
         **options: Any,
     ) -> Curriculum:
-        """From a `datasets` table, a data frame, an Arrow table, or a mapping of columns; the others are column names.
+        """From a `datasets` table, a data frame, an Arrow table, or a mapping of columns; most others are column names.
 
-        Without `id`, prompts are named by the content of problem and answer, as in the pipeline.
+        Without `id`, prompts are named by the content of problem, what was said before it, and answer, cleaned as the
+        pipeline cleans them. The rules are those of `data.problem_rule` and `data.answer_rule`; without the first, text
+        is text and a list of messages a chat, whose last user message is the problem.
         """
-        prompts, rows = tables.from_table(table, id=id, problem=problem, answer=answer, source=source, level=level)
+        prompts, rows = tables.from_table(
+            table, id=id, problem=problem, answer=answer, source=source, level=level,
+            turns=turns, problem_rule=problem_rule, answer_rule=answer_rule,
+        )  # fmt: skip
         return cls(prompts, config, rows=rows, **options)
 
     @classmethod
@@ -153,6 +165,12 @@ class Curriculum:
         complete."""
         self._settle()
         return self._strategy.posterior
+
+    @property
+    def matched(self) -> dict[str, int]:
+        """What became of the `posterior` that this was made from: prompts that it knew (`kept`), or had in its archive
+        (`restored`), those that are `new` to it, and those of it that are not in this set (`archived`)."""
+        return dict(self._matched)
 
     @property
     def step(self) -> int:
@@ -312,13 +330,19 @@ def _number(reward: Any) -> float | None:
         return math.inf
 
 
-def _start(earlier: Posterior | None, prompts: PromptSet, config: CurriculumConfig) -> Posterior:
+def _start(earlier: Posterior | None, prompts: PromptSet, config: CurriculumConfig) -> tuple[Posterior, dict[str, int]]:
+    """(what a curriculum begins from, what of it was known)."""
     if earlier is None or not len(prompts):
-        return Posterior.fresh(prompts, config.posterior)
+        return Posterior.fresh(prompts, config.posterior), {
+            "kept": 0,
+            "restored": 0,
+            "new": len(prompts),
+            "archived": 0,
+        }
     posterior, moved = migrate(earlier, prompts, config.posterior)
     if not moved["kept"] + moved["restored"]:
         raise ConfigError(
             f"the posterior of {len(earlier):,} prompts knows none of these {len(prompts):,}: it is of another set, or "
             "its prompts are named otherwise (by content, or by a column of ids)"
         )
-    return posterior
+    return posterior, moved

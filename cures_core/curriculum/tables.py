@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from cures_core.errors import ConfigError
-from cures_core.prompts import PromptSet, content_id
+from cures_core.prompts import PromptSet
 from cures_core.prompts.promptset import COLUMNS
+
+if TYPE_CHECKING:
+    from cures_core.prompts.naming import AnswerRule, Content, ProblemRule
 
 LONGEST_ID = 200
 """Bytes of an id at most: ids are kept in one array of equal widths."""
@@ -33,32 +36,56 @@ def from_ids(
 
 
 def from_table(
-    table: Any, *, id: str | None, problem: str, answer: str | None, source: str, level: str
+    table: Any,
+    *,
+    id: str | None,
+    problem: str,
+    answer: str | None,
+    source: str,
+    level: str,
+    turns: str,
+    problem_rule: ProblemRule | None,
+    answer_rule: AnswerRule,
 ) -> tuple[PromptSet, Rows]:
     """A set from the columns of a `datasets` table, a data frame, an Arrow table, or a mapping of columns.
 
-    With `id`, that column names the prompts. Without, they are named by the content of problem and answer, as the
-    pipeline names them; a list of chat messages stands for its last user message, and without `answer` for itself.
-    Labels are taken where their columns are there. Raises `ConfigError` naming the columns that there are.
+    With `id`, that column names the prompts. Without, they are named by the content of problem, earlier turns and
+    answer, as the pipeline cleans and names them (`prompts.naming`). Labels and turns are taken where their columns are
+    there. Raises `ConfigError` naming the columns that there are.
     """
     known = _names(table)
     wanted = [id] if id is not None else [problem] if answer is None else [problem, answer]
     if missing := [name for name in wanted if name not in known]:
         raise ConfigError(f"the table has no column {missing[0]!r}; its columns are {', '.join(known) or 'none'}")
-    problems = [] if problem not in known else [_problem(x) for x in _values(table[problem])]
-    answers = [] if answer is None or answer not in known else [_text(x) for x in _values(table[answer])]
+    labels = {
+        name: [_text(x) for x in _values(table[column])] if column in known else []
+        for name, column in (("source", source), ("level", level))
+    }
+    given = [_values(table[name]) if name in known else [] for name in (problem, answer, turns)]
+    contents = _contents(*given, problem_rule, answer_rule)
     if id is not None:
-        ids = [x if type(x) is str else _text(x) for x in _values(table[id])]
+        ids = _checked([x if type(x) is str else _text(x) for x in _values(table[id])])
     else:
-        empty = [i for i, text in enumerate(problems) if not text]
-        if empty:
+        if empty := [i for i, content in enumerate(contents) if not content.problem]:
             raise ConfigError(f"row {empty[0]}: column {problem!r} holds no problem; drop the row")
-        ids = [content_id(p, a) for p, a in zip(problems, answers or [""] * len(problems), strict=True)]
-    _checked(ids)
-    columns = {"id": ids, "problem": problems, "answer": answers}
-    for name, column in (("source", source), ("level", level)):
-        columns[name] = [_text(x) for x in _values(table[column])] if column in known else []
-    return _prompt_set(columns, len(ids))
+        ids = _checked([content.id for content in contents], "their content is the same: ")
+    texts = dict(zip(("problem", "answer", "turns"), map(list, zip(*contents, strict=True)), strict=False))
+    return _prompt_set({"id": ids, **texts, **labels}, len(ids))
+
+
+def _contents(
+    problems: list[object],
+    answers: list[object],
+    turns: list[object],
+    problem_rule: ProblemRule | None,
+    answer_rule: AnswerRule,
+) -> list[Content]:
+    from cures_core.prompts.naming import content_of  # with what it needs, too slow for an import of the library
+
+    none = [None] * len(problems)
+    problems = [x.tolist() if isinstance(x, np.ndarray) else x for x in problems]  # messages in a data frame of Parquet
+    rows = zip(problems, answers or none, turns or none, strict=False)
+    return [content_of(*row, problem_rule, answer_rule) for row in rows]
 
 
 def _prompt_set(columns: Mapping[str, Sequence[str]], num: int) -> tuple[PromptSet, Rows]:
@@ -68,11 +95,11 @@ def _prompt_set(columns: Mapping[str, Sequence[str]], num: int) -> tuple[PromptS
     return prompts, np.fromiter((place[x] for x in prompts.ids), dtype=np.int64, count=num)
 
 
-def _checked(ids: list[str]) -> list[str]:
+def _checked(ids: list[str], why: str = "") -> list[str]:
     place: dict[str, int] = {}
     for i, name in enumerate(ids):
         if place.setdefault(name, i) != i:
-            raise ConfigError(f"rows {place[name]} and {i} have the same id {name[:80]!r}: drop one of the two")
+            raise ConfigError(f"rows {place[name]} and {i} have the same id {name[:80]!r}: {why}drop one of the two")
         if not name or "\0" in name:
             raise ConfigError(f"row {i}: {name[:80]!r} is no id; an id is text that is not empty")
         try:
@@ -119,11 +146,3 @@ def _values(column: Iterable[object]) -> list[object]:
 def _text(value: object) -> str:
     """A label or an id as text; what is missing (None, NaN) is empty."""
     return "" if value is None or value != value else str(value)
-
-
-def _problem(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    from cures_core.prompts.chats import read_chat
-
-    return read_chat(value).problem or ""

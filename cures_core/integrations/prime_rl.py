@@ -44,8 +44,8 @@ class CuresTaskSampler(TaskSampler):  # type: ignore[misc]
         lost_after: int | None = 64,
     ) -> None:
         """`group_size`: rollouts of a task, as in prime-rl's configuration. `source`, `level`: labels of a task.
-        `lost_after`: groups that prime-rl voids as stale, or sheds, are never observed; a task that is not observed when
-        so many further steps (of 32 tasks, without `config`) have been drawn counts as unknown. None: it waits for ever.
+        `lost_after`: groups that prime-rl voids as stale, or sheds, are never observed; a task that was not when so
+        many further steps (of 32 tasks, without `config`) have been drawn counts as unknown. None: it waits for ever.
         """
         if not isinstance(tasks, Sequence):
             raise ConfigError("the curriculum needs a finite task set")

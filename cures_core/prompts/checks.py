@@ -148,22 +148,10 @@ def examine(
 ) -> tuple[Fields | None, list[Flaw]]:
     """(the row's clean fields, None where there is no problem or answer to speak of; everything wrong with it)."""
     flaws: list[Flaw] = []
-    problem, answer = pick(record, columns.problem), pick(record, columns.answer)
-    turns: Turns = ()
-    if cfg.problem_rule == "text" and type(problem) is str and plain_problem(problem, cfg):
-        checked = True
-    else:
-        turns, problem = _asked(problem, cfg, flaws)
-        checked = False
-    if columns.turns is not None and (before := pick(record, columns.turns)) and isinstance(before, str):
-        turns = _kept_turns(before, flaws)
-    if not (cfg.answer_rule == "field" and type(answer) is str and _plain_number(answer, cfg)):
-        answer = _answer_text(answer, columns.answer, cfg, raw, flaws)
-        answer = None if answer is None else _check_answer(answer, cfg, flaws)
-    if problem is not None and not checked:
-        problem = _clean_text(problem, flaws)
+    turns, problem = clean_problem(pick(record, columns.problem), pick(record, columns.turns), cfg, flaws)
+    answer = clean_answer(pick(record, columns.answer), columns.answer, cfg, raw, flaws)
+    if problem is not None and not plain_problem(problem, cfg):
         _check_problem(problem, answer or "", flaws)
-    turns = _checked_turns(turns, flaws)
     if problem is None or answer is None:
         return None, flaws
     source = _label(pick(record, columns.source), flaws)
@@ -179,6 +167,23 @@ def examine(
     if (why := own.check_gold(answer)) is not None:
         flaws.append(("gold_rejected", why[:80]))
     return Fields(problem, answer, source, level, subject, verifier, written(turns)), flaws
+
+
+def clean_problem(value: object, before: object, cfg: PromptFile, flaws: list[Flaw]) -> tuple[Turns, str | None]:
+    """(earlier turns, the problem; None where there is none) out of the values of a row, clean: what its content id is
+    made of. `before`: of a column of turns, where there is one."""
+    turns, problem = _asked(value, cfg, flaws)
+    if isinstance(before, str) and before:
+        turns = _kept_turns(before, flaws)
+    return _checked_turns(turns, flaws), None if problem is None else _clean_text(problem, flaws)
+
+
+def clean_answer(value: object, name: str, cfg: PromptFile, raw: bytes, flaws: list[Flaw]) -> str | None:
+    """The gold answer out of the value of the column `name`, clean; None where there is none."""
+    if cfg.answer_rule == "field" and type(value) is str and _plain_number(value, cfg):
+        return value
+    text = _answer_text(value, name, cfg, raw, flaws)
+    return None if text is None else _check_answer(text, cfg, flaws)
 
 
 def plain_problem(problem: str, cfg: PromptFile) -> bool:

@@ -26,8 +26,8 @@ def publish_command(
     problem: Column = None,
     answer: Column = None,
     id_column: Annotated[str | None, typer.Option("--id", help="Column of the ids that the posterior has.")] = None,
-    chat: Annotated[bool, typer.Option("--chat", help="Problems are lists of chat messages.")] = False,
-    answer_rule: Annotated[str, typer.Option(help="How the answer is taken: field, gsm8k or boxed.")] = "field",
+    problem_rule: Annotated[str, typer.Option(help="As data.problem_rule: text, chat or last_user.")] = "text",
+    answer_rule: Annotated[str, typer.Option(help="As data.answer_rule: field, gsm8k, boxed or list.")] = "field",
     trainer: Annotated[str, typer.Option(help="For the lineage: what has trained, as 'trl 1.16.0'.")] = "",
     policy: Annotated[str, typer.Option(help="For the lineage: name or digest of the policy.")] = "",
     repository: Annotated[str | None, typer.Option(help="Git repository, as snapshot.repository.")] = None,
@@ -43,7 +43,7 @@ def publish_command(
     from tasks.snapshots.outside import publish_outside
 
     columns = {"problem": problem, "answer": answer, "id": id_column}
-    rules = {"problem_rule": "last_user" if chat else "text", "answer_rule": answer_rule}
+    rules = {"problem_rule": problem_rule, "answer_rule": answer_rule}
     try:
         data = PromptFile.model_validate({"path": dataset, "columns": columns, **rules})
         places = SnapshotConfig(repository=repository, remote=remote)

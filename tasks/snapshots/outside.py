@@ -21,8 +21,8 @@ from cures_core.errors import ConfigError, DataRejected
 from cures_core.files import digest_file, digest_json
 from cures_core.jobs.assemble import versions
 from cures_core.prompts import Loaded, content_id, load_prompts, require_acceptable
-from cures_core.prompts.chats import read_chat
-from cures_core.prompts.columns import MISSING, pick
+from cures_core.prompts.columns import MISSING, ColumnMap, pick
+from cures_core.prompts.naming import content_of
 from cures_core.prompts.reading import open_rows
 from tasks.inputs.prompt_files import Inputs
 from tasks.runs.figures import SnapshotFigures
@@ -125,19 +125,25 @@ def _number(snapshot: Snapshot) -> int:
 
 
 def _content_ids(data: PromptFile, path: Path, loaded: Loaded) -> dict[str, str]:
-    """Content id of a kept row by each name that a posterior may have for it: the publisher's id, and the content id
-    of its texts as they stand in the file, with and without the answer."""
+    """Content id of a kept row by each name that a posterior may have for it."""
     clean = dict(zip(np.asarray(loaded.lines).tolist(), loaded.prompts.ids, strict=True))
     opened = open_rows(data, path)
-    columns = opened.columns
     names: dict[str, str] = {}
     for row in opened.rows:
-        if row.record is None or row.line not in clean:
-            continue
-        problem, answer = pick(row.record, columns.problem), pick(row.record, columns.answer)
-        text = problem if isinstance(problem, str) else read_chat(problem).problem or ""
-        own = None if columns.id is None else pick(row.record, columns.id)
-        raw = [content_id(text, str(answer)), content_id(text, "")]
-        for name in [*([] if own is None or own is MISSING else [str(own)]), *raw, clean[row.line]]:
-            names.setdefault(name, clean[row.line])
+        if row.record is not None and row.line in clean:
+            for name in [*_possible_names(row.record, opened.cfg, opened.columns), clean[row.line]]:
+                names.setdefault(name, clean[row.line])
+    return names
+
+
+def _possible_names(record: Mapping[str, object], cfg: PromptFile, columns: ColumnMap) -> list[str]:
+    """The publisher's id, and content ids with and without the answer: of the content as `Curriculum.from_table` takes
+    it by the set's rule and by its own, and of the texts as they stand in the file."""
+    problem, answer, turns = (pick(record, name) for name in (columns.problem, columns.answer, columns.turns))
+    own = pick(record, columns.id)
+    names = [] if own is None or own is MISSING else [str(own)]
+    for gold in (answer, None):
+        names += [content_of(problem, gold, turns, rule, "field").id for rule in (cfg.problem_rule, None)]
+        if isinstance(problem, str):
+            names.append(content_id(problem, "" if gold is None else str(gold)))
     return names

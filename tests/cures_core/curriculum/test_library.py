@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cures_core.config.data import PromptFile
 from cures_core.curriculum import (
     Ask,
     CuresConfig,
@@ -29,7 +30,8 @@ from cures_core.curriculum import (
     save_posterior,
 )
 from cures_core.errors import ConfigError, CorruptArtifact, CurriculumMisuse, MissingInput
-from cures_core.prompts import PromptSet, content_id
+from cures_core.prompts import PromptSet, content_id, load_prompts
+from cures_core.prompts.chats import read_chat, written
 from cures_core.terms import Group, Outcome, Verdict
 from cures_core.testing.curriculum import prompt_set
 
@@ -148,7 +150,9 @@ class Frame:
         self.columns, self._values = list(columns), columns
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return np.array(self._values[name])
+        column = np.empty(len(self._values[name]), dtype=object)
+        column[:] = self._values[name]
+        return column
 
 
 def test_tables_of_all_kinds_name_prompts_by_content() -> None:
@@ -167,11 +171,74 @@ def test_tables_of_all_kinds_name_prompts_by_content() -> None:
         assert curriculum.prompts[0].level == "x"
 
 
-def test_chat_messages_stand_for_their_last_user_message() -> None:
-    chats = [[{"role": "system", "content": "Think."}, {"role": "user", "content": f"{i}+1="}] for i in range(8)]
-    table = {"prompt": chats, "answer": [i + 1 for i in range(8)]}
-    curriculum = Curriculum.from_table(table, SMALL, problem="prompt")
-    assert sorted(content_id(f"{i}+1=", str(i + 1)) for i in range(8)) == curriculum.prompts.ids
+def chat(text: str, *before: str) -> list[dict[str, str]]:
+    """A chat with what was said before, by the system and then in turn."""
+    roles = ("system", "user", "assistant")
+    said = [{"role": roles[i], "content": t} for i, t in enumerate(before)]
+    return [*said, {"role": "user", "content": text}]
+
+
+def test_what_was_said_before_the_last_user_message_is_part_of_the_name() -> None:
+    chats = [chat("And now?", "Think.", f"{i}+1=", str(i + 1)) for i in range(8)]
+    table = {"prompt": chats, "answer": ["7"] * 8}
+    expected = [content_id("And now?", "7", written(read_chat(messages).turns)) for messages in chats]
+    for one in (table, Frame(prompt=[np.array(c) for c in chats], answer=["7"] * 8), pa.table(table)):
+        curriculum = Curriculum.from_table(one, SMALL, problem="prompt")
+        assert curriculum.prompts.ids == sorted(expected)
+        assert all(expected[ask.row] == ask.id for ask in curriculum.ask())
+    assert curriculum.prompts[0].turns[0] == ("system", "Think.")
+    turns = {"problem": ["And now?"] * 8, "answer": ["7"] * 8, "turns": [written(read_chat(c).turns) for c in chats]}
+    assert Curriculum.from_table(turns, SMALL).prompts.ids == sorted(expected)
+    with pytest.raises(ConfigError, match=r"have the same id .* their content is the same: drop one of the two"):
+        Curriculum.from_table(table, SMALL, problem="prompt", problem_rule="last_user")
+    last = Curriculum.from_table(
+        {"prompt": chats, "answer": [str(i) for i in range(8)]}, SMALL, problem="prompt", problem_rule="last_user"
+    )
+    assert last.prompts.ids == sorted(content_id("And now?", str(i)) for i in range(8))
+    with pytest.raises(ConfigError, match="row 0: column 'prompt' holds no problem"):
+        Curriculum.from_table(table, SMALL, problem="prompt", problem_rule="text")
+
+
+DIRTY: list[tuple[object, object]] = [
+    (" What is 1 + 1?", 2),
+    ("What is\u200b 2 + 2?\r\nSay it. ", " 4"),
+    ("Cafe\u0301: 1 + 2?", "3.0"),
+    ("Three and four?", 7.0),
+    ("A half of three?", "\\boxed{3/2}"),
+    ("Half a million?", 0.5e6),
+    ([{"role": "system", "content": " Base 7. "}, {"role": "user", "content": " Six and one?\n"}], "10"),
+    ([{"role": "user", "content": [{"type": "text", "text": "Nothing before\u00ad?"}]}], "yes"),
+]
+
+
+@pytest.mark.parametrize("rule", ["text", "chat", "last_user"])
+def test_names_are_those_of_the_pipeline_for_rows_as_people_have_them(tmp_path: Path, rule: Any) -> None:
+    rows = [{"problem": p, "answer": a} for p, a in DIRTY if isinstance(p, str) == (rule == "text")]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    loaded = load_prompts(PromptFile(path=str(path), problem_rule=rule))
+    assert len(loaded.prompts) == len(rows) > 1
+    table = {name: [row[name] for row in rows] for name in ("problem", "answer")}
+    assert Curriculum.from_table(table, SMALL, problem_rule=rule).prompts.ids == loaded.prompts.ids
+    if rule != "last_user":  # what is taken without a rule
+        assert Curriculum.from_table(table, SMALL).prompts.ids == loaded.prompts.ids
+
+
+@pytest.mark.parametrize(("rule", "answer"), [("gsm8k", "1 + 1 is 2\n#### 1,002"), ("boxed", "So \\boxed{1002}.")])
+def test_answers_are_taken_by_the_pipelines_rules(rule: Any, answer: str) -> None:
+    table = {"question": ["What?"], "answer": [answer]}
+    curriculum = Curriculum.from_table(table, SMALL, problem="question", answer_rule=rule)
+    assert curriculum.prompts.ids == [content_id("What?", "1002")]
+
+
+def test_how_much_of_an_earlier_posterior_is_known_is_told() -> None:
+    first = Curriculum.from_ids(IDS[:40], config=SMALL)
+    play(first, 3)
+    later = Curriculum.from_ids([*IDS[8:], "another"], config=SMALL, posterior=first.posterior)
+    assert later.matched == {"kept": 32, "restored": 0, "new": 9, "archived": 8}
+    back = Curriculum.from_ids(IDS[:9], config=SMALL, posterior=later.posterior)
+    assert back.matched == {"kept": 1, "restored": 8, "new": 0, "archived": 40}
+    assert made().matched == {"kept": 0, "restored": 0, "new": 48, "archived": 0}
 
 
 def test_the_pipelines_prompt_set_and_posterior_are_read(tmp_path: Path) -> None:

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from cures_core.config.data import PromptFile
 from cures_core.config.prior import NoPrior
 from cures_core.config.snapshot import SnapshotConfig
 from cures_core.config.storage import StoreConfig
-from cures_core.curriculum import CuresConfig, Curriculum, load_posterior, save_posterior
+from cures_core.curriculum import CuresConfig, Curriculum, load_posterior, migrate, save_posterior
 from cures_core.errors import ConfigError, CorruptArtifact, CuresError, DataRejected, MissingInput
 from cures_core.jobs.prior import known_ids
-from cures_core.prompts import content_id
+from cures_core.prompts import content_id, load_prompts
 from flows.cli.main import app
 from tasks.runs.explain import explain, propose_flags
 from tasks.runs.summary import posterior_summary
@@ -85,9 +86,59 @@ def test_what_was_learnt_is_published_under_the_pipelines_ids(tmp_path: Path, da
     theirs = curriculum.posterior.own_counts()[0]
     names = [x.decode() for x in curriculum.posterior.ids.tolist()]
     for i in range(NUM):
-        old = f"u{i}" if by else content_id(f" What is {i} + 1?", str(i + 1))
         new = content_id(f"What is {i} + 1?", str(i + 1))
+        old = f"u{i}" if by else new
         assert back.own_counts(back.rows([new]))[0] == pytest.approx(theirs[names.index(old)])
+
+
+def test_texts_that_were_hashed_as_they_stand_are_matched_too(tmp_path: Path, dataset: Path) -> None:
+    ids = [content_id(str(row["problem"]), str(row["answer"])) for row in rows()]
+    curriculum = Curriculum.from_ids(ids, config=CuresConfig(prompts_per_step=6, rollouts_per_step=24))
+    save_posterior(curriculum.posterior, tmp_path / "posterior.parquet")
+    assert publish(tmp_path, dataset)["known"] == NUM
+
+
+def test_it_goes_back_into_a_trainer_of_ones_own(tmp_path: Path, dataset: Path) -> None:
+    first = learnt(tmp_path / "posterior.parquet")
+    publish(tmp_path, dataset)
+    out = tmp_path / "out.parquet"
+    cures("posterior", "export", "posterior/night/0", str(out), "--store", str(tmp_path / "store"))
+    columns = {name: [row[name] for row in rows()] for name in rows()[0]}
+    later = Curriculum.from_table(columns, posterior=load_posterior(out))
+    assert later.matched == {"kept": NUM, "restored": 0, "new": 0, "archived": 0}
+    assert later.posterior.evidence() == pytest.approx(first.posterior.evidence())
+
+
+def chats(rule: str) -> list[dict[str, Any]]:
+    """Rows that differ in what was said before, alone or not; every second one has a system message."""
+    system = [{"role": "system", "content": "Be brief. "}]
+    turns = [[{"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": "Yes."}] for i in range(NUM)]
+    asked = [{"role": "user", "content": f"And {i if rule == 'last_user' else 1} more is?"} for i in range(NUM)]
+    return [{"prompt": [*system[: i % 2], *turns[i], asked[i]], "answer": 7, "level": i % 3} for i in range(NUM)]
+
+
+@pytest.mark.parametrize("rule", ["chat", "last_user"])
+def test_what_was_learnt_on_chats_is_found_by_a_run_on_chats(tmp_path: Path, rule: str) -> None:
+    dataset, data = tmp_path / "chats.jsonl", chats(rule)
+    dataset.write_text("".join(json.dumps(row) + "\n" for row in data))
+    columns = {name: [row[name] for row in data] for name in data[0]}
+    config = CuresConfig(prompts_per_step=6, rollouts_per_step=24)
+    first = Curriculum.from_table(columns, config, problem="prompt")
+    for ask in first.ask():
+        first.tell(ask.request_id, correct=3, wrong=1)
+    save_posterior(first.posterior, tmp_path / "posterior.parquet")
+    done = publish(tmp_path, dataset, "--problem-rule", rule)
+    assert (done["prompts"], done["known"], done["archived"]) == (NUM, NUM, 0)
+    data_of_run = PromptFile(path=str(dataset), problem_rule=rule)  # type: ignore[arg-type]
+    loaded = load_prompts(data_of_run)
+    (tmp_path / "earlier.parquet").write_bytes(
+        read_snapshot("posterior/night/0", SnapshotConfig().within(str(tmp_path / "store")))
+    )
+    earlier = load_posterior(tmp_path / "earlier.parquet")
+    posterior, moved = migrate(earlier, loaded.prompts, config.posterior)  # as a run with prior.start_from does
+    assert moved == {"kept": NUM, "restored": 0, "new": 0, "archived": 0}
+    assert posterior.evidence().sum() == pytest.approx(24)
+    assert set(loaded.prompts.ids) <= known_ids(earlier)
 
 
 def test_the_commands_read_it_by_its_name(tmp_path: Path, dataset: Path) -> None:
