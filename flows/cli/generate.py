@@ -14,6 +14,8 @@ from cures_core.files import canonical_json, write_atomic
 
 Rows = list[dict[str, str]]
 
+_LAST_SEED = 2**31 - 1
+
 
 def generate(
     target: Annotated[Path, typer.Argument(help="The set: a .jsonl file.")],
@@ -27,7 +29,10 @@ def generate(
         int | None, typer.Option(min=1, help="Items of each task and level (500), or of an environment (all).")
     ] = None,
     levels: Annotated[str, typer.Option(help="Levels of the tasks' own curricula, as in 0,1,2. Default: none.")] = "",
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Another seed makes other items of a task.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=_LAST_SEED, help="Where the series of a task's items begins.")] = 0,
+    part: Annotated[
+        int, typer.Option(min=0, help="Which part of that series: with the same arguments, no two share an item.")
+    ] = 0,
     option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE (JSON) of the configuration of either.")] = None,
 ) -> None:
     """Make prompts with reasoning-gym or an environment. `reward.type` reasoning_gym or verifiers judges them."""
@@ -37,9 +42,11 @@ def generate(
     if environment is None:
         if not task:
             raise ConfigError("name a reasoning-gym task with --task, or an environment with --environment")
-        rows, advice = _of_tasks(task, 500 if size is None else size, levels, seed, options)
-    elif task or levels or seed:
-        raise ConfigError("--task, --levels and --seed are for reasoning-gym: an environment has --option KEY=VALUE")
+        rows, advice = _of_tasks(task, 500 if size is None else size, levels, seed, part, options)
+    elif task or levels or seed or part:
+        raise ConfigError(
+            "--task, --levels, --seed and --part are for reasoning-gym: an environment has --option KEY=VALUE"
+        )
     else:
         rows, advice = _of_environment(environment, size, options)
     write_atomic(target, b"".join(canonical_json(row) + b"\n" for row in rows))
@@ -51,15 +58,23 @@ def generate(
         typer.echo("set rollout.prompt_format.chat = true too: prompts have a system message or earlier turns")
 
 
-def _of_tasks(names: list[str], size: int, levels: str, seed: int, options: Mapping[str, Any]) -> tuple[Rows, str]:
+def _of_tasks(
+    names: list[str], size: int, levels: str, seed: int, part: int, options: Mapping[str, Any]
+) -> tuple[Rows, str]:
     """(items of reasoning-gym, the same for the same arguments; what to set for them)."""
     from cures_core.rewards.gym_items import generate as items
 
+    # An item follows from seed + its number, so neighbouring seeds share all items but one: a level's begin where those
+    # of the one below end (with one seed, they would differ in their size alone), and a part's behind the last part's.
+    wanted = [_level(word) for word in levels.split(",")] if levels else [None]
+    seeds = size * (max(level or 0 for level in wanted) + 1)
+    first = seed + part * seeds
+    if first + seeds > _LAST_SEED + 1:
+        raise ConfigError(f"--part: part {part} lies beyond the last seed, {_LAST_SEED}; take a smaller part or seed")
     rows = Rows()
     for name in names:
-        for level in map(_level, levels.split(",")) if levels else [None]:
-            # A level's items start where the one below ends: with one seed, they would differ in their size alone.
-            rows += items(name, level, size, seed + size * (level or 0), options)
+        for level in wanted:
+            rows += items(name, level, size, first + size * (level or 0), options)
     return rows, "reward.type to reasoning_gym"
 
 

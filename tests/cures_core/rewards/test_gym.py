@@ -9,11 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from cures_core.config.data import PromptFile
 from cures_core.config.rewards import ReasoningGymConfig
+from cures_core.curriculum import CuresConfig, Posterior, load_posterior, migrate, save_posterior
 from cures_core.errors import ConfigError, MissingExtra
+from cures_core.prompts import PromptSet, load_prompts
 from cures_core.rewards import gym_items, make_verifier
 from cures_core.rewards.gym import read_answer
 from cures_core.rewards.gym_items import generate
@@ -185,6 +189,47 @@ def test_the_command_writes_the_same_set_for_the_same_arguments(gym: None, tmp_p
     assert [row["level"] for row in rows] == ["0"] * 3 + ["2"] * 3
     assert len({row["problem"] for row in rows}) == 6
     assert {row["source"] for row in rows} == {"reasoning_gym/lists"}
+
+
+def made(path: Path, part: int) -> PromptSet:
+    """The prompts of a part of a series: levels 0 and 2, as validation takes them."""
+    command = ["data", "generate", str(path), "--task", "lists", "--levels", "0,2", "--size", "20", "--part", str(part)]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    return load_prompts(PromptFile(path=str(path), max_answer_chars=4096)).prompts
+
+
+def test_parts_of_a_series_share_no_item_and_begin_at_the_rates_of_the_levels(gym: None, tmp_path: Path) -> None:
+    """What a night's run with new items has from the night before by `prior.start_from`."""
+    nights = [made(tmp_path / f"{part}.jsonl", part) for part in range(4)]
+    assert [len(prompts) for prompts in nights] == [40] * 4
+    assert len({(p.level, p.problem) for prompts in nights for p in prompts}) == 160
+    again = made(tmp_path / "again.jsonl", 2)
+    assert (again.digest, (tmp_path / "again.jsonl").read_bytes()) == (
+        nights[2].digest,
+        (tmp_path / "2.jsonl").read_bytes(),
+    )
+    settings = CuresConfig(prompts_per_step=8, rollouts_per_step=32).posterior
+    posterior = Posterior.fresh(nights[0], settings)
+    rates = np.array([{"0": 0.75, "2": 0.125}[level] for level in nights[0].column("level")])
+    posterior.update(nights[0].ids, 32 * rates, 32 * (1 - rates), step=1)
+    for number, prompts in enumerate(nights[1:], 1):
+        save_posterior(posterior, tmp_path / "snapshot.parquet")
+        posterior, moved = migrate(load_posterior(tmp_path / "snapshot.parquet"), prompts, settings)
+        assert (moved["kept"], moved["restored"], moved["new"]) == (0, 0, 40)
+        assert posterior.archive is not None
+        assert posterior.archive.num_rows == 40 * number  # it grows by a set a night
+        level = np.array(prompts.column("level"))
+        assert posterior.mean()[level == "0"] == pytest.approx(0.75, abs=0.1)
+        assert posterior.mean()[level == "2"] == pytest.approx(0.125, abs=0.1)
+
+
+def test_a_part_beyond_the_last_seed_is_refused(gym: None, tmp_path: Path) -> None:
+    command = ["data", "generate", str(tmp_path / "a.jsonl"), "--task", "lists", "--size", "3", "--seed", "2147483645"]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    refused = CliRunner().invoke(app, [*command, "--part", "1"])
+    assert isinstance(refused.exception, ConfigError)
+    assert "part 1 lies beyond the last seed" in str(refused.exception)
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
