@@ -84,7 +84,7 @@ def report_data(store: Store, run: RunRef, records: RunRecords) -> ReportData:
             *_moved(run, records.prior),
             *_origin(run),
             *_unlike(changes),
-            *_notices(rows, run.config.training.entropy_alarm),
+            *_notices(rows, run.config.training.entropy_alarm, run.config.training.truncated),
             *_withheld(records.epochs.values()),
         ),
         reliability=_BINS.validate_python(states[max(states)].figures.reliability) if states else (),
@@ -205,7 +205,7 @@ def _withheld(epochs: Iterable[Record[EpochFigures]]) -> list[str]:
     return [f"The redaction failed on {number:,} kept rollouts, whose texts are withheld."] if number else []
 
 
-def _notices(rows: Sequence[Metrics], entropy_alarm: float) -> list[str]:
+def _notices(rows: Sequence[Metrics], entropy_alarm: float, truncated: str = "judged") -> list[str]:
     """What a reader should know before believing the rest."""
     found = []
     entropy = [value for row in rows if (value := number(row, "entropy")) is not None]
@@ -217,9 +217,28 @@ def _notices(rows: Sequence[Metrics], entropy_alarm: float) -> list[str]:
         )
     if max((number(row, "unknown_share") or 0.0 for row in rows), default=0.0) > 0.01:
         found.append("In some steps more than 1 % of the completions got no verdict; they were left out of training.")
-    truncated = [share for row in rows if (share := number(row, "truncated_share")) is not None]
-    if truncated and sum(truncated) / len(truncated) > 0.2:
-        found.append("More than a fifth of the completions ran into the token limit: raise rollout.max_new_tokens.")
+    found += _cut_off(rows, truncated)
     if any(number(row, "non_finite") for row in rows):
         found.append("Some steps had a non-finite loss or gradient and changed nothing.")
     return found
+
+
+def _cut_off(rows: Sequence[Metrics], truncated: str) -> list[str]:
+    """What completions that ran into the token limit have cost, with `training.truncated` as it was."""
+    found = []
+    if (share := _mean(rows, "truncated_wrong_share")) > 0.01 and truncated != "wrong":
+        heard = "the posterior takes" if truncated == "masked" else "training and the posterior take"
+        mask = "" if truncated == "masked" else ', or leave them out of the loss (training.truncated = "masked")'
+        found.append(
+            f"{100 * share:.1f} % of the completions were cut off at the token limit and counted as wrong, which "
+            f"{heard} as the policy's mistakes: raise rollout.max_new_tokens{mask}."
+        )
+    if _mean(rows, "truncated_share") > 0.2:
+        found.append("More than a fifth of the completions ran into the token limit: raise rollout.max_new_tokens.")
+    return found
+
+
+def _mean(rows: Sequence[Metrics], name: str) -> float:
+    """Over the steps that have it; 0 where none has."""
+    values = [value for row in rows if (value := number(row, name)) is not None]
+    return sum(values) / len(values) if values else 0.0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+import pytest
 
 from tasks.runs.reading import RunRecords
 from tasks.runs.records import Record
@@ -45,3 +48,29 @@ def test_calibration_is_that_of_each_epoch_though_records_count_from_the_start()
     first, second = _calibration(records)
     assert (first.label, first.observed) == ("epoch 1", 0.5)
     assert [(b.predicted, b.observed, b.rollouts) for b in second.bins] == [(0.25, 0.25, 10), (0.75, 1.0, 4)]
+
+
+@pytest.mark.parametrize(
+    ("truncated", "share", "words"),
+    [
+        ("judged", 0.03, 'training and the posterior take as the policy\'s mistakes: raise .*truncated = "masked"'),
+        ("masked", 0.03, r"the posterior takes as the policy's mistakes: raise rollout.max_new_tokens\.$"),
+        ("wrong", 0.03, None),  # as it was asked for
+        ("judged", 0.01, None),
+        ("judged", None, None),  # a record of an earlier version
+    ],
+)
+def test_completions_that_are_wrong_because_they_were_cut_off_are_told(
+    truncated: str, share: float | None, words: str | None
+) -> None:
+    row: dict[str, float | str] = {"step": 1, "truncated_share": 0.1}
+    rows = [row if share is None else {**row, "truncated_wrong_share": share}] * 3
+    found = _notices(rows, 0.0, truncated)
+    assert len(found) == (words is not None)
+    if words is not None:
+        assert re.search(words, found[0])
+        assert found[0].startswith("3.0 % of the completions were cut off at the token limit and counted as wrong")
+
+
+def test_many_completions_at_the_token_limit_are_told() -> None:
+    assert "More than a fifth" in _notices([{"step": 1, "truncated_share": 0.3}], 0.0)[0]
