@@ -232,7 +232,7 @@ class EnvironmentConfig(Strict):
 
 class CustomConfig(Strict):
     """Your own function `(completion: str, gold: str) -> bool | float | None`; a number is in 0..1; None, or an
-    exception, is `unknown`.
+    exception, is `unknown`. With a third parameter, `prompt`, it is given the prompt too.
 
     It runs in processes of its own, which can be killed, but is trusted: it reads and writes what this account may, so
     it must not evaluate the completion.

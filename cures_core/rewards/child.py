@@ -10,13 +10,15 @@ user's function, `package.module:name`, or an environment, `verifiers::package`:
 limit of memory, but are not confined, as their code is trusted.
 
 A worker answers jobs (`wire` frames): {"gold", "answer"} by {"outcome", "reason"}, {"pattern", "text"} by {"found"},
-{"arguments"} by {"returned"}, {"item"} by {"score"} or {"reward"}. The only time limit in here is one of processor time
-that ends an orphan: a big-integer power holds the interpreter lock, so only the parent can stop it in time.
+{"arguments", "prompt"} by {"returned"}, {"item"} by {"score"} or {"reward"}. The only time limit in here is one of
+processor time that ends an orphan: a big-integer power holds the interpreter lock, so only the parent can stop it in
+time.
 """
 
 from __future__ import annotations
 
 import gc
+import inspect
 import logging
 import math
 import os
@@ -35,6 +37,7 @@ from typing import Any, TypeVar
 from cures_core.errors import ConfigError, CuresError
 from cures_core.rewards.arithmetic import same_rationals
 from cures_core.rewards.wire import PID_BYTES, Frames, pack
+from cures_core.terms import Prompt
 
 T = TypeVar("T")
 Reply = dict[str, object]
@@ -97,7 +100,7 @@ def _prepared(work: str, memory_mb: int) -> Answering:
         return _environment(work.partition("::")[2], memory_mb)
     if ":" in work:
         function = _own(work, memory_mb)
-        return lambda job: _returned(function(*job["arguments"]))
+        return partial(_ask, function, takes_prompt(function))
     if work == "math":
         for gold, given in _WARM_UP:
             judge(gold, given)
@@ -106,6 +109,26 @@ def _prepared(work: str, memory_mb: int) -> Answering:
 
 def _search_or_judge(job: Mapping[str, Any]) -> Reply:
     return _search(job["pattern"], job["text"]) if "pattern" in job else judge(job["gold"], job["answer"])
+
+
+def _ask(function: Callable[..., object], of_prompt: bool, job: Mapping[str, Any]) -> Reply:
+    """What a user's function returns for (completion, gold), and for the prompt where it takes one."""
+    if not of_prompt:
+        return _returned(function(*job["arguments"]))
+    of_job = job["prompt"]
+    turns = tuple((role, text) for role, text in of_job["turns"])
+    return _returned(function(*job["arguments"], Prompt(**{**of_job, "turns": turns})))
+
+
+def takes_prompt(function: Callable[..., object]) -> bool:
+    """Whether a third argument is the prompt: a parameter of that name, or one without a default. Settings of a
+    function's own, with defaults, stay what they are."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some of those written in C say nothing
+        return False
+    placed = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(placed) > 2 and (placed[2].name == "prompt" or placed[2].default is inspect.Parameter.empty)
 
 
 def _own(path: str, memory_mb: int) -> Callable[..., object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from cures_core.config.rewards import CustomConfig
 from cures_core.plugins import require_allowed
@@ -17,7 +18,8 @@ JOBS_PER_CHILD = 100_000
 
 
 class CustomVerifier(Verifier):
-    """Asks `function(completion, gold)`: True, False, a number in 0..1, or None for `unknown`.
+    """Asks `function(completion, gold)`, or `function(completion, gold, prompt)` where that is what it takes: True,
+    False, a number in 0..1, or None for `unknown`.
 
     An exception, a call that takes too long or too much memory, and one that ends its process are `unknown` too, and
     leave the next call unharmed. Raises `ConfigError` where the function may not be run or cannot be imported.
@@ -32,7 +34,9 @@ class CustomVerifier(Verifier):
 
     def judge(self, items: Sequence[Item]) -> list[Verdict]:
         with self._lock:
-            replies = self._pool.run([{"arguments": (completion, prompt.answer)} for completion, prompt in items])
+            replies = self._pool.run(
+                [{"arguments": (completion, prompt.answer), "prompt": asdict(prompt)} for completion, prompt in items]
+            )
         return [self._verdict(reply) for reply in replies]
 
     def check_gold(self, answer: str) -> str | None:

@@ -27,9 +27,11 @@ from cures_core.config.rewards import (
     WeightedConfig,
 )
 from cures_core.errors import ConfigError
+from cures_core.prompts import make_prompt
 from cures_core.rewards import make_verifier
+from cures_core.rewards.child import takes_prompt
 from cures_core.rewards.verifier import Verifier
-from cures_core.terms import Outcome
+from cures_core.terms import Outcome, Prompt
 from cures_core.testing.verifier import VerifierExam
 from tests.cures_core.rewards.processes import everything
 
@@ -72,6 +74,17 @@ def misbehaves(completion: str, gold: str) -> bool:
     if what == "closes":
         os.closerange(0, 1 << 10)
     return completion.endswith(" " + gold)
+
+
+def of_the_prompt(completion: str, gold: str, about: Prompt) -> bool:
+    """Right for one prompt alone, if all of it has come through."""
+    turns = (("system", "Be brief."), ("user", "Hi"))
+    told = about.problem, about.answer, about.source, about.level, about.subject, about.turns
+    return told == ("Caf\u00e9 \U0001f600?", gold, "sums", "2", "art", turns) and completion.endswith(gold)
+
+
+def with_a_setting(completion: str, gold: str, share: float = 0.25) -> float:
+    return share
 
 
 def says_two(completion: str, gold: str) -> Any:
@@ -210,6 +223,31 @@ def test_regex_options() -> None:
 def test_custom_function_that_raises_or_answers_nonsense_is_unknown() -> None:
     assert outcome(CustomConfig(function=f"{__name__}:ends_with"), "raise 7", "7") == "unknown"
     assert outcome(CustomConfig(function=f"{__name__}:says_two"), "7", "7") == "unknown"
+
+
+def test_a_custom_function_of_three_parameters_is_given_the_prompt() -> None:
+    asked = make_prompt(
+        "Caf\u00e9 \U0001f600?", "7", "sums", "2", "art", turns=(("system", "Be brief."), ("user", "Hi"))
+    )
+    other = make_prompt("What?", "7", "other")
+    with make_verifier(CustomConfig(function=f"{__name__}:of_the_prompt")) as verifier:
+        verdicts = verifier.judge([("it is 7", asked), ("it is 7", other)])
+        assert [v.outcome for v in verdicts] == [Outcome.CORRECT, Outcome.WRONG]
+        assert verifier.same_answer("it is 7", "7") is False  # of two golds nothing else is known
+    with make_verifier(CustomConfig(function=f"{__name__}:with_a_setting")) as verifier:
+        assert [v.reward for v in verifier.judge([("7", asked)])] == [0.25]
+
+
+def test_which_functions_take_the_prompt() -> None:
+    def named(completion: str, gold: str, prompt: object = None) -> bool:
+        return True
+
+    class Grader:
+        def __call__(self, completion: str, gold: str, about: object) -> bool:
+            return True
+
+    assert all(takes_prompt(one) for one in (of_the_prompt, named, Grader()))
+    assert not any(takes_prompt(one) for one in (ends_with, with_a_setting, lambda c, g, *rest: True, max, print))
 
 
 def test_a_custom_function_cannot_end_or_hold_up_the_training_process(tmp_path: Path) -> None:
