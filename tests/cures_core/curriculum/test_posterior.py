@@ -82,6 +82,13 @@ def test_a_group_lends_its_rate_to_what_was_never_visited() -> None:
     assert np.ptp(Posterior.fresh(POOL, PLAIN).mean()) == 0
 
 
+def test_without_pooling_what_was_never_visited_starts_at_one_half() -> None:
+    alone = PLAIN.model_copy(update={"pooling": "none"})
+    posterior = filled([[(row, 8, 0) for row in range(20) if row % 3]], alone)
+    assert posterior.mean()[::3][:7] == pytest.approx(0.5)
+    assert posterior.mean()[1] == pytest.approx((8 + 1.5) / (8 + 3.0))
+
+
 def test_failures_condemn_only_where_the_group_succeeds_and_one_success_acquits() -> None:
     cfg = PosteriorConfig(fading=1.0, group_fading=1.0)
     solved = [(row, 8, 0) for row in range(1, 20)]

@@ -305,6 +305,12 @@ def test_verl_names_prompts_as_the_pipeline_does_and_counts_dropped_rollouts(ver
         sampler.update(batch_of(others, np.random.default_rng(0)))
 
 
+def test_verl_draws_as_many_prompts_as_are_generated_at_once(verl: ModuleType) -> None:
+    config = {**data_config(), "gen_batch_size": 6}
+    sizes = verl.CuresSampler(RLHFDataset(), config).curriculum.config
+    assert (sizes.prompts_per_step, sizes.rollouts_per_step) == (6, 24)
+
+
 @pytest.mark.parametrize(
     ("dataset", "config", "words"),
     [
@@ -373,6 +379,19 @@ def test_prime_rl_errors_are_unknown_and_helpers_are_not_counted(prime_rl: Modul
     assert metrics["rollouts/correct"] + metrics["rollouts/wrong"] == 2
     with pytest.raises(CurriculumMisuse, match="'t99' is not in this task set"):
         sampler.observe([contracts.Episode(contracts.Task("t99"), [])])
+
+
+def test_prime_rl_labels_threshold_and_posterior_are_the_curriculums(prime_rl: ModuleType) -> None:
+    options: dict[str, Any] = {"group_size": 4, "source": lambda task: "abc"[int(task.level)], "threshold": 0.9}
+    one = prime_rl.CuresTaskSampler(TASKS, level=lambda task: task.key[1:], **options)
+    curriculum = one.draws.curriculum
+    assert {(p.id, p.source, p.level) for p in curriculum.prompts} == {
+        (t.key, "abc"[int(t.level)], t.key[1:]) for t in TASKS
+    }
+    one.observe([contracts.Episode(next(one), [contracts.Trace(0.8), contracts.Trace(0.9)])])
+    assert (curriculum.counts["correct"], curriculum.counts["wrong"]) == (1, 1)
+    two = prime_rl.CuresTaskSampler(TASKS[:20], posterior=curriculum.posterior, **options)
+    assert two.draws.curriculum.matched == {"kept": 20, "restored": 0, "new": 0, "archived": NUM - 20}
 
 
 def test_prime_rl_task_sets_that_do_not_fit_are_refused(prime_rl: ModuleType) -> None:

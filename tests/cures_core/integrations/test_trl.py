@@ -146,6 +146,14 @@ def test_other_misfits_are_refused_before_any_work() -> None:
         trainer_with(train_dataset=concatenate_datasets([dataset(), dataset()]))
 
 
+def test_the_column_solution_stands_for_an_answer_that_is_not_there() -> None:
+    named = trainer_with(train_dataset=dataset()).curriculum.prompts.ids
+    solved = dataset().rename_column("answer", "solution")
+    assert trainer_with(train_dataset=solved, reward_funcs=[other]).curriculum.prompts.ids == named
+    both = solved.add_column("answer", ["7"] * len(solved))
+    assert trainer_with(train_dataset=both, reward_funcs=[other]).curriculum.prompts.ids != named
+
+
 def test_of_several_rewards_the_judge_is_told(tmp_path: Path) -> None:
     trainer = trainer_with(reward_funcs=[other, correct], judge="correct", tmp=tmp_path, args={"max_steps": 2})
     trainer.train()

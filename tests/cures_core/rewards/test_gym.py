@@ -126,6 +126,15 @@ def test_an_answer_that_is_evaluated_reaches_nothing(gym: None, tmp_path: Path) 
     assert everything() == []
 
 
+def test_a_scorer_that_needs_more_memory_than_it_may_have_says_nothing(gym: None) -> None:
+    [gold, _] = golds()
+    dear = "bytearray(400 << 20) and [10]"
+    for memory_mb, outcome in ((2048, Outcome.CORRECT), (400, Outcome.UNKNOWN)):
+        with make_verifier(ReasoningGymConfig(memory_mb=memory_mb)) as verifier:
+            verdicts = verifier.judge_pairs([("[10]", gold), (dear, gold), ("[10]", gold)])
+        assert [v.outcome for v in verdicts] == [Outcome.CORRECT, outcome, Outcome.CORRECT]
+
+
 def test_golds_that_name_no_item_are_refused(gym: None) -> None:
     gold = json.loads(golds()[0])
     with make_verifier(ReasoningGymConfig()) as verifier:

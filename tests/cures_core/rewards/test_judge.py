@@ -200,6 +200,14 @@ def test_a_passing_fault_is_asked_again_as_often_as_it_says(stub: Stub, tmp_path
     assert len(stub.asked) == 2
 
 
+def test_pauses_between_attempts_grow_no_longer_than_allowed(stub: Stub, tmp_path: Path) -> None:
+    stub.answering = lambda content, handler: send(handler, b"", 503)
+    started = time.monotonic()
+    judged(config(stub, tmp_path, retries=7, longest_pause_s=0.01), ("it is 7", "7"))
+    assert len(stub.asked) == 8
+    assert time.monotonic() - started < 10  # without a bound they would be 60 s in the mean
+
+
 @pytest.mark.parametrize(("status", "complaint"), [(401, "set JUDGE_API_KEY"), (404, "no model 'a-judge'")])
 def test_what_no_patience_mends_is_an_error(status: int, complaint: str, stub: Stub, tmp_path: Path) -> None:
     stub.answering = lambda content, handler: send(handler, b"", status)
@@ -267,10 +275,12 @@ def test_an_endpoint_that_takes_no_question_as_it_is_put_is_an_error(stub: Stub,
 
 
 def test_another_question_is_asked_anew(stub: Stub, tmp_path: Path) -> None:
-    for options in ({}, {"model": "b"}, {"prompt": "Right? Reference answer:\n{gold}"}, {"temperature": 0.5}):
+    asked = {"model": "b"}, {"prompt": "Right? Reference answer:\n{gold}"}, {"temperature": 0.5}, {"max_tokens": 77}
+    for options in ({}, *asked):
         JudgeConfig.model_validate({**config(stub, tmp_path).model_dump(), **options})
         judged(config(stub, tmp_path).model_copy(update=options), ("it is 7", "7"))
-    assert len(stub.asked) == 4
+    assert len(stub.asked) == 5
+    assert [body["max_tokens"] for body in stub.asked] == [1024] * 4 + [77]
 
 
 def test_several_verifiers_share_the_file(stub: Stub, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from cures_core.config.rollout import VllmRolloutConfig
+from cures_core.errors import EngineFailed
 from cures_core.rollout.vllm.core import VllmCore
 
 
@@ -77,3 +80,20 @@ def test_an_engine_that_is_awake_is_not_woken(started: Any, tmp_path: Path) -> N
     core, llm = started(True)
     core.reload(tmp_path / "000002")
     assert [name for name, _ in llm.calls] == ["reload_weights", "reset_prefix_cache"]
+
+
+def test_each_wait_for_the_engine_has_the_limit_that_is_configured_for_it(
+    started: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hang = threading.Event()
+    core, llm = started(True, sync_timeout_s=0.3, stall_timeout_s=0.6, start_timeout_s=77)
+    assert os.environ["VLLM_ENGINE_READY_TIMEOUT_S"] == "77"
+    monkeypatch.setattr(llm, "sleep", lambda **_: hang.wait(60))
+    with pytest.raises(EngineFailed, match=r"waited 0.3 s for the engine to sleep"):
+        core.sleep(1)
+    monkeypatch.setattr(llm, "collective_rpc", lambda *_, **__: hang.wait(60))
+    with pytest.raises(EngineFailed, match=r"waited 0.3 s for the new weights to be loaded"):
+        core.reload(tmp_path / "000002")
+    with pytest.raises(EngineFailed, match=r"waited 0.6 s for the next completion"):
+        core._wait(lambda: hang.wait(60), "the next completion")
+    hang.set()
