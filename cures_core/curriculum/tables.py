@@ -61,8 +61,8 @@ def from_table(
         name: [_text(x) for x in _values(table[column])] if column in known else []
         for name, column in (("source", source), ("level", level))
     }
-    given = [_values(table[name]) if name in known else [] for name in (problem, answer, turns)]
-    contents = _contents(*given, problem_rule, answer_rule)
+    problems, answers, before = (_values(table[x]) if x in known else [] for x in (problem, answer, turns))
+    contents = _contents(problems, answers, before, problem_rule, answer_rule)
     if id is not None:
         ids = _checked([x if type(x) is str else _text(x) for x in _values(table[id])])
     else:
