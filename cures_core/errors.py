@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from cures_core.secrets import masked
+
 
 class CuresError(Exception):
     """Base of every error this project raises on purpose.
 
     `exit_code` is what the `cures` command and every child process end with; `retryable` tells the parent task whether
-    running the same thing again can help. The message names the place, the value and the remedy.
+    running the same thing again can help. The message names the place, the value and the remedy, and shows no secret,
+    though it may quote what a library or a server said: it goes to Prefect's database, to files and to the terminal.
     """
 
     exit_code: int = 1
     retryable: bool = False
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(masked(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class ConfigError(CuresError, ValueError):

@@ -13,6 +13,7 @@ from cures_core import errors
 from cures_core.errors import CuresError
 from cures_core.failures import UNREPORTED, Scene, failure_of, system_error
 from cures_core.files import canonical_json, write_atomic
+from cures_core.secrets import masked
 
 _log = logging.getLogger("cures")
 
@@ -34,7 +35,7 @@ def write_report(path: Path, failure: CuresError) -> int:
     """Leave an error for the parent; returns the exit code to end with. A class of a plug-in counts as the nearest one
     of ours."""
     kind = next(kind.__name__ for kind in type(failure).__mro__ if kind.__module__ == errors.__name__)
-    message = str(failure).encode(errors="backslashreplace").decode()  # file names need not be UTF-8
+    message = masked(str(failure)).encode(errors="backslashreplace").decode()  # file names need not be UTF-8
     try:
         write_atomic(path, canonical_json({"class": kind, "message": message}))
     except OSError:

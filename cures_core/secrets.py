@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-from urllib.parse import parse_qsl, urlsplit
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlsplit
 
-_VARIABLES = re.compile(r"(SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|API_KEY|ACCESS_KEY|AUTH_STRING)", re.IGNORECASE)
+_VARIABLES = re.compile(
+    r"(SECRET|TOKEN|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|API_KEY|ACCESS_KEY|PRIVATE_KEY|AUTH_STRING)", re.IGNORECASE
+)
+_MIN_LENGTH = 6
+"""Of what is taken for a secret: shorter values are words."""
 _KEY = (
     r"[\w.-]*(?:secret|token|passw|pwd|passphrase|signature|credential|api[-_]?key|access[-_]?key|authorization)[\w.-]*"
     r"|sig|auth|jwt|key"
@@ -27,12 +34,58 @@ WITH_USER = rf"^(?!(?:git\+)?ssh://[^/@:\s]+@)(?:[A-Za-z][A-Za-z0-9+.-]*:|/)/*{_
 
 def masked(text: str) -> str:
     """`text` without passwords in URLs, AWS keys, signatures, and values of secret-looking environment variables."""
-    for name, value in sorted(os.environ.items()):
-        if len(value) >= 6 and _VARIABLES.search(name) and not value.startswith("/"):
-            text = text.replace(value, "***")
+    for value in sorted(_values(), key=len, reverse=True):  # a short one may be part of a long one
+        for spelling in (value, quote(value), quote(value, safe="")):
+            text = text.replace(spelling, "***")
     for pattern, shown in _PATTERNS:
         text = pattern.sub(shown, text)
     return text
+
+
+def _values() -> Iterator[str]:
+    """What variables with the names of secrets hold; not the files that some of them name."""
+    for name, value in os.environ.items():
+        if len(value) >= _MIN_LENGTH and _VARIABLES.search(name) and not _names_a_file(name, value):
+            yield value
+
+
+def _names_a_file(name: str, value: str) -> bool:
+    """A slash at the beginning is not enough: every 64th key of AWS has one, too."""
+    named = name.upper().endswith("_FILE") or os.path.exists(value)  # noqa: PTH110  (which refuses what is too long)
+    return value.startswith("/") and named
+
+
+def mask_logs() -> None:
+    """From now on no log record of this process shows a secret, whoever logs it: neither its message nor a traceback.
+
+    Where records are made, and not in a filter: those of loggers and handlers see only a part of the records.
+    """
+    make = logging.getLogRecordFactory()
+    if make is not _masked_record:
+        global _make_record
+        _make_record = make
+        logging.setLogRecordFactory(_masked_record)
+
+
+_make_record: Callable[..., logging.LogRecord] = logging.LogRecord
+
+
+def _masked_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+    record = _make_record(*args, **kwargs)
+    try:
+        said = record.getMessage()
+    except Exception:  # arguments that do not fit: logging tells that by itself when it writes the record
+        return record
+    if (shown := masked(said)) != said:
+        record.msg, record.args = shown, ()
+    if record.exc_info:
+        told = _TRACEBACKS.formatException(record.exc_info)
+        if (shown := masked(told)) != told:
+            record.exc_text, record.exc_info = shown, None
+    return record
+
+
+_TRACEBACKS = logging.Formatter()
 
 
 def secret_in_url(text: str) -> str | None:

@@ -10,9 +10,8 @@ from cures_core.config.run import RunConfig
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError
 from cures_core.extras import require_extras
-from cures_core.failures import explaining
 from cures_core.plugins import require_plugins_allowed
-from flows.ui.logs import logging_progress
+from flows.ui.logs import errors_of_ours, logging_progress
 from tasks.runs.figures import EpochFigures, EvaluateFigures, PolicyFigures
 from tasks.runs.notes import find_run, stage_record
 from tasks.runs.opening import open_run, started_config
@@ -27,7 +26,11 @@ def evaluate(
     run: str, epoch: int, evaluation: EvaluationConfig | None = None, store: StoreConfig | None = None
 ) -> EvaluateFigures:
     """Score the checkpoint of `run` after `epoch` (0: the base policy) on `evaluation`'s suites (None: the run's)."""
-    place = store or StoreConfig()
+    with errors_of_ours():
+        return _evaluate(run, epoch, evaluation, store or StoreConfig())
+
+
+def _evaluate(run: str, epoch: int, evaluation: EvaluationConfig | None, place: StoreConfig) -> EvaluateFigures:
     opened = open_store(place)
     run = find_run(opened, run)
     config = RunConfig.model_validate(
@@ -46,7 +49,7 @@ def evaluate(
     require_extras(config)
     if not config.evaluation.suites:
         raise ConfigError(f"run {run} has no suites; give the flow some as evaluation.suites")
-    with explaining(), logging_progress(), open_run(config, "evaluation") as ref:
+    with logging_progress(), open_run(config, "evaluation") as ref:
         data = validate_dataset(ref)
         # Other suites would be kept out of other rows: what the run has taught stays taught.
         taught = isinstance(config.policy, PretrainedPolicy) and config.policy.warm_start is not None

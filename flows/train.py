@@ -8,7 +8,7 @@ from cures_core.config.run import RunConfig
 from cures_core.errors import CorruptArtifact
 from cures_core.failures import explaining
 from flows.ui.artifacts import progress_artifacts, publish_outcome
-from flows.ui.logs import logging_progress
+from flows.ui.logs import errors_of_ours, logging_progress
 from flows.ui.names import name_flow_run
 from tasks.readiness import require_ready
 from tasks.runs.figures import EpochFigures, StateFigures
@@ -32,7 +32,8 @@ from tasks.tracking import tracking
 @flow(name="train", flow_run_name="train {config.name}", validate_parameters=True)
 def train(config: RunConfig) -> RunSummary:
     """Validate, estimate, train, evaluate, snapshot, promote, report; every stage skips what is committed already."""
-    return run_stages(config)
+    with errors_of_ours():
+        return run_stages(config)
 
 
 def run_stages(config: RunConfig) -> RunSummary:
@@ -40,7 +41,6 @@ def run_stages(config: RunConfig) -> RunSummary:
     require_ready(config)
     import_ahead(config)
     with (
-        explaining(),
         logging_progress(config.training.entropy_alarm),
         progress_artifacts(config.steps_per_epoch),
         open_run(config) as run,

@@ -18,11 +18,13 @@ from cures_core.jobs.parent import Parent
 from cures_core.jobs.scene import scene_of
 from cures_core.jobs.spec import Job
 from cures_core.process_end import end_soon
+from cures_core.secrets import mask_logs
 
 
 def main(spec: Path) -> int:
     """Do the job of the file `spec` in this process; returns its exit code."""
     end_soon()
+    mask_logs()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     parent = Parent(spec)

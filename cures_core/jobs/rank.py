@@ -21,12 +21,14 @@ from cures_core.jobs.parent import Parent
 from cures_core.jobs.scene import scene_of
 from cures_core.jobs.spec import Job
 from cures_core.process_end import end_soon
+from cures_core.secrets import mask_logs
 
 
 def main() -> int:
     end_soon()
     reports, start_timeout_s = Path(sys.argv[1]), float(sys.argv[2])
     rank = int(os.environ["RANK"])
+    mask_logs()
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s [{rank}] %(name)s: %(message)s")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     parent = Parent()

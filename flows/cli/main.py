@@ -10,7 +10,7 @@ import typer
 
 from cures_core.errors import ConfigError, CuresError, Preempted, UnexpectedError
 from cures_core.failures import failure_of
-from cures_core.secrets import masked
+from cures_core.secrets import mask_logs, masked
 from flows.cli.lazy import Entry, LazyGroup
 
 
@@ -117,6 +117,7 @@ def main() -> None:
 def run_command_line(commands: typer.Typer, name: str) -> None:
     """Run a command, and end with the exit code of what went wrong."""
     debug = "--debug" in sys.argv[1:]
+    mask_logs()
     try:
         commands(prog_name=name)
     except Exception as error:

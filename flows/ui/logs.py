@@ -9,10 +9,21 @@ from contextlib import contextmanager
 from prefect.logging import get_run_logger
 
 from cures_core.events import StepDone
+from cures_core.failures import explaining
+from cures_core.secrets import mask_logs
 from flows.cli.console import Eta, stage_line, step_line, waiting_line
 from tasks.progress import Event, RunOpened, StageEnded, StageWaiting, listening
 
 _EVERY_S = 15.0
+
+
+@contextmanager
+def errors_of_ours() -> Iterator[None]:
+    """Around a flow: only errors of this project leave it, for they become the run's state, and its log shows no secret
+    either, though Prefect logs where an error came from."""
+    mask_logs()
+    with explaining():
+        yield
 
 
 @contextmanager

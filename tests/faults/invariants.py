@@ -17,8 +17,11 @@ from tasks.storage import Store
 
 CANARIES = {
     name: f"canary-{name.lower().replace('_', '-')}-4f9c1e/+7"
-    for name in ("HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "WANDB_API_KEY", "PREFECT_API_KEY")
-}
+    for name in (
+        "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "JUDGE_API_KEY", "MLFLOW_TRACKING_PASSWORD",
+        "MLFLOW_TRACKING_TOKEN", "PREFECT_API_KEY", "VLLM_API_KEY", "WANDB_API_KEY",
+    )
+}  # fmt: skip
 """Marked secrets, by the variables of the environment that hold them."""
 
 

@@ -43,6 +43,19 @@ def _little_memory(mib: int) -> contextlib.AbstractContextManager[None]:
     return _limited(resource.RLIMIT_AS, used + (mib << 20))
 
 
+def quotes_secrets(_: Job, __: Parent) -> None:
+    """As a client does that shows the request which a server refused: in its log, and in what it raises."""
+    import logging
+
+    held = {name: os.environ[name] for name in os.environ["QUOTED"].split()}
+    for name, value in held.items():
+        logging.getLogger("client").warning("sent %s: %s", name, value)
+    try:
+        raise PermissionError(f"refused: {held}")
+    except PermissionError as error:
+        raise RuntimeError(f"no answer to {list(held.values())}") from error
+
+
 # What is raised on purpose.
 
 
