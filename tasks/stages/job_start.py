@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from pathlib import Path
 from typing import BinaryIO
@@ -55,7 +54,8 @@ class Forked:
         self._lock = threading.Lock()
         request = json.dumps((str(spec.absolute()), str(Path.cwd()), dict(os.environ))).encode()
         try:
-            with tempfile.TemporaryFile() as file:  # an environment may be larger than a message
+            # An environment may be larger than a message, and holds secrets, which are not for a disk.
+            with os.fdopen(os.memfd_create("job"), "wb") as file:
                 file.write(request)
                 file.flush()
                 # A server that is gone: what it tells ends at once, as of a killed job.

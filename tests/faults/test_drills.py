@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
+import subprocess
 import tempfile
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cures_core.errors import ConfigError
 from tests.faults.harness import Fault, Series, Tally, Try, read_tallies
-from tests.faults.invariants import CANARIES
+from tests.faults.invariants import CANARIES, check_nothing_is_left
 from tests.faults.matrix import MATRIX, ROWS, chosen
 from tests.faults.page import PAGE, load_kept, page
 
@@ -84,6 +90,44 @@ def test_a_failing_try_is_repeated_by_its_command(tmp_path: Path) -> None:
 def leaky(t: Try) -> Mapping[str, int]:
     (t.folder / "log").write_text(f"token {CANARIES['HF_TOKEN']}")
     return {}
+
+
+PACKED = CANARIES["JUDGE_API_KEY"] + " " * 200  # whatever packs a text this long makes it shorter
+
+
+def in_git(folder: Path, *, pack: bool) -> None:
+    (folder / "file").write_text(PACKED)
+    further = ("-c user.name=u -c user.email=u@u commit -q -m x", "repack -q -a -d") if pack else ()
+    for command in ("init -q .", "add file", *further):
+        subprocess.run(["git", "-C", str(folder), *command.split()], check=True)
+    (folder / "file").unlink()
+
+
+def in_parquet(folder: Path) -> None:
+    table = pa.table({"text": [PACKED] * 9, "parts": [[{"x": PACKED}]] * 9})
+    pq.write_table(table, folder / "table.parquet", compression="gzip", write_statistics=False)
+
+
+def in_gzip(folder: Path) -> None:
+    (folder / "set.jsonl.gz").write_bytes(gzip.compress(PACKED.encode()))
+
+
+def in_zip(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "pages.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("page", PACKED)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [partial(in_git, pack=False), partial(in_git, pack=True), in_parquet, in_gzip, in_zip],
+    ids=["object", "pack", "parquet", "gzip", "zip"],
+)
+def test_a_secret_is_found_in_what_is_packed(write: Callable[[Path], None], tmp_path: Path) -> None:
+    write(tmp_path)
+    assert not any(CANARIES["JUDGE_API_KEY"].encode() in p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+    check_nothing_is_left(tmp_path, ["another"])
+    with pytest.raises(AssertionError, match="a secret in"):
+        check_nothing_is_left(tmp_path, CANARIES.values())
 
 
 def untried(_: Try) -> Mapping[str, int]:

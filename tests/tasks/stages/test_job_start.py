@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -73,6 +74,19 @@ def test_jobs_come_from_one_server_each_in_its_own_process_session_and_folder(
     assert {one["ppid"] for one in seen} == {server().pid}
     for one in seen:
         assert " ".join(one["cmdline"]).split()[-2:] == ["cures_core.jobs", f"{job.scratch}/job.json"]
+
+
+def test_a_job_s_environment_is_sent_in_memory_and_on_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_API_KEY", "sk-0123456789")
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs, (tmp_path / "log").open("ab") as log:
+        child = Forked(ours, tmp_path / "job.json", log)
+        _, sent, _, _ = socket.recv_fds(theirs, 1, 5)
+        assert os.pread(sent[0], 1 << 20, 0).count(b"sk-0123456789") == 1
+        assert str(Path(f"/proc/self/fd/{sent[0]}").readlink()).startswith("/memfd:")
+        for fd in sent:
+            os.close(fd)
+        child.close()
 
 
 def test_the_end_of_the_server_is_the_end_of_its_jobs_and_told_as_such(job: Job) -> None:
