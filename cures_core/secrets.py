@@ -30,6 +30,15 @@ _PATTERNS = (
 )
 WITH_USER = rf"^(?!(?:git\+)?ssh://[^/@:\s]+@)(?:[A-Za-z][A-Za-z0-9+.-]*:|/)/*{_USER}"
 """Regular expression of addresses with a user or password; the account of an SSH server is none."""
+_ANY_CASE = re.sub(
+    r"(?<!\\)[a-z]", lambda letter: f"[{letter[0].upper()}{letter[0]}]", _KEY
+)  # for readers without flags
+SECRETS_IN_URLS = (
+    WITH_USER,
+    rf"[?#](?:[^\s]*[?#&;])?(?:{_ANY_CASE})=[^&;#\s]",
+    r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b",
+)
+"""Regular expressions, as JSON schemas have them, of the addresses in which `secret_in_url` finds something."""
 
 
 def masked(text: str) -> str:

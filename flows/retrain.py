@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from prefect import flow
-from pydantic import JsonValue
 
 from cures_core.config.run import RunConfig
 from cures_core.config.urls import S3Url
@@ -19,7 +18,7 @@ def retrain(
     data_path: S3Url = "",
     start_from: str = "latest",
     key: str = "",
-    judged: dict[str, JsonValue] | None = None,
+    judged: RunConfig | None = None,
 ) -> RunSummary:
     """`key` names the change that asked for the run, `judged` is the configuration that the change was judged with: it
     trains, in the places that `config` names. `data_path` replaces the configuration's (empty: it does not)."""

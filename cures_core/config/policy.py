@@ -95,7 +95,7 @@ class PretrainedPolicy(Strict):
     comes of it is the base policy. `continue`: they are trained further; `training.lora` says what they are like."""
     base: Placement[HubPath | None] = None
     """Folder or hub id of the model that the adapters in `path` belong to. None: as their adapter_config.json says."""
-    revision: Placement[Annotated[str, AfterValidator(check_revision)] | None] = None
+    revision: Placement[Annotated[HubPath, AfterValidator(check_revision)] | None] = None
     """Hub revision; None means the hub's default branch and is only right for local folders."""
     dtype: Result[Literal["float32", "bfloat16"]] = "float32"
     """Type of the weights during training and generation. Its precision is part of every figure."""

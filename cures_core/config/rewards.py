@@ -7,11 +7,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from cures_core.config.base import OwnCode, Strict
 from cures_core.config.marks import Code, Later, Operation, Placement, Result
-from cures_core.config.urls import JudgeUrl, LocalName, LocalPath
+from cures_core.config.urls import JudgeUrl, LocalName, LocalPath, NoSecret
 
 AnswerRule = Literal["box", "hashes", "phrase", "last"]
 """box: the last \\boxed{}; hashes: after the last ####; phrase: after the last "the answer is"; last: the last number
@@ -138,7 +138,7 @@ class JudgeConfig(Strict):
     """Verifier name."""
     url: Result[JudgeUrl]
     """Base address of the endpoint, such as `http://127.0.0.1:8000/v1`; `/chat/completions` is added."""
-    model: Result[str] = Field(min_length=1, max_length=200)
+    model: Result[LocalName] = Field(min_length=1, max_length=200)
     """The model's name there."""
     prompt: Result[str] = Field(default=JUDGE_PROMPT, min_length=1, max_length=20_000)
     """What is asked; {problem} and {gold} are replaced. The completion follows it, marked as material to grade, then
@@ -185,12 +185,13 @@ def module_of(environment: str) -> str:
     return environment.rpartition("/")[2].partition("@")[0].replace("-", "_").lower()
 
 
-Environment = Annotated[
-    str,
-    BeforeValidator(lambda name: module_of(name) if isinstance(name, str) else name),
-    Field(pattern=r"^[a-z_]\w*$"),
-    Code,
-]
+def _module(environment: str) -> str:
+    if not re.fullmatch(r"[a-z_]\w*", module := module_of(environment)):
+        raise ValueError("must be the name of an installed package")
+    return module
+
+
+Environment = Annotated[str, NoSecret("the environment"), AfterValidator(_module), Code]
 """Names the installed package of an environment."""
 
 

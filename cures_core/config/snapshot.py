@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from cures_core.config.base import Strict
 from cures_core.config.marks import Placement
-from cures_core.config.urls import GitUrl, S3Url
+from cures_core.config.urls import GitUrl, LocalName, S3Url
 from cures_core.errors import ConfigError
 from cures_core.names import inside
 
@@ -24,7 +24,7 @@ class SnapshotConfig(Strict):
     push to. None: `snapshots.git` in the store's folder."""
     remote: Placement[S3Url | None] = None
     """DVC remote that gets the Parquet files: a folder or `s3://bucket/prefix`. None: `dvc` in the store."""
-    branch: Placement[str] = Field(default="snapshots", max_length=100)
+    branch: Placement[LocalName] = Field(default="snapshots", max_length=100)
     """Branch that lists all snapshots."""
     endpoint_url: Placement[S3Url | None] = None
     """S3 endpoint, for servers other than Amazon's. None: the store's, else AWS_ENDPOINT_URL."""

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, GetCoreSchemaHandler, GetJsonSchemaHandle
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from cures_core.names import unprintable
-from cures_core.secrets import WITH_USER, secret_in_url, without_secret
+from cures_core.secrets import SECRETS_IN_URLS, secret_in_url, without_secret
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -31,8 +31,8 @@ class NoSecret:
         return core_schema.no_info_after_validator_function(self._check, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """So that a server that checks parameters refuses a password before its database holds it."""
-        return {**handler(schema), "not": {"pattern": WITH_USER}}
+        """So that a server that checks parameters refuses a secret before its database holds it."""
+        return {**handler(schema), "not": {"anyOf": [{"pattern": pattern} for pattern in SECRETS_IN_URLS]}}
 
     def _check(self, value: str | Path) -> str | Path:
         text = str(value)

@@ -24,10 +24,11 @@ def announce(api_url: str, key: str, config: RunConfig, data_path: str, start_fr
     deployment that it starts, in the UI.
 
     The trigger is bucketed by `key`: a day long, equal ones start one run however often they come. Raises `CuresError`
-    where the deployment is not there, `ServerUnavailable` if the server does not take it.
+    where the deployment is not there, or does not take the configuration, `ServerUnavailable` if the server does not
+    take the event.
     """
     try:
-        deployment = call(api_url, f"/deployments/name/{FLOW}/{DEPLOYMENT}", None, "GET")["id"]
+        deployment = call(api_url, f"/deployments/name/{FLOW}/{DEPLOYMENT}", None, "GET")
     except ServerUnavailable:
         raise
     except CuresError as error:
@@ -35,6 +36,8 @@ def announce(api_url: str, key: str, config: RunConfig, data_path: str, start_fr
             f"{api_url} has no deployment {FLOW}/{DEPLOYMENT}, so nothing would come of the event ({error}). "
             f"Deploy it: cures deploy --api-url {api_url}"
         ) from error
+    judged = config.model_dump(mode="json")
+    _require_taken(api_url, deployment["parameter_openapi_schema"], judged)
     now = dt.datetime.now(dt.UTC).isoformat()
     event = {
         "id": str(uuid.uuid4()),
@@ -46,11 +49,25 @@ def announce(api_url: str, key: str, config: RunConfig, data_path: str, start_fr
             "key": key,
             "data_path": data_path,
             "start_from": start_from,
-            "config": config.model_dump(mode="json"),
+            "config": judged,
         },
     }
     call(api_url, "/events", [event])
-    return page_of("deployment", deployment)
+    return page_of("deployment", deployment["id"])
+
+
+def _require_taken(api_url: str, schema: dict[str, Any], judged: Mapping[str, Any]) -> None:
+    """Here, because the server would refuse to create the run in its own log alone."""
+    from prefect.utilities.schema_tools.validation import validate
+
+    for fault in validate({"judged": judged}, schema, ignore_required=True):
+        while fault.context:  # of several forms the one that fits farthest
+            fault = max(fault.context, key=lambda one: len(one.absolute_path))
+        place = ".".join(str(key) for key in list(fault.absolute_path)[1:])
+        raise CuresError(
+            f"{api_url}: {FLOW}/{DEPLOYMENT} does not take this configuration: {place}: {fault.message}. Announce with "
+            f"the version of cures that the workers have, or deploy this one: cures deploy --api-url {api_url}"
+        )
 
 
 def page_of(kind: str, id: str) -> str:
