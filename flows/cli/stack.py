@@ -12,41 +12,47 @@ import typer
 from cures_core.errors import ConfigError
 from flows.local.deploying import PoolType
 
-Port = Annotated[int, typer.Option(help="Port of the server, on the loopback interface.")]
+Port = Annotated[
+    int | None,
+    typer.Option(
+        help="Port of the server, on the loopback interface; default: that of the stack in the folder, else 4200."
+    ),
+]
+STACK = Path(".cures/stack")
 Folder = Annotated[Path, typer.Option("--dir", help="Folder for the stack's database and logs.")]
 
 
 def up(
-    port: Port = 4200,
-    folder: Folder = Path(".cures/stack"),
+    port: Port = None,
+    folder: Folder = STACK,
     s3: Annotated[bool, typer.Option("--s3", help="Run SeaweedFS as the stack's S3, too.")] = False,
     postgres: Annotated[bool, typer.Option("--postgres", help="Keep the server's state in Postgres.")] = False,
 ) -> None:
     """Start a Prefect server with its UI and a worker, and deploy the flows of ./prefect.yaml."""
     from flows.local.stack import Stack, start
 
-    stack = Stack(folder, port)
+    stack = Stack.at(folder, port)
     start(stack, Path.cwd(), typer.echo, s3=s3, postgres=postgres)
     typer.echo(f"open {stack.ui_url}/deployments and press Run on train; `cures down` stops it all")
 
 
-def down(folder: Folder = Path(".cures/stack")) -> None:
+def down(folder: Folder = STACK) -> None:
     """Stop what `cures up` started; runs keep what they have committed."""
     from flows.local.stack import Stack, stop
 
-    typer.echo(f"stopped {' and '.join(stop(Stack(folder))) or 'nothing: it does not run'}")
+    typer.echo(f"stopped {' and '.join(stop(Stack.at(folder))) or 'nothing: it does not run'}")
 
 
 def status(
-    port: Port = 4200,
-    folder: Folder = Path(".cures/stack"),
+    port: Port = None,
+    folder: Folder = STACK,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show which parts of the local stack run; ends with 1 if one of them does not."""
     from flows.local.stack import Stack
     from flows.local.stack import status as look
 
-    parts = look(Stack(folder, port))
+    parts = look(Stack.at(folder, port))
     if as_json:
         typer.echo(json.dumps([part.model_dump(mode="json") for part in parts]))
     else:
@@ -66,5 +72,8 @@ def deploy(
 
     url = (api_url or os.environ.get("PREFECT_API_URL", "")).rstrip("/")
     if not url:
-        raise ConfigError("which server? Give --api-url http://HOST:4200/api or set PREFECT_API_URL")
+        from flows.local.stack import Stack
+
+        local = Stack.at(STACK).api_url  # only named: whoever forgot the address of another server means that one
+        raise ConfigError(f"which server? Give --api-url {local}, as of a stack here, or set PREFECT_API_URL")
     deploy_to(url, Path.cwd(), {}, typer.echo, pool_type)

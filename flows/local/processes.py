@@ -27,8 +27,9 @@ def spawn(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     user: str | None = None,
+    port: int | None = None,
 ) -> None:
-    """Start `command`, noted in `folder`/NAME.json, its output appended to `folder`/NAME.log."""
+    """Start `command`, noted in `folder`/NAME.json, its output appended to `folder`/NAME.log. `port`: noted, too."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{name}.log").open("ab") as out:
         process = subprocess.Popen(
@@ -41,7 +42,8 @@ def spawn(
             start_new_session=True,
             user=user,
         )
-    write_atomic(note(folder, name), canonical_json({"pid": process.pid, "started": process_start(process.pid)}))
+    told = {"pid": process.pid, "started": process_start(process.pid), **({} if port is None else {"port": port})}
+    write_atomic(note(folder, name), canonical_json(told))
 
 
 def note(folder: Path, name: str) -> Path:
@@ -51,9 +53,14 @@ def note(folder: Path, name: str) -> Path:
 
 def process_id(folder: Path, name: str) -> int | None:
     """The number of the running process, None if it does not run."""
-    path = note(folder, name)
-    found = json.loads(path.read_bytes()) if path.exists() else None
+    found = _noted(folder, name)
     return int(found["pid"]) if found is not None and _alive(found) else None
+
+
+def noted_port(folder: Path, name: str) -> int | None:
+    """The port that a process was started with, whether it still runs or not; None where there is none."""
+    port = (_noted(folder, name) or {}).get("port")
+    return None if port is None else int(port)
 
 
 def stop_process(folder: Path, name: str, how: signal.Signals = signal.SIGTERM) -> bool:
@@ -78,6 +85,11 @@ def wait_until(true: Callable[[], bool], folder: Path, name: str) -> None:
             tail = "\n".join((folder / f"{name}.log").read_text(errors="replace").splitlines()[-8:])
             raise ServerUnavailable(f"the {name} did not come up; the end of {folder / name}.log:\n{tail}")
         time.sleep(0.3)
+
+
+def _noted(folder: Path, name: str) -> dict[str, Any] | None:
+    path = note(folder, name)
+    return json.loads(path.read_bytes()) if path.exists() else None
 
 
 def _alive(process: Mapping[str, Any]) -> bool:

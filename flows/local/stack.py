@@ -12,10 +12,11 @@ from pathlib import Path
 from cures_core.config.base import Strict
 from cures_core.errors import ConfigError
 from flows.local.deploying import HEARTBEAT_S, POOL, deploy
-from flows.local.processes import process_id, spawn, stop_process, wait_until
+from flows.local.processes import noted_port, process_id, spawn, stop_process, wait_until
 from flows.local.services import BUCKET, service_environment, start_postgres, start_s3, write_private
 from tasks.prefect_api import answers
 
+PORT = 4200
 STOP_ORDER = ("worker", "server", "s3", "postgres")
 
 
@@ -35,7 +36,12 @@ class Stack:
     """Where the stack lives: `folder` for state and logs, `port` of the server on the loopback interface."""
 
     folder: Path
-    port: int = 4200
+    port: int = PORT
+
+    @classmethod
+    def at(cls, folder: Path, port: int | None = None) -> Stack:
+        """The stack in a folder: on the port that its server was started with, unless another is named."""
+        return cls(folder, port or noted_port(folder, "server") or PORT)
 
     @property
     def api_url(self) -> str:
@@ -84,11 +90,12 @@ def start(
     """Start what does not run yet and deploy everything in `project`/prefect.yaml.
 
     A stack that was started with S3 or Postgres once keeps them. Raises `ConfigError` where there is no such file, a
-    program is missing or the port is taken by something else, `ServerUnavailable` where a process does not come up in
-    90 s.
+    program is missing, the port is taken by something else or parts of the stack run on another, `ServerUnavailable`
+    where a process does not come up in 90 s.
     """
     if not (project / "prefect.yaml").is_file():
         raise ConfigError(f"{project}: no prefect.yaml there; run this in a checkout of the project")
+    _require_one_port(stack)
     known = service_environment(stack.folder)
     if postgres or "PREFECT_SERVER_DATABASE_CONNECTION_URL" in known:
         report(f"postgres {start_postgres(stack.folder)}")
@@ -111,6 +118,16 @@ def start(
         pointers = shlex.quote(str(stack.folder / "snapshots.git"))  # git cannot keep a repository in S3
         typed += f" --set store.url=s3://{BUCKET}/runs --set snapshot.repository={pointers}"
     report(f"shell   {typed}")
+
+
+def _require_one_port(stack: Stack) -> None:
+    for name in ("server", "worker"):
+        port = noted_port(stack.folder, name)
+        if process_id(stack.folder, name) is not None and port not in (None, stack.port):
+            raise ConfigError(
+                f"{stack.folder}: the stack's {name} runs with port {port}, not {stack.port}: leave --port away, or stop "
+                f"it with cures down --dir {shlex.quote(str(stack.folder))}"
+            )
 
 
 def stop(stack: Stack) -> list[str]:
@@ -137,4 +154,4 @@ def status(stack: Stack) -> list[Part]:
 
 def _spawn_prefect(stack: Stack, name: str, arguments: list[str], project: Path) -> None:
     command = [sys.executable, "-m", "prefect", *arguments]
-    spawn(stack.folder, name, command, cwd=project, env=stack.environment())
+    spawn(stack.folder, name, command, cwd=project, env=stack.environment(), port=stack.port)

@@ -31,14 +31,16 @@ def test_server_worker_s3_and_postgres_come_up_are_deployed_to_and_stop(open_fol
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    place = ("--dir", folder, "--port", port)
+    place = ("--dir", folder)
     try:
-        up = cures("up", *place, "--s3", "--postgres", cwd=PROJECT)
+        up = cures("up", *place, "--port", port, "--s3", "--postgres", cwd=PROJECT)
         assert up.code == 0, up.err
         shown = cures("status", *place, "--json", cwd=PROJECT)
         parts = json.loads(shown.out)
         assert {part["name"] for part in parts if part["running"]} == {"server", "worker", "s3", "postgres"}
         assert shown.code == 0
+        assert f"server  http://127.0.0.1:{port}\n" in cures("up", *place, cwd=PROJECT).out  # nothing is started anew
+        assert "leave --port away" in cures("up", *place, "--port", port + 1, cwd=PROJECT).err
         stack = Stack(folder, port)
         env = stack.environment()
         assert "postgresql" in env["PREFECT_SERVER_DATABASE_CONNECTION_URL"]
