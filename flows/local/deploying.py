@@ -116,10 +116,29 @@ def _run_from_image(api_url: str) -> None:
 
 
 def watch_runs(api_url: str, pool_type: PoolType = "process") -> None:
-    """Make the automations that the server does not have yet."""
+    """Make the automations that the server does not have yet, and bring up to date those that an earlier version made.
+
+    One that is as it should be is left alone, for a change forgets what it waits for; who was switched off stays off.
+    """
     for watch in watches(pool_type):
-        if not call(api_url, "/automations/filter", {"automations": {"name": {"any_": [watch.name]}}}):
-            call(api_url, "/automations/", automation(watch))
+        wanted = automation(watch)
+        found = call(api_url, "/automations/filter", {"automations": {"name": {"any_": [watch.name]}}})
+        if not found:
+            call(api_url, "/automations/", wanted)
+        for one in found:
+            if not _holds(one, {part: wanted[part] for part in ("trigger", "actions")}):
+                call(api_url, f"/automations/{one['id']}", {**wanted, "enabled": one["enabled"]}, "PUT")
+
+
+def _holds(found: Any, wanted: Any) -> bool:
+    """Does what the server tells say all that is wanted? It adds fields, and lists what are sets in its own order."""
+    if isinstance(wanted, dict):
+        return all(_holds(found.get(key), value) for key, value in wanted.items())
+    if isinstance(wanted, list) and wanted and isinstance(wanted[0], dict):
+        return len(found) == len(wanted) and all(map(_holds, found, wanted))
+    if isinstance(wanted, list):
+        return sorted(found if isinstance(found, list) else [found]) == sorted(wanted)
+    return bool(found == wanted)
 
 
 def automation(watch: Watch) -> dict[str, Any]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from prefect.server.events.schemas.automations import AutomationCore
 from prefect.server.schemas.states import StateType
 
-from flows.local.deploying import BEGIN_S, HEARTBEAT_S, PoolType, automation, watches
+from flows.local import deploying
+from flows.local.deploying import BEGIN_S, HEARTBEAT_S, PoolType, automation, watch_runs, watches
 
 
 @pytest.mark.parametrize("pool_type", BEGIN_S)
@@ -24,3 +28,61 @@ def test_prefect_takes_them_and_no_end_of_a_run_is_waited_for_in_vain(pool_type:
 def test_a_run_that_has_begun_or_is_to_begin_again_is_not_one_that_did_not_begin() -> None:
     begun = watches("process")[1]
     assert {"Running", "heartbeat", "AwaitingRetry", "Cancelling"} <= set(begun.expect)
+
+
+class Server:
+    """Keeps automations as Prefect's does: in its own form, with fields that nobody has set."""
+
+    def __init__(self) -> None:
+        self.kept, self.calls = dict[str, Any](), list[tuple[str, str]]()
+
+    def __call__(self, _: str, path: str, body: Any, method: str = "POST") -> Any:
+        if path == "/automations/filter":
+            return [one for one in self.kept.values() if one["name"] in body["automations"]["name"]["any_"]]
+        self.calls.append((method, path))
+        id = path.split("/")[2] or str(len(self.kept))
+        self.kept[id] = {**AutomationCore.model_validate(body).model_dump(mode="json"), "id": id}
+        return None
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Server:
+    found = Server()
+    monkeypatch.setattr(deploying, "call", found)
+    return found
+
+
+def test_deploying_again_makes_nothing_and_changes_nothing(server: Server) -> None:
+    for _ in range(3):
+        watch_runs("http://server/api")
+    assert server.calls == [("POST", "/automations/")] * 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"within_s": 77}, {"expect": ("heartbeat",)}, {"after": "Late"}, {"state": "FAILED"}, {"message": "as it was"}],
+)
+def test_what_an_earlier_version_made_is_brought_up_to_date(
+    change: dict[str, Any], server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = watches("process")
+    monkeypatch.setattr(deploying, "watches", lambda _: (replace(now[0], **change), *now[1:]))
+    watch_runs("http://server/api")
+    server.kept["0"]["enabled"] = False  # by an operator
+    monkeypatch.undo()
+    monkeypatch.setattr(deploying, "call", server)
+    watch_runs("http://server/api")
+    watch_runs("http://server/api")
+    assert server.calls[3:] == [("PUT", "/automations/0")]
+    found = AutomationCore.model_validate({**server.kept["0"], "enabled": True})
+    wanted = AutomationCore.model_validate(automation(now[0]))
+    ids = {"trigger": {"id"}}
+    assert found.model_dump(exclude=ids) == wanted.model_dump(exclude=ids)
+    assert server.kept["0"]["enabled"] is False
+
+
+def test_another_kind_of_pool_waits_longer(server: Server) -> None:
+    watch_runs("http://server/api")
+    watch_runs("http://server/api", "kubernetes")
+    assert server.calls[3:] == [("PUT", "/automations/1")]
+    assert server.kept["1"]["trigger"]["within"] == BEGIN_S["kubernetes"]
