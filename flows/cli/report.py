@@ -19,6 +19,8 @@ from flows.cli.runs import Run, StoreUrl
 REFRESH_S = 5
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'"
 """What the page may do: run the scripts that are in it, and ask this server again."""
+_NAMES = ("127.0.0.1", "localhost")
+"""By which a browser of this machine, or one at the end of a tunnel, asks for the page."""
 _OVER = ("completed", "failed", "stopped", "died")
 
 
@@ -101,10 +103,17 @@ def report(
 
 def page_server(current: Callable[[], ReportData], port: int) -> ThreadingHTTPServer:
     """A server for this machine alone: the report with curves of all metrics; pages of a run that goes on refresh
-    themselves."""
+    themselves.
+
+    It answers to names of this machine alone: a page of a stranger's site could else be given, by its name server, the
+    address of this machine, and read what is here.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if self.headers.get("Host", "").partition(":")[0] not in _NAMES:
+                self.send_error(421, f"ask for {' or '.join(_NAMES)}")
+                return
             if self.path != "/":
                 self.send_error(404)
                 return

@@ -125,8 +125,8 @@ def _require_one_port(stack: Stack) -> None:
         port = noted_port(stack.folder, name)
         if process_id(stack.folder, name) is not None and port not in (None, stack.port):
             raise ConfigError(
-                f"{stack.folder}: the stack's {name} runs with port {port}, not {stack.port}: leave --port away, or stop "
-                f"it with cures down --dir {shlex.quote(str(stack.folder))}"
+                f"{stack.folder}: the stack's {name} runs with port {port}, not {stack.port}: leave --port away, or "
+                f"stop it with cures down --dir {shlex.quote(str(stack.folder))}"
             )
 
 

@@ -9,14 +9,16 @@ import socket
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect.settings import PREFECT_API_URL
 
 from cures_core.errors import ConfigError, MissingExtra
 from flows.local import services
-from flows.local.deploying import IMAGE_FOLDER, POOL, QUEUE, watches
+from flows.local.deploying import IMAGE_FOLDER, POOL, QUEUE, automation, watches
 from flows.local.stack import Stack
 from flows.local.temporary_server import temporary_server
 from tasks.prefect_api import call as post
@@ -24,6 +26,13 @@ from tests.end_to_end.pipeline import PROJECT, cures
 from tests.end_to_end.stack import call
 
 pytestmark = pytest.mark.end_to_end
+
+
+def automations(stack: Stack) -> list[dict[str, Any]]:
+    """Those of `cures deploy`, in its order."""
+    names = [watch.name for watch in watches("process")]
+    found = call(stack, "/automations/filter", {"automations": {"name": {"any_": names}}})
+    return sorted(found, key=lambda row: names.index(row["name"]))
 
 
 def test_server_worker_s3_and_postgres_come_up_are_deployed_to_and_stop(open_folder: Path) -> None:
@@ -60,16 +69,18 @@ def test_server_worker_s3_and_postgres_come_up_are_deployed_to_and_stop(open_fol
         )
         assert typed.returncode == 0, typed.stdout + typed.stderr
         assert "s3://cures/runs" in typed.stdout
-        for _ in range(2):  # deploying again changes nothing
-            again = cures("deploy", "--api-url", stack.api_url, cwd=PROJECT, env=env)
-            assert again.code == 0, again.err
+        before = automations(stack)
+        assert sorted(row["name"] for row in before) == sorted(watch.name for watch in watches("process"))
+        assert cures("deploy", "--api-url", stack.api_url, cwd=PROJECT, env=env).code == 0
+        assert automations(stack) == before  # deploying again changes nothing
+        earlier = automation(replace(watches("process")[0], within_s=77))
+        call(stack, f"/automations/{before[0]['id']}", earlier, "PUT")
+        assert cures("deploy", "--api-url", stack.api_url, cwd=PROJECT, env=env).code == 0
+        assert [row["trigger"]["within"] for row in automations(stack)] == [row["trigger"]["within"] for row in before]
         for kind in ("docker", "kubernetes"):  # Prefect's own check of the templates
             template = PROJECT / "infra" / "work-pools" / f"{kind}.json"
             body = {"name": f"a-{kind}", "type": kind, "base_job_template": json.loads(template.read_bytes())}
             assert call(stack, "/work_pools/", body)["type"] == kind
-        names = [watch.name for watch in watches("process")]
-        made = call(stack, "/automations/filter", {"automations": {"name": {"any_": names}}})
-        assert sorted(row["name"] for row in made) == sorted(names)
     finally:
         down = cures("down", "--dir", folder, cwd=PROJECT)
     assert down.out.split() == ["stopped", "worker", "and", "server", "and", "s3", "and", "postgres"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import threading
 import urllib.error
 import urllib.request
@@ -57,6 +58,23 @@ def test_the_page_is_made_anew_and_refreshes_itself_until_the_run_is_over() -> N
     assert "No training step" in first
     assert "No training step" not in second
     assert ["data-refresh" in page for page in (first, second, last)] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "status"), [("localhost:9", 200), ("127.0.0.1", 200), ("evil.example:8765", 421), ("", 421)]
+)
+def test_the_page_is_for_who_asks_this_machine_by_its_name(name: str, status: int) -> None:
+    """Not for a page whose site's name leads here (DNS rebinding)."""
+    with served([data(trouble="what nobody else may read")]) as url:
+        asked = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+        asked.putrequest("GET", "/", skip_host=True)
+        if name:
+            asked.putheader("Host", name)
+        asked.endheaders()
+        answer = asked.getresponse()
+        assert answer.status == status
+        assert (b"what nobody else" in answer.read()) == (status == 200)
+        asked.close()
 
 
 @pytest.mark.end_to_end
