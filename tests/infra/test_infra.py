@@ -153,6 +153,15 @@ def test_pods_meet_the_restricted_standard_and_have_bounds_and_probes() -> None:
     assert all(variables[what]["default"] for what in ("cpu_limit", "memory_limit", "finished_job_ttl"))
 
 
+def test_every_service_of_compose_has_a_bound_and_runs_have_that_of_kubernetes() -> None:
+    services = yaml.safe_load((INFRA / "docker" / "compose.yaml").read_text())["services"]
+    found = {name: re.sub(r"\$\{\w+:-(\w+)\}", r"\1", service["mem_limit"]) for name, service in services.items()}
+    assert all(re.fullmatch(r"[1-9]\d*g", limit) for limit in found.values()), found
+    of_a_run = template("kubernetes")["variables"]["properties"]["memory_limit"]["default"]
+    assert found["worker"] == of_a_run.replace("Gi", "g")
+    assert template("docker")["variables"]["properties"]["mem_limit"]["default"] == found["worker"]
+
+
 def test_git_finds_what_the_image_says_it_does(tmp_path: Path) -> None:
     """The credentials of a mounted file, for the host that it names and no other."""
     text = (INFRA / "docker" / "Dockerfile").read_text()
