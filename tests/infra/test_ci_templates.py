@@ -1,6 +1,7 @@
 """The CI templates, run to the end as their services would, step by step in a fresh clone of this repository.
 
-What installs is left out (the environment of the tests serves), and `gh` is a program that writes down what it is told.
+What installs is left out (the environment of the tests serves), and `gh` is a program that writes down what it is told,
+GitLab a server that does.
 """
 
 from __future__ import annotations
@@ -10,14 +11,19 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tasks.ci.announce import runs_of
 from tests.end_to_end.pipeline import PROJECT
+from tests.end_to_end.stack import running_stack
 from tests.tasks.ci.repository import git, sums, write_rows
 
 pytestmark = pytest.mark.end_to_end
@@ -153,27 +159,97 @@ def test_the_prompts_that_come_along_need_no_remote(clone: Path) -> None:
         assert (second / path.relative_to(clone)).read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize("job", ["validate-prompts", "retrain"])
-def test_gitlab_runs_the_same(clone: Path, job: str) -> None:
-    """Until it tells a server of it, where there is none."""
-    write_rows(clone / "own" / "prompts.jsonl", [*sums(range(105, 300)), *sums(range(600, 640))])
-    git(clone, "commit", "-qam", "other prompts")
+def gitlab(job: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a job, and after it, whatever became of it, its `after_script`, which must end well."""
     template = yaml.safe_load((CI / "gitlab-ci.yml").read_text())
-    base = git(clone, "rev-parse", "HEAD~1")
+    base = git(folder, "rev-parse", "HEAD~1")
     variables = {
         **template[".prompts"]["variables"],
         "CURES_CONFIG": "configs/own.toml",
-        "CI_PROJECT_DIR": str(clone),
+        "CI_PROJECT_DIR": str(folder),
         "CI_MERGE_REQUEST_DIFF_BASE_SHA": base,
         "CI_COMMIT_BEFORE_SHA": base,
-        "PREFECT_API_URL": "http://127.0.0.1:9/api",
+        **more,
     }
     lines = [*template[".prompts"]["before_script"], *template[job]["script"]]
-    text = "\n".join(line for line in lines if not line.startswith(INSTALLS))
-    done = shell(text, clone, environment(clone, **variables))
-    if job == "retrain":
-        assert done.returncode == 1
-        assert "does not answer" in done.stderr
-    else:
+    text, env = "\n".join(line for line in lines if not line.startswith(INSTALLS)), environment(folder, **variables)
+    done = shell(text, folder, env)
+    after = shell("\n".join(template[job].get("after_script", [])), folder, env)
+    assert after.returncode == 0, after.stderr
+    return done
+
+
+@pytest.fixture
+def notes() -> Iterator[tuple[str, list[tuple[str, str, str, str]]]]:
+    """The address of a GitLab that keeps notes, and what it was asked to write: method, path, token, text."""
+    asked: list[tuple[str, str, str, str]] = []
+
+    class GitLab(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = [{"id": 7, "body": text} for method, *_, text in asked if method == "POST"]
+            self.answer([{"id": 1, "body": "what a person wrote"}, *found])
+
+        def do_POST(self) -> None:
+            text = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["body"]
+            asked.append((self.command, self.path, self.headers["PRIVATE-TOKEN"], text))
+            self.answer({})
+
+        def do_PUT(self) -> None:
+            self.do_POST()
+
+        def answer(self, what: object) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(what).encode())
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), GitLab) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/api/v4", asked
+        server.shutdown()
+
+
+def test_gitlab_writes_a_note_and_then_changes_it_also_where_a_set_is_not_fit(
+    clone: Path, notes: tuple[str, list[tuple[str, str, str, str]]]
+) -> None:
+    url, asked = notes
+    request = {"CI_API_V4_URL": url, "CI_MERGE_REQUEST_PROJECT_ID": "3", "CI_MERGE_REQUEST_IID": "5"}
+    write_rows(clone / "own" / "prompts.jsonl", [*sums(range(105, 300)), *sums(range(600, 640))])
+    git(clone, "commit", "-qam", "other prompts")
+    assert gitlab("validate-prompts", clone, **request).returncode == 0
+    assert asked == []  # a fork has no token
+    assert "Retraining is due" in (clone / "summary.md").read_text()
+    for fit in (True, False):
+        if not fit:
+            write_rows(clone / "own" / "prompts.jsonl", [*sums(range(105, 125)), *[("", "1")] * 9])
+            git(clone, "commit", "-qam", "bad prompts")
+        assert gitlab("validate-prompts", clone, **request, GITLAB_TOKEN="glpat-1").returncode == (0 if fit else 3)
+    path = "/api/v4/projects/3/merge_requests/5/notes"
+    assert [what[:3] for what in asked] == [("POST", path, "glpat-1"), ("PUT", f"{path}/7", "glpat-1")]
+    assert "Retraining is due" in asked[0][3]
+    assert "**Not accepted.**" in asked[1][3]
+
+
+def test_after_a_merge_both_tell_the_server_and_one_run_comes_of_it(clone: Path, tmp_path: Path) -> None:
+    write_rows(clone / "own" / "prompts.jsonl", [*sums(range(105, 300)), *sums(range(600, 640))])
+    git(clone, "commit", "-qam", "other prompts")
+    without = gitlab("retrain", clone, PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert without.returncode == 1
+    assert "does not answer" in without.stderr
+    with running_stack(tmp_path / "stack") as stack:
+        time.sleep(5)  # the server reads its automations anew
+        done = gitlab("retrain", clone, PREFECT_API_URL=stack.api_url)
         assert done.returncode == 0, done.stderr
-        assert "Retraining is due" in (clone / "summary.md").read_text()
+        told = json.loads(done.stdout.splitlines()[-1])
+        assert told["due"]
+        merged = {
+            "config": "configs/own.toml",
+            "github.event.before": git(clone, "rev-parse", "HEAD~1"),
+            "secrets.PREFECT_API_URL": stack.api_url,
+        }
+        assert github("retrain", clone, merged) == []
+        deadline = time.monotonic() + 60
+        while not (found := runs_of(stack.api_url, told["key"])) and time.monotonic() < deadline:
+            time.sleep(1)
+        time.sleep(5)
+        assert len(found) == len(runs_of(stack.api_url, told["key"])) == 1
+        assert found[0]["parameters"]["judged"]["data"]["path"] == "own/prompts.jsonl"
