@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from cures_core.config.loading import load_config
 from flows.cli.lazy import load
 from flows.cli.main import CuresCommands, app
+from tasks.runs.opening import open_run
+from tests.end_to_end.pipeline import PROJECT, write_profile
 
 SLOW = ("torch", "prefect", "numpy", "pydantic", "great_expectations", "pandas", "pyarrow", "httpx", "boto3")
 
@@ -44,3 +50,47 @@ def test_help_waits_for_no_library_but_its_own() -> None:
     code += f"print([name for name in {SLOW} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+BOUND_S = 1.5
+"""Of processor time, which other work on the machine changes little; docs/operations.md tells what was measured."""
+
+
+def processor_time(*arguments: str) -> float:
+    """Seconds of the least of five starts of the command."""
+    found = []
+    for _ in range(5):
+        child = subprocess.Popen([sys.executable, "-m", "flows.cli.main", *arguments], stdout=subprocess.DEVNULL)
+        _, status, used = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        assert child.returncode == 0
+        found.append(used.ru_utime + used.ru_stime)
+    return min(found)
+
+
+@pytest.fixture
+def twenty_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A store with the runs of twenty seeds."""
+    profile = write_profile(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for seed in range(20):
+        with open_run(load_config(profile, [f"seed={seed}"])) as run:
+            store = run.config.store.url
+    return str(tmp_path / store)
+
+
+def test_a_list_of_runs_waits_for_no_library_that_trains_or_orchestrates(twenty_runs: str) -> None:
+    code = "import sys\nfrom flows.cli.main import app\n"
+    code += f"try:\n    app(['runs', 'list', '--json', '--store', {twenty_runs!r}])\nexcept SystemExit:\n    pass\n"
+    code += f"print([name for name in {SLOW} if name in sys.modules and name != 'pydantic'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert len(json.loads("".join(done.stdout.splitlines()[:-1]))) == 20
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.slow
+def test_help_and_a_list_of_runs_are_there_at_once(twenty_runs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(PROJECT)
+    found = {"help": processor_time("--help"), "list": processor_time("runs", "list", "--store", twenty_runs)}
+    print(found)
+    assert max(found.values()) < BOUND_S, found
