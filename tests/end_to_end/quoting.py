@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from cures_core.curriculum import StrategyOptions
 from tests.cures_core.curriculum.example_strategy import LongestAgo, LongestAgoOptions
 
 
@@ -22,7 +21,7 @@ class QuotesSecretsOptions(LongestAgoOptions):
 class QuotesSecretsOnce(LongestAgo):
     """It works when it is tried again."""
 
-    options_type: type[StrategyOptions] = QuotesSecretsOptions
+    options_type = QuotesSecretsOptions
     options: QuotesSecretsOptions
 
     def choose(self, budget: int, round_: int) -> tuple[np.ndarray, np.ndarray]:
