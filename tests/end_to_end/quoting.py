@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -21,7 +22,7 @@ class QuotesSecretsOptions(LongestAgoOptions):
 class QuotesSecretsOnce(LongestAgo):
     """It works when it is tried again."""
 
-    options_type = QuotesSecretsOptions
+    options_type: ClassVar[type[LongestAgoOptions]] = QuotesSecretsOptions
     options: QuotesSecretsOptions
 
     def choose(self, budget: int, round_: int) -> tuple[np.ndarray, np.ndarray]:
