@@ -25,6 +25,8 @@ REFUSED = (
     ("tracking", "mlflow", f"https://{IN_A_URL}@mlflow.example.org"),
     ("snapshot", "repository", f"https://user:{IN_A_URL}@git.example.org/x.git"),
     ("data", "path", f"s3://KEY:{IN_A_URL}@bucket/set.jsonl"),
+    ("data", "path", f"https://host.example.org/set.jsonl?access_key={IN_A_URL}"),
+    ("store", "url", f"https://host.example.org/#token={IN_A_URL}"),
 )
 KEPT_FOR_THE_STACK = {"s3-access.json", "s3-identities.json", "variables.sh"}
 
