@@ -62,6 +62,7 @@ def test_the_page_of_a_report_is_served_on_loopback() -> None:
         assert listening(os.getpid()) == {"127.0.0.1"}
 
 
+@pytest.mark.end_to_end
 def test_seaweed_listens_on_loopback(tmp_path: Path) -> None:
     try:
         start_s3(tmp_path)

@@ -7,6 +7,7 @@ that was killed takes milliseconds, not the seconds of a start. They hold nothin
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import selectors
@@ -113,8 +114,9 @@ class _Child:
     def end(self) -> None:
         """Kill, with what it has started, and wait until it is gone."""
         self.pipe.close()
-        if self.alive and os.getpgid(self.pid) == self.pid:  # alive, so its number is nobody else's
-            os.killpg(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # without its socket it may end by itself in between
+            if self.alive and os.getpgid(self.pid) == self.pid:  # alive, so its number is nobody else's
+                os.killpg(self.pid, signal.SIGKILL)
         try:
             signal.pidfd_send_signal(self._handle, signal.SIGKILL)
         except ProcessLookupError:

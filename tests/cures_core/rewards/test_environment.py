@@ -334,7 +334,7 @@ def test_without_the_package_the_extra_is_named(install: Callable[..., str], mon
         ({"threshold": 0}, "above 0"),
         ({"bounds": (0, 0.5)}, "at most 0.5"),
         ({"bounds": (1, 1)}, "above 1"),
-        ({"environment": "a.b"}, "pattern"),
+        ({"environment": "a.b"}, "name of an installed package"),
         ({"environment": 1}, "string"),
     ],
 )
@@ -376,7 +376,7 @@ def test_the_example_of_the_docs_does_what_they_say(install: Callable[..., str])
     ("arguments", "complaint"),
     [
         ([], "name a reasoning-gym task with --task, or an environment"),
-        (["--environment", "a", "--seed", "1"], "--levels and --seed are for reasoning-gym"),
+        (["--environment", "a", "--seed", "1"], "--seed and --part are for reasoning-gym"),
         (["--environment", "a", "--task", "b"], "are for reasoning-gym"),
     ],
 )

@@ -124,6 +124,18 @@ def test_closing_twice_is_safe_and_a_closed_pool_can_start_again(pool: Pool) -> 
     assert pool.run([GOOD]) == [FOUND]
 
 
+def test_a_worker_that_ends_by_itself_while_it_is_ended_does_no_harm(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: int) -> int:
+        raise ProcessLookupError
+
+    pool.run([GOOD])
+    monkeypatch.setattr(os, "getpgid", gone)
+    pool.close()
+    assert everything() == []
+
+
 def test_children_that_cannot_start_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "_environment", lambda _: {"PYTHONHOME": "/nonexistent"})
     pool = Pool(workers=1, timeout_s=1, memory_mb=512, work="regex")
