@@ -162,11 +162,16 @@ def worlds() -> str:
         for arms in comparable(load(path.stem).values()):
             if len({arm["arm"]["method"] for arm in arms}) < 2:
                 continue  # nothing to compare it with
-            commands = dict.fromkeys(f"`{arm['made']['command']}` ({arm['made']['commit']})" for arm in arms)
-            made = arms[0]["made"]
-            where = f"{made['processor']}, torch {made['versions']['torch']}"
-            parts.append("\n".join([*table(compared(arms, BEST)), "", f"Made by {'; '.join(commands)}; {where}.", ""]))
+            parts.append("\n".join([*table(compared(arms, BEST)), "", _made_by(arms, "torch"), ""]))
     return "\n".join(parts)
+
+
+def _made_by(arms: Sequence[Results], *packages: str) -> str:
+    """Commands and commits of arms, and the processor and versions of the first one."""
+    commands = dict.fromkeys(f"`{arm['made']['command']}` ({arm['made']['commit']})" for arm in arms)
+    made = arms[0]["made"]
+    versions = ", ".join(f"{name} {made['versions'][name]}" for name in packages)
+    return f"Made by {'; '.join(commands)}; {made['processor']}, {versions}."
 
 
 def library() -> str:
@@ -178,11 +183,7 @@ def library() -> str:
     for arms in comparable(load("scratchpad", KEPT).values()):
         if len({arm["arm"]["method"] for arm in arms}) < 2:
             continue
-        made = arms[0]["made"]
-        commands = dict.fromkeys(f"`{arm['made']['command']}` ({arm['made']['commit']})" for arm in arms)
-        with_what = ", ".join(f"{name} {made['versions'][name]}" for name in ("trl", "transformers", "torch"))
-        lines = [*library_table(arms), "", f"Made by {'; '.join(commands)}; {made['processor']}, {with_what}.", ""]
-        parts.append("\n".join(lines))
+        parts.append("\n".join([*library_table(arms), "", _made_by(arms, "trl", "transformers", "torch"), ""]))
     return "\n".join(parts)
 
 

@@ -1,27 +1,21 @@
-"""Runs arms side by side, each in a process of its own, and keeps what they gave."""
+"""The arms of methods, from the settings of a world; run side by side."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from benchmarks.curriculum.arm import Arm
-from benchmarks.curriculum.kept import Result, kept_result
+from benchmarks.curriculum.kept import Result
 from benchmarks.curriculum.methods import ABORTING, METHODS, settings
+from benchmarks.curriculum.side_by_side import Work, run_side_by_side
 from benchmarks.curriculum.tuned import Tuned, load_tuned
 from benchmarks.curriculum.worlds import world_of
 from benchmarks.curriculum.worlds.world import World
-from cures_core.countdown import Countdown
-from cures_core.errors import ChildFailed, ConfigError
-from cures_core.files import canonical_json, write_atomic
+from cures_core.errors import ConfigError
 
 _SMALL = 64  # rollouts of a step that counts as a small one
 
@@ -87,23 +81,8 @@ def run_arms(
     kept: Mapping[str, Result] | None = None,
     on_result: Callable[[Result], object] | None = None,
 ) -> list[Result]:
-    """Results in the order of the arms, `jobs` at once, each told to `on_result` in this order; finished arms in `out`
-    and those that are `kept` are not run again.
-
-    Raises `ChildFailed` with an arm's last lines.
-    """
-    countdown = Countdown("arms", len(arms))
-
-    def result(arm: Arm) -> Result:
-        return kept_result(kept or {}, arm.model_dump(mode="json", exclude={"limit_s"})) or _run(arm, out, countdown)
-
-    found = []
-    with ThreadPoolExecutor(jobs) as workers:
-        for one in workers.map(result, arms):
-            found.append(one)
-            if on_result is not None:
-                on_result(one)
-    return found
+    """As `run_side_by_side`, with results in `out`."""
+    return run_side_by_side([_work(arm, out) for arm in arms], jobs, kept, on_result)
 
 
 def compare(
@@ -132,25 +111,8 @@ def compare(
     return run_arms(arms, jobs, out, kept, on_result)
 
 
-def _run(arm: Arm, out: Path, countdown: Countdown) -> dict[str, Any]:
-    spec = arm.model_dump(mode="json")
-    folder = out / arm.world / arm.pool
+def _work(arm: Arm, out: Path) -> Work:
     shape = f"{arm.curriculum.prompts_per_step}x{arm.curriculum.rollouts_per_step}-{arm.training.learning_rate:g}"
     name = f"{arm.method}-{arm.base}-{arm.seed}-{arm.budget}-{shape}"
-    place, result = folder / f"{name}.arm.json", folder / f"{name}.json"
-    if result.exists() and place.exists() and json.loads(place.read_bytes()) == spec:
-        kept: dict[str, Any] = json.loads(result.read_bytes())
-        if kept["done"]:
-            countdown.found()
-            return kept
-    result.unlink(missing_ok=True)
-    write_atomic(place, canonical_json(spec))
-    command = [sys.executable, "-m", "benchmarks.curriculum.arm", str(place), str(result)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
-    if done.returncode != 0:
-        raise ChildFailed(f"arm {name} ended with exit code {done.returncode}:\n{done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(result.read_bytes())
-    end = found["points"][-1]
-    countdown.done(f"{arm.world} {arm.pool} {name}: {end[world_of(arm.world).score]:.3f} in {found['wall']:.0f} s")
-    return found
+    place = out / arm.world / arm.pool / f"{name}.json"
+    return Work("benchmarks.curriculum.arm", arm.model_dump(mode="json"), place, not_the_arm=("limit_s",))

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from datasets import Dataset
@@ -28,6 +28,9 @@ from cures_core.policy.loading import Policy, load_policy
 from cures_core.rewards import make_verifier
 from cures_core.rewards.verifier import Verifier
 from cures_core.rollout import build_engine
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
 
 Method = Literal["trl", "trl-cures"]
 UNIFORM: Method = "trl"
@@ -70,6 +73,7 @@ def correct(completions: list[str], answer: list[str], **_: object) -> list[floa
 
 def run(arm: Arm) -> dict[str, Any]:
     """Scores of the held-out frontier against the accounts, as `benchmarks.curriculum.arm` gives them."""
+    started = time.monotonic()
     torch.set_num_threads(1)
     rivals.allow()
     policy = load_policy(arm.policy, torch.device("cpu"))
@@ -93,6 +97,7 @@ def run(arm: Arm) -> dict[str, Any]:
         "processor_seconds": exam.points[-1]["processor_seconds"],
         "curriculum_seconds": round(in_curriculum(), 3),
         "counts": trainer.curriculum.counts if arm.method == CURRICULUM else None,
+        "wall": round(time.monotonic() - started, 3),
         "budget_spent": True,
         "done": True,
     }
@@ -161,10 +166,12 @@ class Examiner(TrainerCallback):
         self.points: list[dict[str, float]] = []
         self._spent = [0.0, 0.0]
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         self._sit(0)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         wall, processor = self._clock
         self._spent = [self._spent[0] + time.monotonic() - wall, self._spent[1] + time.process_time() - processor]
         if state.global_step % self._every == 0 or state.global_step == self._steps:
