@@ -42,9 +42,7 @@ def _smaller_engine(cfg: RunConfig) -> str:
     rollout = cfg.rollout
     if rollout.type == "hf":
         return _halved("rollout.batch_rows", rollout.batch_rows, 1, "completions")
-    if rollout.type == "vllm_server" and rollout.endpoints:
-        return ""  # its memory is not this machine's
-    return _halved("rollout.kv_cache_gib", rollout.kv_cache_gib, 1, "vLLM's cache")
+    return _halved("rollout.kv_cache_gib", rollout.kv_cache_gib, 1, "vLLM's cache")  # with endpoints it is 1
 
 
 def _halved(setting: str, now: int, least: int, use: str = "") -> str:

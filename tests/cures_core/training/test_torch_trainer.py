@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -284,6 +285,26 @@ def test_out_of_memory_is_an_error_after_three_halvings() -> None:
         trainer.update(batch)
     assert len(limited.calls) == 4
     assert all(torch.equal(v, before[k]) for k, v in p.trainable().items())
+
+
+@pytest.mark.parametrize(
+    ("tokens", "checkpointing", "advised"),
+    [
+        (2048, False, ["training.micro_batch_tokens=128", "training.gradient_checkpointing=true"]),
+        (64, False, ["training.gradient_checkpointing=true"]),
+        (2048, True, ["training.micro_batch_tokens=128"]),
+        (64, True, []),
+    ],
+)
+def test_only_what_would_need_less_is_advised(tokens: int, checkpointing: bool, advised: list[str]) -> None:
+    p = policy()
+    cfg = TorchTrainerConfig(learning_rate=1e-3, micro_batch_tokens=tokens, gradient_checkpointing=checkpointing)
+    trainer, batch = TorchTrainer(p, cfg, 1.0), groups(p)
+    _Limited(p.model, 1)
+    with pytest.raises(OutOfMemory) as told:
+        trainer.update(batch)
+    assert re.findall(r"--set (\S+)", str(told.value)) == advised
+    assert "a smaller model" in str(told.value) or advised
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:

@@ -150,6 +150,22 @@ def test_a_whole_store_is_found_whole(made: RunRef) -> None:
         verify(made.config.store, ["another"])
 
 
+def test_what_a_reader_did_not_foresee_is_told_and_the_rest_is_looked_at(
+    made: RunRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = verify(made.config.store).checked
+
+    def stumbles(*_: object) -> None:
+        raise KeyError("sha256")
+
+    monkeypatch.setattr("tasks.runs.aside.read_rows", stumbles)
+    found = verify(made.config.store)
+    assert found.checked == whole
+    (finding,) = found.damaged
+    assert finding.place.startswith("evaluations/")
+    assert finding.fault == "cannot be read: KeyError: 'sha256'"
+
+
 @pytest.mark.parametrize("tries", [40, pytest.param(1000, marks=pytest.mark.slow)])
 def test_every_damage_is_found_under_its_name_and_no_reader_changes_anything(
     made: RunRef, tmp_path: Path, tries: int
