@@ -27,8 +27,9 @@ class PosteriorConfig(Strict):
     one of 0.3 to 10 that predicts best; small where the prompts of a group differ much."""
     group_strength: Result[float] = Field(default=2.0, gt=0)
     """Mass with which a group's rate is shrunk to the rate of the whole set, in rollouts."""
-    dead_prior: Result[float] = Field(default=0.1, ge=0, lt=1)
-    """Prior share of prompts that no policy will ever solve (wrong gold answer, unreadable). 0 switches this off."""
+    dead_prior: Result[Annotated[float, Field(ge=0, lt=1)] | Literal["fitted"]] = 0.1
+    """Prior share of prompts that no policy will ever solve (wrong gold answer, unreadable). 0 switches this off.
+    `fitted`: the one that what was seen so far makes likeliest, 0.1 before that."""
     dead_fading: Result[float] = Field(default=1.0, gt=0, le=1)
     """Factor per step on the suspicion that a prompt is dead, towards `dead_prior`: below 1 it is tried again later,
     when the policy may have learnt what it takes. 1 never forgets."""

@@ -53,6 +53,7 @@ def renamed(posterior: Posterior, names: Mapping[str, str]) -> Posterior:
         setattr(new_one, name, getattr(posterior, name)[order].copy())
     new_one.group_successes, new_one.group_failures = posterior.group_successes.copy(), posterior.group_failures.copy()
     new_one.step = posterior.step
+    new_one.fit_dead_prior()
     new_one.memory.log_evidence = posterior.memory.log_evidence.copy()
     if posterior.predicted is not None:
         new_one.predicted = posterior.predicted[0][order].copy(), posterior.predicted[1]
@@ -67,7 +68,7 @@ def _as_of_now(rows: pa.Table, posterior: Posterior) -> pa.Table:
     changed = {
         "successes": right,
         "failures": wrong,
-        "dead_log_odds": posterior.dead_odds(),
+        "dead_log_odds": posterior.dead_odds_to_keep(),
         "step": np.where(step == NEVER, NEVER, 0),
     }
     for name, values in changed.items():

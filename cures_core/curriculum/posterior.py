@@ -5,7 +5,8 @@ Beta(a, b) with a = S + k m, b = F + k (1 - m): S and F are the prompt's own cou
 policy moves; the prior does not. Both the factor and k are those that have predicted best (`memory`).
 
 A prompt is *dead* if no policy will solve it; each visit without a success makes that more likely, one success rules it
-out for good, and what a dead prompt fails says nothing about its group.
+out for good, and what a dead prompt fails says nothing about its group. How many are dead may be read off those that
+have been visited (`dead_prior`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ Ints = npt.NDArray[np.int64]
 NEVER = -1
 _ALIVE = -50.0
 _MOST_EVIDENCE = 12.0  # of one visit for being dead, in log odds
+_FIRST_DEAD_PRIOR = 0.1  # where the share is fitted, before anything came true
+_MADE_UP = 20.0  # prompts at that share, beside those seen
+_EM_STEPS = 25
 _STATE = ("right", "wrong", "touched", "dead_log_odds", "group_successes", "group_failures")
 
 
@@ -48,7 +52,11 @@ class Posterior:
         # As of `touched`, under every fading in question; shape (prompts, fadings).
         self.right, self.wrong = np.zeros((2, num, len(self.memory.fadings)))
         self.touched = np.full(num, NEVER, dtype=np.int64)
-        self.dead_log_odds = np.full(num, _log_odds(cfg.dead_prior))
+        self.dead_prior: float = _FIRST_DEAD_PRIOR if cfg.dead_prior == "fitted" else cfg.dead_prior
+        """Share of dead prompts before a prompt's own evidence: the configured one, or as fitted so far."""
+        # Log odds at the first of these, so that a fitted share moves all of them without being written to each.
+        self._first_dead_prior = self.dead_prior
+        self.dead_log_odds = np.full(num, _log_odds(self.dead_prior))
         self.group_successes, self.group_failures = np.zeros(len(group_names)), np.zeros(len(group_names))
         self.step = 0
         self.predicted: tuple[Floats, float] | None = None
@@ -110,6 +118,7 @@ class Posterior:
         self.right[rows] = before[0] + right[:, None]
         self.wrong[rows] = before[1] + wrong[:, None]
         self.touched[rows] = step
+        self.fit_dead_prior()
         num = len(self.group_names)
         self.group_successes += np.bincount(self.groups[rows], right, num)
         self.group_failures += np.bincount(self.groups[rows], wrong * (1 - self.dead(rows)), num)
@@ -143,12 +152,37 @@ class Posterior:
 
     def dead_odds(self, rows: Ints | slice = slice(None)) -> Floats:
         """Log odds of being dead at the current step."""
-        odds, before = self.dead_log_odds[rows], _log_odds(self.cfg.dead_prior)
-        if self.cfg.dead_fading == 1:
+        odds, before, now = self.dead_log_odds[rows], _log_odds(self._first_dead_prior), _log_odds(self.dead_prior)
+        if self.cfg.dead_fading == 1 and now == before:
             return odds
         since = np.where(self.touched[rows] == NEVER, 0, self.step - self.touched[rows]).astype(np.float64)
-        faded = before + (odds - before) * np.power(self.cfg.dead_fading, since)
+        faded = now + (odds - before) * np.power(self.cfg.dead_fading, since)
         return np.asarray(np.where(odds == _ALIVE, _ALIVE, faded))
+
+    def dead_odds_to_keep(self, rows: Ints | slice = slice(None)) -> Floats:
+        """`dead_odds` as they are stored: at the first prior share, whatever has been fitted since."""
+        odds = self.dead_odds(rows)
+        moved = odds - _log_odds(self.dead_prior) + _log_odds(self._first_dead_prior)
+        return np.asarray(np.where(odds == _ALIVE, _ALIVE, moved))
+
+    def fit_dead_prior(self) -> None:
+        """Take the share of dead prompts that makes what the visited ones have shown likeliest, if so configured.
+
+        Expectation maximisation over their evidence, beside a few made-up prompts at the first share. No other state
+        than that evidence goes in, so it need not be kept.
+        """
+        if self.cfg.dead_prior != "fitted":
+            return
+        odds = self.dead_log_odds[self.touched != NEVER]
+        # By tenths of a nat: as good, and the cost of a step is one pass over the prompts.
+        tenths = np.rint((odds[odds != _ALIVE] - _log_odds(self._first_dead_prior)) * 10).astype(np.int64)
+        counts = np.bincount(np.clip(tenths, 0, 10 * int(_MOST_EVIDENCE)))
+        ratio = np.exp(np.arange(len(counts)) / 10)
+        share = self._first_dead_prior
+        for _ in range(_EM_STEPS):
+            dead = float(np.sum(counts * share * ratio / (share * ratio + 1 - share)))
+            share = (self._first_dead_prior * _MADE_UP + dead) / (_MADE_UP + len(odds))
+        self.dead_prior = share
 
     def mean(self, rows: Ints | slice = slice(None)) -> Floats:
         """Expected pass rate: (1 - P(dead)) a / (a + b)."""
@@ -214,6 +248,7 @@ class Posterior:
         self.step, self.memory.log_evidence = int(state["step"]), state["log_evidence"].copy()
         for name in _STATE:
             setattr(self, name, state[name].copy())
+        self.fit_dead_prior()
 
     def _prior_rates(self, rows: Ints | slice) -> Floats:
         """The prior's pass rate of the given rows."""
@@ -252,7 +287,8 @@ class Posterior:
         if self.cfg.dead_prior == 0:
             return
         against = np.minimum(-log_all_wrong(a, b, wrong), _MOST_EVIDENCE)
-        self.dead_log_odds[rows] = np.where(right > 0, _ALIVE, self.dead_odds(rows) + against)
+        alive = (right > 0) | (self.dead_log_odds[rows] == _ALIVE)
+        self.dead_log_odds[rows] = np.where(alive, _ALIVE, self.dead_odds_to_keep(rows) + against)
 
 
 def encoded(ids: Sequence[str]) -> npt.NDArray[np.bytes_]:

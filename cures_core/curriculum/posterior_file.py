@@ -1,7 +1,8 @@
 """The posterior on disk: one Parquet file, readable with any reader, that holds everything a later run needs.
 
 Columns: id, source, level (text), successes, failures (rollouts, faded up to `step`), step (when evidence was last
-added; -1 never), dead_log_odds, offset (logit of a predicted pass rate against that of the group), mean (expected pass
+added; -1 never), dead_log_odds (at the share of dead prompts that the settings say, 0.1 where it is fitted: that is
+fitted anew from these), offset (logit of a predicted pass rate against that of the group), mean (expected pass
 rate, for readers; not read back), archived (the prompt has left the set). File metadata: schema version, the step up to
 which the run has come, the settings, the counts of the groups, the strength of predictions, and the log evidence of
 the fadings and strengths that were compared. Counts are those under the best fading.
@@ -107,6 +108,7 @@ def fill(posterior: Posterior, rows: Ints | slice, table: pa.Table) -> None:
     posterior.wrong[rows] = table.column("failures").to_numpy()[:, None]
     posterior.touched[rows] = table.column("step").to_numpy()
     posterior.dead_log_odds[rows] = table.column("dead_log_odds").to_numpy()
+    posterior.fit_dead_prior()
 
 
 def _from_table(table: pa.Table, about: dict[str, Any]) -> Posterior:

@@ -117,6 +117,47 @@ def test_suspicion_fades_towards_its_prior_and_an_acquittal_stays() -> None:
     np.testing.assert_allclose(migrate(posterior, POOL, cfg)[0].dead(), posterior.dead(), rtol=1e-9)
 
 
+def spoilt(share: float, rate: float = 0.6, num: int = 600, visits: int = 4) -> Posterior:
+    """A pool of which a share is never right, the rest at one rate; four rollouts of each in each visit."""
+    prompts = prompt_set(num)
+    posterior = Posterior.fresh(prompts, PosteriorConfig(fading=1.0, group_fading=1.0, dead_prior="fitted"))
+    rng = np.random.default_rng(7)
+    rates = np.where(rng.random(num) < share, 0.0, rate)
+    for step in range(1, visits + 1):
+        right = rng.binomial(4, rates)
+        posterior.update(prompts.ids, right, 4 - right, step)
+    return posterior
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.3, 0.7])
+def test_the_share_of_dead_prompts_is_read_off_what_came_true(share: float, tmp_path: Path) -> None:
+    posterior = spoilt(share)
+    assert posterior.dead_prior == pytest.approx(share, abs=0.06)
+    assert posterior.dead().mean() == pytest.approx(share, abs=0.06)
+    # It is in no file and no state: whoever has the evidence has it.
+    save_posterior(posterior, tmp_path / "posterior.parquet")
+    loaded = load_posterior(tmp_path / "posterior.parquet")
+    again = Posterior(posterior.ids, posterior.groups, posterior.group_names, posterior.cfg)
+    again.load_state_dict(posterior.state_dict())
+    moved = migrate(posterior, prompt_set(600), posterior.cfg)
+    for other in (loaded, again, moved[0]):
+        assert other.dead_prior == posterior.dead_prior
+        np.testing.assert_array_equal(other.dead(), posterior.dead())
+
+
+def test_a_fitted_share_starts_as_the_default_and_moves_those_that_were_never_visited() -> None:
+    cfg = PosteriorConfig(fading=1.0, group_fading=1.0, dead_prior="fitted")
+    assert Posterior.fresh(POOL, cfg).dead() == pytest.approx(0.1)
+    solved = [(row, 8, 0) for row in range(10, 20)]
+    few, many = (filled([solved, [(row, 0, 24) for row in range(num)]], cfg) for num in (1, 8))
+    assert few.dead(np.array([9]))[0] < 0.1 < many.dead(np.array([9]))[0]
+
+
+def test_an_acquittal_outlasts_any_number_of_failures() -> None:
+    posterior = filled([[(0, 1, 0)], *([[(0, 0, 500)]] * 30)], PosteriorConfig(fading=0.0, strength=0.1))
+    assert posterior.dead(np.array([0]))[0] < 1e-9
+
+
 def test_the_dead_do_not_drag_their_group_down() -> None:
     solved = [(row, 8, 0) for row in range(4, 20)]
     believing = filled([solved, [(row, 0, 8) for row in range(4)]], PosteriorConfig(fading=1.0, group_fading=1.0))

@@ -155,6 +155,7 @@ CHANGES: list[dict[str, Any]] = [
     {"posterior": PosteriorConfig(strength=30.0)},
     {"posterior": PosteriorConfig(group_strength=40.0)},
     {"posterior": PosteriorConfig(dead_prior=0.0)},
+    {"posterior": PosteriorConfig(dead_prior="fitted")},
     {"posterior": PosteriorConfig(dead_fading=0.5)},
 ]
 
