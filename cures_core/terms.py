@@ -33,13 +33,15 @@ class Prompt:
 class Request:
     """Ask for `n` rollouts of one prompt. `id` is unique within a run; a request is told exactly once.
 
-    `seed` with the prompt id and the rollout's index fixes every random number of the rollout.
+    `seed` with the prompt id and the rollout's index fixes every random number of the rollout. `expected` is the pass
+    rate that whoever asks believes in, before any of these rollouts; None where nothing is believed.
     """
 
     id: str
     prompt: Prompt
     n: int
     seed: int
+    expected: float | None = None
 
 
 class FinishReason(StrEnum):

@@ -26,6 +26,11 @@ _SCREENED: dict[str, Any] = {
     "type": "cures", "prompts_per_step": 40, "rollouts_per_step": 64, "allocation": {"type": "screen"},
 }  # fmt: skip
 _SQUARED: dict[str, Any] = {"type": "proportional", "power": 2.0}
+_SINGLE: dict[str, Any] = {
+    "type": "cures", "prompts_per_step": 64, "rollouts_per_step": 64, "allocation": {"type": "single"},
+    "posterior": {"dead_prior": "fitted"},
+}  # fmt: skip
+_AGAINST_POSTERIOR: dict[str, Any] = {"advantage": "posterior", "loss_weight": "rollout"}
 _GRPO: dict[str, Any] = {"learning_rate": 5e-4, "length_norm": 4.0}
 _FASTER: dict[str, Any] = {"learning_rate": 1e-3}
 _SLOWER: dict[str, Any] = {"learning_rate": 2.5e-4}
@@ -54,6 +59,12 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "cures-undead": ({**_SCREENED, "posterior": {"dead_prior": 0.0}}, _HELD),
     "cures-flatter": ({**_SCREENED, "weighting": _SQUARED}, _HELD),
     "cures-failure": ({**_SCREENED, "signal": "thompson_failure", "weighting": _SQUARED}, _HELD),
+    "cures-single": ({**_SINGLE, "signal": "thompson_failure", "weighting": _SQUARED}, _AGAINST_POSTERIOR),
+    "uniform-single": ({**_SINGLE, "explore": 1.0}, _AGAINST_POSTERIOR),
+    "spo": (
+        {**_SINGLE, "signal": "plugin_spread", "weighting": {"type": "proportional", "power": 1.0}},
+        _AGAINST_POSTERIOR,
+    ),
     "cures-certain": ({**_SCREENED, "signal": "expected_variance"}, _HELD),
     "cures-slower": (_SCREENED, {**_HELD, **_SLOWER}),
     "cures-grpo": ({"type": "cures", "rollouts_per_step": 128}, {}),
@@ -85,6 +96,9 @@ and held solved groups. `-abort`: the same, with rollouts that are cut where rig
 change one thing of `cures` each: what stops its learning?
 `cures-flatter` weighs by s^2 instead of s^4, `cures-failure` by (1 - p)^2 of a draw, `cures-certain` by E[p(1 - p)]
 without drawing: how much should the draws be concentrated?
+`cures-single` draws as `cures-failure`, one rollout a prompt, against the pass rate that the posterior expects;
+`uniform-single` is that without the draws, `spo` with the draws of Single-stream Policy Optimization (arXiv 2509.13232:
+by the spread at the mean), but our posterior, and without its normalisation over the batch.
 """
 
 ABORTING = {"uniform-abort": 0.98, "cures-equal-abort": 0.98}

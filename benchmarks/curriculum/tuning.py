@@ -38,8 +38,9 @@ def candidates(method: str) -> list[Candidate]:
 
 
 def shapes(curriculum: dict[str, Any]) -> list[dict[str, int]]:
-    """Steps that a strategy may take: groups of equal size, or as many screened prompts to a rollout as it has."""
-    if curriculum.get("allocation", {}).get("type") == "screen":
+    """Steps that a strategy may take: groups of equal size, or as many screened or single prompts to a rollout as it
+    has."""
+    if curriculum.get("allocation", {}).get("type") in ("screen", "single"):
         share = curriculum["prompts_per_step"] / curriculum["rollouts_per_step"]
         return [{"prompts_per_step": round(share * n), "rollouts_per_step": n} for n in _SCREENED]
     if curriculum["type"] == "dapo":

@@ -70,6 +70,12 @@ class ScreenAllocation(Strict):
     """Most rollouts of a prompt, the first one included."""
 
 
+class SingleAllocation(Strict):
+    """One rollout for every drawn prompt: as many prompts as a step has rollouts, for an advantage without groups."""
+
+    type: Literal["single"] = "single"
+
+
 class ProportionalWeighting(Strict):
     """Probability in proportion to signal^power."""
 
@@ -172,19 +178,21 @@ class CuresConfig(StrategyConfig):
     """How the signal becomes a probability."""
     explore: Result[float] = Field(default=0.05, ge=0, le=1)
     """Share of uniform drawing mixed in, so that no prompt is given up for good."""
-    allocation: Annotated[EqualAllocation | NeymanAllocation | ScreenAllocation, Field(discriminator="type")] = (
-        EqualAllocation()
-    )
+    allocation: Annotated[
+        EqualAllocation | NeymanAllocation | ScreenAllocation | SingleAllocation, Field(discriminator="type")
+    ] = EqualAllocation()
     """How the budget is split over the drawn prompts."""
 
     @property
     def fewest_rollouts(self) -> int:
-        return 1 if isinstance(self.allocation, ScreenAllocation) else 2
+        return 1 if isinstance(self.allocation, ScreenAllocation | SingleAllocation) else 2
 
     @model_validator(mode="after")
     def _bounds_hold_the_budget(self) -> CuresConfig:
         if isinstance(self.allocation, NeymanAllocation):
             self.check_budget(self.allocation.min_rollouts, self.allocation.max_rollouts)
+        if isinstance(self.allocation, SingleAllocation):
+            self.check_budget(1, 1)
         return self
 
 

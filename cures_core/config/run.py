@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from cures_core.config.base import OwnCode, Seed, Strict
 from cures_core.config.checkpoint import CheckpointConfig
-from cures_core.config.curriculum import CuresConfig, CurriculumConfig
+from cures_core.config.curriculum import CuresConfig, CurriculumConfig, SingleAllocation
 from cures_core.config.data import DataConfig, PromptFile
 from cures_core.config.device import DeviceConfig
 from cures_core.config.evaluation import EvaluationConfig, PromotionConfig
@@ -105,6 +105,16 @@ class RunConfig(Strict):
                     f"{what}: columns.verifier is {file.columns.verifier!r}, and reward.by_source configures no "
                     "verifiers that rows could name"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _single_rollouts_teach(self) -> RunConfig:
+        singles = isinstance(self.curriculum, CuresConfig) and isinstance(self.curriculum.allocation, SingleAllocation)
+        if singles and self.training.needs_groups and not self.training.solved_advantage:
+            raise ValueError(
+                f"curriculum.allocation is 'single', and training.advantage {self.training.advantage!r} compares the "
+                "rollouts of a group: nothing would be learnt. Set training.advantage to 'posterior'"
+            )
         return self
 
     @model_validator(mode="after")

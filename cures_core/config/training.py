@@ -59,10 +59,12 @@ class TrainerOptions(Strict):
     """Decoupled weight decay."""
     grad_clip: Result[float] = Field(default=1.0, ge=0)
     """Largest global gradient norm; 0 switches clipping off."""
-    advantage: Result[Literal["grpo", "dr-grpo", "loo", "reinforce++", "reinforce++-baseline"]] = "grpo"
+    advantage: Result[Literal["grpo", "dr-grpo", "loo", "reinforce++", "reinforce++-baseline", "posterior"]] = "grpo"
     """`grpo`: (r - group mean) / group std; `dr-grpo`: r - group mean; `loo`: leave-one-out mean as the baseline;
     `reinforce++`: reward normalised over the whole batch (no group baseline); `reinforce++-baseline`: r - group mean,
-    normalised over the whole batch."""
+    normalised over the whole batch; `posterior`: r - the pass rate that the curriculum's posterior expected of the
+    prompt, which needs no group (SPO, arXiv 2509.13232): with single rollouts (`curriculum.allocation`) each of them
+    teaches."""
     solved_advantage: Result[float] = Field(default=0.0, ge=0)
     """Advantage of the rollouts of a group that is all right, in units of the group's deviation. 0: such a group
     teaches nothing, as in GRPO. Above 0 what is solved is held on to without the luck of a failure in its group: where
@@ -115,6 +117,11 @@ class TrainerOptions(Strict):
     lora: LoraConfig | None = None
     """Adapters; None trains all weights."""
 
+    @property
+    def needs_groups(self) -> bool:
+        """Whether the baseline is made of a group's other rollouts, so that a single rollout teaches nothing."""
+        return self.advantage not in ("reinforce++", "posterior")
+
     @model_validator(mode="before")
     @classmethod
     def _fill_in_the_recipe(cls, values: object) -> object:
@@ -130,8 +137,9 @@ class TrainerOptions(Strict):
 
     @model_validator(mode="after")
     def _solved_groups_have_a_baseline(self) -> TrainerOptions:
-        if self.solved_advantage and self.advantage == "reinforce++":
-            raise ValueError("solved_advantage needs a baseline of the group: `reinforce++` has that of the batch")
+        if self.solved_advantage and not self.needs_groups:
+            of = "the batch" if self.advantage == "reinforce++" else "the posterior"
+            raise ValueError(f"solved_advantage needs a baseline of the group: `{self.advantage}` has that of {of}")
         return self
 
 

@@ -16,6 +16,7 @@ from cures_core.config.curriculum import (
     PosteriorConfig,
     ProportionalWeighting,
     ScreenAllocation,
+    SingleAllocation,
     SoftmaxWeighting,
     UniformConfig,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "PosteriorConfig",
     "ProportionalWeighting",
     "ScreenAllocation",
+    "SingleAllocation",
     "SoftmaxWeighting",
     "Step",
     "Strategy",

@@ -6,7 +6,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from cures_core.config.curriculum import CuresConfig, NeymanAllocation, ScreenAllocation
+from cures_core.config.curriculum import CuresConfig, NeymanAllocation, ScreenAllocation, SingleAllocation
 from cures_core.curriculum.beta import Floats, expected_spread
 from cures_core.curriculum.posterior import NEVER, Posterior
 from cures_core.curriculum.sampling import probabilities, weights
@@ -130,6 +130,8 @@ def hopeless(prompts: PromptSet, posterior: Posterior, least: float) -> list[Hop
 def _rollouts(cfg: CuresConfig) -> str:
     if isinstance(cfg.allocation, ScreenAllocation):
         return f"1, and up to {cfg.allocation.max_rollouts - 1} more if it fails that and is not taken for dead"
+    if isinstance(cfg.allocation, SingleAllocation):
+        return "1"
     if isinstance(cfg.allocation, NeymanAllocation):
         low, high = cfg.allocation.min_rollouts, cfg.allocation.max_rollouts
         return f"{low} to {high}, by its spread against that of the others in the step"

@@ -15,10 +15,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from cures_core.errors import ConfigError
 from cures_core.terms import Group, Outcome, Rollout
 
 Floats = npt.NDArray[np.float64]
-AdvantageName = Literal["grpo", "dr-grpo", "loo", "reinforce++", "reinforce++-baseline"]
+AdvantageName = Literal["grpo", "dr-grpo", "loo", "reinforce++", "reinforce++-baseline", "posterior"]
 WeightName = Literal["prompt", "rollout", "token"]
 _EPS = 1e-6
 
@@ -65,6 +66,9 @@ def batch_samples(
 
     `reinforce++` normalises the reward over all known rollouts of the batch (Hu 2025): no group baseline.
     `reinforce++-baseline` takes the group's mean off first, then divides by the spread over the batch.
+    `posterior` takes off the pass rate that was expected of the prompt when it was asked for, before any of its
+    rollouts: a baseline that needs no group, so that a single rollout teaches, right or wrong (Xu and Ding 2025, arXiv
+    2509.13232). Raises `ConfigError` for a request that expects none.
     """
     rewards, rollouts, rights = [], [], []
     for group in groups:
@@ -76,6 +80,8 @@ def batch_samples(
         advantages = _normalised(rewards)
     elif advantage == "reinforce++-baseline":
         advantages = _normalised([group_advantages(r, "dr-grpo") for r in rewards])
+    elif advantage == "posterior":
+        advantages = [r - _expected(group) for r, group in zip(rewards, groups, strict=True)]
     else:
         advantages = [group_advantages(r, advantage) for r in rewards]
     weights = _weights(rollouts, weight)
@@ -98,6 +104,15 @@ def taught(groups: Sequence[Group], samples: Sequence[Sample]) -> int:
     """How many of the groups move the policy: those with a rollout whose advantage is not zero."""
     moving = {sample.rollout.request_id for sample in samples if sample.advantage}
     return sum(any(rollout.request_id in moving for rollout in group.rollouts) for group in groups)
+
+
+def _expected(group: Group) -> float:
+    if group.request.expected is None:
+        raise ConfigError(
+            f"request {group.request.id} expects no pass rate: training.advantage = posterior takes that for its "
+            "baseline, and needs a curriculum that keeps a posterior (cures_core.curriculum.Strategy)"
+        )
+    return group.request.expected
 
 
 def _normalised(values: Sequence[Floats]) -> list[Floats]:

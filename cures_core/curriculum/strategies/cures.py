@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cures_core.config.curriculum import CuresConfig, EqualAllocation, ScreenAllocation
+from cures_core.config.curriculum import CuresConfig, EqualAllocation, ScreenAllocation, SingleAllocation
 from cures_core.curriculum import beta
 from cures_core.curriculum.allocation import allocate, allocate_equally
 from cures_core.curriculum.beta import Floats
@@ -55,7 +55,7 @@ class CuresCurriculum(Strategy):
         rows = self.draw(p, num)
         self.note(effective_sample_size=effective_sample_size(p), weight_ratio=weight_ratio(p))
         self._due = self._next_due(rows)
-        if isinstance(allocation, ScreenAllocation):
+        if isinstance(allocation, ScreenAllocation | SingleAllocation):
             return rows, np.ones(len(rows), dtype=np.int64)
         if isinstance(allocation, EqualAllocation):
             return rows, allocate_equally(len(rows), budget, self.rng)

@@ -157,7 +157,7 @@ class Strategy(ABC):
         seed = int(np.random.SeedSequence([self._seed, self._step, self._round]).generate_state(1, np.uint64)[0] >> 1)
         predicted = self.posterior.mean(rows)
         for i, (prompt, n) in enumerate(zip(self.prompts.at(rows), counts.tolist(), strict=True)):
-            request = Request(f"{self._step}-{self._round}-{i}", prompt, n, seed)
+            request = Request(f"{self._step}-{self._round}-{i}", prompt, n, seed, float(predicted[i]))
             self._open[request.id] = request
             self._predicted[request.id] = float(predicted[i])
         self._round += 1
@@ -248,7 +248,7 @@ class Strategy(ABC):
         late = state.get("late", [])
         prompts = self.prompts.at(self.posterior.rows([row[1] for row in late]))
         self._late = {
-            row[0]: Request(row[0], prompt, row[2], row[3]) for row, prompt in zip(late, prompts, strict=True)
+            row[0]: Request(row[0], prompt, row[2], row[3], row[4]) for row, prompt in zip(late, prompts, strict=True)
         }
         self._predicted = {row[0]: row[4] for row in late}
         carry = state.get("quota_carry")

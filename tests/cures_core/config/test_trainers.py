@@ -44,3 +44,24 @@ def test_processes_and_nodes_are_no_part_of_a_run_and_the_trainer_is() -> None:
 def test_one_process_has_no_processes_to_set() -> None:
     with pytest.raises(ValueError, match="processes"):
         config(training={"type": "torch", "processes": 2})
+
+
+SINGLES = {"type": "cures", "prompts_per_step": 8, "rollouts_per_step": 8, "allocation": {"type": "single"}}
+
+
+@pytest.mark.parametrize(
+    ("training", "fits"),
+    [
+        ({}, False),
+        ({"advantage": "loo"}, False),
+        ({"solved_advantage": 1.0}, True),
+        ({"advantage": "posterior"}, True),
+        ({"advantage": "reinforce++"}, True),
+    ],
+)
+def test_single_rollouts_need_a_baseline_that_is_not_their_groups(training: dict[str, Any], fits: bool) -> None:
+    if fits:
+        assert config(training=training, curriculum=SINGLES).curriculum.rollouts_per_step == 8
+    else:
+        with pytest.raises(ValueError, match="nothing would be learnt"):
+            config(training=training, curriculum=SINGLES)

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from cures_core.config.curriculum import (
     CuresConfig,
@@ -12,6 +13,7 @@ from cures_core.config.curriculum import (
     PosteriorConfig,
     ProportionalWeighting,
     ScreenAllocation,
+    SingleAllocation,
     SoftmaxWeighting,
     UniformConfig,
 )
@@ -170,6 +172,41 @@ def test_every_option_changes_what_is_asked(change: dict[str, Any]) -> None:
         assert len({len(g.verdicts) for b in batches for g in b.groups}) > 1
     else:
         assert one != two
+
+
+def test_a_request_says_what_is_expected_of_its_prompt_before_its_rollouts() -> None:
+    pool, rate = wasteful_pool()
+    shape: dict[str, Any] = {"prompts_per_step": 16, "rollouts_per_step": 40, "allocation": ScreenAllocation()}
+    curriculum, rng, rounds = fresh(CuresConfig(**shape), pool), np.random.default_rng(9), []
+    for _ in range(6):
+        while curriculum.ready() is None:
+            requests, posterior = curriculum.ask(40), curriculum.posterior
+            believed = posterior.mean(posterior.rows([q.prompt.id for q in requests]))
+            assert [q.expected for q in requests] == believed.tolist()
+            rounds.append(len(requests))
+            hits = [rng.random(q.n) < rate[q.prompt.id] for q in requests]
+            curriculum.tell(
+                [
+                    answered(q, [Outcome.CORRECT if hit else Outcome.WRONG for hit in one])
+                    for q, one in zip(requests, hits, strict=True)
+                ]
+            )
+    assert len(rounds) > 6  # failed ones were asked for again, and less is expected of them
+
+
+class TestCuresWithSingles(CurriculumExam):
+    def make(self, prompts: PromptSet, seed: int) -> Strategy:
+        cfg = CuresConfig(prompts_per_step=8, rollouts_per_step=8, allocation=SingleAllocation())
+        return fresh(cfg, prompts, seed)
+
+
+def test_single_rollouts_of_as_many_prompts() -> None:
+    pool, rate = wasteful_pool()
+    cfg = CuresConfig(prompts_per_step=32, rollouts_per_step=32, allocation=SingleAllocation())
+    batches, _ = play(cfg, pool, rate, 5)
+    assert [[len(g.verdicts) for g in b.groups] for b in batches] == [[1] * 32] * 5
+    with pytest.raises(ValidationError, match="32 prompts of 1 to 1 rollouts take 32"):
+        CuresConfig(prompts_per_step=32, rollouts_per_step=64, allocation=SingleAllocation())
 
 
 def test_allocation_changes_the_sizes_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cures_core.config.training import TorchTrainerConfig
+from cures_core.errors import ConfigError
 from cures_core.terms import FinishReason, Group, Outcome, Prompt, Request, Rollout, Verdict
 from cures_core.training.advantages import batch_samples, group_advantages, taught
 
@@ -63,14 +65,45 @@ def test_a_group_taught_where_one_of_its_rollouts_has_an_advantage(solved: float
     assert taught(groups, with_kl) == number
 
 
-def test_a_solved_group_needs_a_group_baseline() -> None:
-    with pytest.raises(ValidationError, match="baseline of the group"):
-        TorchTrainerConfig(learning_rate=1e-3, advantage="reinforce++", solved_advantage=1.0)
+@pytest.mark.parametrize(("name", "of"), [("reinforce++", "the batch"), ("posterior", "the posterior")])
+def test_a_solved_group_needs_a_baseline_of_its_own(name: Any, of: str) -> None:
+    with pytest.raises(ValidationError, match=f"that of {of}"):
+        TorchTrainerConfig(learning_rate=1e-3, advantage=name, solved_advantage=1.0)
 
 
 def test_reinforce_pp_normalises_over_the_batch() -> None:
     samples = batch_samples([group(C, C, name="a"), group(W, W, name="b")], "reinforce++", "rollout")
     assert [s.advantage for s in samples] == pytest.approx([1, 1, -1, -1], abs=1e-4)
+
+
+def expecting(rate: float, *outcomes: Outcome, name: str = "p") -> Group:
+    asked = group(*outcomes, name=name)
+    return replace(asked, request=replace(asked.request, expected=rate))
+
+
+def test_against_the_posterior_every_single_rollout_teaches() -> None:
+    groups = [expecting(0.9, C, name="a"), expecting(0.9, W, name="b"), expecting(0.2, C, U, W, name="c")]
+    samples = batch_samples(groups, "posterior", "rollout")
+    assert [s.advantage for s in samples] == pytest.approx([0.1, -0.9, 0.8, -0.2])
+    assert [s.weight for s in samples] == [0.25] * 4
+    assert taught(groups, samples) == 3
+
+
+@given(st.floats(0, 1), st.floats(0.01, 0.99), st.integers(1, 3))
+def test_whatever_is_expected_the_mean_update_is_the_gradient(expected: float, p: float, n: int) -> None:
+    """Of a policy that is right with p = sigmoid(x): d p / d x = p (1 - p), score 1 - p when right, -p when wrong."""
+    update = 0.0
+    for outcomes in product([C, W], repeat=n):
+        chance = float(np.prod([p if o is C else 1 - p for o in outcomes]))
+        samples = batch_samples([expecting(expected, *outcomes)], "posterior", "rollout")
+        scores = [1 - p if outcomes[s.rollout.index] is C else -p for s in samples]
+        update += chance * sum(s.weight * s.advantage * score for s, score in zip(samples, scores, strict=True))
+    assert update == pytest.approx(p * (1 - p))
+
+
+def test_a_request_that_expects_nothing_has_no_such_baseline() -> None:
+    with pytest.raises(ConfigError, match="r-p expects no pass rate"):
+        batch_samples([group(C, W)], "posterior", "rollout")
 
 
 def test_the_guard_against_division_by_nothing_is_part_of_the_value() -> None:
