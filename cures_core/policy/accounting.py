@@ -9,6 +9,7 @@ import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from cures_core.errors import ConfigError, MissingInput
@@ -30,6 +31,9 @@ _TOKENIZERS = (
     "*.bpe.model",
 )
 _SHOWN = 5
+_ONE_AT_A_TIME = Lock()
+"""transformers replaces methods of its classes while it loads: after two loads at once no weights are tied any more, in
+models made later either."""
 _LEAST_USED = 0.8
 """Share of a model's embeddings that its tokenizer has tokens for: published models are padded by some 2 % at most."""
 
@@ -48,7 +52,7 @@ def load_weights(folder: str | Path, **options: Any) -> PreTrainedModel:
     info: dict[str, Any]
     auto: Any = AutoModelForCausalLM
     try:
-        with _silent():
+        with _ONE_AT_A_TIME, _silent():
             model, info = auto.from_pretrained(
                 folder,
                 trust_remote_code=False,

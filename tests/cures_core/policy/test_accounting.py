@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
 from cures_core.config.training import LoraConfig
 from cures_core.errors import ConfigError, CuresError, MissingInput
@@ -165,6 +167,17 @@ def test_what_is_whole_passes(folder: Path, capfd: pytest.CaptureFixture[str]) -
     in_shards(folder)
     require_whole(folder)
     assert "Loading weights" not in capfd.readouterr().err
+
+
+def test_loaded_by_threads_at_once_the_next_model_is_whole_as_well(tmp_path: Path) -> None:
+    before = PreTrainedModel.tie_weights
+    save_policy(Policy(tiny_llama(), character_tokenizer(), CPU), tmp_path / "policy")
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: load_weights(tmp_path / "policy"), range(24)))
+        assert PreTrainedModel.tie_weights is before
+    finally:
+        PreTrainedModel.tie_weights = before  # type: ignore[method-assign]
 
 
 def test_tied_weights_are_there_once(tmp_path: Path) -> None:

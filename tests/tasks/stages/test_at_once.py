@@ -41,7 +41,11 @@ def job_at_work(parent: int, folder: Path) -> psutil.Process:
     while not list((folder / "store" / "scratch").glob("*/*/*/scratch/step-*")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    (job,) = psutil.Process(parent).children()
+    (job,) = (
+        one
+        for one in psutil.Process(parent).children(recursive=True)
+        if one.ppid() != parent  # but of the process that jobs are forked from
+    )
     return job
 
 
@@ -179,19 +183,22 @@ def test_the_job_of_a_holder_that_stands_still_ends_when_its_work_is_taken_over(
     config = config_in(folder, 1e-4, ttl_s=3)
     command = [sys.executable, "-m", "tests.tasks.stages.warm_starts", str(folder)]
     with subprocess.Popen(command, cwd=PROJECT, start_new_session=True) as first:
-        job = job_at_work(first.pid, folder)
-        stopped = [first.pid, job.pid] if whole_group else [first.pid]
-        for pid in stopped:
-            os.kill(pid, signal.SIGSTOP)
-        time.sleep(config.store.lease_ttl_s + 0.1)
-        with open_run(config) as run:
-            made = warm_start_stage(run, steps=400)
-            if not whole_group:
-                psutil.wait_procs([job], timeout=10)
-                assert not job.is_running() or job.status() == psutil.STATUS_ZOMBIE
-        for pid in stopped:
-            os.kill(pid, signal.SIGCONT)
-        assert first.wait(60) == LeaseLost.exit_code
+        try:
+            job = job_at_work(first.pid, folder)
+            stopped = [first.pid, job.pid] if whole_group else [first.pid]
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            time.sleep(config.store.lease_ttl_s + 0.1)
+            with open_run(config) as run:
+                made = warm_start_stage(run, steps=400)
+                if not whole_group:
+                    psutil.wait_procs([job], timeout=10)
+                    assert not job.is_running() or job.status() == psutil.STATUS_ZOMBIE
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+            assert first.wait(60) == LeaseLost.exit_code
+        finally:
+            first.kill()  # it may stand still, and would be waited for
     assert not job.is_running()
     assert made.figures.steps == 400
     assert run_status(LocalStore(folder / "store"), run.name).status == "completed"
