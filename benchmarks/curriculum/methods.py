@@ -65,6 +65,15 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {**_SINGLE, "signal": "plugin_spread", "weighting": {"type": "proportional", "power": 1.0}},
         _AGAINST_POSTERIOR,
     ),
+    "cures-failure-fitted": (
+        {
+            **_SCREENED,
+            "signal": "thompson_failure",
+            "weighting": _SQUARED,
+            "posterior": {"dead_prior": "fitted"},
+        },
+        _HELD,
+    ),
     "cures-certain": ({**_SCREENED, "signal": "expected_variance"}, _HELD),
     "cures-slower": (_SCREENED, {**_HELD, **_SLOWER}),
     "cures-grpo": ({"type": "cures", "rollouts_per_step": 128}, {}),
@@ -96,6 +105,7 @@ and held solved groups. `-abort`: the same, with rollouts that are cut where rig
 change one thing of `cures` each: what stops its learning?
 `cures-flatter` weighs by s^2 instead of s^4, `cures-failure` by (1 - p)^2 of a draw, `cures-certain` by E[p(1 - p)]
 without drawing: how much should the draws be concentrated?
+`cures-failure-fitted` with the share of dead prompts fitted.
 `cures-single` draws as `cures-failure`, one rollout a prompt, against the pass rate that the posterior expects;
 `uniform-single` is that without the draws, `spo` with the draws of Single-stream Policy Optimization (arXiv 2509.13232:
 by the spread at the mean), but our posterior, and without its normalisation over the batch.
