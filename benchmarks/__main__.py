@@ -42,11 +42,12 @@ def curriculum_command(
     """Train a world's base policies with several methods at equal budgets, and compare what they need."""
     from benchmarks.curriculum import kept
     from benchmarks.curriculum.arms import compare
-    from benchmarks.curriculum.report import compared, page, table
+    from benchmarks.curriculum.report import compared, page, require_baseline, table
     from benchmarks.curriculum.worlds import world_of
 
     chosen = [int(base) for base in bases.split(",")] if bases else [world_of(world).tuning_base]
     names, last = methods.split(","), first_seed + seeds
+    require_baseline(baseline or names[0], names)  # before arms that take minutes
     made = kept.made_by(_command())
     results = compare(
         world,

@@ -11,6 +11,7 @@ from benchmarks.curriculum.analysis import BEST, MethodResult, Ratio, analyse, b
 from benchmarks.curriculum.kept import Result
 from benchmarks.curriculum.methods import BASELINES
 from benchmarks.curriculum.worlds import world_of
+from cures_core.errors import ConfigError
 from cures_core.report.charts import Series, line_chart
 
 _ACCOUNTS = {
@@ -20,6 +21,16 @@ _ACCOUNTS = {
     "processor_seconds": "processor seconds",
     "updates": "updates",
 }
+
+
+def require_baseline(baseline: str, methods: Sequence[str]) -> None:
+    """Raises `ConfigError` where none of the methods could be what ratios are to."""
+    if baseline not in methods and not (baseline == BEST and set(methods) & set(BASELINES)):
+        wanted = f"one of {', '.join(BASELINES)}" if baseline == BEST else baseline
+        raise ConfigError(
+            f"--baseline {baseline}: put {wanted} among --methods (kept arms are not run again), or name one of "
+            f"{', '.join(methods)}"
+        )
 
 
 def compared(arms: Sequence[Result], baseline: str) -> dict[str, Any]:

@@ -49,6 +49,14 @@ def test_arms_are_run_kept_and_compared_again_from_what_is_kept(tmp_path: Path) 
     assert "<svg" in (tmp_path / "out" / "scratchpad" / "waste" / "curriculum.html").read_text()
 
 
+@pytest.mark.parametrize("baseline", ["best", "raft"])
+def test_without_a_baseline_no_arm_is_run(baseline: str, tmp_path: Path) -> None:
+    words = ["--world", "scratchpad", "--methods", "cures,oracle", "--out", str(tmp_path / "out")]
+    with pytest.raises(ConfigError, match=f"--baseline {baseline}: put .*raft"):
+        told("curriculum", *words, "--baseline", baseline)
+    assert not (tmp_path / "out").exists()
+
+
 def test_behaviour_is_measured_kept_and_compared_with_the_reference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
