@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from cures_core.config.base import OwnCode, Strict
-from cures_core.config.marks import Result
+from cures_core.config.marks import Result, Settled
 from cures_core.config.retired import without_retired
 from cures_core.config.urls import LocalName
 
@@ -35,6 +35,9 @@ class PosteriorConfig(Strict):
     when the policy may have learnt what it takes. 1 never forgets."""
 
     _retired = model_validator(mode="before")(without_retired("curriculum.posterior"))  # for who makes one in Python
+
+
+Evidence = Annotated[PosteriorConfig, Settled("the evidence was counted under it")]
 
 
 class EqualAllocation(Strict):
@@ -122,7 +125,7 @@ class StrategyConfig(Strict):
     quotas: tuple[SourceQuota, ...] = ()
     """Bounds on the share of draws by source. Inside a source, and among the sources without a quota, the strategy's
     own weights hold. Over steps the shares are kept to within one prompt."""
-    posterior: PosteriorConfig = PosteriorConfig()
+    posterior: Evidence = PosteriorConfig()
     """How evidence becomes a posterior."""
 
     @field_validator("quotas")
@@ -230,9 +233,7 @@ class PaperConfig(StrategyConfig, ProtocolSettings):
     """The published protocol, sampling and allocation."""
 
     type: Literal["paper"] = "paper"
-    posterior: PosteriorConfig = PosteriorConfig(
-        fading=1.0, group_fading=1.0, pooling="none", strength=2.0, dead_prior=0.0
-    )
+    posterior: Evidence = PosteriorConfig(fading=1.0, group_fading=1.0, pooling="none", strength=2.0, dead_prior=0.0)
     """As published: Beta(1, 1), nothing fades within a subset."""
     temperature: Result[float] = Field(default=0.1, gt=0)
     """tau of the prompt distribution exp(s / tau)."""
@@ -244,7 +245,7 @@ class CustomConfig(StrategyConfig):
     """A strategy of your own."""
 
     type: Literal["custom"] = "custom"
-    strategy: Result[OwnCode]
+    strategy: Annotated[Result[OwnCode], Settled("the state of one strategy is none of another")]
     """`package.module:Class`, a subclass of `cures_core.curriculum.Strategy`. CURES_PLUGINS must name it where the run
     runs. The text of its file is part of the result: where it changes, epochs are trained again. What the file imports
     is not looked at."""

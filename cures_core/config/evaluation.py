@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from cures_core.config.base import Seed, Strict
 from cures_core.config.data import SuiteConfig
-from cures_core.config.marks import Operation, Placement, Result
+from cures_core.config.marks import Operation, Placement, Result, Settled
 from cures_core.config.rewards import RewardConfig
 from cures_core.config.rollout import PromptFormat
 from cures_core.config.urls import ClusterUrl
@@ -59,7 +59,7 @@ class Sharding(Strict):
 class EvaluationConfig(Strict):
     """Scores before training, after it, and between where wanted."""
 
-    suites: tuple[EvaluatedSuite, ...] = ()
+    suites: Annotated[tuple[EvaluatedSuite, ...], Settled("they are validated together with the prompts")] = ()
     """Evaluation suites."""
     when: Operation[Literal["ends", "every-epoch"]] = "ends"
     """`ends`: before training and after the last epoch; `every-epoch`: after each epoch too. Adds scores, changes

@@ -1,7 +1,8 @@
 """Says of every setting whether it changes a result: the one truth that keys, identity and comparisons derive from.
 
 A leaf of the configuration (a field that holds no other model) carries one mark: `Result[float]`, `Operation[int]` or
-`Placement[str]`. A discriminator (`type`, one literal) is a result without saying so.
+`Placement[str]`. A discriminator (`type`, one literal) is a result without saying so. What may change while a run goes
+on stands beside the declaration too (`Ongoing`, `Settled`).
 """
 
 from __future__ import annotations
@@ -48,6 +49,27 @@ class Later:
 
 
 @dataclass(frozen=True)
+class Ongoing:
+    """Marks a setting, or the settings below it, that may change while a run goes on, though they are results: the run
+    is then a fork of what it was."""
+
+    kind: str = ""
+    """Why the choice of its `type` may not change all the same; empty: it may."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Marks a setting, or the settings below it, inside of one that is `Ongoing`, whose results may not change, and
+    why."""
+
+    why: str
+
+
+EVERYTHING = "everything it has done follows from it"
+"""Why a result may not change that no declaration says more of."""
+
+
+@dataclass(frozen=True)
 class Leaf:
     """A setting with its value."""
 
@@ -59,6 +81,8 @@ class Leaf:
     """Does it name code of the user's?"""
     is_as_before: bool = False
     """Is it a younger setting that says what held before there was one?"""
+    settled: str = ""
+    """Why another value is none for a run that goes on; empty: it may be."""
 
 
 def leaves(model: BaseModel, *, of: type[BaseModel] | None = None) -> Iterator[Leaf]:
@@ -69,7 +93,7 @@ def leaves(model: BaseModel, *, of: type[BaseModel] | None = None) -> Iterator[L
     dumped = model.model_dump(mode="json")
     for name, field in _fields(type(model)).items():
         if of is None or name in of.model_fields:
-            yield from _below(name, field, getattr(model, name), dumped[name])
+            yield from _below(name, field, getattr(model, name), dumped[name], EVERYTHING)
 
 
 def results(model: BaseModel, *, of: type[BaseModel] | None = None) -> dict[str, JsonValue]:
@@ -108,6 +132,8 @@ class Change:
     mark: Mark
     before: JsonValue
     after: JsonValue
+    settled: str = ""
+    """Why it may not be for a run that goes on; empty: it may."""
 
 
 def changes(before: BaseModel, after: BaseModel) -> list[Change]:
@@ -120,7 +146,7 @@ def changes(before: BaseModel, after: BaseModel) -> list[Change]:
             one = ours or theirs
             assert one is not None
             values = (None if leaf is None else leaf.value for leaf in (theirs, ours))
-            found.append(Change(path, one.mark, *values))
+            found.append(Change(path, one.mark, *values, one.settled))
     return found
 
 
@@ -163,6 +189,7 @@ class _Field:
     is_code: bool
     holds_models: bool
     later: Later | None
+    resuming: Ongoing | Settled | None
 
 
 @cache
@@ -174,8 +201,9 @@ def _fields(model: type[BaseModel]) -> dict[str, _Field]:
         # A model that may be left out: that it is, is a result where its leaves are.
         own = (min(marks, key=list(Mark).index),) if marks else marks_of(name, field)
         later = next((item for item in field.metadata if isinstance(item, Later)), None)
+        resuming = next((item for item in field.metadata if isinstance(item, Ongoing | Settled)), None)
         is_code = any(_names_code(item) for item in (*field.metadata, field.annotation))
-        found[name] = _Field(own, is_code, bool(models), later)
+        found[name] = _Field(own, is_code, bool(models), later, resuming)
     return found
 
 
@@ -184,25 +212,33 @@ def _names_code(item: object) -> bool:
     return item is Code or any(_names_code(inner) for inner in typing.get_args(item))
 
 
-def _below(path: str, field: _Field, value: object, dumped: JsonValue) -> Iterator[Leaf]:
+def _below(path: str, field: _Field, value: object, dumped: JsonValue, settled: str) -> Iterator[Leaf]:
+    """`settled`: why results here may not change while a run goes on, unless the declaration says otherwise."""
+    kind = settled
+    if isinstance(field.resuming, Settled):
+        kind = settled = field.resuming.why
+    elif isinstance(field.resuming, Ongoing):
+        kind, settled = field.resuming.kind, ""
     if field.holds_models and value is not None:
-        yield from _inside(path, value, dumped)
+        yield from _inside(path, value, dumped, settled, kind)
     elif not field.marks:
         raise TypeError(f"{path}: declare it as Result[...], Operation[...] or Placement[...]")
     else:
         as_before = field.later is not None and dumped == field.later.before
-        yield Leaf(path, field.marks[0], dumped, field.is_code and dumped is not None, as_before)
+        why = settled if field.marks[0] is Mark.RESULT else ""
+        yield Leaf(path, field.marks[0], dumped, field.is_code and dumped is not None, as_before, why)
 
 
-def _inside(path: str, value: object, dumped: JsonValue) -> Iterator[Leaf]:
-    """Leaves of a model, or of the models in a tuple or dict."""
+def _inside(path: str, value: object, dumped: JsonValue, settled: str, kind: str) -> Iterator[Leaf]:
+    """Leaves of a model, or of the models in a tuple or dict; `kind`: as `settled`, of the model's `type`."""
     if isinstance(value, BaseModel):
         assert isinstance(dumped, dict)
         for name, field in _fields(type(value)).items():
-            yield from _below(f"{path}.{name}", field, getattr(value, name), dumped[name])
+            why = kind if name == "type" else settled
+            yield from _below(f"{path}.{name}", field, getattr(value, name), dumped[name], why)
     elif isinstance(value, dict) and isinstance(dumped, dict):
         for key, below in value.items():
-            yield from _inside(f"{path}.{key}", below, dumped[key])
+            yield from _inside(f"{path}.{key}", below, dumped[key], settled, kind)
     elif isinstance(value, tuple | list) and isinstance(dumped, list):
         for i, (below, shown) in enumerate(zip(value, dumped, strict=True)):
-            yield from _inside(f"{path}.{i}", below, shown)
+            yield from _inside(f"{path}.{i}", below, shown, settled, kind)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from cures_core.config.base import Strict
-from cures_core.config.marks import Later, Operation, Placement, Result
+from cures_core.config.marks import Later, Operation, Placement, Result, Settled
 from cures_core.config.urls import EngineUrl, LocalPath
 
 PLACEHOLDER = "{problem}"
@@ -78,7 +78,7 @@ class Sampling(Strict):
     """Sample among the most likely tokens whose probabilities add up to it. Below 1 the recorded log-probabilities,
     which are taken before the cut, are not those of the sampling distribution."""
 
-    prompt_format: PromptFormat = PromptFormat()
+    prompt_format: Annotated[PromptFormat, Settled("what the posterior knows was seen under it")] = PromptFormat()
     """How prompts are written and where completions stop."""
 
     @property

@@ -14,7 +14,7 @@ from cures_core.config.device import DeviceConfig
 from cures_core.config.evaluation import EvaluationConfig, PromotionConfig
 from cures_core.config.fork import Fork
 from cures_core.config.kept_rollouts import KeptRolloutsConfig
-from cures_core.config.marks import Later, Operation, Placement, Result
+from cures_core.config.marks import Later, Ongoing, Operation, Placement, Result
 from cures_core.config.policy import PolicyConfig, PretrainedPolicy, WarmStartPolicy
 from cures_core.config.prior import PriorConfig, SamplePrior
 from cures_core.config.retrain import RetrainRule
@@ -23,7 +23,7 @@ from cures_core.config.rollout import RolloutConfig
 from cures_core.config.snapshot import SnapshotConfig
 from cures_core.config.storage import StoreConfig
 from cures_core.config.tracking import TrackingConfig
-from cures_core.config.training import TrainingConfig
+from cures_core.config.training import STATE, TrainingConfig
 from cures_core.faults import parse_fault
 
 
@@ -34,7 +34,7 @@ class RunConfig(Strict):
     """Short name; run names start with it. Nothing is computed from it."""
     seed: Result[Seed] = 0
     """Seed of every random number of the run (the warm start has its own)."""
-    epochs: Result[int] = Field(default=1, ge=1)
+    epochs: Annotated[Result[int], Ongoing()] = Field(default=1, ge=1)
     """Training epochs: each is one retryable task with a snapshot of the posterior behind it. A result of the run, in
     the key of no stage: with more of them, those that were trained stay."""
     steps_per_epoch: Result[int] = Field(default=10, ge=1)
@@ -47,19 +47,21 @@ class RunConfig(Strict):
     """The prompt set."""
     policy: PolicyConfig = WarmStartPolicy()
     """The policy to train."""
-    rollout: RolloutConfig
+    rollout: Annotated[RolloutConfig, Ongoing()]
     """How completions are generated."""
     reward: RewardConfig = ExactConfig()
     """How completions are judged."""
     prior: PriorConfig = SamplePrior()
     """How the first posterior is estimated."""
-    curriculum: CurriculumConfig = CuresConfig(prompts_per_step=32, rollouts_per_step=256)
+    curriculum: Annotated[CurriculumConfig, Ongoing(kind="the state of one strategy is none of another")] = CuresConfig(
+        prompts_per_step=32, rollouts_per_step=256
+    )
     """Which prompts are sampled, with how many rollouts each."""
-    training: TrainingConfig
+    training: Annotated[TrainingConfig, Ongoing(kind=STATE)]
     """How the policy is updated."""
-    evaluation: EvaluationConfig = EvaluationConfig()
+    evaluation: Annotated[EvaluationConfig, Ongoing()] = EvaluationConfig()
     """Suites scored before and after."""
-    promotion: PromotionConfig | None = None
+    promotion: Annotated[PromotionConfig | None, Ongoing()] = None
     """When the new policy becomes the current one; None leaves the pointer alone."""
     retrain: RetrainRule = RetrainRule()
     """When a change of the prompt set is worth a run (`cures ci`)."""

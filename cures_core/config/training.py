@@ -7,10 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from cures_core.config.base import Strict
-from cures_core.config.marks import Later, Operation, Placement, Result
+from cures_core.config.marks import Later, Operation, Placement, Result, Settled
 from cures_core.config.retired import without_retired
 from cures_core.config.urls import ClusterUrl
 
+STATE = "the optimizer's state would not fit"
+"""Why a setting cannot change while a run goes on."""
 RECIPES: dict[str, dict[str, Any]] = {
     "grpo": {},
     "dr-grpo": {"advantage": "dr-grpo", "loss_weight": "rollout"},
@@ -46,7 +48,10 @@ class OverlongPenalty(Strict):
 class TrainerOptions(Strict):
     """What all trainers have in common: AdamW on the groups of a step."""
 
-    loss: Result[Literal["grpo", "dr-grpo", "dapo", "reinforce++", "reinforce++-baseline", "rloo"]] = "grpo"
+    loss: Annotated[
+        Result[Literal["grpo", "dr-grpo", "dapo", "reinforce++", "reinforce++-baseline", "rloo"]],
+        Settled("it is a short name: set what it stands for (advantage, loss_weight, clip_high ...)"),
+    ] = "grpo"
     """A published loss: sets `advantage`, `loss_weight`, `ratio`, `clip_high` and `length_norm` where the profile does
     not. `dr-grpo` divides by a constant and needs `length_norm` (the paper's: `rollout.max_new_tokens`)."""
     learning_rate: Result[float] = Field(gt=0)
@@ -114,7 +119,7 @@ class TrainerOptions(Strict):
     entropy_alarm: Operation[float] = Field(default=0.05, ge=0)
     """Entropy, in nats a token, below which every step, the log and the report warn: a policy that tries nothing else
     any more has little left to learn from. 0: no warning."""
-    lora: LoraConfig | None = None
+    lora: Annotated[LoraConfig | None, Settled("the checkpoint's weights would not fit")] = None
     """Adapters; None trains all weights."""
 
     @property
@@ -148,7 +153,7 @@ class TorchTrainerConfig(TrainerOptions):
 
     type: Literal["torch"] = "torch"
     """Trainer name."""
-    master_weights: Result[bool] = True
+    master_weights: Annotated[Result[bool], Settled(STATE)] = True
     """Where the policy is in bfloat16, keep its weights in float32 beside it, sum gradients in float32 and update
     those: an update smaller than a 256th of a weight is otherwise rounded away. Takes 4 bytes a weight."""
 
@@ -185,7 +190,7 @@ class TorchrunTrainerConfig(TrainerOptions, RanksConfig):
 
     type: Literal["torchrun"] = "torchrun"
     """Trainer name."""
-    master_weights: Result[bool] = True
+    master_weights: Annotated[Result[bool], Settled(STATE)] = True
     """As of trainer `torch`."""
 
 
@@ -195,7 +200,7 @@ class DeepSpeedTrainerConfig(TrainerOptions, RanksConfig):
 
     type: Literal["deepspeed"] = "deepspeed"
     """Trainer name."""
-    zero_stage: Result[Literal[0, 1, 2, 3]] = 2
+    zero_stage: Annotated[Result[Literal[0, 1, 2, 3]], Settled(STATE)] = 2
     """What is shared out: 1 optimizer states, 2 gradients too, 3 weights too; 0 nothing (float32 policies only). For
     policies in bfloat16, 1 adds up the gradients of micro-batches in bfloat16, 2 and 3 in float32."""
     offload_optimizer: Result[bool] = False

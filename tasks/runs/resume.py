@@ -16,22 +16,6 @@ from tasks.runs.notes import Started, read_started
 from tasks.runs.opening import identify, usable_config
 from tasks.storage import open_store
 
-_OF_A_FORK = ("epochs", "rollout", "curriculum", "training", "evaluation", "promotion")
-"""Sections whose results may change while a run goes on: the run is then a fork of what it was."""
-
-_NOT_OF_A_FORK = {
-    "rollout.prompt_format": "what the posterior knows was seen under it",
-    "curriculum.type": "the state of one strategy is none of another",
-    "curriculum.strategy": "the state of one strategy is none of another",
-    "curriculum.posterior": "the evidence was counted under it",
-    "training.type": "the optimizer's state would not fit",
-    "training.loss": "it is a short name: set what it stands for (advantage, loss_weight, clip_high ...)",
-    "training.lora": "the checkpoint's weights would not fit",
-    "training.master_weights": "the optimizer's state would not fit",
-    "training.zero_stage": "the optimizer's state would not fit",
-    "evaluation.suites": "they are validated together with the prompts",
-}
-
 
 def resumed_config(store_cfg: StoreConfig, name: str, overrides: Sequence[str] = ()) -> RunConfig:
     """The configuration with which run `name` goes on: its own, with `overrides` (KEY=VALUE).
@@ -66,15 +50,8 @@ def _check(name: str, change: Change) -> None:
         raise ConfigError(f"name: run {name} is called after it; {new}")
     if is_within(change.path, ("fork",)):
         raise ConfigError(f"{change.path}: says where the run came from; {new}")
-    if change.mark is not Mark.RESULT:
-        return
-    for key, reason in _NOT_OF_A_FORK.items():
-        if is_within(change.path, (key,)):
-            raise ConfigError(f"{change.path}: cannot change while run {name} goes on: {reason}; {new}")
-    if not is_within(change.path, _OF_A_FORK):
-        raise ConfigError(
-            f"{change.path}: cannot change while run {name} goes on, everything it has done follows from it; {new}"
-        )
+    if change.settled:
+        raise ConfigError(f"{change.path}: cannot change while run {name} goes on: {change.settled}; {new}")
 
 
 def _check_inputs(first: Started, name: str, cfg: RunConfig, now: Mapping[str, Input], changed: set[str]) -> None:

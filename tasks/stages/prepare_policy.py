@@ -64,7 +64,8 @@ def _merged(run: RunRef, policy: PretrainedPolicy, digest: str) -> Record[Policy
         run_job(Job(name="warm_start", config=cfg, scratch=space.scratch, out=space.out, policy=str(folder)))
         return read_made(PolicyFigures, space.out, digest=digest_folder(space.out / "policy"))
 
-    inputs = {"digest": digest, "merged": True, "dtype": policy.dtype}
+    read = {setting: value for setting, value in keyed(policy).items() if setting != "type"}  # `merged` says it
+    inputs = {"digest": digest, "merged": True, **read}
     return run_stage(run, PolicyFigures, SCHEMA, inputs, [], work)
 
 

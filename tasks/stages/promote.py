@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 
+from pydantic import JsonValue
+
 from cures_core.config.evaluation import EvaluationConfig, PromotionConfig
 from cures_core.errors import ConfigError, CorruptArtifact, StoreUnavailable
 from cures_core.evaluation.paired import Evaluated
 from cures_core.evaluation.promotion import Decision, decide
 from cures_core.faults import fault_point
+from cures_core.own_code import keyed
 from tasks.registry.history import Entry, Swap, move, pointer_key, read_pointer, this_user
 from tasks.runs.figures import (
     EvaluateFigures,
@@ -41,7 +44,7 @@ def promote(
     gate = run.config.promotion
     if gate is None:
         return None
-    inputs = {"gate": gate.model_dump(mode="json"), "before": before.id, "after": after.id, "state": state.id}
+    inputs = {"gate": gate_key(gate), "before": before.id, "after": after.id, "state": state.id}
 
     def work(space: Workspace) -> Made[PromoteFigures]:
         note = {"who": this_user(), "why": "the run's gate"}
@@ -50,6 +53,11 @@ def promote(
         return Made(decide_and_move(space.store, swap, gate, run.config.evaluation, candidate, before, after))
 
     return run_stage(run, PromoteFigures, 1, inputs, [policy, state, before, after], work)
+
+
+def gate_key(gate: PromotionConfig) -> dict[str, JsonValue]:
+    """What the key of a promotion holds of its gate: what decides, and the pointer's name, which is where it goes."""
+    return {"model": gate.model, **keyed(gate)}
 
 
 def candidate_of(

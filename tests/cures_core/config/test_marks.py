@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import Field
 
 from cures_core.config.base import Strict
-from cures_core.config.marks import Later, Mark, Operation, Placement, Result, changes, leaves, marked_fields, results
+from cures_core.config.marks import (
+    EVERYTHING,
+    Later,
+    Mark,
+    Ongoing,
+    Operation,
+    Placement,
+    Result,
+    Settled,
+    changes,
+    leaves,
+    marked_fields,
+    results,
+)
 from cures_core.config.run import RunConfig
 from cures_core.own_code import code_digest, keyed
 
@@ -111,6 +124,39 @@ def test_changes_tell_both_values_and_what_is_on_one_side_only() -> None:
         ("many.0.where", Mark.PLACEMENT, None, []),
     ]
     assert changes(before, before) == []
+
+
+class _Kind(Strict):
+    """One of several."""
+
+    type: Literal["kind"] = "kind"
+    what: Result[int] = 1
+    where: Placement[str] = ""
+    fixed: Annotated[Result[int], Settled("it is fixed")] = 1
+    below: Annotated[_Leaf, Settled("so is this")] = _Leaf()
+    left_out: _Leaf | None = None
+
+
+class _Resumed(Strict):
+    """A run."""
+
+    first: Result[int] = 1
+    kind: Annotated[_Kind, Ongoing(kind="other state")] = _Kind()
+    any_kind: Annotated[tuple[_Kind, ...], Ongoing()] = (_Kind(),)
+
+
+def test_what_may_change_while_a_run_goes_on_follows_from_the_declaration() -> None:
+    """The innermost one counts; a result of which none says anything may not, and whatever is no result may."""
+    inner = {"fixed": "it is fixed", "below.what": "so is this"}
+    assert {leaf.path: leaf.settled for leaf in leaves(_Resumed()) if leaf.settled} == {
+        "first": EVERYTHING,
+        "kind.type": "other state",
+        **{f"kind.{name}": why for name, why in inner.items()},
+        **{f"any_kind.0.{name}": why for name, why in inner.items()},
+    }
+    later = _Resumed(first=2, kind=_Kind(what=2, fixed=2))
+    told = {change.path: change.settled for change in changes(_Resumed(), later)}
+    assert told == {"first": EVERYTHING, "kind.what": "", "kind.fixed": "it is fixed"}
 
 
 def test_a_table_that_is_left_out_is_not_one_with_defaults() -> None:

@@ -25,6 +25,7 @@ from tasks.runs.figures import Figures
 from tasks.runs.records import Record, RunRef
 from tasks.stages.evaluation_cache import rows_key
 from tasks.stages.keys import READS, settings
+from tasks.stages.promote import gate_key
 from tests.tasks.stages.figures import figures_of
 
 ALL = {"prepare_policy", "estimate_prior", "train_epoch", "evaluate base", "evaluate trained", "completions"}
@@ -407,6 +408,46 @@ def test_precision_is_in_every_key_that_it_changes(monkeypatch: pytest.MonkeyPat
     ]
     same = {name for name, key in both[0].items() if both[1][name] == key}
     assert same == {"validate_dataset", "prepare_policy"}
+
+
+MAY_CHANGE = {
+    "curriculum": (
+        "allocation.max_rollouts", "allocation.min_rollouts", "allocation.type", "explore", "group_size",
+        "max_rollouts", "options", "probe", "prompts_per_step", "quotas.max", "quotas.min", "quotas.source",
+        "rollouts_per_step", "signal", "steps_per_subset", "subsets", "temperature", "weighting.power",
+        "weighting.temperature", "weighting.type",
+    ),
+    "evaluation": ("confidence", "resamples", "seed"),
+    "promotion": ("margins", "max_contaminated_share", "max_unknown_share", "min_effect", "suites"),
+    "rollout": ("decoding", "max_model_len", "max_new_tokens", "temperature", "top_p", "type"),
+    "training": (
+        "advantage", "betas", "clip_high", "clip_low", "grad_clip", "importance_bound", "kl_coef", "kl_estimator",
+        "learning_rate", "length_norm", "loss_weight", "offload_optimizer", "offload_parameters", "overlong",
+        "overlong.buffer_tokens", "overlong.penalty", "ratio", "solved_advantage", "truncated", "warmup_steps",
+        "weight_decay",
+    ),
+}  # fmt: skip
+"""Results that a run may go on with other values of, as a fork."""
+
+
+def test_of_every_result_it_is_said_whether_it_may_change_while_a_run_goes_on() -> None:
+    """A new one below `Ongoing` is to be thought about: it is `Settled`, or stands above."""
+    found = {
+        plain(leaf.path) for cfg in configs() for leaf in leaves(cfg) if leaf.mark is Mark.RESULT and not leaf.settled
+    }
+    named = {f"{section}.{name}" for section, names in MAY_CHANGE.items() for name in names}
+    assert found == named | {"epochs", "promotion"}
+    others = [leaf for cfg in configs() for leaf in leaves(cfg) if leaf.mark is not Mark.RESULT]
+    assert [leaf.path for leaf in others if leaf.settled] == []
+
+
+def test_the_key_of_a_promotion_holds_the_gate_as_it_was_written_first() -> None:
+    """Keys of earlier versions hold all of the gate's settings in one table."""
+    suites = {"suites": [SUITE, {**SUITE, "name": "quiz"}]}
+    gate = {"model": "m", "suites": ["exam"], "margins": {"quiz": 0.1}}
+    cfg = RunConfig.model_validate({**BASE, "evaluation": suites, "promotion": gate})
+    assert cfg.promotion is not None
+    assert gate_key(cfg.promotion) == cfg.promotion.model_dump(mode="json")
 
 
 def test_a_policy_of_another_recipe_is_another_policy(monkeypatch: pytest.MonkeyPatch) -> None:

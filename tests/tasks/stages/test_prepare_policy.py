@@ -142,6 +142,17 @@ def test_a_check_names_the_columns_and_misses_the_file(policies: Path, tmp_path:
     assert isinstance(looked_at(tmp_path / "gone.jsonl").error, MissingInput)
 
 
+def test_the_key_of_merged_adapters_is_that_of_earlier_versions(
+    policies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Any] = []
+    monkeypatch.setattr(module, "run_stage", lambda _, __, ___, inputs, *____: found.append(inputs))
+    for dtype in ("float32", "bfloat16"):
+        with open_run(config(tmp_path, policies / "adapters", dtype=dtype)) as run:
+            module.prepare_policy.__wrapped__(run)  # type: ignore[attr-defined]
+        assert found[-1] == {"digest": found[-1]["digest"], "merged": True, "dtype": dtype}
+
+
 def test_adapters_are_merged_once_or_continued_where_they_are(policies: Path, jobs: list[Job], tmp_path: Path) -> None:
     cfg = config(tmp_path, policies / "adapters")
     record, folder = prepared(cfg)
