@@ -11,13 +11,15 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from cures_core.errors import ConfigError, CorruptArtifact, CuresError, StoreUnavailable
 from cures_core.failures import machine_failure
-from cures_core.files import canonical_json, sync_folder, write_atomic
+from cures_core.files import canonical_json, digest_json, sync_folder, write_atomic
 from cures_core.manifest import MANIFEST, verify_manifest, write_manifest
 from cures_core.names import check_key
+from tasks.storage.lease import process_start, this_process
 from tasks.storage.published import Stamps, check_folder, check_sizes, parse_manifest, sizes_below, stamps_below
 
 _STALE_S = 3600.0
@@ -28,8 +30,9 @@ _LOCK_WAIT_S = 30.0
 class LocalStore:
     """See `Store`. Works for any number of processes on one machine or on a file system with POSIX locks and links.
 
-    Unfinished writes lie in `.tmp` (swept when older than an hour), locks in `.locks`, and in `.stamps` what published
-    files looked like to the file system when their bytes were last read; all are the store's own.
+    Unfinished writes lie in `.tmp` (swept when their process is gone; where nobody can tell, when they are older than
+    an hour), locks in `.locks`, and in `.stamps` what published files looked like to the file system when their bytes
+    were last read; all are the store's own.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -185,7 +188,7 @@ class LocalStore:
         if not self._swept:
             self._swept = True
             _sweep(folder)
-        return folder / uuid.uuid4().hex
+        return folder / f"{_owner(os.getpid())}-{uuid.uuid4().hex}"
 
     @contextlib.contextmanager
     def _written(self, path: Path, data: bytes) -> Iterator[Path]:
@@ -256,15 +259,32 @@ def _make_folder(folder: Path) -> None:
         sync_folder(path.parent)
 
 
+@cache
+def _owner(pid: int) -> str:
+    """What the names of this process's unfinished writes begin with: its machine, its number and when it started."""
+    me = this_process()
+    return f"{digest_json(me.machine)[:16]}-{pid}-{me.started}"
+
+
+def _is_of_the_dead(name: str) -> bool:
+    """Is it known that the process is gone that writes under this name? Not of one on another machine."""
+    machine, _, rest = name.partition("-")
+    pid, _, rest = rest.partition("-")
+    here = machine == _owner(os.getpid()).partition("-")[0] and pid.isdigit()
+    return here and process_start(int(pid)) != rest.partition("-")[0]
+
+
 def _sweep(folder: Path) -> None:
-    """Remove what dead processes left. Age is judged by the file system's own clock."""
+    """Remove what dead processes left: at once where they are known to be gone, else when it is old. Age is judged by
+    the file system's own clock."""
     probe = folder / f"{uuid.uuid4().hex}.clock"
     probe.touch()
     now = probe.stat().st_mtime
     probe.unlink()
     for path in folder.iterdir():
         with contextlib.suppress(FileNotFoundError):  # another process sweeps as well
-            if now - max(p.stat().st_mtime for p in (path, *path.rglob("*"))) > _STALE_S:
+            old = now - max(p.stat().st_mtime for p in (path, *path.rglob("*"))) > _STALE_S
+            if old or _is_of_the_dead(path.name):
                 _remove(path)
 
 

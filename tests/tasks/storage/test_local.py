@@ -118,6 +118,33 @@ def test_leftovers_of_dead_writers_are_swept_after_an_hour(tmp_path: Path) -> No
     assert sorted(p.name for p in scratch.iterdir()) == ["growing", "new"]
 
 
+def test_leftovers_of_a_killed_writer_are_swept_by_the_next_one_on_its_machine(tmp_path: Path) -> None:
+    """Those of one that lives are its own, stopped or not; so are those of another machine, as far as anyone knows."""
+    store = LocalStore(tmp_path)
+    writers = []
+    for _ in range(2):
+        if (pid := os.fork()) == 0:
+            folder_of(store._scratch_path(), {"weights": b"w"})
+            os.kill(os.getpid(), signal.SIGSTOP)
+            os._exit(0)
+        os.waitpid(pid, os.WUNTRACED)
+        writers.append(pid)
+    killed, lives = writers
+    theirs = next((tmp_path / ".tmp").glob(f"*-{killed}-*"))
+    elsewhere = theirs.with_name(f"{'0' * 16}-{theirs.name.partition('-')[2]}")
+    elsewhere.touch()
+    os.kill(killed, signal.SIGKILL)
+    os.waitpid(killed, 0)
+    try:
+        LocalStore(tmp_path).put("k", b"w")
+        left = sorted(path.name for path in (tmp_path / ".tmp").iterdir())
+        assert left == sorted([elsewhere.name, *(p.name for p in (tmp_path / ".tmp").glob(f"*-{lives}-*"))])
+        assert len(left) == 2
+    finally:
+        os.kill(lives, signal.SIGKILL)
+        os.waitpid(lives, 0)
+
+
 def test_a_lock_that_is_never_given_back_names_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_module, "_LOCK_WAIT_S", 0.1)
     store, other = LocalStore(tmp_path), LocalStore(tmp_path)
