@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cures_core.errors import ConfigError, ServerUnavailable
-from tasks.prefect_api import answers, call
+from tasks.prefect_api import PATIENCE_S, answers, call
 
 POOL = "cures"
 QUEUE = "training"
@@ -23,6 +23,7 @@ BEGIN_S: dict[PoolType, int] = {"process": 300, "docker": 1800, "kubernetes": 36
 CANCEL_S = 300
 """How long a cancellation may take: a step to its end, and 30 s to save."""
 
+_AGAIN = "deploy again: what was made is found, and not made twice"
 ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
 
 
@@ -86,7 +87,7 @@ def deploy(
     """
     if not (project / "prefect.yaml").is_file():
         raise ConfigError(f"{project}: no prefect.yaml there; run this in a checkout of the project")
-    if not answers(api_url):
+    if not answers(api_url, PATIENCE_S):
         raise ServerUnavailable(f"no Prefect server answers at {api_url}; start it, or name another with --api-url")
     env = {**os.environ, **environment, "PREFECT_API_URL": api_url}
     template = project / "infra" / "work-pools" / f"{pool_type}.json"
@@ -105,7 +106,7 @@ def _one_training_at_a_time(api_url: str) -> None:
     if call(api_url, f"/work_pools/{POOL}/queues/filter", {"work_queues": {"name": {"any_": [QUEUE]}}}):
         call(api_url, f"/work_pools/{POOL}/queues/{QUEUE}", limit, "PATCH")
     else:
-        call(api_url, f"/work_pools/{POOL}/queues", limit)
+        call(api_url, f"/work_pools/{POOL}/queues", limit, look=_AGAIN)
 
 
 def _run_from_image(api_url: str) -> None:
@@ -124,7 +125,7 @@ def watch_runs(api_url: str, pool_type: PoolType = "process") -> None:
         wanted = automation(watch)
         found = call(api_url, "/automations/filter", {"automations": {"name": {"any_": [watch.name]}}})
         if not found:
-            call(api_url, "/automations/", wanted)
+            call(api_url, "/automations/", wanted, look=_AGAIN)
         for one in found:
             if not _holds(one, {part: wanted[part] for part in ("trigger", "actions")}):
                 call(api_url, f"/automations/{one['id']}", {**wanted, "enabled": one["enabled"]}, "PUT")

@@ -52,7 +52,7 @@ def announce(api_url: str, key: str, config: RunConfig, data_path: str, start_fr
             "config": judged,
         },
     }
-    call(api_url, "/events", [event])
+    call(api_url, "/events", [event], repeatable=True)  # under one id, and equal ones start one run
     return page_of("deployment", deployment["id"])
 
 
@@ -82,7 +82,11 @@ def wait_for_run(api_url: str, key: str, seconds: float) -> Mapping[str, Any]:
     deadline = time.monotonic() + seconds
     seen = "no run was created"
     while time.monotonic() < deadline:
-        for run in runs_of(api_url, key):
+        try:
+            found = runs_of(api_url, key)
+        except ServerUnavailable as error:  # it may come back while the run goes on
+            found, seen = [], str(error)
+        for run in found:
             seen = f"run {run['name']} ({run['id']}) is {run['state_name']}"
             if run["state_type"] in FINAL:
                 return run

@@ -36,7 +36,7 @@ class Server:
     def __init__(self) -> None:
         self.kept, self.calls = dict[str, Any](), list[tuple[str, str]]()
 
-    def __call__(self, _: str, path: str, body: Any, method: str = "POST") -> Any:
+    def __call__(self, _: str, path: str, body: Any, method: str = "POST", look: str = "") -> Any:
         if path == "/automations/filter":
             return [one for one in self.kept.values() if one["name"] in body["automations"]["name"]["any_"]]
         self.calls.append((method, path))

@@ -26,7 +26,7 @@ class Server:
     def __init__(self, schema: dict[str, Any]) -> None:
         self.schema, self.events = schema, list[Any]()
 
-    def __call__(self, _: str, path: str, body: Any, method: str = "POST") -> Any:
+    def __call__(self, _: str, path: str, body: Any, method: str = "POST", *, repeatable: bool = False) -> Any:
         if path == "/events":
             self.events += body
             return None
