@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ _QUIET = {
     "LC_ALL": "C.UTF-8",
     "DVC_NO_ANALYTICS": "1",
 }
+_ROOM_BYTES = 1 << 20
+"""About what DVC's databases need."""
 # A caller's own git state must not redirect ours.
 _FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES")
 
@@ -75,8 +78,17 @@ def _run(
             f"{what}: no end in {deadline_s:.0f} s. See that the place answers, then retry"
         ) from error
     if check and done.returncode != 0:
-        raise StoreUnavailable(f"{what}: failed with exit code {done.returncode}: {last_lines(done)}")
+        raise StoreUnavailable(f"{what}: failed with exit code {done.returncode}: {last_lines(done)}{_no_room(folder)}")
     return done
+
+
+def _no_room(folder: Path) -> str:
+    """That the disk is full: where DVC's databases have no room, it speaks of a disk I/O error."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:  # gone meanwhile
+        return ""
+    return f". The disk is full: {free:,} bytes are free in {folder}. Make room there" if free < _ROOM_BYTES else ""
 
 
 def last_lines(done: subprocess.CompletedProcess[bytes]) -> str:
