@@ -93,13 +93,15 @@ def decide_and_move(
         raw, pointer = read_pointer(store, gate.model)
         incumbent = None if pointer is None else pointer.current
         if incumbent is not None and incumbent.evaluation == candidate["evaluation"]:  # an earlier try got this far
-            return PromoteFigures(promoted=True, reasons=incumbent.reasons, model=gate.model, incumbent="itself")
+            assert pointer is not None
+            rival = _name(pointer.history[-2] if len(pointer.history) > 1 else None)
+            return PromoteFigures(promoted=True, reasons=incumbent.reasons, model=gate.model, incumbent=rival)
         decision = _compare(store, cfg, gate, before, after, incumbent)
         figures = PromoteFigures(
             promoted=decision.promoted or override,
             reasons=decision.reasons,
             model=gate.model,
-            incumbent="the base policy" if incumbent is None else incumbent.run,
+            incumbent=_name(incumbent),
         )
         if not figures.promoted:
             return figures
@@ -109,6 +111,11 @@ def decide_and_move(
             fault_point("promote.after_pointer")
             return figures
     raise StoreUnavailable(f"{pointer_key(gate.model)}: moved by others again and again; resume to try once more")
+
+
+def _name(incumbent: Entry | None) -> str:
+    """What a candidate was compared with."""
+    return "the base policy" if incumbent is None else incumbent.run
 
 
 def _compare(
