@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -45,6 +45,48 @@ def load_weights(folder: str | Path, **options: Any) -> PreTrainedModel:
     Raises `MissingInput` where there is no model, `ConfigError` naming tensors that are missing, too many or of another
     shape, and files that are damaged or missing.
     """
+    model, info = _loaded(folder, options)
+    if faults := _faults(info):
+        raise ConfigError(
+            f"{folder}: weights and config.json do not belong together: {faults}. Name a folder of a causal LM that "
+            "was saved whole"
+        )
+    return model
+
+
+def unaccounted(folder: Path) -> str:
+    """Which tensors of a folder are missing, too many or of another shape for the model that its config.json tells of;
+    empty where all are its own. Only the heads of the files are read."""
+    return _faults(_loaded(folder, {"device_map": "meta"})[1])
+
+
+def shapes_in(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shape by name of the tensors in a folder's safetensors files, of which only the heads are read."""
+    from safetensors import safe_open
+
+    found: dict[str, tuple[int, ...]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="np") as tensors:
+            found |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    return found
+
+
+def differing(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> str:
+    """What of the tensors `found` is missing, too many or of another shape than is `wanted`; empty where nothing is."""
+    both = found.keys() & wanted.keys()
+    reshaped = [(name, found[name], wanted[name]) for name in both if found[name] != wanted[name]]
+    return _faults(
+        {
+            "missing_keys": wanted.keys() - found.keys(),
+            "unexpected_keys": found.keys() - wanted.keys(),
+            "mismatched_keys": reshaped,
+            "error_msgs": (),
+        }
+    )
+
+
+def _loaded(folder: str | Path, options: Mapping[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model, and what `transformers` says of its tensors."""
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
@@ -67,8 +109,7 @@ def load_weights(folder: str | Path, **options: Any) -> PreTrainedModel:
         raise fault from error
     except (OSError, ValueError) as error:
         raise machine_failure(error, Path(folder)) or no_model(folder, error) from error
-    _require_all(folder, info)
-    return model
+    return model, info
 
 
 def require_whole(folder: Path, base: str | None = None) -> None:
@@ -172,7 +213,7 @@ def _damaged(folder: Path) -> Path:
     return folder
 
 
-def _require_all(folder: str | Path, info: dict[str, Any]) -> None:
+def _faults(info: Mapping[str, Any]) -> str:
     reshaped = [f"{name} {tuple(found)} instead of {tuple(needed)}" for name, found, needed in info["mismatched_keys"]]
     faults = {
         "the files lack": info["missing_keys"],
@@ -180,12 +221,7 @@ def _require_all(folder: str | Path, info: dict[str, Any]) -> None:
         "of another shape:": reshaped,
         "not loaded:": info["error_msgs"],
     }
-    said = [f"{what} {_listed(sorted(names))}" for what, names in faults.items() if names]
-    if said:
-        raise ConfigError(
-            f"{folder}: weights and config.json do not belong together: {'; '.join(said)}. Name a folder of a "
-            "causal LM that was saved whole"
-        )
+    return "; ".join(f"{what} {_listed(sorted(names))}" for what, names in faults.items() if names)
 
 
 def _listed(names: Collection[str]) -> str:

@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cures_core.errors import EngineFailed
+from cures_core.policy.accounting import differing, shapes_in, unaccounted
 from cures_core.policy.loading import is_adapted
 
 if TYPE_CHECKING:
@@ -55,10 +57,15 @@ class Handover:
         _sweep(parent)
         self._root = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
         self._count = 0
+        self._shapes: dict[str, tuple[int, ...]] | None = None
         self.folder = self._root
 
     def put(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Path:
-        """Write the weights as a Hugging Face folder; the earlier one goes only then."""
+        """Write the weights as a Hugging Face folder; the earlier one goes only then.
+
+        Raises `EngineFailed` where the folder does not hold every tensor of the model, in its shape, and no other: the
+        engine would go on with what it has had of it, and a fingerprint need not show it.
+        """
         self._count += 1
         folder, earlier = self._root / f"{self._count:06d}", self.folder
         plain: Any = model.get_base_model() if is_adapted(model) else model
@@ -69,10 +76,20 @@ class Handover:
         finally:
             del plain.should_save_on_this_rank
         tokenizer.save_pretrained(folder)
+        self._account(folder)
         self.folder = folder
         if earlier != self._root:
             shutil.rmtree(earlier, ignore_errors=True)
         return folder
+
+    def _account(self, folder: Path) -> None:
+        """By the model's own description, the first time; what is handed over later is then like the first."""
+        found = shapes_in(folder)
+        faults = unaccounted(folder) if self._shapes is None else differing(found, self._shapes)
+        if faults:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise EngineFailed(f"weight sync: what was to be handed over is not the whole policy: {faults}")
+        self._shapes = found
 
     def close(self) -> None:
         shutil.rmtree(self._root, ignore_errors=True)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import copy
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from cures_core.errors import EngineFailed
+from cures_core.policy.accounting import shapes_in
+from cures_core.rollout.vllm import handover as module
 from cures_core.rollout.vllm.handover import Handover, merged_state
 from tests.cures_core.rollout.tiny import character_tokenizer, tiny_llama
 
@@ -62,6 +67,50 @@ def test_adapters_are_merged_into_copies() -> None:
     ids = torch.tensor([[1, 5, 6, 7]])
     with torch.no_grad():
         assert torch.allclose(base(ids).logits, model.eval()(ids).logits, atol=1e-4)
+
+
+Change = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+NAME = "model.layers.0.mlp.up_proj.weight"
+CHANGES: dict[str, Change] = {
+    f"the files lack {NAME}": lambda state: {name: value for name, value in state.items() if name != NAME},
+    f"the model has no {NAME}.base_layer": lambda state: {**state, f"{NAME}.base_layer": state[NAME].clone()},
+    f"of another shape: {NAME} ": lambda state: {**state, NAME: state[NAME][:, 1:].clone()},
+}
+
+
+@pytest.mark.parametrize("words", CHANGES)
+@pytest.mark.parametrize("earlier", [0, 1])
+def test_what_is_handed_over_is_every_tensor_of_the_model_and_no_other(
+    words: str, earlier: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the first hand-over and at later ones. What was handed over before stays."""
+    handover, model = Handover(tmp_path), tiny_llama()
+    before = [handover.put(model, TOKENIZER) for _ in range(earlier)]
+    monkeypatch.setattr(module, "merged_state", lambda model: CHANGES[words](merged_state(model)))
+    with pytest.raises(EngineFailed, match=f"weight sync: .* not the whole policy: {re.escape(words)}"):
+        handover.put(model, TOKENIZER)
+    assert list(tmp_path.glob("*/*")) == before
+    assert handover.folder == [*tmp_path.iterdir(), *before][-1]
+
+
+def test_weights_that_share_a_tensor_are_handed_over_once(tmp_path: Path) -> None:
+    model = tiny_llama()
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    handover = Handover(tmp_path)
+    for _ in range(2):
+        folder = handover.put(model, TOKENIZER)
+    loaded = AutoModelForCausalLM.from_pretrained(folder)
+    assert torch.equal(loaded.lm_head.weight, model.model.embed_tokens.weight)
+
+
+def test_merged_adapters_are_the_tensors_of_the_plain_model(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    plain = tiny_llama()
+    model = get_peft_model(copy.deepcopy(plain), LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    folder = Handover(tmp_path).put(model, TOKENIZER)
+    assert set(shapes_in(folder)) == set(plain.state_dict())
 
 
 def test_what_a_dead_process_left_is_swept_and_a_living_ones_is_not(tmp_path: Path) -> None:

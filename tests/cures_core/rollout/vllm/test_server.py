@@ -197,6 +197,19 @@ def test_weights_that_one_server_lost_are_noticed(two: list[FakeVllm], engines: 
         engine.sync(model)
 
 
+def test_no_server_is_given_weights_that_are_not_whole(
+    two: list[FakeVllm], engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fingerprint of a server that keeps its earlier tensor of that name need not show it."""
+    engine, asked = engines.of(*two), [list(server.asked) for server in two]
+    name = "model.layers.0.mlp.up_proj.weight"
+    state = {key: value for key, value in LLAMA.state_dict().items() if key != name}
+    monkeypatch.setattr("cures_core.rollout.vllm.handover.merged_state", lambda _: state)
+    with pytest.raises(EngineFailed, match=f"weight sync: .*the files lack {name}"):
+        engine.sync(LLAMA)
+    assert [server.asked for server in two] == asked
+
+
 @pytest.mark.parametrize("arrives", [True, False])
 def test_an_adapter_that_did_not_arrive_is_noticed(arrives: bool, two: list[FakeVllm], engines: Engines) -> None:
     """Its update is far below the bound: only that the trainer has moved and the server has not tells."""
