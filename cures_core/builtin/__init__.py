@@ -1,1 +1,1 @@
-"""The built-in prompts: digit chains for the small policy, sums for a small pretrained one."""
+"""The built-in prompts: digit chains for the small policy; sums, and a mixture of tasks, for a small pretrained one."""

@@ -14,7 +14,7 @@ import pytest
 
 from cures_core.errors import MissingInput
 from cures_core.files import digest_file
-from tasks.inputs.builtin import ASIDE, FILES, ensure_builtin, folder_digest
+from tasks.inputs.builtin import ASIDE, EARLIER, FILES, ensure_builtin, folder_digest, is_builtin
 from tests.end_to_end.pipeline import PROJECT
 
 TRAIN = Path("data/chains/train.jsonl")
@@ -112,6 +112,16 @@ def test_where_data_dvc_tracks_other_data_nothing_is_made(checkout: Path) -> Non
     TRAIN.write_text("mine")
     ensure_builtin(TRAIN)
     assert TRAIN.read_text() == "mine"
+
+
+def test_a_data_dvc_from_before_the_mixture_tracks_our_sets_too(checkout: Path) -> None:
+    was = (checkout / "data.dvc").read_text().replace(folder_digest(), EARLIER)
+    Path("data.dvc").write_text(was)
+    ensure_builtin(TRAIN)
+    assert wrong() == []
+    assert is_builtin(TRAIN, was.encode())
+    assert not is_builtin(Path("data/mixed/train.jsonl"), was.encode())  # was not there then
+    assert is_builtin(Path("data/mixed/train.jsonl"), (PROJECT / "data.dvc").read_bytes())
 
 
 def test_what_is_not_built_in_is_left_alone(checkout: Path) -> None:
