@@ -145,8 +145,8 @@ def changes(before: BaseModel, after: BaseModel) -> list[Change]:
         if ours is None or theirs is None or ours.value != theirs.value:
             one = ours or theirs
             assert one is not None
-            values = (None if leaf is None else leaf.value for leaf in (theirs, ours))
-            found.append(Change(path, one.mark, *values, one.settled))
+            was, now = (None if leaf is None else leaf.value for leaf in (theirs, ours))
+            found.append(Change(path, one.mark, was, now, one.settled))
     return found
 
 
