@@ -65,7 +65,8 @@ def groups(draw: st.DrawFn) -> list[Group]:
             Rollout(str(i), j, (5, 6), (7,) * n, (-1.0,) * n, "", FinishReason.STOP) for j, n in enumerate(lengths)
         ]
         verdicts = [Verdict(o, reward=paid if j % 2 else None) for j, o in enumerate(outcomes)]
-        batch.append(Group(Request(str(i), Prompt(f"p{i}", "", ""), len(outcomes), 0), rollouts, verdicts))
+        request = Request(str(i), Prompt(f"p{i}", "", ""), len(outcomes), 0, draw(st.floats(0, 1)))
+        batch.append(Group(request, rollouts, verdicts))
     return batch
 
 
@@ -86,7 +87,7 @@ def assert_finite(value: Any) -> None:
 
 @given(groups(), st.sampled_from(get_args(AdvantageName)), st.sampled_from(get_args(WeightName)), st.booleans())
 def test_weights_of_the_known_rollouts_sum_to_one(batch: list[Group], advantage: Any, weight: Any, held: bool) -> None:
-    solved = 1.0 if held and advantage != "reinforce++" else 0.0
+    solved = 1.0 if held and advantage not in ("reinforce++", "posterior") else 0.0
     for keep_all in (False, True):
         samples = batch_samples(batch, advantage, weight, solved, keep_all=keep_all)
         assert_finite([(s.advantage, s.weight) for s in samples])
