@@ -62,3 +62,4 @@ def _report(done: str, number: int, list_path: Path, as_json: bool) -> None:
         print(json.dumps(figures))
         return
     print(f"{list_path}: {number} {done}, {len(active)} flagged now; version {version[:12]}")
+    print(f"runs leave them out with --set data.flags={list_path}")

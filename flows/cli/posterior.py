@@ -47,7 +47,8 @@ def _lines(shown: dict[str, Any]) -> list[str]:
         f"{shown['run']}, epoch {shown['epoch']}: {shown['prompts']:,} prompts, {shown['prompts_with_evidence']:,} "
         f"with evidence, {shown['evidence']:,.0f} rollouts remembered",
         f"fitted prior Beta({prior['a']:.2f}, {prior['b']:.2f}); {100 * shown['frontier_share']:.0f} % of the prompts "
-        f"have an expected pass rate in 0.1..0.9, {100 * shown['dead_share']:.0f} % are taken for dead",
+        f"have an expected pass rate in 0.1..0.9, {100 * shown['dead_share']:.0f} % may be dead, "
+        "never to be solved (in the mean over all; `cures curriculum hopeless` names those that are taken for it)",
     ]
     lines += [
         f"  {i * width:.2f} {'#' * round(50 * count / widest):<50} {count:,}"

@@ -16,7 +16,7 @@ import typer
 from cures_core.config.loading import load_config
 from cures_core.config.run import RunConfig
 from cures_core.config.storage import StoreConfig
-from cures_core.errors import ConfigError, DataRejected, Preempted
+from cures_core.errors import ConfigError, DataRejected, MissingInput, Preempted
 from cures_core.events import JobStopped
 from cures_core.extras import require_extras
 from flows.cli.console import showing_progress
@@ -63,6 +63,7 @@ def run(
     ] = False,
 ) -> None:
     """Train a policy: the same command again, or --resume, goes on where a run ended."""
+    _quiet_prefect()  # before anything imports it: it reads its settings once
     if resume is not None and config is None:
         resume = _in_full(resume, store)
     cfg = _configuration(config, overrides or [], resume, store)
@@ -187,13 +188,7 @@ def _run_flow(cfg: RunConfig) -> RunSummary:
     from tasks.readiness import require_ready
 
     require_ready(cfg)  # the flow asks too; here it is before a server is started
-    debug = "--debug" in sys.argv[1:]
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    if not debug:
-        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-        os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
-    logging.captureWarnings(not debug)
+    logging.captureWarnings("--debug" not in sys.argv[1:])
     outcome = _Outcome()
     signal.signal(signal.SIGTERM, lambda *_: outcome.stop("asked to stop"))  # Prefect calls it when the flow is over
     from flows.local.temporary_server import temporary_server
@@ -209,6 +204,14 @@ def _run_flow(cfg: RunConfig) -> RunSummary:
     except Exception as error:
         outcome.add_note(error)
         raise
+
+
+def _quiet_prefect() -> None:
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    if "--debug" not in sys.argv[1:]:
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+        os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
 
 
 class _Outcome:
@@ -231,6 +234,6 @@ class _Outcome:
         raise Preempted(f"{why}. {self._saved}What was done is saved; go on with: cures run --resume {self._run}")
 
     def add_note(self, error: Exception) -> None:
-        """Messages speak of RUN; where it is known, and going on is what helps, say its name."""
-        if self._run and not isinstance(error, ConfigError | DataRejected | Preempted):
-            error.add_note(f"RUN is {self._run}: cures run --resume {self._run}")
+        """Messages may speak of RUN; where it is known, and going on is what helps, say its name."""
+        if self._run and not isinstance(error, ConfigError | DataRejected | MissingInput | Preempted):
+            error.add_note(f"RUN is {self._run}; it goes on with: cures run --resume {self._run}")

@@ -94,3 +94,15 @@ def test_help_and_a_list_of_runs_are_there_at_once(twenty_runs: str, monkeypatch
     found = {"help": processor_time("--help"), "list": processor_time("runs", "list", "--store", twenty_runs)}
     print(found)
     assert max(found.values()) < BOUND_S, found
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_resumed_run_quietens_prefect_before_anything_imports_it(
+    debug: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_LOGGING_LEVEL", "")
+    monkeypatch.delenv("PREFECT_LOGGING_LEVEL")  # put back to what it was, after the test
+    monkeypatch.setattr(sys, "argv", ["cures", *(["--debug"] if debug else [])])
+    monkeypatch.chdir(tmp_path)
+    CliRunner().invoke(app, ["run", "--resume", "none-of-this-name"])
+    assert os.environ.get("PREFECT_LOGGING_LEVEL") == (None if debug else "CRITICAL")
