@@ -150,6 +150,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or _system(errno.ENOMEM)(error):
         return True
     words = _MEMORY_WORDS + (_MEMORY_WORDS_OF_RUNTIMES if isinstance(error, RuntimeError) else ())
+    if isinstance(error, Ended) and error.signal is None:  # it had no memory to report it with either
+        words += (MemoryError.__name__,)
     return any(phrase in str(error) for phrase in words)
 
 

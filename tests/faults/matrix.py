@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from cures_core.errors import ConfigError
-from tests.faults.drills import commands, inputs, jobs, servers, stores
+from tests.faults.drills import commands, inputs, jobs, servers, stages, stores
 from tests.faults.harness import Fault
 
 ROWS: dict[int, str] = {
@@ -44,6 +46,33 @@ MATRIX: tuple[Fault, ...] = (
         "command",
         commands.kill_command,
         200,
+    ),
+    Fault(
+        "kill_validation",
+        (1,),
+        "SIGKILL at a random instant inside validation",
+        f"{SAME}; no process and no leftover",
+        "part",
+        partial(stages.kill_in, names=stages.VALIDATION),
+        100,
+    ),
+    Fault(
+        "kill_snapshot",
+        (5,),
+        "SIGKILL at a random instant inside the snapshot of a posterior",
+        f"{SAME}, one tag each; no process and no leftover",
+        "part",
+        partial(stages.kill_in, names=stages.SNAPSHOTS),
+        100,
+    ),
+    Fault(
+        "kill_promotion",
+        (5,),
+        "SIGKILL at a random instant inside promotion",
+        f"{SAME}, the model's pointer moved once; no process and no leftover",
+        "part",
+        partial(stages.kill_in, names=stages.PROMOTION),
+        100,
     ),
     Fault(
         "kill_job",
@@ -105,6 +134,15 @@ MATRIX: tuple[Fault, ...] = (
         f"an error that says so; with room: {SAME}",
         "command",
         commands.full_disk,
+    ),
+    Fault(
+        "full_disk_in_stage",
+        (9,),
+        "a disk that becomes full inside validation, a snapshot or promotion",
+        f"an error that says so, or nothing more was to be written; with room: {SAME}",
+        "part",
+        stages.full_disk_in,
+        100,
     ),
     Fault(
         "damage_store",

@@ -10,12 +10,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from cures_core.errors import ConfigError
+from tests.faults.drills import stages
 from tests.faults.harness import Fault, Series, Tally, Try, read_tallies
 from tests.faults.invariants import CANARIES, check_nothing_is_left
 from tests.faults.matrix import MATRIX, ROWS, chosen
@@ -141,6 +144,44 @@ def test_a_secret_that_turns_up_is_a_failure_and_what_cannot_be_tried_is_said(tm
     found = read_tallies(tmp_path)
     assert "a secret in" in found["leaky"].failures[0].error
     assert (found["untried"].tries, found["untried"].skipped) == (0, "no such server here")
+
+
+class Ended:
+    """A run whose stage ends before it is killed, so many times."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def __call__(self, *_: object) -> Ended:
+        return self
+
+    def wait_for(self, stage: str) -> None:
+        """It has begun."""
+
+    def kill(self, *, with_children: bool) -> None:
+        self.left -= 1
+
+    def end(self) -> str:
+        return "StageEnded promote\n" if self.left >= 0 else ""
+
+
+@pytest.mark.parametrize("times", [0, 3])
+def test_a_kill_that_comes_after_the_stage_is_missed_and_not_counted(
+    times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm = SimpleNamespace(config=None, seconds={"promote": 0.001}, store_before=lambda *_: None)
+    monkeypatch.setattr(stages, "undisturbed", lambda _: calm)
+    monkeypatch.setattr(stages, "start", Ended(times))
+    ran: list[Path] = []
+    monkeypatch.setattr(stages, "to_the_end", lambda folder, _: ran.append(folder))
+    monkeypatch.setattr(stages, "_check", lambda *_: None)
+    t = Try(np.random.default_rng(1), tmp_path, tmp_path)
+    counts = stages.kill_in(t, stages.PROMOTION)
+    assert (counts["kills"], counts["missed"]) == (1, times)
+    assert ran == [tmp_path / str(times)]
+    monkeypatch.setattr(stages, "start", Ended(stages.PATIENCE))
+    with pytest.raises(AssertionError, match="ended 30 times before it was killed"):
+        stages.kill_in(t, stages.PROMOTION)
 
 
 def test_quick_drills_hold(tmp_path: Path) -> None:

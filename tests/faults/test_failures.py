@@ -329,6 +329,7 @@ def test_each_refusal_of_the_system_has_its_class_and_names_the_file(
         ValueError("No available memory for the cache blocks. Try increasing `gpu_memory_utilization`"),
         pa.ArrowMemoryError("malloc of size 64 failed"),
         ExceptionGroup("tasks", [MemoryError()]),
+        failures.Ended(1, "in run_reporting | MemoryError"),
     ],
     ids=lambda error: str(error)[:30],
 )
@@ -359,6 +360,7 @@ def test_what_the_system_refused_a_library_in_rust_is_what_it_refused(tmp_path: 
 
 
 def test_a_text_that_speaks_of_memory_is_not_a_lack_of_it() -> None:
+    assert type(failure_of(failures.Ended(-9, "MemoryError"))) is ChildFailed
     error = pa.ArrowInvalid("CSV parse error: Expected 2 columns, got 3: the robot ran out of memory, and")
     assert type(failure_of(error)) is UnexpectedError
 
