@@ -116,6 +116,6 @@ def _check_length(prompt: Prompt, length: int, max_tokens: int | None) -> None:
     if max_tokens is not None and length > max_tokens:
         raise DataRejected(
             f"prompt {prompt.id}: {length} tokens, but the model's context leaves room for {max_tokens} beside the "
-            "completion. Leave such prompts out by data.max_problem_tokens (in a new run), lower rollout.max_new_tokens "
-            "or use a model with a longer context."
+            "completion. Leave such prompts out by data.max_problem_tokens (in a new run), lower "
+            "rollout.max_new_tokens, or use a model with a longer context."
         )
