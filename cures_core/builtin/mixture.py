@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-_NAMES = ("Ann", "Ben", "Cara", "Dan", "Eva", "Finn", "Gwen", "Hugo")
-_THINGS = ("apples", "books", "coins", "eggs", "pens", "shells", "stamps", "stones")
+from cures_core.builtin.sums import NAMES, THINGS
+
 _LETTERS = "ABC"
 _WORDS = {
     "an animal": ("horse", "rabbit", "tiger", "sheep", "monkey", "goat", "lion", "wolf"),
@@ -37,7 +37,7 @@ def _pick(rng: np.random.Generator, values: tuple[str, ...]) -> str:
 
 def _sum(rng: np.random.Generator) -> Made:
     """A word sum of one step; `level` is what is to be done."""
-    name, thing = _pick(rng, _NAMES), _pick(rng, _THINGS)
+    name, thing = _pick(rng, NAMES), _pick(rng, THINGS)
     a, b = rng.integers(2, 31, 2).tolist()
     match int(rng.integers(3)):
         case 0:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-_NAMES = ("Ann", "Ben", "Cara", "Dan", "Eva", "Finn", "Gwen", "Hugo")
-_THINGS = ("apples", "books", "coins", "eggs", "pens", "shells", "stamps", "stones")
+NAMES = ("Ann", "Ben", "Cara", "Dan", "Eva", "Finn", "Gwen", "Hugo")
+THINGS = ("apples", "books", "coins", "eggs", "pens", "shells", "stamps", "stones")
 
 
 def _product(rng: np.random.Generator) -> tuple[str, int]:
@@ -24,7 +24,7 @@ def _sum(rng: np.random.Generator) -> tuple[str, int]:
 
 def _word_sum(rng: np.random.Generator) -> tuple[str, int]:
     a, b = rng.integers(2, 31, 2).tolist()
-    name, thing = _NAMES[rng.integers(len(_NAMES))], _THINGS[rng.integers(len(_THINGS))]
+    name, thing = NAMES[rng.integers(len(NAMES))], THINGS[rng.integers(len(THINGS))]
     return f"{name} has {a} {thing} and gets {b} more. How many {thing} does {name} have now?", a + b
 
 

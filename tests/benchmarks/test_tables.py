@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,14 @@ from benchmarks import tables
 from benchmarks.curriculum.kept import keep
 from benchmarks.tables import DOCS, NOTHING, ROOT, arms, block, filled, load_results, machines, plans, step, throughput
 from cures_core.errors import ConfigError
+
+KEPT = sorted((ROOT / "benchmarks" / "results").rglob("*.json"))
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
+def test_what_is_kept_names_no_place_of_one_machine(path: Path) -> None:
+    assert re.findall(r'"/(?:[^"/]+/)+[^"]*"', path.read_text(encoding="utf-8")) == []
+
 
 MACHINE = {
     "device": "NVIDIA H0",

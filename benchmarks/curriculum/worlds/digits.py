@@ -6,6 +6,7 @@ need not win where right answers have many forms.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -59,7 +60,8 @@ def examples(num: int, seed: int) -> PromptSet:
 
 
 def base_policy(seed: int) -> Path:
-    """The quickstart's policy from a warm start of this seed, out of the store if it is there."""
+    """The quickstart's policy from a warm start of this seed, out of the store if it is there. Relative to the working
+    directory: it is part of what an arm is."""
     from tasks.runs.opening import open_run
     from tasks.stages.prepare_policy import policy_folder, prepare_policy
 
@@ -70,7 +72,7 @@ def base_policy(seed: int) -> Path:
     name = "bench" if seed == cfg.policy.seed else f"bench-{seed}"
     with open_run(cfg.model_copy(update={"name": name, "policy": policy}), "benchmark") as run:
         record = prepare_policy.__wrapped__(run)  # type: ignore[attr-defined]  # the stage itself, outside a flow
-        return policy_folder(run, record)
+        return Path(os.path.relpath(policy_folder(run, record)))
 
 
 WORLD = World(

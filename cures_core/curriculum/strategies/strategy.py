@@ -68,7 +68,6 @@ class Strategy(ABC):
         self._spent = self._asked = 0  # rollouts told in this step; prompts asked for in the last round
         self._open: dict[str, Request] = {}
         self._late: dict[str, Request] = {}  # deferred ones, which outlive their step
-        self._predicted: dict[str, float] = {}
         self._told: list[Group] = []
         self._figures: dict[str, float] = {}
 
@@ -159,7 +158,6 @@ class Strategy(ABC):
         for i, (prompt, n) in enumerate(zip(self.prompts.at(rows), counts.tolist(), strict=True)):
             request = Request(f"{self._step}-{self._round}-{i}", prompt, n, seed, float(predicted[i]))
             self._open[request.id] = request
-            self._predicted[request.id] = float(predicted[i])
         self._round += 1
         self._asked = len(rows)
         return list(self._open.values())
@@ -168,14 +166,14 @@ class Strategy(ABC):
         self._check(groups)
         successes = np.array([g.successes for g in groups], dtype=np.float64)
         failures = np.array([g.failures for g in groups], dtype=np.float64)
-        predicted = np.array([self._predicted[g.request.id] for g in groups], dtype=np.float64)
+        asked = {**self._late, **self._open}
+        predicted = np.array([asked[g.request.id].expected for g in groups], dtype=np.float64)
         told = {f"calibration_{k}": v for k, v in self.calibration.add(predicted, successes, failures).items()}
         if self._round == 1:
             self._figures |= told
         self.count([g.request.prompt.id for g in groups], successes, failures)
         for group in groups:
             name = group.request.id
-            del self._predicted[name]
             if self._late.pop(name, None) is None:
                 del self._open[name]
                 self._told.append(group)
@@ -222,7 +220,7 @@ class Strategy(ABC):
         """Between steps only. JSON values and numpy arrays; a subclass adds its own, under names of its own."""
         if self._round or self._open:
             raise CurriculumMisuse("a step is going on: the state can be saved between steps only")
-        late = [[q.id, q.prompt.id, q.n, q.seed, self._predicted[q.id]] for q in self._late.values()]
+        late = [[q.id, q.prompt.id, q.n, q.seed, q.expected] for q in self._late.values()]
         return {
             "type": self._kind,
             "prompts": self.prompts.digest,
@@ -250,7 +248,6 @@ class Strategy(ABC):
         self._late = {
             row[0]: Request(row[0], prompt, row[2], row[3], row[4]) for row, prompt in zip(late, prompts, strict=True)
         }
-        self._predicted = {row[0]: row[4] for row in late}
         carry = state.get("quota_carry")
         if self._quotas is not None and carry is not None and carry.shape == self._quotas.carry.shape:
             self._quotas.carry = carry.copy()  # of other quotas nothing is carried over

@@ -17,6 +17,7 @@ from cures_core.curriculum.beta import (
     log_all_wrong,
     plugin_spread,
 )
+from cures_core.curriculum.migration import renamed
 from cures_core.errors import ConfigError, CorruptArtifact, MissingInput
 from cures_core.prompts import PromptSet
 from cures_core.testing.curriculum import prompt_set
@@ -140,7 +141,7 @@ def test_the_share_of_dead_prompts_is_read_off_what_came_true(share: float, tmp_
     again = Posterior(posterior.ids, posterior.groups, posterior.group_names, posterior.cfg)
     again.load_state_dict(posterior.state_dict())
     moved = migrate(posterior, prompt_set(600), posterior.cfg)
-    for other in (loaded, again, moved[0]):
+    for other in (loaded, again, moved[0], renamed(posterior, {})):
         assert other.dead_prior == posterior.dead_prior
         np.testing.assert_array_equal(other.dead(), posterior.dead())
 
@@ -154,7 +155,10 @@ def test_a_fitted_share_starts_as_the_default_and_moves_those_that_were_never_vi
 
 
 def test_an_acquittal_outlasts_any_number_of_failures() -> None:
-    posterior = filled([[(0, 1, 0)], *([[(0, 0, 500)]] * 30)], PosteriorConfig(fading=0.0, strength=0.1))
+    solved = [(row, 8, 0) for row in range(1, 20)]
+    # Its own failures are forgotten at once, so that each visit is as great a surprise as the first.
+    cfg = PosteriorConfig(fading=0.0, group_fading=1.0, strength=30.0)
+    posterior = filled([[(0, 8, 0), *solved], *([[(0, 0, 8), *solved]] * 30)], cfg)
     assert posterior.dead(np.array([0]))[0] < 1e-9
 
 

@@ -199,7 +199,7 @@ def test_flags_are_set_listed_honoured_and_lifted(train: Path, tmp_path: Path) -
     assert "1 unflagged, 0 flagged now" in run("unflag", prompt_id, "--list", flags)
     assert "flagged" not in run_json("validate", train, "--flags", flags)["prompts"]["reasons"]
     source = jsonl(tmp_path / "wanted.jsonl", [{"id": prompt_id, "reason": "unclear"}])
-    run("flag", "--from", source, "--list", flags)
+    assert f"--set data.flags={flags}" in run("flag", "--from", source, "--list", flags)
     assert f"{prompt_id}  unclear" in run("flags", "--list", flags)
     with pytest.raises(ConfigError, match="name the ids"):
         run("flag", "--list", flags)
