@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypedDict
@@ -52,7 +54,11 @@ class Expectations(TypedDict):
 
 
 def run_expectations(frame: Any, folder: Path, cfg: PromptFile) -> Expectations:
-    """Check a pandas frame with the columns of a `PromptSet`; write Data Docs to `folder`/data_docs."""
+    """Check a pandas frame with the columns of a `PromptSet`; write Data Docs to `folder`/data_docs.
+
+    Raises:
+        OSError: the pages cannot be written, as on a full disk.
+    """
     gx = _great_expectations()
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
@@ -71,7 +77,8 @@ def run_expectations(frame: Any, folder: Path, cfg: PromptFile) -> Expectations:
         )
     )
     outcome = checkpoint.run(batch_parameters={"dataframe": frame})
-    context.build_data_docs()
+    with _nothing_swallowed():
+        context.build_data_docs()
     make_self_contained(folder / "data_docs")
     (result,) = outcome.run_results.values()
     rows = [_summary(one) for one in result.to_json_dict()["results"]]
@@ -186,6 +193,32 @@ def _great_expectations() -> Any:
     library = import_module("great_expectations")
     logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)  # it sets INFO itself
     return library
+
+
+@contextmanager
+def _nothing_swallowed() -> Iterator[None]:
+    """The library logs an error of a page and leaves the page half written: here it is raised."""
+    swallowed = _Swallowed()
+    logger = logging.getLogger("great_expectations.render.renderer.site_builder")
+    logger.addHandler(swallowed)
+    try:
+        yield
+    finally:
+        logger.removeHandler(swallowed)
+    if swallowed.errors:
+        raise swallowed.errors[0]
+
+
+class _Swallowed(logging.Handler):
+    """Keeps the exceptions that are being handled where an error is logged."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.errors: list[BaseException] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if (error := sys.exception()) is not None:
+            self.errors.append(error)
 
 
 def _site(folder: Path) -> dict[str, object]:

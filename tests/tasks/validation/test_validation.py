@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import re
 from pathlib import Path
@@ -302,6 +303,18 @@ def test_failed_expectations_refuse_the_set(data: DataConfig, tmp_path: Path, mo
     with pytest.raises(DataRejected, match=r"1 expectations failed.*data_docs/index\.html\n.*final_answers"):
         validate(DataConfig(path=str(path)), [], tmp_path / "out")
     assert (tmp_path / "out/data_docs/index.html").is_file()
+
+
+def test_a_full_disk_under_the_pages_is_told(cfg: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from great_expectations.data_context.store.tuple_store_backend import TupleFilesystemStoreBackend
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(TupleFilesystemStoreBackend, "_set", full)  # the library logs what this raises, and goes on
+    with pytest.raises(OSError, match="No space left") as raised:
+        run_expectations(frame(GOOD), tmp_path, cfg)
+    assert raised.value.errno == errno.ENOSPC
 
 
 def test_data_docs_stand_alone_and_run_nothing(cfg: DataConfig, tmp_path: Path) -> None:
