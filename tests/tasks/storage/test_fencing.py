@@ -10,7 +10,7 @@ import pytest
 from cures_core.errors import CorruptArtifact, InjectedFault, LeaseLost
 from cures_core.faults import arm
 from tasks.storage import LocalStore
-from tasks.storage.fencing import Held, Pending, commit, encode, lease_key, parse, settle
+from tasks.storage.fencing import Held, Pending, commit, encode, lease_key, parse, renew, settle
 from tasks.storage.lease import Lease, Pulse, is_free
 from tasks.storage.values import set_aside
 
@@ -142,3 +142,26 @@ def test_damaged_bytes_are_kept_once_each(store: LocalStore) -> None:
     assert set_aside(store, "stages/a/k.json", b"y") == "damaged/stages/a/k.json-2"
     assert set_aside(store, "stages/a/k.json", b"x") == "damaged/stages/a/k.json-1"
     assert [store.get(f"damaged/stages/a/k.json-{n}") for n in (1, 2)] == [b"x", b"y"]
+
+
+def test_a_renewed_lease_is_free_and_whoever_held_it_has_lost_it(store: LocalStore) -> None:
+    lease = Lease(store, "run", 60)
+    store.put(lease_key("run"), b"{")
+    assert renew(store, "run", b"{") == "damaged/leases/run.json-1"
+    assert store.get("damaged/leases/run.json-1") == b"{"
+    _, free = parse(store, "run")
+    assert free is not None
+    nobody = {"holder": None, "machine": "", "pid": 0, "started": None, "clock": 0.0, "beat": 0, "pending": None}
+    assert free.model_dump(exclude={"token"}) == nobody
+    assert free.token > lease.token
+    with pytest.raises(LeaseLost):
+        lease.commit("record", b"1")
+    assert is_free(store, "run", 60)
+
+
+def test_a_damaged_lease_that_somebody_has_replaced_is_left(store: LocalStore) -> None:
+    held = Lease(store, "run", 60)
+    whole = store.get(lease_key("run"))
+    assert renew(store, "run", b"{") is None
+    assert store.get(lease_key("run")) == whole
+    held.close()

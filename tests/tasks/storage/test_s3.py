@@ -71,6 +71,19 @@ def test_a_write_that_somebody_else_made_meanwhile_is_not_ones_own(tmp_path: Pat
     assert direct.get("k") == b"theirs"
 
 
+def test_a_value_that_changes_between_look_and_swap_is_left(tmp_path: Path, moto_url: str, place: str) -> None:
+    direct = S3Store(place, tmp_path, moto_url)
+    direct.put("k", b"0")
+
+    def overtaken(_: int, method: str) -> None:
+        if method == "PUT":
+            direct.put("k", b"theirs")
+
+    with FaultyServer(moto_url, overtaken) as server:
+        assert not S3Store(place, tmp_path, server.url).compare_and_swap("k", b"0", b"mine")
+    assert direct.get("k") == b"theirs"
+
+
 @pytest.mark.parametrize(
     ("status", "code"), [(403, "AccessDenied"), (403, "InvalidAccessKeyId"), (400, "ExpiredToken")]
 )
@@ -91,6 +104,19 @@ def test_a_refusal_ends_at_once_and_names_bucket_key_and_caller_but_no_secret(
             assert KEYS["AWS_ACCESS_KEY_ID"] not in message
         assert len(server.requests) == 3
     assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(("name", "shown"), [("AKIA567890123456", "AKIA...3456"), ("AKIA56789012345", r"\*\*\*")])
+def test_of_a_short_access_key_nothing_is_shown(
+    tmp_path: Path, moto_url: str, place: str, monkeypatch: pytest.MonkeyPatch, name: str, shown: str
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", name)
+    with (
+        FaultyServer(moto_url, lambda *_: (403, "AccessDenied")) as server,
+        pytest.raises(ConfigError, match=rf"refused to access key {shown} \(from env\)") as caught,
+    ):
+        S3Store(place, tmp_path, server.url).get("k")
+    assert name not in str(caught.value)
 
 
 def test_other_refusals_are_errors_that_are_not_repeated(tmp_path: Path, moto_url: str, place: str) -> None:
@@ -205,7 +231,7 @@ def test_uploads_left_by_killed_processes_are_dropped(
 
 def test_fetched_files_are_checked_kept_and_fetched_again_if_lost(tmp_path: Path, moto_url: str, place: str) -> None:
     S3Store(place, tmp_path / "maker", moto_url).publish_files(
-        "art", folder_of(tmp_path / "in", {"a": b"1", "b": b"22"})
+        "art", folder_of(tmp_path / "in", {"a": b"1", "b": b"22", "deep/er/c": b"333"})
     )
     with FaultyServer(moto_url, lambda *_: None) as server:
         store = S3Store(place, tmp_path / "reader", server.url)
@@ -213,6 +239,7 @@ def test_fetched_files_are_checked_kept_and_fetched_again_if_lost(tmp_path: Path
         first = len([r for r in server.requests if r.endswith("/art/b")])
         assert store.local_path("art") == folder
         assert len([r for r in server.requests if r.endswith("/art/b")]) == first
+        assert (folder / "deep/er/c").read_bytes() == b"333"
         (folder / "b").write_bytes(b"2")
         assert (store.local_path("art") / "b").read_bytes() == b"22"
 
