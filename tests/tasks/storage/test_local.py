@@ -250,3 +250,8 @@ def test_what_begins_with_a_dot_is_not_listed_wherever_it_lies(tmp_path: Path) -
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"1")
     assert list(store.list("a")) == ["a/b.json", "a/c/d.json"]
+
+
+def test_a_folder_that_is_gone_is_told_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(CorruptArtifact, match=r"store/art: no such folder\. .* run its stage again"):
+        LocalStore(tmp_path / "store").local_path("art")

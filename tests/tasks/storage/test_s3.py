@@ -126,6 +126,27 @@ def test_other_refusals_are_errors_that_are_not_repeated(tmp_path: Path, moto_ur
         assert len(server.requests) == 1
 
 
+def test_an_object_that_cannot_be_read_is_named(tmp_path: Path, moto_url: str, place: str) -> None:
+    with FaultyServer(moto_url, lambda *_: (403, "AccessDenied")) as server:
+        s3 = S3Store(place, tmp_path, server.url)._s3
+        for act in (
+            lambda: s3.sha256("k"),
+            lambda: s3.download("k", tmp_path / "k"),
+            lambda: s3.fetch("k", "etag", tmp_path / "k"),
+            lambda: s3.upload("k", Path(__file__)),
+        ):
+            with pytest.raises(ConfigError, match=f"{place}/k: refused"):
+                act()
+
+
+def test_an_object_that_is_gone_is_told_by_its_status(tmp_path: Path, moto_url: str, place: str) -> None:
+    s3 = S3Store(place, tmp_path, moto_url)._s3
+    for act in (lambda: s3.fetch("k", '"0"', tmp_path / "k"), lambda: s3.download("k", tmp_path / "k")):
+        with pytest.raises(client_module.AnswerError) as caught:
+            act()
+        assert caught.value.status == 404
+
+
 def test_a_bucket_that_is_not_there_is_a_configuration_error(tmp_path: Path, moto_url: str) -> None:
     store = S3Store("s3://no-such-bucket/x", tmp_path, moto_url)
     for act in (lambda: store.get("k"), lambda: store.put_if_absent("k", b""), lambda: list(store.list("k"))):
