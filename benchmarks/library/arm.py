@@ -53,7 +53,7 @@ class Arm(Strict):
     """Rollouts; each update generates `prompts` x `group` of them."""
     prompts: int = 32
     group: int = 8
-    learning_rate: float = 5e-4
+    learning_rate: float
     evaluations: int = 8
     """Besides the one before training, evenly spaced."""
     train: int = WORLD.sizes.train

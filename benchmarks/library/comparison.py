@@ -20,6 +20,7 @@ def compare(
     bases: Sequence[int],
     seeds: Sequence[int],
     budget: int,
+    learning_rate: float,
     jobs: int,
     out: Path,
     kept: Mapping[str, Result] | None = None,
@@ -28,7 +29,15 @@ def compare(
     """As `run_side_by_side`: both arms for every base policy and seed, with results in `out`."""
     policies = {base: str(WORLD.base_policy(base)) for base in bases}
     arms = [
-        Arm(method=method, pool=pool, base=base, seed=seed, policy=policies[base], budget=budget)
+        Arm(
+            method=method,
+            pool=pool,
+            base=base,
+            seed=seed,
+            policy=policies[base],
+            budget=budget,
+            learning_rate=learning_rate,
+        )
         for base in bases
         for seed in seeds
         for method in (UNIFORM, CURRICULUM)
@@ -46,5 +55,5 @@ def table(arms: Sequence[Result]) -> list[str]:
 
 
 def _work(arm: Arm, out: Path) -> Work:
-    place = out / arm.pool / f"{arm.method}-{arm.base}-{arm.seed}-{arm.budget}.json"
+    place = out / arm.pool / f"{arm.method}-{arm.base}-{arm.seed}-{arm.budget}-{arm.learning_rate:g}.json"
     return Work("benchmarks.library.arm", arm.model_dump(mode="json"), place)

@@ -19,6 +19,7 @@ def test_arms_of_one_seed_start_alike_and_are_compared_in_all_accounts(tmp_path:
         "base": 0,
         "policy": str(warm_started("scratchpad", tiny, LESSON, tmp_path)),
         "budget": 16,
+        "learning_rate": 5e-4,
         "prompts": 4,
         "group": 2,
         "evaluations": 2,
