@@ -80,8 +80,8 @@ class CuresCommands(Commands):
         "curriculum": Entry("flows.cli.curriculum:app", "Explain the curriculum."),
         "data": Entry(
             "flows.cli.data:app",
-            "Check, convert, describe, compare and flag prompts. A set is a file, a folder that `datasets` saved, "
-            "path@revision of git or DVC, or s3://bucket/key.",
+            "Check, convert, split, describe, compare and flag prompts. A set is a file, a folder that `datasets` "
+            "saved, path@revision of git or DVC, or s3://bucket/key.",
         ),
         "model": Entry("flows.cli.fetch_model:app", "Fetch small pretrained models."),
         "models": Entry("flows.cli.models:app", "List, show and export promoted models."),
