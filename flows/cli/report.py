@@ -15,6 +15,7 @@ from cures_core.config.storage import StoreConfig
 from cures_core.errors import CuresError
 from cures_core.report import ReportData, render, render_live
 from flows.cli.runs import Run, StoreUrl
+from flows.cli.typed import as_typed
 
 REFRESH_S = 5
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'"
@@ -56,7 +57,7 @@ def watch(
 
 def watch_text(data: ReportData) -> str:
     """The run in lines."""
-    lines = [f"{data.run}: {data.status}" + (f" ({data.trouble})" if data.trouble else "")]
+    lines = [f"{data.run}: {data.status}" + (f" ({as_typed(data.trouble)})" if data.trouble else "")]
     lines += [f"  {f'{s.name} {s.label}'.strip()}: {s.seconds:.1f} s" for s in data.stages]
     if data.steps:
         last = data.steps[-1]
