@@ -53,6 +53,8 @@ def watch(
                 silent = f"no sign of life for {ttl_s:.0f} s; go on with: cures run --resume {run}"
                 shown = shown.model_copy(update={"status": "died", "trouble": silent})
             view.update(watch_text(shown), refresh=True)
+    if not console.is_terminal:  # there Live ends its last line itself
+        console.line()
 
 
 def watch_text(data: ReportData) -> str:
