@@ -7,6 +7,7 @@ import sys
 from cures_core.errors import MissingExtra
 from cures_core.failures import failure_of
 from cures_core.process_end import end_soon
+from flows.cli.typed import NAME, as_typed
 
 
 def main() -> None:
@@ -18,6 +19,6 @@ def main() -> None:
         failure = failure_of(error)
         if not isinstance(failure, MissingExtra):
             raise
-        print(f"cures: {failure}", file=sys.stderr)
+        print(f"{NAME}: {as_typed(str(failure))}", file=sys.stderr)
         sys.exit(failure.exit_code)
     run_command()

@@ -111,12 +111,14 @@ def _bad_fields(error: ValidationError) -> list[str]:
 
 
 def _got(*faults: ErrorDetails) -> str:
-    """The bad value, unless it was refused for the secret in it, or is named already."""
+    """The bad value, unless it was refused for the secret in it, or is named already: a check of ours that looks at a
+    whole table says what it found there."""
     if any(fault["type"] in (REFUSED, RETIRED) for fault in faults):
         return ""
     value = faults[0]["input"]
-    shown = "this table" if isinstance(value, dict | list) else masked(repr(value))[:80]
-    return f" (got {shown})"
+    if not isinstance(value, dict | list):
+        return f" (got {masked(repr(value))[:80]})"
+    return "" if faults[0]["type"] == "value_error" else f" (got a {'table' if isinstance(value, dict) else 'list'})"
 
 
 def _unknown(key: str, loc: Sequence[int | str], known: Sequence[str]) -> str:

@@ -134,6 +134,11 @@ class RunConfig(Strict):
         if self.promotion is not None:
             known = [suite.name for suite in self.evaluation.suites]
             missing = [name for name in self.promotion.compared if name not in known]
+            if missing and not known:
+                raise ValueError(
+                    f"evaluation.suites is empty, so nothing can say whether {self.promotion.model} is to be promoted: "
+                    f"name {' and '.join(missing)} there, or run a copy of the profile without its [promotion]"
+                )
             if missing:
                 key = "suites" if missing[0] in self.promotion.suites else "margins"
                 raise ValueError(f"promotion.{key} names {missing}, evaluation.suites has {known}")

@@ -23,9 +23,10 @@ def decide(
     cfg: PromotionConfig,
     pairs: Mapping[str, Paired],
     trained_on: Mapping[str, float] | None = None,
+    rival: str = "the incumbent",
 ) -> Decision:
     """Promote if all conditions of `cfg` hold. By suite name: `pairs`, and `trained_on`, the share of the items that
-    the candidate was trained on.
+    the candidate was trained on. `rival` is what the reasons call the policy that it was compared with.
 
     In each of `cfg.suites` the lower end of the paired gain's interval must be above `min_effect`: with an interval of
     95 % and no true gain, one suite alone is passed by chance in 2.5 % of all comparisons. In each of `cfg.margins` it
@@ -37,8 +38,8 @@ def decide(
         if name not in pairs:
             key = "suites" if name in cfg.suites else "margins"
             raise ConfigError(f"promotion.{key} names {name}, but only {sorted(pairs)} were compared; evaluate it too")
-    answers = [_gained(pairs[name], cfg.min_effect) for name in cfg.suites]
-    answers += [_not_worse(pairs[name], margin) for name, margin in cfg.margins.items()]
+    answers = [_gained(pairs[name], rival, cfg.min_effect) for name in cfg.suites]
+    answers += [_not_worse(pairs[name], rival, margin) for name, margin in cfg.margins.items()]
     for name in cfg.compared:
         unknown = pairs[name].unknown_share
         if unknown == 1:  # whatever the limit: neither a gain nor the absence of a loss can be read off nothing
@@ -57,19 +58,19 @@ def decide(
     return Decision(promoted=all(held for held, _ in answers), reasons=tuple(reason for _, reason in answers))
 
 
-def _gained(pair: Paired, min_effect: float) -> tuple[bool, str]:
+def _gained(pair: Paired, rival: str, min_effect: float) -> tuple[bool, str]:
     held = pair.low > min_effect
-    return held, _reason(pair, held, f"the smallest effect that counts, {min_effect:g}")
+    return held, _reason(pair, rival, held, f"the smallest effect that counts, {min_effect:g}")
 
 
-def _not_worse(pair: Paired, margin: float) -> tuple[bool, str]:
+def _not_worse(pair: Paired, rival: str, margin: float) -> tuple[bool, str]:
     held = pair.low > -margin
-    return held, _reason(pair, held, f"the largest loss that is tolerated, {-margin:g}")
+    return held, _reason(pair, rival, held, f"the largest loss that is tolerated, {-margin:g}")
 
 
-def _reason(pair: Paired, held: bool, bound: str) -> str:
+def _reason(pair: Paired, rival: str, held: bool, bound: str) -> str:
     return (
-        f"{pair.suite}: gain {pair.gain:+.4f}, {100 * pair.confidence:g} % interval {pair.low:+.4f} to "
-        f"{pair.high:+.4f}; its lower end {'is above' if held else 'is not above'} {bound} ({pair.n} items x "
+        f"{pair.suite}: gain {pair.gain:+.4f} over {rival}, {100 * pair.confidence:g} % interval {pair.low:+.4f} "
+        f"to {pair.high:+.4f}; its lower end {'is above' if held else 'is not above'} {bound} ({pair.n} items x "
         f"{pair.k} samples, {pair.better} better, {pair.worse} worse, sign test p = {pair.p_value:.2g})."
     )

@@ -123,6 +123,27 @@ def arrow_rows(files: Sequence[Path], names: Sequence[str]) -> Iterator[Columnar
             ) from error
 
 
+def whole_table(path: Path, kind: str) -> pa.Table:
+    """All columns of a Parquet or Arrow (`kind`) file, or of a folder of them, rows in the order they are counted in.
+
+    Raises `DataRejected` where something in it cannot be read.
+    """
+    in_folder = parquet_files if kind == "parquet" else dataset_files
+    tables = []
+    for file in in_folder(path) if path.is_dir() else [path]:
+        try:
+            if kind == "parquet":
+                tables.append(_parquet(file).read())
+            else:
+                schema, batches = _arrow(file)
+                tables.append(pa.Table.from_batches(batches, schema))
+        except (pa.ArrowException, OSError) as error:
+            raise machine_failure(error, file) or DataRejected(
+                f"{file}: is damaged ({error}); fetch it again"
+            ) from error
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
 def _rows(batch: pa.RecordBatch, before: int, unit: str) -> Iterator[ColumnarRow]:
     names = batch.schema.names
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -120,9 +121,14 @@ def _with_columns(cfg: PromptFile, rows: Iterator[Row]) -> Opened:
         peeked, rows = [_numbered(row) for row in peeked], map(_numbered, rows)
     first = [row.record for row in peeked if row.record is not None]
     names: Collection[str] = dict.fromkeys(key for record in first for key in record)
-    if not names:  # nothing readable so far: every row will say why
-        cfg, names = cfg.model_copy(update={"columns": type(cfg.columns)(), "layout": "columns"}), ("problem", "answer")
-    cfg, columns, taken = _resolved(cfg, names, first)
+    if names:
+        cfg, columns, taken = _resolved(cfg, names, first)
+    else:  # nothing readable so far: every row will say why
+        cfg = cfg.model_copy(update={"columns": type(cfg.columns)(), "layout": "columns"})
+        cfg, columns, taken = _resolved(cfg, ("problem", "answer"), first)
+        taken = replace(
+            taken, why=f"none of the first {len(peeked)} rows could be read" if peeked else "it has no rows"
+        )
     return Opened(cfg, columns, taken, itertools.chain(peeked, rows))
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Answer a CI job: have prompts changed, is a run due; tell the server.", no_args_is_help=True)
 
 DUE = 10
-Base = Annotated[str, typer.Option(help="Revision before the change.")]
+Base = Annotated[str, typer.Option(help="Revision before the change; zeros, as before a first push: nothing.")]
 Head = Annotated[str, typer.Option(help="Revision after it.")]
 Config = Annotated[Path, typer.Option(help="Profile that names the prompt set, the suites and the rule.")]
 

@@ -1,8 +1,9 @@
-"""The `cures data` commands: validate, import, stats and diff of prompt sets."""
+"""The `cures data` commands: validate, import, split, stats and diff of prompt sets."""
 
 from __future__ import annotations
 
 import json
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from cures_core.prompts import Loaded, PromptSet, load_prompts, reasons_table, r
 from cures_core.prompts.checks import NO_VERIFIER, GoldJudge
 from cures_core.prompts.diff import Difference, difference
 from cures_core.prompts.promptset import COLUMNS, LATER
+from cures_core.prompts.split import ending_of, parts_of, write_rows
 from cures_core.report.prompts_page import answer_kinds, prompts_page, title_of
 from cures_core.rewards import make_verifier
 from cures_core.secrets import masked
@@ -34,7 +36,7 @@ from tasks.inputs.prompt_files import Inputs
 from tasks.validation.validator import FileSummary, ValidationSummary, describe, one_message, validate
 
 app = typer.Typer(
-    help="Check, convert, describe, compare and flag prompts. A set is a file, a folder that `datasets` saved, "
+    help="Check, convert, split, describe, compare and flag prompts. A set is a file, a folder that `datasets` saved, "
     "path@revision of git or DVC, or s3://bucket/key.",
     no_args_is_help=True,
 )
@@ -156,6 +158,50 @@ def import_command(
     typer.echo(f"{len(loaded.prompts):,} prompts written to {target}")
 
 
+@app.command("split")
+def split_command(
+    path: Annotated[str, typer.Argument(help="The prompt set.")],
+    held_out: Annotated[str, typer.Option(help="Prompts to hold out: how many, as in 200, or which share, as in 0.1.")],
+    out: Annotated[Path, typer.Option(help="Folder for the files `train` and `held-out`, in the set's own format.")],
+    seed: Annotated[int, typer.Option(help="Another seed holds other prompts out.")] = 0,
+    kind: Format = "auto",
+    problem: ProblemColumn = None,
+    answer: AnswerColumn = None,
+    layout: Layout = "auto",
+    problem_rule: ProblemRule = "text",
+    answer_rule: AnswerRule = "field",
+    max_reject_share: MaxRejectShare = 0.05,
+    as_json: AsJson = False,
+) -> None:
+    """Part a set into one to train on and a suite, with no problem in both; rows stay as they stand in the file."""
+    columns = ColumnsConfig(problem=problem, answer=answer)
+    cfg = _data(path, kind, columns, layout, problem_rule, answer_rule, max_reject_share=max_reject_share)
+    source = _inputs().local(path)
+    loaded = load_prompts(cfg, source=source)
+    with _refusal_as_json(as_json):
+        require_acceptable(loaded, cfg)
+    train, suite = (out / f"{name}{ending_of(cfg, source)}" for name in ("train", "held-out"))
+    if there := [file for file in (train, suite) if file.exists()]:
+        raise ConfigError(f"{there[0]}: exists; name another folder with --out, or move the file away")
+    parts = parts_of(loaded.prompts, _number(held_out, len(loaded.prompts), path), seed)
+    if not len(parts.train):
+        raise ConfigError(f"{path}: all other prompts are held-out ones in other words; hold fewer out")
+    write_rows(cfg, source, loaded, {train: parts.train, suite: parts.held_out})
+    if as_json:
+        files = {"train": str(train), "held_out": str(suite)}
+        counts = {name: len(prompts) for name, prompts in parts._asdict().items()}
+        _print_json({**describe(loaded), "files": files, "parts": counts})
+        return
+    _print_figures(describe(loaded))
+    for line in reasons_table(loaded):
+        typer.echo(line)
+    typer.echo(f"{len(parts.train):,} prompts written to {train}, {len(parts.held_out):,} to {suite}")
+    if len(parts.repeats):
+        typer.echo(f"{len(parts.repeats):,} are in neither: they are held-out ones in other words")
+    named = f'evaluation.suites=[{{name="held-out",path="{suite}"}}]'
+    typer.echo(f"for a run: --set {shlex.quote(f'data.path={train}')} --set {shlex.quote(named)}")
+
+
 @app.command("stats")
 def stats_command(
     path: Annotated[str, typer.Argument(help="The prompt set.")],
@@ -225,6 +271,24 @@ def diff_command(
     for fate, prompts in (("new", found.new), ("removed", found.removed)):
         for prompt in prompts[:_SHOWN]:
             typer.echo(f"  {fate} {prompt.id[:12]}: {_short(prompt.problem)}")
+
+
+def _number(held_out: str, prompts: int, path: str) -> int:
+    """--held-out, a number of prompts or a share of them, as a number."""
+    try:
+        wanted = float(held_out)
+    except ValueError:
+        wanted = 0.0
+    if not (0 < wanted < 1 or (wanted >= 1 and wanted.is_integer())):
+        raise ConfigError(
+            f"--held-out {held_out}: write how many prompts, as in 200, or which share of them, as in 0.1"
+        )
+    number = round(wanted * prompts) if wanted < 1 else int(wanted)
+    if not 0 < number < prompts:
+        raise ConfigError(
+            f"--held-out {held_out}: of {prompts:,} prompts in {path}, hold at least one out, and not all"
+        )
+    return number
 
 
 def _inputs() -> Inputs:

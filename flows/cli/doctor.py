@@ -9,6 +9,7 @@ import typer
 
 from cures_core.config.storage import StoreConfig
 from flows.cli.runs import AsJson, StoreUrl
+from flows.cli.typed import as_typed
 
 
 def doctor(
@@ -24,6 +25,7 @@ def doctor(
         print(json.dumps([f.model_dump() for f in findings]))
     else:
         for f in findings:
-            print(f"{f.status:<9} {f.name:<11} {f.found}" + (f"  -> {f.remedy}" if f.remedy else ""))
+            remedy = f"  -> {f.remedy}" if f.remedy else ""
+            print(as_typed(f"{f.status:<9} {f.name:<11} {f.found}{remedy}"))
     if any(f.status == "missing" for f in findings):
         raise typer.Exit(1)

@@ -26,5 +26,5 @@ def fetch_command(
     if is_fetched(out):
         typer.echo(f"{out} is there already", err=True)
     else:
-        fetch_smollm2(out)
+        fetch_smollm2(out, lambda line: typer.echo(line, err=True))
     typer.echo(str(out))

@@ -12,6 +12,7 @@ from cures_core.errors import ConfigError, CuresError, Preempted, UnexpectedErro
 from cures_core.failures import failure_of
 from cures_core.secrets import mask_logs, masked
 from flows.cli.lazy import Entry, LazyGroup
+from flows.cli.typed import NAME, as_typed, how_called
 
 
 class Commands(LazyGroup):
@@ -80,8 +81,8 @@ class CuresCommands(Commands):
         "curriculum": Entry("flows.cli.curriculum:app", "Explain the curriculum."),
         "data": Entry(
             "flows.cli.data:app",
-            "Check, convert, describe, compare and flag prompts. A set is a file, a folder that `datasets` saved, "
-            "path@revision of git or DVC, or s3://bucket/key.",
+            "Check, convert, split, describe, compare and flag prompts. A set is a file, a folder that `datasets` "
+            "saved, path@revision of git or DVC, or s3://bucket/key.",
         ),
         "model": Entry("flows.cli.fetch_model:app", "Fetch small pretrained models."),
         "models": Entry("flows.cli.models:app", "List, show and export promoted models."),
@@ -111,7 +112,7 @@ def _options(
 
 def main() -> None:
     """Entry point of `cures`."""
-    run_command_line(app, "cures")
+    run_command_line(app, NAME)
 
 
 def run_command_line(commands: typer.Typer, name: str) -> None:
@@ -119,13 +120,13 @@ def run_command_line(commands: typer.Typer, name: str) -> None:
     debug = "--debug" in sys.argv[1:]
     mask_logs()
     try:
-        commands(prog_name=name)
+        commands(prog_name=how_called() if name == NAME else name)
     except Exception as error:
         failure = _failure_of(error)
         if debug or _is_a_fault_here(failure, error):
             print(masked("".join(traceback.format_exception(error))), file=sys.stderr)
         for sentence in (str(failure), *getattr(error, "__notes__", ())):
-            print(f"{name}: {masked(sentence)}", file=sys.stderr)
+            print(f"{name}: {masked(as_typed(sentence))}", file=sys.stderr)
         sys.exit(failure.exit_code)
 
 

@@ -10,6 +10,7 @@ import typer
 
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError
+from flows.cli.typed import as_typed
 
 app = typer.Typer(help="List, show and export promoted models.", no_args_is_help=True)
 StoreUrl = Annotated[str, typer.Option("--store", help="Folder or s3://bucket/prefix of the store.")]
@@ -32,7 +33,7 @@ def list_command(store: StoreUrl = ".cures", as_json: AsJson = False) -> None:
     for row in rows:
         print(f"{row['model']}  version {row['version']}  {row['action']} {row['at']} by {row['who']}  {row['run']}")
     if not rows:
-        print(f"no models in {store}; a run with [promotion] makes one, or: cures promote RUN")
+        print(as_typed(f"no models in {store}; a run with [promotion] makes one, or: cures promote RUN"))
 
 
 @app.command("show")
@@ -55,7 +56,8 @@ def show_command(model: Model, store: StoreUrl = ".cures", as_json: AsJson = Fal
         print(f"  run {entry.run}, {entry.state}")
         for reason in entry.reasons:
             print(f"  {reason}")
-        print(f"  weights {entry.weights[:12] or 'of an unknown digest'}: {faults[entry.version] or 'in place'}")
+        weights = f"  weights {entry.weights[:12] or 'of an unknown digest'}: {faults[entry.version] or 'in place'}"
+        print(as_typed(weights))
     if faults[pointer.current.version]:
         raise typer.Exit(1)
 

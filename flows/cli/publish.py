@@ -15,6 +15,7 @@ from cures_core.config.snapshot import SnapshotConfig
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError
 from flows.cli.runs import AsJson, StoreUrl
+from flows.cli.typed import as_typed
 
 Column = Annotated[str | None, typer.Option(help="Column of the prompt set. Default: found as in data.columns.")]
 
@@ -58,4 +59,4 @@ def publish_command(
     print(f"{done.tag}: of {done.prompts:,} prompts {done.known:,} are known from there ({done.remote})")
     if done.archived:
         print(f"{done.archived:,} prompts that are not in {dataset} are kept in its archive")
-    print(f'next: cures posterior show --run {name}, or prior.start_from = "{done.tag}"')
+    print(as_typed(f'next: cures posterior show --run {name}, or prior.start_from = "{done.tag}"'))

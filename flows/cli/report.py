@@ -15,6 +15,7 @@ from cures_core.config.storage import StoreConfig
 from cures_core.errors import CuresError
 from cures_core.report import ReportData, render, render_live
 from flows.cli.runs import Run, StoreUrl
+from flows.cli.typed import as_typed
 
 REFRESH_S = 5
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'"
@@ -52,11 +53,13 @@ def watch(
                 silent = f"no sign of life for {ttl_s:.0f} s; go on with: cures run --resume {run}"
                 shown = shown.model_copy(update={"status": "died", "trouble": silent})
             view.update(watch_text(shown), refresh=True)
+    if not console.is_terminal:  # there Live ends its last line itself
+        console.line()
 
 
 def watch_text(data: ReportData) -> str:
     """The run in lines."""
-    lines = [f"{data.run}: {data.status}" + (f" ({data.trouble})" if data.trouble else "")]
+    lines = [f"{data.run}: {data.status}" + (f" ({as_typed(data.trouble)})" if data.trouble else "")]
     lines += [f"  {f'{s.name} {s.label}'.strip()}: {s.seconds:.1f} s" for s in data.stages]
     if data.steps:
         last = data.steps[-1]

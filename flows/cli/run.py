@@ -20,6 +20,7 @@ from cures_core.errors import ConfigError, DataRejected, MissingInput, Preempted
 from cures_core.events import JobStopped
 from cures_core.extras import require_extras
 from flows.cli.console import showing_progress
+from flows.cli.typed import as_typed
 from tasks.progress import Event, RunOpened, listening
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def _show_checks(cfg: RunConfig, *, as_json: bool) -> None:
     else:
         width = max(len(checked.finding.name) for checked in found)
         for finding in (checked.finding for checked in found):
-            print(f"{finding.status:<9} {finding.name:<{width}}  {finding.found}")
+            print(as_typed(f"{finding.status:<9} {finding.name:<{width}}  {finding.found}"))
     errors = [checked.error for checked in found if checked.error is not None]
     if errors:
         raise typer.Exit(errors[0].exit_code)

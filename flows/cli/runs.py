@@ -18,6 +18,7 @@ from cures_core.errors import ConfigError
 from cures_core.report.accounts import HEADER, account_rows
 from cures_core.report.comparison_page import ComparedRun, Comparison, reached_rows
 from flows.cli.tables import as_table
+from flows.cli.typed import as_typed
 
 if TYPE_CHECKING:
     from tasks.runs.listing import Listed
@@ -69,9 +70,9 @@ def list_command(
         print(json.dumps([row.model_dump(mode="json") for row in rows]))
         return
     for line in listing_lines(rows, purposes=everything):
-        print(line)
+        print(as_typed(line))
     if not found:
-        print(f"no runs in {store}; start one with: cures run --config configs/quickstart.toml")
+        print(as_typed(f"no runs in {store}; start one with: cures run --config configs/quickstart.toml"))
     elif len(rows) < len(found):
         print(f"{len(found) - len(rows)} evaluations and benchmarks not shown: --all", file=sys.stderr)
 
@@ -265,7 +266,7 @@ def show_command(
         }
         print(json.dumps(shown))
         return
-    print(f"{run}: {overview.status} {overview.error}".rstrip())
+    print(as_typed(f"{run}: {overview.status} {overview.error}".rstrip()))
     if fork is not None:
         print(f"  {fork.words}")
     for change in changed:
@@ -301,9 +302,9 @@ def verify_command(
     else:
         print("checked: " + ", ".join(f"{number:,} {kind}" for kind, number in found.checked.items()))
         for finding in found.damaged:
-            print(f"{finding.place}\n  wrong: {finding.fault}\n  mend:  {finding.remedy}")
+            print(as_typed(f"{finding.place}\n  wrong: {finding.fault}\n  mend:  {finding.remedy}"))
         for note in found.notes:
-            print(f"{note.place}\n  note:  {note.fault}\n  do:    {note.remedy}")
+            print(as_typed(f"{note.place}\n  note:  {note.fault}\n  do:    {note.remedy}"))
         for place in found.aside:
             print(f"{place}: damaged, replaced since, kept for you to look at")
         print(f"{len(found.damaged)} damaged or gone" if found.damaged else "all as it was written")

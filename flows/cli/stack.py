@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cures_core.errors import ConfigError
+from flows.cli.typed import as_typed
 from flows.local.deploying import PoolType
 
 Port = Annotated[
@@ -32,8 +34,15 @@ def up(
     from flows.local.stack import Stack, start
 
     stack = Stack.at(folder, port)
-    start(stack, Path.cwd(), typer.echo, s3=s3, postgres=postgres)
-    typer.echo(f"open {stack.ui_url}/deployments and press Run on train; `cures down` stops it all")
+    start(stack, Path.cwd(), lambda line: typer.echo(as_typed(line)), s3=s3, postgres=postgres)
+    typer.echo(
+        as_typed(f"open {stack.ui_url}/deployments and press Run on train; `{_of('down', folder)}` stops it all")
+    )
+
+
+def _of(command: str, folder: Path) -> str:
+    """A command for the stack in this folder."""
+    return f"cures {command}" + ("" if folder == STACK else f" --dir {shlex.quote(str(folder))}")
 
 
 def down(folder: Folder = STACK) -> None:
@@ -60,6 +69,8 @@ def status(
             state = f"runs, pid {part.pid}" if part.running else f"does not run; log {part.log}"
             typer.echo(f"{part.name:9}{part.address:28}{state}")
     if not all(part.running for part in parts):
+        if not as_json:
+            typer.echo(as_typed(f"to start what does not run, and leave what does alone: {_of('up', folder)}"))
         raise typer.Exit(1)
 
 

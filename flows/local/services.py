@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import secrets
+import shlex
 import shutil
 import socket
 import subprocess
@@ -121,7 +122,7 @@ def chosen_once(path: Path, fresh: dict[str, Any]) -> dict[str, Any]:
     except (ValueError, TypeError) as error:
         raise CorruptArtifact(
             f"{path}: damaged, and with it the keys of this stack's service ({error}). Stop the stack with `cures "
-            f"down`, then move {path.parent} away to start with a new one"
+            f"down --dir {shlex.quote(str(path.parent))}`, then move that folder away to start with a new one"
         ) from error
     return found
 

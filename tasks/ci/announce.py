@@ -66,7 +66,7 @@ def _require_taken(api_url: str, schema: dict[str, Any], judged: Mapping[str, An
         place = ".".join(str(key) for key in list(fault.absolute_path)[1:])
         raise CuresError(
             f"{api_url}: {FLOW}/{DEPLOYMENT} does not take this configuration: {place}: {fault.message}. Announce with "
-            f"the version of cures that the workers have, or deploy this one: cures deploy --api-url {api_url}"
+            f"the version of this package that the workers have, or deploy this one: cures deploy --api-url {api_url}"
         )
 
 

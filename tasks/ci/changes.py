@@ -11,11 +11,11 @@ from cures_core.errors import ConfigError
 from cures_core.files import digest_file, digest_json
 from cures_core.names import inside
 from cures_core.own_code import keyed
-from cures_core.prompts import load_prompts
+from cures_core.prompts import PromptSet, load_prompts
 from cures_core.prompts.diff import difference
 from cures_core.rewards import make_verifier
 from tasks.inputs.prompt_files import is_elsewhere
-from tasks.inputs.revisions import file_at
+from tasks.inputs.revisions import file_at, is_no_commit
 
 
 class EditedPrompt(TypedDict):
@@ -60,12 +60,18 @@ class PromptChanges(TypedDict):
 
 
 def changes(config: RunConfig, base: str, head: str, folder: Path) -> PromptChanges:
-    """Compare the configuration's prompt set and suites at two revisions; `folder` gets the files."""
+    """Compare the configuration's prompt set and suites at two revisions; `folder` gets the files.
+
+    Where `base` is no commit, as before the first push of a branch, everything is new.
+    """
     if elsewhere := [s.path for s in (config.data, *config.evaluation.suites) if is_elsewhere(s.path)]:
         raise ConfigError(f"{elsewhere[0]}: not a path of this repository, so its revisions cannot be compared")
     sets = {}
     with make_verifier(config.reward) as verifier:
         for side, revision in (("base", base), ("head", head)):
+            if is_no_commit(revision):
+                sets[side] = PromptSet.of(())
+                continue
             path = file_at(revision, config.data.path, inside(folder / side, Path(config.data.path).name, "data.path"))
             data = config.data.model_copy(update={"path": str(path)})
             sets[side] = load_prompts(data, judge=verifier, check_golds=False).prompts
@@ -73,7 +79,7 @@ def changes(config: RunConfig, base: str, head: str, folder: Path) -> PromptChan
     before, after = (
         _suites(config, revision, folder / "suites" / side) for side, revision in (("base", base), ("head", head))
     )
-    suites = tuple(name for name, digest in after.items() if before[name] != digest)
+    suites = tuple(name for name, digest in after.items() if before.get(name) != digest)
     changed = len(found.edited) + len(found.new) + len(found.removed)
     reasons = config.retrain.reasons(changed, len(sets["base"]), suites)
     return {
@@ -101,5 +107,7 @@ def change_key(config: RunConfig, dataset_digest: str, suites: Mapping[str, str]
 
 
 def _suites(config: RunConfig, revision: str, folder: Path) -> dict[str, str]:
-    """Digests of the suites' files at a revision, by name."""
+    """Digests of the suites' files at a revision, by name; none where it is no commit."""
+    if is_no_commit(revision):
+        return {}
     return {s.name: digest_file(file_at(revision, s.path, folder / s.name)) for s in config.evaluation.suites}

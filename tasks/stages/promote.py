@@ -28,6 +28,9 @@ from tasks.stages.workspace import Workspace
 from tasks.storage import Store
 from tasks.storage.fencing import commit
 
+BASE = "the base policy"
+"""What is compared with where a model has no version yet."""
+
 
 @as_stage()
 def promote(
@@ -115,7 +118,12 @@ def decide_and_move(
 
 def _name(incumbent: Entry | None) -> str:
     """What a candidate was compared with."""
-    return "the base policy" if incumbent is None else incumbent.run
+    return BASE if incumbent is None else incumbent.run
+
+
+def _in_words(model: str, incumbent: Entry | None) -> str:
+    """The same for a sentence: a run alone does not say which of the model's versions it made."""
+    return BASE if incumbent is None else f"version {incumbent.version} of {model} (run {incumbent.run})"
 
 
 def _compare(
@@ -126,15 +134,15 @@ def _compare(
     after: Record[EvaluateFigures],
     incumbent: Entry | None,
 ) -> Decision:
-    candidate = read_evaluation(store, after)
+    candidate, rival = read_evaluation(store, after), _in_words(gate.model, incumbent)
     try:
-        rival = read_evaluation(store, before) if incumbent is None else _scored(store, gate.model, incumbent)
-        return decide(gate, paired(candidate, rival, cfg), _trained_on(store, after))
+        theirs = read_evaluation(store, before) if incumbent is None else _scored(store, incumbent)
+        return decide(gate, paired(candidate, theirs, cfg), _trained_on(store, after), rival)
     except ConfigError as error:
-        return Decision(promoted=False, reasons=(str(error),))
+        return Decision(promoted=False, reasons=(f"against {rival}: {error}",))
 
 
-def _scored(store: Store, model: str, incumbent: Entry) -> dict[str, Evaluated]:
+def _scored(store: Store, incumbent: Entry) -> dict[str, Evaluated]:
     """What the incumbent was scored. Raises `ConfigError` where that cannot be told any more: a reason, no failure."""
     key = incumbent.evaluation.partition("/")[2]
     try:
@@ -143,7 +151,7 @@ def _scored(store: Store, model: str, incumbent: Entry) -> dict[str, Evaluated]:
         fault = "are not in this store"
     except CorruptArtifact as error:
         fault = f"cannot be read: {error}"
-    raise ConfigError(f"the scores of the incumbent of {model} ({incumbent.run}), to compare with, {fault}")
+    raise ConfigError(f"its scores {fault}")
 
 
 def _trained_on(store: Store, evaluation: Record[EvaluateFigures]) -> Mapping[str, float]:

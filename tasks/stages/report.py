@@ -17,6 +17,7 @@ from tasks.runs.by_source import source_rows
 from tasks.runs.examples import examples
 from tasks.runs.figures import EpochFigures, Figures, PolicyFigures, PriorFigures, ReportFigures, ValidateFigures
 from tasks.runs.notable_prompts import named_prompts, suspicious_items
+from tasks.runs.notes import read_started
 from tasks.runs.prompt_stories import prompt_stories
 from tasks.runs.reading import RunRecords
 from tasks.runs.records import Record, RunRef, files_of
@@ -26,7 +27,7 @@ from tasks.stages.stage import Made, as_stage, run_stage
 from tasks.stages.workspace import Workspace
 from tasks.storage import Store
 
-SCHEMA = 5
+SCHEMA = 6
 _BINS = TypeAdapter(tuple[Bin, ...])
 
 
@@ -60,7 +61,7 @@ def report_data(store: Store, run: RunRef, records: RunRecords) -> ReportData:
     return ReportData(
         run=run.name,
         config=run.config.model_dump(mode="json"),
-        started_at=min((record.created_at for record in made), default=""),
+        started_at=read_started(store, run.name).started_at,  # records may be an earlier run's
         seconds=round(sum(record.seconds for record in made), 1),
         stages=tuple(Stage(name=r.stage, label=label, key=r.key, seconds=r.seconds) for label, r in labelled),
         lineage=tuple((parent, record.id) for record in made for parent in record.parents),

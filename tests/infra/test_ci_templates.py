@@ -229,6 +229,11 @@ def test_gitlab_writes_a_note_and_then_changes_it_also_where_a_set_is_not_fit(
     assert "**Not accepted.**" in asked[1][3]
 
 
+def test_the_first_push_of_a_branch_has_no_commit_before_it(clone: Path) -> None:
+    done = gitlab("retrain", clone, CI_COMMIT_BEFORE_SHA="0" * 40, PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert "does not answer" in done.stderr  # so something was to be told
+
+
 def test_after_a_merge_both_tell_the_server_and_one_run_comes_of_it(clone: Path, tmp_path: Path) -> None:
     write_rows(clone / "own" / "prompts.jsonl", [*sums(range(105, 300)), *sums(range(600, 640))])
     git(clone, "commit", "-qam", "other prompts")

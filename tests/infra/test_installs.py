@@ -119,6 +119,48 @@ def test_whatever_installs_names_locks_that_are_there() -> None:
     assert {name for words in named for name in words.split()} <= set(LOCKS)
 
 
+PIP = """#!/bin/sh
+case "$*" in
+    -c*) exit 1 ;;
+    *torch-cpu*) echo "ERROR: no matching distribution" >&2; exit 1 ;;
+    *) printf "%s\\n" "Collecting a==1" "  Downloading a-1-py3.whl (71 kB)" "Downloading torch-2.whl (104.3 MB)" \\
+        "Requirement already satisfied: b" "Installing collected packages: a, torch" "Successfully installed a-1"
+        echo "$PIP_FAILS" >&2; exit ${#PIP_FAILS} ;;
+esac
+"""
+
+
+def installed(folder: Path, **env: str) -> tuple[int, list[str]]:
+    """Exit code and lines of an installation by a pip that says what pip says."""
+    (folder / "python").write_text(PIP)
+    (folder / "python").chmod(0o755)
+    command = [REQUIREMENTS / "install.sh", folder / "python", "train", "pipeline"]
+    plain = {"PATH": os.environ["PATH"], "PIP_FAILS": "", **env}
+    done = subprocess.run(command, env=plain, capture_output=True, text=True, check=False)
+    assert done.stdout == ""
+    return done.returncode, [line for line in done.stderr.splitlines() if line]
+
+
+def test_an_installation_tells_what_takes_time(tmp_path: Path) -> None:
+    told = [
+        f"installing train pipeline for {tmp_path}/python, which takes minutes; large downloads are named as they "
+        "begin",
+        "  torch: PyTorch's CPU build, 0.2 GB, where the indexes have it",
+        "  Downloading torch-2.whl (104.3 MB)",
+        "  unpacking",
+    ]
+    assert installed(tmp_path) == (0, told)
+    assert installed(tmp_path, MAKEFLAGS=" --jobserver-auth=3,4 -j2") == (0, told)
+    code, lines = installed(tmp_path, PIP_FAILS="hash")
+    assert (code, sorted(lines)) == (4, sorted([*told, "hash"]))
+
+
+@pytest.mark.parametrize("quiet", [{"MAKEFLAGS": "ks -j2"}, {"PIP_QUIET": "1"}])
+def test_a_quiet_installation_tells_errors_alone(quiet: dict[str, str], tmp_path: Path) -> None:
+    assert installed(tmp_path, **quiet) == (0, [])
+    assert installed(tmp_path, **quiet, PIP_FAILS="hash") == (4, ["hash"])
+
+
 @cache
 def absent(*slices: str) -> str:
     """The modules of this environment that an installation with only some slices would not have."""

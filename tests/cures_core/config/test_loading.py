@@ -23,12 +23,18 @@ PROFILE = Path("configs/quickstart.toml")
         ("curriculum.posterior.strength=fited", "or Input should be 'fitted' (got 'fited')"),
         ("curriculum.posterior.dead_prior=1.5", "curriculum.posterior.dead_prior: Input should be less than 1"),
         ("curriculum.posterior.fadin=0.9", "the nearest one is curriculum.posterior.fading"),
+        ("epochs={a=1}", "epochs: Input should be a valid integer (got a table)"),
+        ("seed=[1]", "seed: Input should be a valid integer (got a list)"),
+        (
+            "evaluation.suites=[]",
+            "or run a copy of the profile without its [promotion]\n",
+        ),  # what it got is said before
     ],
 )
 def test_one_line_names_the_field_and_what_it_takes(override: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(PROFILE, [override])
-    assert said in str(caught.value)
+    assert said in f"{caught.value}\n"
     assert "1 bad field\n" in str(caught.value)
 
 

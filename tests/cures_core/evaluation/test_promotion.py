@@ -32,13 +32,16 @@ def pair(suite: str = "exam", **changes: Any) -> Paired:
 
 def test_every_named_suite_must_gain_and_every_suite_has_its_reason():
     cfg = PromotionConfig(model="small", suites=("exam", "quiz"))
-    decision = decide(cfg, {"quiz": pair("quiz"), "exam": pair(low=-0.002), "other": pair("other", low=-1.0)})
+    pairs = {"quiz": pair("quiz"), "exam": pair(low=-0.002), "other": pair("other", low=-1.0)}
+    decision = decide(cfg, pairs, rival="version 3 of small (run a-1)")
     assert not decision.promoted
     assert decision.reasons == (
-        "exam: gain +0.0300, 97.5 % interval -0.0020 to +0.0500; its lower end is not above the smallest effect that "
-        "counts, 0 (200 items x 4 samples, 40 better, 10 worse, sign test p = 2.4e-05).",
-        "quiz: gain +0.0300, 97.5 % interval +0.0100 to +0.0500; its lower end is above the smallest effect that "
-        "counts, 0 (200 items x 4 samples, 40 better, 10 worse, sign test p = 2.4e-05).",
+        "exam: gain +0.0300 over version 3 of small (run a-1), 97.5 % interval -0.0020 to +0.0500; its lower end is "
+        "not above the smallest effect that counts, 0 (200 items x 4 samples, 40 better, 10 worse, sign test p = "
+        "2.4e-05).",
+        "quiz: gain +0.0300 over version 3 of small (run a-1), 97.5 % interval +0.0100 to +0.0500; its lower end is "
+        "above the smallest effect that counts, 0 (200 items x 4 samples, 40 better, 10 worse, sign test p = "
+        "2.4e-05).",
     )
     assert decide(cfg, {"quiz": pair("quiz"), "exam": pair()}).promoted
 

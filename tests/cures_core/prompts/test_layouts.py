@@ -177,6 +177,15 @@ def test_it_says_what_was_taken_and_why(tmp_path: Path) -> None:
     assert "question, prompt could all be the problem" in result.taken.why
 
 
+@pytest.mark.parametrize(
+    ("rows", "why"), [("{'q': 1}\n\n", "none of the first 2 rows could be read"), ("", "it has no rows")]
+)
+def test_where_no_row_could_be_read_that_is_why(rows: str, why: str, tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    path.write_text(rows)
+    assert load(path).taken.why == why
+
+
 def test_a_refusal_says_how_the_file_was_read(tmp_path: Path) -> None:
     result = load(
         write(tmp_path / "set.jsonl", [{**verl(i), "prompt": [{"role": "system", "content": "x"}]} for i in range(N)])

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from cures_core.config.loading import load_config
 from cures_core.errors import ConfigError, CuresError, DataRejected, MissingInput
 from cures_core.prompts import PromptSet
 from flows.cli.data import app
 from tests.cures_core.prompts.files import jsonl
-from tests.end_to_end.pipeline import PROFILE
+from tests.end_to_end.pipeline import PROFILE, PROJECT
 
 ROWS = [{"question": f"Ann has {i} eggs and buys {i} more. How many now?", "answer": str(2 * i)} for i in range(20)]
 
@@ -220,3 +222,35 @@ def test_stats_draw_a_page_that_stands_alone(tmp_path: Path) -> None:
     assert "&lt;script&gt;" in page
     assert "<script" not in page
     assert "http" not in page
+
+
+def test_split_parts_a_file_and_says_how_the_parts_are_used(train: Path, tmp_path: Path) -> None:
+    out = tmp_path / "own"
+    said = run("split", train, "--held-out", 5, "--out", out)
+    assert f"16 prompts written to {out}/train.jsonl, 5 to {out}/held-out.jsonl" in said
+    settings = shlex.split(said.splitlines()[-1].removeprefix("for a run: "))
+    assert settings[::2] == ["--set", "--set"]
+    cfg = load_config(PROJECT / "configs" / "smollm2.toml", settings[1::2])
+    assert (cfg.data.path, cfg.evaluation.suites[0].path) == (f"{out}/train.jsonl", f"{out}/held-out.jsonl")
+    with pytest.raises(ConfigError, match=r"own/train\.jsonl: exists; name another folder with --out"):
+        run("split", train, "--held-out", 5, "--out", out)
+    again = run_json("split", train, "--held-out", "0.24", "--out", tmp_path / "again")  # of 21, the copy is none
+    assert again["parts"] == {"train": 16, "held_out": 5, "repeats": 0}
+    other = run_json("split", train, "--held-out", 5, "--seed", 1, "--out", tmp_path / "other")
+    texts = [(tmp_path / name / "held-out.jsonl").read_text() for name in ("own", "again", "other")]
+    assert texts[0] == texts[1] != texts[2]
+    assert other["files"]["held_out"] == str(tmp_path / "other/held-out.jsonl")
+
+
+@pytest.mark.parametrize("wanted", ["0", "21", "0.001", "0.999", "1.5", "-3", "ten", "nan", "inf"])
+def test_split_holds_some_out_and_not_all(wanted: str, train: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"--held-out {wanted}: "):
+        run("split", train, f"--held-out={wanted}", "--out", tmp_path / "own")
+    assert not (tmp_path / "own").exists()
+
+
+def test_split_refuses_a_set_that_a_run_would_refuse(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "bad.jsonl", [*ROWS[:2], {"question": "Why?", "answer": ""}])
+    with pytest.raises(DataRejected, match="1 of 3 rows rejected"):
+        run("split", path, "--held-out", 1, "--out", tmp_path)
+    assert run_json("split", path, "--held-out", 1, "--out", tmp_path, "--max-reject-share", 0.5)["parts"]["train"] == 1

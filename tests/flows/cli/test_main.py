@@ -31,6 +31,7 @@ def failed(outcome: Outcome, code: int) -> str:
         ("curriculum.rollouts_per_step=30", ["curriculum", "below 1 x prompts_per_step 40"]),
         ("curriculum.type=magic", ["curriculum", "magic", "uniform"]),
         ('promotion.suites=["other"]', ["promotion.suites", "other", "heldout"]),
+        ("evaluation.suites=[]", ["evaluation.suites is empty", "frontier there, or run a copy", "[promotion]"]),
         ('faults=["here"]', ["faults", "POINT=ACTION"]),
         ("seed", ["KEY=VALUE"]),
     ],

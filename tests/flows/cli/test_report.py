@@ -170,9 +170,11 @@ def test_a_run_that_died_says_so_and_how_to_go_on(
     store.put("runs/demo-1/status.json", b'{"status":"running","at":"","error":""}')
     Lease(store, "demo-1", 60).close()
     watch("demo-1", str(tmp_path), 0.1)
+    said = capsys.readouterr().out
     assert "demo-1: died (its process is gone (nobody); go on with: cures run --resume demo-1)" in " ".join(
-        capsys.readouterr().out.split()
+        said.split()
     )
+    assert said.endswith(")\n")
     held = Lease(store, "demo-1", 60)  # elsewhere, as far as anyone here can see: it gives no sign of life
     monkeypatch.setattr("tasks.storage.lease.Pulse.stopped", lambda _: True)
     watch("demo-1", str(tmp_path), 0.1)

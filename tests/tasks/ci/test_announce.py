@@ -50,7 +50,9 @@ def test_of_another_version_it_is_refused_with_the_remedy(config: RunConfig, mon
     del schema["definitions"]["RunConfig"]["properties"]["steps_per_epoch"]  # of workers that do not know it yet
     server = Server(schema)
     monkeypatch.setattr(module, "call", server)
-    with pytest.raises(CuresError, match=r"steps_per_epoch.*version of cures that the workers have.*cures deploy"):
+    with pytest.raises(
+        CuresError, match=r"steps_per_epoch.*version of this package that the workers have.*cures deploy"
+    ):
         announce(API, "key", config, "", "latest")
     assert server.events == []
 

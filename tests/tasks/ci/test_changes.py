@@ -82,6 +82,17 @@ def test_exit_codes_and_json(work: Path) -> None:
     assert "no such revision" in bad.err
 
 
+def test_before_the_first_push_of_a_branch_there_was_nothing(work: Path) -> None:
+    """GitLab and GitHub name a commit of zeros then."""
+    outcome = cures("ci", "changed", "--base", "0" * 40, "--config", "tiny.toml", "--json", cwd=work)
+    found = json.loads(outcome.out)
+    assert (outcome.code, found["due"], found["suites"]) == (10, True, ["heldout"]), outcome.err
+    assert (len(found["ids"]["new"]), found["before"]["prompts"], found["after"]["prompts"]) == (200, 0, 200)
+    done = run_script("pull_request.sh", work, CURES_BASE="0" * 40, CURES_CONFIG="tiny.toml")
+    assert done.returncode == 0, done.stderr
+    assert "Retraining is due" in (work / "summary.md").read_text()
+
+
 def test_a_path_that_nobody_tracks_is_said(work: Path, tmp_path: Path) -> None:
     cfg = load_config(work / "tiny.toml", ["data.path=other.jsonl"])
     with pytest.raises(ConfigError, match="neither git nor DVC knows it"):

