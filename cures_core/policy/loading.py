@@ -18,6 +18,7 @@ from cures_core.policy.accounting import (
     no_model,
     require_fitting,
     require_model,
+    require_there,
     require_tokenizer,
 )
 from cures_core.policy.adapters import base_name, holds_adapters, require_alike, with_adapters
@@ -89,6 +90,7 @@ def load_tokenizer(folder: str | Path, revision: str | None = None) -> PreTraine
     """The policy's tokenizer, padding on the left. Raises `MissingInput`."""
     from transformers import AutoTokenizer
 
+    require_there(folder)
     require_tokenizer(Path(folder))
     try:
         return AutoTokenizer.from_pretrained(folder, revision=revision, padding_side="left", trust_remote_code=False)
