@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cures_core.config.policy import WarmStartPolicy
 from cures_core.errors import ConfigError, MissingInput
+from cures_core.policy.adapters import targeted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -107,7 +108,4 @@ def _measured(model: PreTrainedModel, adapters: tuple[int, Sequence[str]] | None
 
 
 def _adapter_parameters(model: PreTrainedModel, rank: int, targets: Sequence[str]) -> int:
-    sizes: list[int] = [sum(m.weight.shape) for name, m in model.named_modules() if name.rpartition(".")[2] in targets]
-    if not sizes:
-        raise ConfigError(f"training.lora.targets names no layer of this model: {', '.join(targets)}")
-    return rank * sum(sizes)
+    return rank * sum(sum(layer.weight.shape) for layer in targeted(model, targets))

@@ -21,7 +21,7 @@ from cures_core.policy.accounting import (
     require_there,
     require_tokenizer,
 )
-from cures_core.policy.adapters import base_name, holds_adapters, require_alike, with_adapters
+from cures_core.policy.adapters import base_name, holds_adapters, require_alike, targeted, with_adapters
 
 if TYPE_CHECKING:
     import torch
@@ -147,10 +147,12 @@ def on_device(policy: Policy) -> Policy:
 
 
 def fresh_adapters(policy: Policy, lora: LoraConfig) -> Policy:
-    """The policy with new adapters over its model, which change nothing yet: B is zero."""
+    """The policy with new adapters over its model, which change nothing yet: B is zero. Raises `ConfigError` for
+    targets that it does not have."""
     from peft import LoraConfig as PeftLora
     from peft import get_peft_model
 
+    targeted(policy.model, lora.targets)
     model: Any = get_peft_model(
         policy.model,
         PeftLora(
