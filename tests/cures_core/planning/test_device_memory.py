@@ -63,6 +63,11 @@ def test_of_the_default_targets_a_model_need_not_have_all() -> None:
         pretrained_shape({**phi, "model_type": "gpt_neox"}, (2, usual.targets))
 
 
+def test_a_context_without_a_limit_is_none() -> None:
+    bloom = {"model_type": "bloom", "hidden_size": 64, "n_layer": 1, "n_head": 2, "vocab_size": 30}
+    assert pretrained_shape(bloom).context is None
+
+
 def test_a_missing_or_wrong_architecture_names_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match=r"--architecture"):
         read_architecture(tmp_path / "model")
