@@ -29,8 +29,9 @@ class Finding(Strict):
     """One thing that was looked at."""
 
     name: str
-    status: Literal["ok", "missing", "optional"]
-    """`missing`: runs will fail; `optional`: only some configurations need it."""
+    status: Literal["ok", "missing", "optional", "unknown"]
+    """`missing`: runs will fail; `optional`: only some configurations need it; `unknown`: it cannot be said before what
+    else is missing is there."""
     found: str
     """What is there."""
     remedy: str = ""

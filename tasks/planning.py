@@ -156,10 +156,11 @@ def _longest(cfg: RunConfig, shape: Shape, sets: Sequence[PromptSet]) -> int:
     if isinstance(cfg.policy, WarmStartPolicy) and problems:
         prompt = max(map(len, problems))
     else:
-        known = max((len(problem.encode()) for problem in problems), default=shape.context)
+        most = shape.context or cfg.data.max_problem_chars
+        known = max((len(problem.encode()) for problem in problems), default=most)
         prompt = min(known, cfg.data.max_problem_tokens or known) + _TEMPLATE_TOKENS
-    model_len: int = getattr(cfg.rollout, "max_model_len", None) or shape.context
-    return min(prompt + limit, model_len, shape.context)
+    limits = (getattr(cfg.rollout, "max_model_len", None), shape.context)
+    return min([prompt + limit, *(tokens for tokens in limits if tokens)])
 
 
 def rates_of_runs(store: Store, cfg: RunConfig) -> Rates | None:

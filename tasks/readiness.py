@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from cures_core.config.data import PromptFile
 from cures_core.config.marks import parts
@@ -20,7 +21,7 @@ from cures_core.extras import require_extras
 from cures_core.failures import failure_of
 from cures_core.kept_rollouts.redaction import Redactor
 from cures_core.planning.disk import disk_bytes
-from cures_core.planning.shape import read_architecture
+from cures_core.planning.shape import pretrained_shape, read_architecture
 from cures_core.plugins import require_plugins_allowed
 from cures_core.policy.accounting import require_whole
 from cures_core.policy.adapters import holds_adapters, require_alike
@@ -37,9 +38,18 @@ from tasks.prefect_api import require_server
 from tasks.runs.figures import EpochFigures
 from tasks.runs.notes import noted_epochs
 from tasks.runs.opening import identify, read_first
+from tasks.snapshots import find_snapshot
 from tasks.snapshots.places import probe_places
 from tasks.storage import open_store
 from tasks.tracking.probing import probe_trackers
+
+
+class Check(NamedTuple):
+    """Something to look at. `needs`: checks without which it may fail too, and says nothing of its own then."""
+
+    name: str
+    probe: Callable[[], str]
+    needs: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -52,51 +62,61 @@ class Checked:
 
 def require_ready(cfg: RunConfig) -> None:
     """Raises the error of the first check that fails."""
-    for name, probe in _checks(cfg):
-        if (error := _checked(name, probe).error) is not None:
+    for check in _checks(cfg):
+        if (error := _checked(check).error) is not None:
             raise error
 
 
 def check_run(cfg: RunConfig) -> list[Checked]:
     """Every check, whatever the others say. Nothing is left behind, but the folder of a store that is new."""
-    return [_checked(name, probe) for name, probe in _checks(cfg)]
+    found: dict[str, Checked] = {}
+    for check in _checks(cfg):
+        one = _checked(check)
+        missing = [name for name in check.needs if name in found and found[name].error is not None]
+        if one.error is not None and missing:
+            one = Checked(Finding(name=check.name, status="unknown", found=f"not known without {', '.join(missing)}"))
+        found[check.name] = one
+    return list(found.values())
 
 
-def _checked(name: str, probe: Callable[[], str]) -> Checked:
+def _checked(check: Check) -> Checked:
     try:
-        return Checked(Finding(name=name, status="ok", found=probe()))
+        return Checked(Finding(name=check.name, status="ok", found=check.probe()))
     except (CuresError, OSError) as error:
         failure = failure_of(error)
-        return Checked(Finding(name=name, status="missing", found=str(failure)), failure)
+        return Checked(Finding(name=check.name, status="missing", found=str(failure)), failure)
 
 
-def _checks(cfg: RunConfig) -> Iterator[tuple[str, Callable[[], str]]]:
-    yield "extras", lambda: _extras(cfg)
+def _checks(cfg: RunConfig) -> Iterator[Check]:
+    yield Check("extras", lambda: _extras(cfg))
     if cfg.redact is not None:
-        yield "redaction", lambda: _redaction(cfg)
-    yield "prompts", lambda: _prompts(cfg, cfg.data)
-    for suite in cfg.evaluation.suites:
-        yield f"suite {suite.name}", lambda suite=suite: _prompts(cfg, suite)  # type: ignore[misc]
+        yield Check("redaction", lambda: _redaction(cfg))
+    inputs = ["prompts", *(f"suite {suite.name}" for suite in cfg.evaluation.suites), "flags", "policy", "warm start"]
+    for name, file in zip(inputs, (cfg.data, *cfg.evaluation.suites), strict=False):
+        yield Check(name, lambda file=file: _prompts(cfg, file))  # type: ignore[misc]
     if cfg.data.flags is not None:
-        yield "flags", lambda: f"{len(read_flags(Path(str(cfg.data.flags)))):,} prompts flagged"
-    if isinstance(cfg.policy, PretrainedPolicy):
-        policy = cfg.policy
-        yield "policy", lambda: f"{policy.path}: {_architecture(policy, cfg.training.lora)}"
-        if (warm_start := policy.warm_start) is not None:
-            yield "warm start", lambda: _solutions(cfg, warm_start)
+        yield Check("flags", lambda: f"{len(read_flags(Path(str(cfg.data.flags)))):,} prompts flagged")
+    if isinstance(cfg.policy, PretrainedPolicy) or cfg.training.lora is not None:
+        yield Check("policy", lambda: _policy(cfg))
+    if isinstance(cfg.policy, PretrainedPolicy) and (warm_start := cfg.policy.warm_start) is not None:
+        yield Check("warm start", lambda: _solutions(cfg, warm_start), [] if warm_start.path else ["prompts"])
     if formats := _formats(cfg):
-        yield "prompt format", lambda: _shown(cfg, formats)
+        yield Check("prompt format", lambda: _shown(cfg, formats), ["policy"])
     if cfg.device.type == "cuda":
-        yield "device", lambda: _device(cfg)
+        yield Check("device", lambda: _device(cfg))
     if (code := next(parts(cfg, CodeConfig), None)) is not None:
-        yield "sandbox", lambda: require_confinement(code)
-    yield "store", lambda: probe_store(cfg.store)
-    yield "snapshots", lambda: probe_places(cfg.snapshot.within(cfg.store.url, cfg.store.endpoint_url))
+        yield Check("sandbox", lambda: require_confinement(code))
+    yield Check("store", lambda: probe_store(cfg.store))
+    places = cfg.snapshot.within(cfg.store.url, cfg.store.endpoint_url)
+    own = cfg.snapshot.repository is not None and cfg.snapshot.remote is not None
+    yield Check("snapshots", lambda: probe_places(places), [] if own else ["store"])
+    if (tag := cfg.prior.start_from) is not None:
+        yield Check("prior", lambda: f"{find_snapshot(tag, places).tag}: there", ["snapshots"])
     if cfg.tracking != TrackingConfig():
-        yield "trackers", lambda: probe_trackers(cfg.tracking)
-    yield "disk", lambda: _disk(cfg)
+        yield Check("trackers", lambda: probe_trackers(cfg.tracking))
+    yield Check("disk", lambda: _disk(cfg), [*inputs, "store"])
     if "PREFECT_API_URL" in os.environ:
-        yield "prefect", lambda: require_server(os.environ["PREFECT_API_URL"])
+        yield Check("prefect", lambda: require_server(os.environ["PREFECT_API_URL"]))
 
 
 def _extras(cfg: RunConfig) -> str:
@@ -123,6 +143,13 @@ def _solutions(cfg: RunConfig, warm_start: SupervisedWarmStart) -> str:
     return f"{name}: opens; problem from {columns.problem}, solution from {columns.answer}"
 
 
+def _policy(cfg: RunConfig) -> str:
+    """What it is, whole, and with layers of the names that are to get adapters."""
+    if not isinstance(cfg.policy, PretrainedPolicy):
+        return policy_shape(cfg).architecture
+    return f"{cfg.policy.path}: {_architecture(cfg.policy, cfg.training.lora)}"
+
+
 def _architecture(policy: PretrainedPolicy, lora: LoraConfig | None) -> str:
     """Of a local folder every tensor is accounted for; a hub model's are when it is fetched."""
     file = architecture_file(policy)
@@ -132,7 +159,11 @@ def _architecture(policy: PretrainedPolicy, lora: LoraConfig | None) -> str:
             if not holds_adapters(policy.path):
                 raise ConfigError(f"{policy.path}: holds no adapters to continue; set policy.adapters = 'merge'")
             require_alike(Path(policy.path), lora)
-    return str(read_architecture(file.parent, file)["model_type"])
+    values = read_architecture(file.parent, file)
+    for adapters in (lora, None if policy.warm_start is None else policy.warm_start.lora):
+        if adapters is not None:
+            pretrained_shape(values, (adapters.rank, adapters.targets))
+    return str(values["model_type"])
 
 
 def _formats(cfg: RunConfig) -> list[PromptFormat]:

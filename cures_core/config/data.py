@@ -72,7 +72,8 @@ class PromptFile(Strict):
     max_answer_chars: Result[int] = Field(default=512, ge=1)
     """Longest gold answer kept, in characters: longer ones are worked solutions, not answers."""
     max_problem_tokens: Result[int | None] = Field(default=None, ge=1)
-    """Longest problem kept, in tokens of the policy's tokenizer. None: token length is not checked."""
+    """Longest problem kept, in tokens of the policy's tokenizer, by itself. In any case the whole prompt, as the policy
+    is asked it, has to leave a completion of `max_new_tokens` room in the policy's context; None: that is all."""
     language: Result[str | None] = Field(default=None, pattern=r"^[a-z]{2,3}$")
     """Language that problems should be in, as an ISO 639-1 code (en); one that is certainly in another gets a warning.
     None: not checked, as it takes about 0.3 ms a prompt."""

@@ -28,6 +28,7 @@ from cures_core.policy.loading import (
 from cures_core.policy.solutions import read_lessons
 from cures_core.policy.warm_start import warm_start
 from cures_core.prompts import PromptSet
+from cures_core.rollout.room import context_of
 from cures_core.training.supervised import OnStep, Row
 
 _log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def _supervised(
     job: Job, policy_cfg: PretrainedPolicy, cfg: SupervisedWarmStart, parent: Parent
 ) -> tuple[Sequence[Row], dict[str, object]]:
     """All rows are read and judged before the model is loaded."""
-    from cures_core.planning.shape import read_architecture
+    from cures_core.planning.shape import model_config, read_architecture
     from cures_core.policy.supervised import planned_steps, supervised_warm_start
 
     if job.solutions is None:
@@ -80,8 +81,8 @@ def _supervised(
         {} if job.suites is None else {p.stem: PromptSet.read_parquet(p) for p in sorted(job.suites.glob("*.parquet"))}
     )
     whole = base_name(Path(job.policy), policy_cfg.base) if holds_adapters(job.policy) else job.policy
-    context = read_architecture(Path(whole)).get("max_position_embeddings")
-    longest = context if isinstance(context, int) else None
+    context = context_of(model_config(read_architecture(Path(whole))))
+    longest = None if context is None else context.tokens
     fmt = job.config.rollout.prompt_format
     lessons = read_lessons(cfg, job.solutions, tokenizer, fmt, longest, suites)
     for line in lessons.told():

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cures_core.config.policy import WarmStartPolicy
 from cures_core.errors import ConfigError, MissingInput
+from cures_core.policy.adapters import targeted
+from cures_core.rollout.room import context_of
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,8 @@ class Shape:
 
     `parameters`: weights; `trained`: those the optimizer changes (adapters come on top of `parameters`).
     `keys`: values of keys, or of values, that one token leaves in one layer's cache. `gated`: the feed-forward part
-    has a gate beside its input, as in Llama and Qwen. `context`: longest sequence, in tokens. `stepwise`: its
-    activation is worked out in several operations (`gelu_new`), each of which keeps what it read.
+    has a gate beside its input, as in Llama and Qwen. `context`: longest sequence, in tokens; None: no limit.
+    `stepwise`: its activation is worked out in several operations (`gelu_new`), each of which keeps what it read.
     """
 
     architecture: str
@@ -33,7 +36,7 @@ class Shape:
     feed_forward: int
     keys: int
     vocabulary: int
-    context: int
+    context: int | None
     gated: bool
     stepwise: bool = False
 
@@ -55,19 +58,33 @@ def read_architecture(folder: Path, given: Path | None = None) -> dict[str, obje
     return values
 
 
+def model_config(values: dict[str, object]) -> PreTrainedConfig:
+    """What `transformers` makes of a `config.json`, with its own defaults. Raises `ConfigError`."""
+    from transformers import AutoConfig
+
+    rest = {key: value for key, value in values.items() if key != "model_type"}
+    with _built(values):
+        config: PreTrainedConfig = AutoConfig.for_model(str(values["model_type"]), **rest)
+        return config
+
+
 def pretrained_shape(values: dict[str, object], adapters: tuple[int, Sequence[str]] | None = None) -> Shape:
     """Sizes of the causal LM with this `config.json`; `adapters`: rank and target layers. Raises `ConfigError`."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    rest = {key: value for key, value in values.items() if key != "model_type"}
+    config = model_config(values)
+    with _built(values), torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return _measured(model, adapters)
+
+
+@contextmanager
+def _built(values: dict[str, object]) -> Iterator[None]:
     try:
-        with torch.device("meta"):
-            config = AutoConfig.for_model(str(values["model_type"]), **rest)
-            model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        yield
     except (ValueError, KeyError) as error:
         raise ConfigError(f"model_type {values['model_type']!r}: transformers cannot build it: {error}") from error
-    return _measured(model, adapters)
 
 
 def warm_start_shape(cfg: WarmStartPolicy, adapters: tuple[int, Sequence[str]] | None = None) -> Shape:
@@ -83,7 +100,7 @@ def warm_start_shape(cfg: WarmStartPolicy, adapters: tuple[int, Sequence[str]] |
 def _measured(model: PreTrainedModel, adapters: tuple[int, Sequence[str]] | None) -> Shape:
     from transformers.activations import NewGELUActivation
 
-    cfg = model.config.get_text_config(decoder=True)
+    cfg, context = model.config.get_text_config(decoder=True), context_of(model.config)
     total = sum(p.numel() for p in model.parameters())  # tied weights are named once
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if cfg.tie_word_embeddings and head is not None and head.weight is not embedding.weight:
@@ -100,14 +117,11 @@ def _measured(model: PreTrainedModel, adapters: tuple[int, Sequence[str]] | None
         feed_forward=int(feed_forward),
         keys=int(getattr(cfg, "num_key_value_heads", None) or heads) * head_size,
         vocabulary=int(cfg.vocab_size),
-        context=int(cfg.max_position_embeddings),
+        context=None if context is None else context.tokens,
         gated=any(name.endswith("gate_proj") for name, _ in model.named_modules()),
         stepwise=any(isinstance(module, NewGELUActivation) for module in model.modules()),
     )
 
 
 def _adapter_parameters(model: PreTrainedModel, rank: int, targets: Sequence[str]) -> int:
-    sizes: list[int] = [sum(m.weight.shape) for name, m in model.named_modules() if name.rpartition(".")[2] in targets]
-    if not sizes:
-        raise ConfigError(f"training.lora.targets names no layer of this model: {', '.join(targets)}")
-    return rank * sum(sizes)
+    return rank * sum(sum(layer.weight.shape) for layer in targeted(model, targets))

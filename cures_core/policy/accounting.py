@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,6 +94,7 @@ def _loaded(folder: str | Path, options: Mapping[str, Any]) -> tuple[PreTrainedM
     model: PreTrainedModel
     info: dict[str, Any]
     auto: Any = AutoModelForCausalLM
+    require_there(folder)
     try:
         with _ONE_AT_A_TIME, _silent():
             model, info = auto.from_pretrained(
@@ -148,6 +150,18 @@ def require_fitting(folder: str | Path, tokenizer: PreTrainedTokenizerBase, mode
         raise ConfigError(
             f"{folder}: the tokenizer has {tokens:,} tokens, the model embeddings of {rows:,}: they do not "
             "belong together. Save the tokenizer of this model there"
+        )
+
+
+def require_there(name: str | Path) -> None:
+    """Raises `MissingInput` for the name of a folder of this machine that is not there. The hub, which has owner/model,
+    is not to be asked for it: `./x`, `../x`, `/x`, below `models`, or below a folder that is there."""
+    first, *rest = str(name).split("/")
+    below = bool(rest) and (first == "models" or Path(first).is_dir())
+    if (first in ("", ".", "..", "~") or below or len(rest) > 1) and not Path(name).is_dir():
+        raise MissingInput(
+            f"{name}: no folder of that name. Make it with `cures model fetch smollm2 --out {shlex.quote(str(name))}`, "
+            "or put a policy in Hugging Face format there"
         )
 
 

@@ -65,6 +65,28 @@ def require_adapters(folder: Path, model: PreTrainedModel) -> None:
         _require_tensors(folder, get_peft_model(model, _config(folder)))
 
 
+def targeted(model: PreTrainedModel, targets: Collection[str]) -> list[Any]:
+    """The layers of a model (which may be without memory) that `lora.targets` name, as peft takes them.
+
+    Raises `ConfigError` for a name that no layer has. Of the default ones, which are those of many models, one will do.
+    """
+    layers = {name: layer for name, layer in model.named_modules() if _is_matrix(getattr(layer, "weight", None))}
+    found = {target: [name for name in layers if name == target or name.endswith(f".{target}")] for target in targets}
+    unknown = [target for target, names in found.items() if not names]
+    usual = set(targets) == set(LoraConfig.model_fields["targets"].default)
+    if unknown and not (usual and len(unknown) < len(found)):
+        there = sorted({name.rpartition(".")[2] for name in layers})
+        raise ConfigError(
+            f"lora.targets: no layer of the policy is called {', '.join(unknown)}; there are {', '.join(there)}. Name "
+            "those that are to get an adapter"
+        )
+    return [layers[name] for name in dict.fromkeys(name for names in found.values() for name in names)]
+
+
+def _is_matrix(weight: Any) -> bool:
+    return weight is not None and weight.ndim == 2
+
+
 def require_alike(folder: Path, lora: LoraConfig) -> None:
     """Raises `ConfigError` where adapters are not what `training.lora` says, or cannot be trained further."""
     held = _config(folder)

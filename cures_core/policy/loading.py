@@ -18,9 +18,10 @@ from cures_core.policy.accounting import (
     no_model,
     require_fitting,
     require_model,
+    require_there,
     require_tokenizer,
 )
-from cures_core.policy.adapters import base_name, holds_adapters, require_alike, with_adapters
+from cures_core.policy.adapters import base_name, holds_adapters, require_alike, targeted, with_adapters
 
 if TYPE_CHECKING:
     import torch
@@ -89,6 +90,7 @@ def load_tokenizer(folder: str | Path, revision: str | None = None) -> PreTraine
     """The policy's tokenizer, padding on the left. Raises `MissingInput`."""
     from transformers import AutoTokenizer
 
+    require_there(folder)
     require_tokenizer(Path(folder))
     try:
         return AutoTokenizer.from_pretrained(folder, revision=revision, padding_side="left", trust_remote_code=False)
@@ -145,10 +147,12 @@ def on_device(policy: Policy) -> Policy:
 
 
 def fresh_adapters(policy: Policy, lora: LoraConfig) -> Policy:
-    """The policy with new adapters over its model, which change nothing yet: B is zero."""
+    """The policy with new adapters over its model, which change nothing yet: B is zero. Raises `ConfigError` for
+    targets that it does not have."""
     from peft import LoraConfig as PeftLora
     from peft import get_peft_model
 
+    targeted(policy.model, lora.targets)
     model: Any = get_peft_model(
         policy.model,
         PeftLora(

@@ -124,6 +124,17 @@ REASONS: Mapping[str, Reason] = {
         _X, "the problem is longer than max_problem_chars", "Shorten it, or raise max_problem_chars."
     ),
     "too_many_tokens": Reason(_X, "the problem is longer than max_problem_tokens", "Shorten it, or raise the limit."),
+    "no_room": Reason(
+        _X,
+        "the prompt, as the policy is asked it, leaves no room in the context for a completion of full length",
+        "Shorten it, lower max_new_tokens, or use a policy with a longer context.",
+    ),
+    "no_tokens": Reason(_X, "the policy's tokenizer makes no token of the prompt", "Rewrite it, or drop the row."),
+    "chat_refused": Reason(
+        _X,
+        "the policy's chat template refuses the prompt",
+        'Leave out what it refuses: prompt_format.system, or earlier turns with problem_rule = "last_user".',
+    ),
     "no_user_message": Reason(_X, "the chat has no user message", "Add one, or drop the row."),
     "chat_context": Reason(
         _X,

@@ -23,18 +23,31 @@ def encode_prompts(
     `max_tokens` is the longest prompt that leaves room for a completion (None: no limit). Raises `DataRejected` naming
     the prompt that is longer or empty, `ConfigError` where `fmt.chat` asks for a chat template that is not there.
     """
+    encoded = _encoded(prompts, tokenizer, fmt)
+    for prompt, ids in zip(prompts, encoded, strict=True):
+        _check_length(prompt, len(ids), max_tokens)
+    return encoded
+
+
+def prompt_lengths(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, fmt: PromptFormat) -> list[int | str]:
+    """Tokens of every prompt as `encode_prompts` makes them, in order; for one that `render` refuses, why."""
+    try:
+        return [len(ids) for ids in _encoded(prompts, tokenizer, fmt)]
+    except DataRejected as error:
+        if len(prompts) == 1:
+            return [str(error.__cause__ or error)]
+    half = len(prompts) // 2
+    return [found for part in (prompts[:half], prompts[half:]) for found in prompt_lengths(part, tokenizer, fmt)]
+
+
+def _encoded(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, fmt: PromptFormat) -> list[tuple[int, ...]]:
     if not prompts:
         return []
     texts = [render(prompt, tokenizer, fmt) for prompt in prompts]
     encoded = tokenizer(texts, add_special_tokens=not fmt.chat, return_attention_mask=False)["input_ids"]
     eos = tokenizer.eos_token_id
-    result = []
-    for prompt, ids in zip(prompts, encoded, strict=True):
-        # Some tokenizers close every text with EOS: a prompt is to be continued.
-        ids = ids[:-1] if not fmt.chat and ids and ids[-1] == eos else ids
-        _check_length(prompt, len(ids), max_tokens)
-        result.append(tuple(ids))
-    return result
+    # Some tokenizers close every text with EOS: a prompt is to be continued.
+    return [tuple(ids[:-1] if not fmt.chat and ids and ids[-1] == eos else ids) for ids in encoded]
 
 
 def render(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, fmt: PromptFormat) -> str:

@@ -63,14 +63,14 @@ def summary_command(
 def _summary(cfg: RunConfig, found: PromptChanges) -> str:
     from tasks.ci.markdown import summary
     from tasks.inputs.prompt_files import Inputs
-    from tasks.stages.validate_dataset import token_counter
     from tasks.validation.golds import gold_judges
+    from tasks.validation.tokens import misfits, rooms_if_known, token_counter
     from tasks.validation.validator import one_message, validate
 
     with tempfile.TemporaryDirectory(prefix="cures-ci-") as folder, gold_judges(cfg) as (judge, of_suites):
         suites, locate = list(cfg.evaluation.suites), Inputs.of(cfg).local
-        shown = one_message(cfg)
-        checked = validate(cfg.data, suites, Path(folder), judge, token_counter(cfg), of_suites, locate, shown)
+        count, shown, fit = token_counter(cfg), one_message(cfg), misfits(cfg, rooms_if_known(cfg))
+        checked = validate(cfg.data, suites, Path(folder), judge, count, of_suites, locate, shown, fit)
     return summary(found, checked, cfg)
 
 

@@ -358,14 +358,14 @@ def _suite(text: str) -> SuiteConfig:
 
 def _validate_profile(run: RunConfig, suites: list[SuiteConfig], folder: Path) -> ValidationSummary:
     """What a run's own validation would say: its data, its suites, and its verifier's word on the gold answers."""
-    from tasks.stages.validate_dataset import token_counter
     from tasks.validation.golds import gold_judges
     from tasks.validation.sources import require_sources
+    from tasks.validation.tokens import misfits, rooms_if_known, token_counter
 
     every, locate = [*suites, *run.evaluation.suites], Inputs.of(run).local
     with gold_judges(run) as (judge, of_suites):
-        shown = one_message(run)
-        summary = validate(run.data, every, folder, judge, token_counter(run), of_suites, locate, shown)
+        count, shown, fit = token_counter(run), one_message(run), misfits(run, rooms_if_known(run))
+        summary = validate(run.data, every, folder, judge, count, of_suites, locate, shown, fit)
     require_sources(run, PromptSet.read_parquet(folder / "prompts.parquet").column("source"))
     return summary
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from cures_core.config.policy import PretrainedPolicy
 from cures_core.errors import ConfigError, MissingInput
 from cures_core.files import digest_file, digest_json
+from cures_core.policy.accounting import require_there
 from cures_core.policy.adapters import base_name, holds_adapters
 
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
@@ -20,6 +21,7 @@ def pretrained_folder(cfg: PretrainedPolicy) -> Path:
     folder = Path(cfg.path)
     if folder.is_dir():
         return folder.absolute()
+    require_there(cfg.path)
     from huggingface_hub import snapshot_download
 
     with _within_reach(cfg):
@@ -53,6 +55,7 @@ def architecture_file(cfg: PretrainedPolicy) -> Path:
     folder = Path(cfg.path)
     if folder.is_dir():
         return folder.absolute() / "config.json"
+    require_there(cfg.path)
     from huggingface_hub import hf_hub_download
 
     with _within_reach(cfg):

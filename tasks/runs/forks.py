@@ -15,17 +15,20 @@ from cures_core.config.fork import Fork
 from cures_core.config.marks import Change, is_within
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError, CorruptArtifact
+from cures_core.prompts import PromptSet
 from tasks.runs.again import times_again
 from tasks.runs.figures import EpochFigures, Figures, PolicyFigures, PriorFigures, StateFigures, ValidateFigures
 from tasks.runs.notes import stage_notes, stage_record
-from tasks.runs.records import Record, RunRef, committed_any, has_figures
+from tasks.runs.records import Record, RunRef, committed_any, files_of, has_figures
 from tasks.stages.keys import READS
 from tasks.stages.train_epoch import epoch_key
 from tasks.stages.unfinished import checkpoints_of, keep, spoilt_from
 from tasks.storage import Store
 from tasks.storage.lease import Lease
+from tasks.validation.tokens import misfits, rooms
+from tasks.validation.validator import DATA
 
-_TAKEN = (PolicyFigures.stage, PriorFigures.stage, EpochFigures.stage)
+_TAKEN = (ValidateFigures.stage, PolicyFigures.stage, PriorFigures.stage, EpochFigures.stage)
 
 
 def fork(store: Store, name: str, before: RunConfig, after: RunConfig, changed: Sequence[Change]) -> RunConfig:
@@ -42,6 +45,9 @@ def fork(store: Store, name: str, before: RunConfig, after: RunConfig, changed: 
         begun = _begun(store, name, before, records, after.epochs)
     finally:
         lease.close()
+    data = records.get(ValidateFigures.stage)
+    if data is not None and has_figures(data, ValidateFigures):
+        _require_room(store, name, data, before, after)
     keys = [change.path for change in changed if is_within(change.path, READS["train_epoch"])]
     if keys and after.epochs <= begun.epoch:
         raise ConfigError(
@@ -60,7 +66,27 @@ def _records(store: Store, name: str) -> dict[str, Record[Figures]]:
         for label, (stage, key) in noted.items()
         if stage in _TAKEN and (record := _whole(store, stage, key)) is not None
     }
-    return _up_to(found, _last_epoch(found) if "estimate_prior" in found else 0)
+    if "estimate_prior" not in found:
+        found.pop(ValidateFigures.stage, None)  # nothing that is known speaks of these prompts: they may be others
+        return _up_to(found, 0)
+    return _up_to(found, _last_epoch(found))
+
+
+def _require_room(store: Store, name: str, data: Record[ValidateFigures], before: RunConfig, after: RunConfig) -> None:
+    """The prompts stay what they are. Raises `ConfigError` where changed settings leave some of them no room."""
+    now = rooms(after)
+    if now == rooms(before):
+        return
+    files, find = files_of(store, data), misfits(after, now)
+    for called in now:
+        path = files / "prompts.parquet" if called == DATA else files / "suites" / f"{called}.parquet"
+        prompts = PromptSet.read_parquet(path)
+        if found := list(find(called, prompts)):
+            i, (_, detail) = found[0]
+            raise ConfigError(
+                f"{len(found):,} prompts of run {name} would not fit, as {prompts.ids[i]}: {detail}. Leave them more "
+                "room, or start a new run with --config, which leaves them out"
+            )
 
 
 def _whole(store: Store, stage: str, key: str) -> Record[Figures] | None:

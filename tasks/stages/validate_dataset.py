@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from cures_core.config.data import SuiteConfig
 from cures_core.config.evaluation import EvaluatedSuite
 from cures_core.config.policy import PretrainedPolicy
-from cures_core.config.run import RunConfig
 from cures_core.errors import TryAgain
 from cures_core.own_code import keyed
 from cures_core.prompts import PromptSet
@@ -22,6 +19,7 @@ from tasks.stages.workspace import Workspace
 from tasks.validation import validate
 from tasks.validation.golds import gold_judges
 from tasks.validation.sources import require_sources
+from tasks.validation.tokens import counts_tokens, misfits, rooms, token_counter
 from tasks.validation.validator import DATA as DATA_SET
 from tasks.validation.validator import one_message
 
@@ -40,21 +38,23 @@ def validate_dataset(run: RunRef) -> Record[ValidateFigures]:
     # What a name stood for when the run was started is read, whatever it stands for now.
     files = Inputs.of(cfg, {file.path: run.inputs[field] for field, file in read.items()})
     places = {file.path: files.local(file.path) for file in read.values()}
+    limits = rooms(cfg)
     inputs = {
         "settings": settings(cfg, "validate_dataset"),
         "suites": [_settings(suite) for suite in cfg.evaluation.suites],
         "files": {field: digest for field, digest in run.inputs.items() if field in read or field == FLAGS},
-        "tokenizer": _tokenizer(run),
+        "tokenizer": _tokenizer(run) if counts_tokens(cfg) or limits else "",
     }
+    if limits:
+        inputs["room"] = {name: room.keyed() for name, room in limits.items()}
     shown = one_message(cfg)
     if chats := [name for name in (DATA_SET, *(s.name for s in suites)) if name not in shown]:
         inputs["chats"] = chats
 
     def work(space: Workspace) -> Made[ValidateFigures]:
         with gold_judges(cfg) as (judge, of_suites):
-            summary = validate(
-                cfg.data, suites, space.out, judge, token_counter(cfg), of_suites, places.__getitem__, shown
-            )
+            count, fit = token_counter(cfg), misfits(cfg, limits)
+            summary = validate(cfg.data, suites, space.out, judge, count, of_suites, places.__getitem__, shown, fit)
         require_sources(cfg, PromptSet.read_parquet(space.out / "prompts.parquet").column("source"))
         prompts = summary["prompts"]
         made_of = {DATA: prompts, **{suite_field(suite): summary["suites"][suite.name] for suite in suites}}
@@ -85,25 +85,7 @@ def _settings(suite: EvaluatedSuite) -> dict[str, object]:
     return {**keyed(suite, of=SuiteConfig), "reward": None if suite.reward is None else keyed(suite.reward)}
 
 
-def _counts_tokens(cfg: RunConfig) -> bool:
-    return any(file.max_problem_tokens is not None for file in (cfg.data, *cfg.evaluation.suites))
-
-
 def _tokenizer(run: RunRef) -> str:
-    """Digest of the tokenizer where it counts; empty elsewhere."""
-    if not _counts_tokens(run.config):
-        return ""
+    """Digest of the tokenizer that counts."""
     pretrained = isinstance(run.config.policy, PretrainedPolicy)
     return tokenizer_digest(policy_files(run.inputs)) if pretrained else "characters"
-
-
-def token_counter(cfg: RunConfig) -> Callable[[str], int] | None:
-    """Counts tokens as the run's policy does; None where no limit asks for it."""
-    if not _counts_tokens(cfg):
-        return None
-    if not isinstance(cfg.policy, PretrainedPolicy):
-        return len
-    from cures_core.policy.loading import load_tokenizer, tokenizer_place
-
-    tokenizer = load_tokenizer(tokenizer_place(cfg.policy.path, cfg.policy.base), cfg.policy.revision)
-    return lambda text: len(tokenizer(text)["input_ids"])

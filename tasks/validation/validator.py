@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -26,6 +26,9 @@ MAX_MATCHES = 200
 MAX_LABELS = 200
 DATA = ""
 """Stands for the prompt set where suites go by their names."""
+
+Misfits = Callable[[str, PromptSet], Iterable[tuple[int, Flaw]]]
+"""Which prompts of a set, by its name, the policy cannot be asked: index, and why."""
 
 
 class FileSummary(TypedDict):
@@ -110,12 +113,14 @@ def validate(
     judge_of_suite: Mapping[str, GoldJudge] | None = None,
     locate: Callable[[str], Path] = Path,
     one_message: Collection[str] = (),
+    misfits: Misfits | None = None,
 ) -> ValidationSummary:
     """Read and check everything, leave out what the suites hold, run the expectations, write it all to `out_dir`.
 
     `judge`, the run's verifier, looks at all gold answers and says which are one, but for the suites that
     `judge_of_suite` names. `locate` says where the bytes of a configured path lie. `one_message` names the suites
     (`DATA` for the prompts) whose problems the policy is shown as one message: their rows may have no earlier turns.
+    What `misfits` finds is rejected.
 
     Files: prompts.parquet, suites/<name>.parquet, quarantine.jsonl (rejected and dropped rows), warnings.jsonl,
     expectations.json, data_docs/, validation.json (what is returned). All but data_docs/ are the same bytes for the
@@ -130,7 +135,8 @@ def validate(
 
     def loaded_from(name: str, file: PromptFile, judge: GoldJudge) -> Loaded:
         found = load_prompts(file, judge=judge, count_tokens=count_tokens, source=locate(file.path))
-        return _unflagged(without_turns(found) if name in one_message else found, flags)
+        found = without_turns(found) if name in one_message else found
+        return _unflagged(found if misfits is None else annotated(found, misfits(name, found.prompts)), flags)
 
     read = {s.name: loaded_from(s.name, s, judges[s.name]) for s in suites}
     loaded = loaded_from(DATA, cfg, judge)

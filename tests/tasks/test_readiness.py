@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError, CuresError, MissingExtra, MissingInput
+from cures_core.policy.loading import Policy, save_policy
 from cures_core.rewards import code
 from flows.cli.main import app
 from tasks import readiness
 from tasks.readiness import check_run, require_ready
+from tests.cures_core.rollout.tiny import character_tokenizer, tiny_llama
+from tests.tasks.snapshots.test_publish import publish
 from tests.tasks.stages.starts import config_in
 
 
@@ -44,6 +48,26 @@ def blocked(folder: Path) -> Path:
     return folder / "file" / "below"
 
 
+def pretrained(folder: Path, lora: dict[str, Any] | None = None, **policy: Any) -> dict[str, Any]:
+    """A small Llama, and adapters to train."""
+    place = folder / "policy"
+    save_policy(Policy(tiny_llama(), character_tokenizer(), torch.device("cpu")), place)
+    return {
+        "policy": {"type": "pretrained", "path": str(place), **policy},
+        "training": {"learning_rate": 1e-4, "lora": lora},
+    }
+
+
+CHAT = {"max_new_tokens": 8, "prompt_format": {"chat": True}}
+
+
+def without_tokenizer(folder: Path) -> dict[str, Any]:
+    changes = pretrained(folder)
+    for path in (folder / "policy").glob("*token*"):
+        path.unlink()
+    return changes
+
+
 def snapshots(**places: Any) -> dict[str, Any]:
     return {"snapshot": places}
 
@@ -58,6 +82,20 @@ def snapshots(**places: Any) -> dict[str, Any]:
         ("snapshots", lambda f: snapshots(repository=str(blocked(f))), ConfigError, "snapshot.repository"),
         ("snapshots", lambda f: snapshots(remote=str(blocked(f))), ConfigError, "snapshot.remote"),
         ("snapshots", lambda f: snapshots(repository=f"file://{f}/none.git"), CuresError, "none.git"),
+        (
+            "prior",
+            lambda f: {"prior": {"type": "full", "start_from": "posterior/gone/0"}},
+            MissingInput,
+            "no such snap",
+        ),
+        ("policy", lambda f: pretrained(f, lora={"targets": ["q_proj", "q_porj"]}), ConfigError, "is called q_porj"),
+        ("policy", lambda f: pretrained(f, warm_start={"lora": {"targets": ["x"]}}), ConfigError, "is called x; there"),
+        (
+            "policy",
+            lambda f: {"training": {"learning_rate": 1e-4, "lora": {}}},
+            ConfigError,
+            "is called q_proj, k_proj",
+        ),
         ("redaction", lambda f: {"redact": "tests.cures_core.kept_rollouts.hooks:gone"}, ConfigError, "redact: .*gone"),
         ("extras", lambda f: {"tracking": {"wandb": "project"}}, MissingExtra, r"cures\[wandb\]"),
     ],
@@ -82,6 +120,41 @@ def hide(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_all_that_is_missing_is_told_at_once(tmp_path: Path) -> None:
     cfg = config(tmp_path, evaluation=suites(tmp_path), snapshot={"remote": str(blocked(tmp_path))})
     assert failing(cfg).keys() == {"suite easy", "snapshots"}
+
+
+def found(cfg: RunConfig) -> dict[str, tuple[str, str]]:
+    """Status and words of each row."""
+    return {checked.finding.name: (checked.finding.status, checked.finding.found) for checked in check_run(cfg)}
+
+
+@pytest.mark.parametrize(
+    ("change", "row", "cause"),
+    [
+        (lambda f: {"policy": {"type": "pretrained", "path": str(f)}}, "disk", "policy"),
+        (lambda f: {"policy": {"type": "pretrained", "path": str(f / "gone")}}, "disk", "policy"),
+        (lambda f: {"policy": {"type": "pretrained", "path": "gone"}}, "disk", "policy"),
+        (lambda f: pretrained(f, lora={"targets": ["x"]}), "disk", "policy"),
+        (lambda f: {**without_tokenizer(f), "rollout": CHAT}, "prompt format", "policy"),
+        (lambda f: {"store": {"url": str(blocked(f))}}, "snapshots", "store"),
+    ],
+)
+def test_a_row_that_stands_on_another_says_only_that(change: Any, row: str, cause: str, tmp_path: Path) -> None:
+    rows = found(config(tmp_path, **change(tmp_path)))
+    assert rows[cause][0] == "missing"
+    assert rows[row] == ("unknown", f"not known without {cause}")
+
+
+def test_a_row_that_can_be_told_is_whatever_else_is_missing(tmp_path: Path) -> None:
+    rows = found(config(tmp_path, data={"path": str(tmp_path / "gone.jsonl")}))
+    assert rows["prompts"][0] == "missing"
+    assert rows["disk"][0] == "ok"
+
+
+def test_a_snapshot_that_is_there_is_found(tmp_path: Path) -> None:
+    cfg = config(tmp_path, prior={"type": "full", "start_from": "posterior/run-1/0"})
+    assert "posterior/run-1/0" in str(failing(cfg)["prior"])
+    publish(tmp_path, cfg.snapshot.within(cfg.store.url), 1, "posterior/run-1/0")
+    assert not failing(cfg)
 
 
 def test_a_gpu_is_asked_for_where_the_device_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingW
 
 from cures_core.errors import ConfigError
 from cures_core.rollout.hf.kv_rows import KeysValues, Prefix
+from cures_core.rollout.room import context_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,9 +42,8 @@ class CausalLM:
     @property
     def context(self) -> int | None:
         """Most tokens of prompt and completion together; None where the model has no limit."""
-        config = self.model.config.get_text_config(decoder=True)
-        limit = getattr(config, "max_position_embeddings", None)
-        return int(limit) if limit else None
+        context = context_of(self.model.config)
+        return None if context is None else context.tokens
 
     @property
     def vocab_size(self) -> int:

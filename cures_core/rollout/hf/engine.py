@@ -15,6 +15,7 @@ from cures_core.rollout.hf.eager_rows import EagerRows
 from cures_core.rollout.hf.probe import decodes_statically
 from cures_core.rollout.hf.static_rows import StaticRows
 from cures_core.rollout.prompting import encode_prompts
+from cures_core.rollout.room import prompt_room
 from cures_core.rollout.stopping import StopRule, end_token_ids
 from cures_core.rollout.thoughts import Thoughts
 from cures_core.terms import Request, Rollout
@@ -123,12 +124,7 @@ class HfEngine:
 
     def _prompt_limit(self) -> int | None:
         context = self.lm.context
-        if context is not None and context <= self.cfg.max_new_tokens:
-            raise ConfigError(
-                f"rollout.max_new_tokens = {self.cfg.max_new_tokens} leaves no room for a prompt in the model's "
-                f"context of {context} tokens. Lower it."
-            )
-        return None if context is None else context - self.cfg.max_new_tokens
+        return None if context is None else prompt_room(self.cfg, context)
 
     def _texts(self, completions: Sequence[Completion]) -> list[str]:
         """Texts of all completions; equal ones are decoded once."""

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cures_core.config.rollout import AnyVllmConfig
-from cures_core.errors import ConfigError, TrainingDiverged
+from cures_core.errors import TrainingDiverged
 from cures_core.rollout.prompting import encode_prompts
+from cures_core.rollout.room import prompt_room
 from cures_core.rollout.stopping import StopRule
 from cures_core.rollout.thoughts import Thoughts
 from cures_core.terms import FinishReason, Request, Rollout
@@ -58,7 +59,7 @@ class Generation:
         `context`: most tokens of prompt and completion. Raises `DataRejected` for a prompt that does not fit.
         """
         self._requests, self._cfg, self._stop, self._progress = requests, cfg, stop, progress
-        limit = _prompt_limit(cfg, context)
+        limit = prompt_room(cfg, context)
         self._prompts = encode_prompts([r.prompt for r in requests], tokenizer, cfg.prompt_format, limit)
         self._thoughts = Thoughts(tokenizer, cfg.prompt_format)
         self.open = {call.name: call for call in self._calls(call_rollouts)}
@@ -124,15 +125,6 @@ class Generation:
             finish_reason=FinishReason(sampled.finish_reason),
         )
         return self._thoughts.marked(made)
-
-
-def _prompt_limit(cfg: AnyVllmConfig, context: int) -> int:
-    if context <= cfg.max_new_tokens:
-        raise ConfigError(
-            f"rollout.max_new_tokens = {cfg.max_new_tokens} leaves no room for a prompt in the engine's "
-            f"context of {context} tokens. Lower it, or raise rollout.max_model_len (a server's --max-model-len)."
-        )
-    return context - cfg.max_new_tokens
 
 
 def _seed(request: Request) -> int:

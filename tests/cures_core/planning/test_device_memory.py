@@ -11,6 +11,7 @@ import torch
 from cures_core.config.loading import load_config
 from cures_core.config.policy import WarmStartPolicy
 from cures_core.config.run import RunConfig
+from cures_core.config.training import LoraConfig
 from cures_core.errors import ConfigError, MissingInput
 from cures_core.planning.device_memory import Memory, activation_bytes, memory
 from cures_core.planning.shape import Shape, pretrained_shape, read_architecture, warm_start_shape
@@ -46,8 +47,25 @@ def test_adapters_are_what_is_trained() -> None:
     shape = pretrained_shape(TINY_QWEN2, (8, ("q_proj", "v_proj")))
     assert shape.trained == 8 * 3 * ((64 + 64) + (64 + 32))
     assert shape.parameters == pretrained_shape(TINY_QWEN2).parameters
-    with pytest.raises(ConfigError, match=r"lora.targets names no layer"):
-        pretrained_shape(TINY_QWEN2, (8, ("wrong",)))
+    for targets in (("wrong",), ("q_proj", "wrong"), ("mlp", "wrong"), ("norm", "wrong")):  # peft takes no such layers
+        with pytest.raises(
+            ConfigError, match=r"lora.targets: no layer .* is called .*wrong; there are down_proj, .*q_proj"
+        ):
+            pretrained_shape(TINY_QWEN2, (8, targets))
+
+
+def test_of_the_default_targets_a_model_need_not_have_all() -> None:
+    """GPT-NeoX has none of those names, Phi some."""
+    usual = LoraConfig()
+    phi = {"model_type": "phi", "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 30}
+    assert pretrained_shape(phi, (2, usual.targets)).trained == 2 * 3 * (64 + 64)
+    with pytest.raises(ConfigError, match="there are dense"):
+        pretrained_shape({**phi, "model_type": "gpt_neox"}, (2, usual.targets))
+
+
+def test_a_context_without_a_limit_is_none() -> None:
+    bloom = {"model_type": "bloom", "hidden_size": 64, "n_layer": 1, "n_head": 2, "vocab_size": 30}
+    assert pretrained_shape(bloom).context is None
 
 
 def test_a_missing_or_wrong_architecture_names_the_remedy(tmp_path: Path) -> None:

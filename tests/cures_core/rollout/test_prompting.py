@@ -9,7 +9,7 @@ from tokenizers.processors import TemplateProcessing
 
 from cures_core.config.rollout import PromptFormat
 from cures_core.errors import ConfigError, DataRejected
-from cures_core.rollout.prompting import encode_prompts, opens_thinking, render, require_format
+from cures_core.rollout.prompting import encode_prompts, opens_thinking, prompt_lengths, render, require_format
 from cures_core.terms import Prompt
 from tests.cures_core.rollout.tiny import character_tokenizer
 
@@ -145,3 +145,16 @@ def test_empty_prompt_is_an_error_that_names_it() -> None:
 def test_chat_needs_a_chat_template() -> None:
     with pytest.raises(ConfigError, match="no chat template"):
         encode_prompts([prompt("1")], character_tokenizer(), PromptFormat(chat=True))
+
+
+def test_lengths_are_those_of_what_is_encoded_and_refusals_stand_in_their_place() -> None:
+    refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHAT
+    tokenizer, fmt = character_tokenizer(chat_template=refusing), PromptFormat(chat=True, template="say {problem}")
+    good = [prompt("1" * n) for n in range(1, 6)]
+    encoded = [len(ids) for ids in encode_prompts(good, tokenizer, fmt)]
+    assert prompt_lengths(good, tokenizer, fmt) == encoded
+    bad = Prompt("bad", "1", "?", turns=(("system", "x"),))
+    for at in range(len(good) + 1):
+        mixed = [*good[:at], bad, *good[at:]]
+        assert prompt_lengths(mixed, tokenizer, fmt) == [*encoded[:at], "no system", *encoded[at:]]
+    assert prompt_lengths([], tokenizer, fmt) == []

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from cures_core.checkpoints.checkpoint import load_checkpoint
+from cures_core.config.evaluation import EvaluatedSuite, EvaluationConfig
 from cures_core.config.loading import load_config
 from cures_core.config.marks import changes
 from cures_core.config.run import RunConfig
@@ -24,7 +25,8 @@ from cures_core.files import canonical_json, digest_file
 from cures_core.jobs.scene import scene_of
 from cures_core.jobs.spec import Job
 from cures_core.manifest import write_manifest
-from tasks.runs.notes import changes_of, read_started, run_overview
+from tasks.runs.figures import ValidateFigures
+from tasks.runs.notes import changes_of, read_started, run_overview, stage_record
 from tasks.runs.opening import identify, open_run, started_config
 from tasks.runs.records import Record, files_of
 from tasks.runs.resume import resumed_config
@@ -313,7 +315,10 @@ def test_a_run_that_diverged_goes_on_with_a_lower_learning_rate(folder: Path) ->
     after = resumed_config(StoreConfig(), diverged, ["training.learning_rate=1e-4"])
     assert after.fork is not None
     assert (after.fork.run, after.fork.epoch, after.fork.step, after.fork.checkpoint) == (diverged, 1, 3, "")
+    data = stage_record(open_store(StoreConfig()), name, ValidateFigures)
+    assert data is not None
     assert after.fork.records == {
+        "validate_dataset": data.key,
         "prepare_policy": policy.key,
         "estimate_prior": prior.key,
         "train_epoch 1": first.key,
@@ -354,6 +359,34 @@ def test_an_unhealthy_checkpoint_is_passed_over(folder: Path) -> None:
     config = resumed_config(StoreConfig(), identify(profile()).name, ["training.learning_rate=1e-4"])
     assert config.fork is not None
     assert config.fork.step == 1
+
+
+def test_a_fork_has_the_prompts_of_its_run_and_they_must_fit(folder: Path) -> None:
+    """The posterior speaks of these: none joins them where completions leave more room, and none is left out."""
+    rows = [{"problem": f"{i}+1=", "answer": str(i + 1)} for i in (*range(10, 50), 1000)]
+    jsonl(folder / "set.jsonl", rows)
+    name, _ = stages(profile(["rollout.max_new_tokens=58"]), 1)  # leaves 6 tokens, and the last prompt has 7
+    store = open_store(StoreConfig())
+    data = stage_record(store, name, ValidateFigures)
+    assert data is not None
+    assert (data.figures.prompts, data.figures.reasons) == (40, {"no_room": 1})
+    longer = resumed_config(StoreConfig(), name, ["rollout.max_new_tokens=4"])
+    forked, _ = stages(longer, 2)
+    assert stage_record(store, forked, ValidateFigures) == data
+    with pytest.raises(ConfigError, match=rf"40 prompts of run {name} would not fit, as \w+: 5 tokens, 4 fit"):
+        resumed_config(StoreConfig(), name, ["rollout.max_new_tokens=60"])
+
+
+def test_an_evaluation_of_a_fork_reads_suites_of_its_own(folder: Path) -> None:
+    from flows.evaluate import _config
+
+    name, _ = stages(profile(), 1)
+    forked, _ = stages(resumed_config(StoreConfig(), name, ["training.learning_rate=1e-4"]), 2)
+    jsonl(folder / "quiz.jsonl", [{"problem": "7+1=", "answer": "8"}])
+    store, quiz = open_store(StoreConfig()), EvaluatedSuite(name="quiz", path="quiz.jsonl")
+    for evaluation, suite in ((None, "exam"), (EvaluationConfig(suites=(quiz,)), "quiz")):
+        with open_run(_config(store, forked, evaluation, StoreConfig())) as run:
+            assert plain(validate_dataset)(run).figures.suites.keys() == {suite}
 
 
 def test_more_epochs_are_a_fork_of_what_is_done(folder: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import typing
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -26,11 +27,17 @@ from tasks.runs.records import Record, RunRef
 from tasks.stages.evaluation_cache import rows_key
 from tasks.stages.keys import READS, settings
 from tasks.stages.promote import gate_key
+from tasks.validation import tokens
 from tests.tasks.stages.figures import figures_of
+
+ARCHITECTURE = Path(__file__).parents[3] / "configs/architectures/qwen2.5-math-1.5b.json"
 
 ALL = {"prepare_policy", "estimate_prior", "train_epoch", "evaluate base", "evaluate trained", "completions"}
 """`completions`: the cache of a suite's completions, across runs."""
 SCORED = {"evaluate base", "evaluate trained", "completions"}
+
+SHOWN = {"template", "chat", "system", "chat_template_kwargs"}
+"""What of a prompt format makes prompts."""
 
 READ_BY: dict[str, set[str]] = {
     "seed": {"estimate_prior", "train_epoch"},
@@ -41,9 +48,14 @@ READ_BY: dict[str, set[str]] = {
     "policy.dtype": ALL - {"prepare_policy"},  # a pretrained policy is its files
     "policy.adapters": ALL - {"prepare_policy"},  # what they come to is in its digest
     "rollout": {"estimate_prior", "train_epoch"} | SCORED,
-    "rollout.prompt_format.chat": {"validate_dataset", "estimate_prior", "train_epoch"} | SCORED,
+    # How long prompts are, and may be.
+    **{
+        f"rollout.{name}": {"validate_dataset", "estimate_prior", "train_epoch"} | SCORED
+        for name in ("max_new_tokens", "max_model_len", *(f"prompt_format.{name}" for name in SHOWN))
+    },
     "evaluation.suites.prompt_format": {"validate_dataset"} | SCORED,
-    **{f"evaluation.suites.prompt_format.{name}": SCORED for name in set(PromptFormat.model_fields) - {"chat"}},
+    **{f"evaluation.suites.prompt_format.{name}": SCORED for name in set(PromptFormat.model_fields) - SHOWN},
+    "evaluation.suites.max_new_tokens": {"validate_dataset"} | SCORED,
     "rollout.temperature": {"estimate_prior", "train_epoch"},  # a suite has its own
     "reward": {"validate_dataset", "estimate_prior", "train_epoch"} | SCORED,
     "prior": {"estimate_prior"},
@@ -177,7 +189,7 @@ OTHER: dict[str, list[JsonValue]] = {
     "promotion.margins": [{"quiz": 0.1}],
     "rules": [["box"]],
     "evaluation.confidence": [0.9],
-    "max_model_len": [64],
+    "max_model_len": [48],
     "redact": ["tests.cures_core.kept_rollouts.hooks:without_canary"],
     "kept_rollouts.prompts": [["0" * 8]],
 }
@@ -346,6 +358,7 @@ def keys(cfg: RunConfig, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     for module in modules.values():
         monkeypatch.setattr(module, "run_stage", run_stage)
     monkeypatch.setattr(modules["estimate_prior"], "find_snapshot", lambda *_: SimpleNamespace(md5="m"))
+    monkeypatch.setattr(tokens, "architecture_file", lambda _: ARCHITECTURE)
 
     def noted(*args: Any) -> str:
         key = rows_key(*args)
@@ -475,27 +488,68 @@ def test_what_changes_speed_alone_redoes_nothing(monkeypatch: pytest.MonkeyPatch
     assert first == second
 
 
-def test_the_tokenizer_counts_where_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its content, not where it lies; and the weights beside it do not."""
+@pytest.fixture
+def validation_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
+    """The key of `validate_dataset` for a policy with a `config.json` and files of these digests."""
     module = importlib.import_module("tasks.stages.validate_dataset")
     made: list[str] = []
     monkeypatch.setattr(
         module, "run_stage", lambda _, kind, n, inputs, *__: made.append(digest_json([kind.stage, n, inputs]))
     )
+    monkeypatch.setattr(tokens, "architecture_file", lambda _: tmp_path / "config.json")
 
-    def key(path: str = "folder", limit: int | None = 50, **files: str) -> str:
+    def key(
+        architecture: Mapping[str, Any],
+        path: str = "folder",
+        limit: int | None = None,
+        rollout: Mapping[str, Any] = BASE["rollout"],
+        **files: str,
+    ) -> str:
+        (tmp_path / "config.json").write_text(json.dumps(architecture))
         data = {"path": "train.jsonl", "max_problem_tokens": limit}
-        cfg = RunConfig.model_validate({**BASE, "data": data, "policy": {"type": "pretrained", "path": path}})
+        policy = {"type": "pretrained", "path": path}
+        cfg = RunConfig.model_validate({**BASE, "data": data, "policy": policy, "rollout": rollout})
         named = {f"policy.path/{name.replace('_', '.', 1)}": digest for name, digest in files.items()}
         inputs = {"data.path": "d", suite_field(cfg.evaluation.suites[0]): "s", **named}
         module.validate_dataset.__wrapped__(RunRef(name="run", config=cfg, token=1, inputs=inputs))
         return made[-1]
 
+    return key
+
+
+ENDLESS, SHORT, LONG = (
+    {"model_type": "bloom"},
+    {"model_type": "llama", "max_position_embeddings": 128},
+    {"model_type": "llama", "max_position_embeddings": 2**20},
+)
+
+
+@pytest.mark.parametrize(("architecture", "limit"), [(ENDLESS, 50), (SHORT, None)])
+def test_the_tokenizer_counts_where_it_counts(
+    architecture: Mapping[str, Any], limit: int | None, validation_key: Callable[..., str]
+) -> None:
+    """Its content, not where it lies; and the weights beside it do not."""
+    key = partial(validation_key, architecture, limit=limit)
     base = key(tokenizer_json="a", model_safetensors="w")
     assert key("moved", tokenizer_json="a", model_safetensors="w") == base
     assert key(tokenizer_json="a", model_safetensors="v") == base
     assert key(tokenizer_json="b", model_safetensors="w") != base
-    assert key(limit=None, tokenizer_json="a") == key(limit=None, tokenizer_json="b")
+
+
+@pytest.mark.parametrize("architecture", [ENDLESS, LONG])
+def test_where_no_prompt_can_be_too_long_keys_are_those_of_earlier_versions(
+    architecture: Mapping[str, Any], validation_key: Callable[..., str]
+) -> None:
+    plain = validation_key(architecture, tokenizer_json="a")
+    assert plain == validation_key(architecture, tokenizer_json="b", rollout={"max_new_tokens": 9})
+    assert plain == "921c36acac7648b3dd76362cf8fa0a8e8f18608d39ecf8b389dde109dbce5cb2"
+
+
+def test_what_leaves_prompts_the_same_room_changes_no_key(validation_key: Callable[..., str]) -> None:
+    base = validation_key(SHORT, tokenizer_json="a")
+    assert base != validation_key(SHORT, tokenizer_json="a", rollout={"max_new_tokens": 9})
+    longer = {**SHORT, "max_position_embeddings": 129}
+    assert base == validation_key(longer, tokenizer_json="a", rollout={"max_new_tokens": 9})
 
 
 def test_one_suite_s_completions_do_not_depend_on_another(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from cures_core.config.policy import WarmStartPolicy
 from cures_core.config.run import RunConfig
 from cures_core.config.training import LoraConfig
 from cures_core.errors import DataRejected, MissingInput
 from cures_core.jobs import warm_start
 from cures_core.jobs.spec import Job
+from cures_core.policy.characters import character_model
 from cures_core.policy.loading import Policy, load_policy, save_policy
 from tasks.readiness import check_run
 from tasks.runs.figures import PolicyFigures
@@ -129,6 +131,19 @@ def test_rows_that_cannot_be_taught_stop_the_stage(policies: Path, jobs: list[Jo
     cfg = config(tmp_path, policies / "base", warm_start={"path": str(solutions(tmp_path)), "max_tokens": 5})
     with pytest.raises(DataRejected, match=r"20 rows left out: more tokens than policy\.warm_start\.max_tokens"):
         prepared(cfg)
+
+
+def test_solutions_must_fit_into_the_context_whatever_config_json_calls_it(jobs: list[Job], tmp_path: Path) -> None:
+    """GPT-2's says n_positions."""
+    small = WarmStartPolicy(hidden_size=16, layers=1, heads=1)
+    tokenizer = character_tokenizer()
+    save_policy(Policy(character_model(small, tokenizer, positions=12), tokenizer, CPU), tmp_path / "gpt2")
+    path = tmp_path / "solutions.jsonl"
+    rows = [{"problem": "1+1", "solution": "2" * n} for n in (3, 8, 9)]  # and the end token
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    warm_start = {"path": str(path), "max_reject_share": 0.5}
+    record, _ = prepared(config(tmp_path, tmp_path / "gpt2", warm_start=warm_start))
+    assert (record.figures.taught, record.figures.left_out) == (2, {"too_long": 1})
 
 
 def test_a_check_names_the_columns_and_misses_the_file(policies: Path, tmp_path: Path) -> None:
