@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -30,6 +31,12 @@ def digest_folder(folder: Path) -> str:
     """SHA-256 over the relative names and contents of all files below a folder, hex."""
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     return digest_json([[name, digest_file(folder / name)] for name in names])
+
+
+def found_below(folder: Path, pattern: str) -> list[Path]:
+    """What matches a pattern, as of `Path.glob`, in order, hidden names left out. What others delete meanwhile is not
+    there, where `Path.glob` may raise."""
+    return sorted(folder / name for name in glob.glob(pattern, root_dir=folder))  # noqa: PTH207
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cures_core.files import found_below
 from cures_core.jobs.spec import Job
 from cures_core.report import ReportData
 from tasks.runs.notes import run_overview
@@ -35,7 +36,7 @@ def unfinished_steps(run: RunRef, done: int) -> list[Metrics]:
     """Steps after step `done` that a running epoch has saved on this machine."""
     rows: dict[int, Metrics] = {}
     for folder in unfinished_folders(run):
-        for path in sorted(folder.glob("step-*/metrics.jsonl")):
+        for path in found_below(folder, "step-*/metrics.jsonl"):
             try:
                 saved = parse_metrics(path.read_bytes())
             except (FileNotFoundError, ValueError):  # the epoch has just moved on, or finds the damage when it goes on
@@ -46,7 +47,7 @@ def unfinished_steps(run: RunRef, done: int) -> list[Metrics]:
 
 def unfinished_folders(run: RunRef) -> list[Path]:
     """Where epochs of a run that are not over save their steps on this machine."""
-    found = sorted((scratch_root(run) / "train_epoch").glob("*/*/scratch"))
+    found = found_below(scratch_root(run) / "train_epoch", "*/*/scratch")
     return [folder for folder in found if _is_of(folder / "job.json", run)]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from cures_core.checkpoints.checkpoint import ROLLOUTS
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError
+from cures_core.files import found_below
 from cures_core.kept_rollouts.table import KeptRollout, from_line
 from cures_core.report.run_data import Example
 from tasks.runs.figures import EpochFigures, EvaluateFigures
@@ -39,7 +40,7 @@ def rollouts_of(store: Store, run: str) -> list[KeptRollout]:
 def _unfinished(run: RunRef, done: int) -> list[KeptRollout]:
     rows: dict[tuple[str, int], KeptRollout] = {}
     for folder in unfinished_folders(run):
-        for path in sorted(folder.glob(f"step-*/{ROLLOUTS}")):
+        for path in found_below(folder, f"step-*/{ROLLOUTS}"):
             try:
                 saved = [from_line(line) for line in path.read_bytes().splitlines()]
             except (FileNotFoundError, ValueError):  # the epoch has just moved on, or finds the damage when it goes on

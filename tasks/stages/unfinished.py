@@ -18,7 +18,7 @@ from pathlib import Path
 from cures_core.checkpoints.in_epoch import SPOILT
 from cures_core.config.base import Strict
 from cures_core.errors import CorruptArtifact, CuresError
-from cures_core.files import digest_file
+from cures_core.files import digest_file, found_below
 from cures_core.manifest import MANIFEST
 from tasks.runs.opening import scratch_root
 from tasks.runs.records import RunRef
@@ -84,7 +84,7 @@ def checkpoints_of(store: Store, run: RunRef, stage: str, key: str) -> Iterator[
     """The checkpoints that an unfinished stage has left on this machine or in the store, newest first, without those
     that are known to be spoilt."""
     prefix, spoilt = unfinished_prefix(stage, key), spoilt_from(store, stage, key)
-    here = {path.name: path for path in (scratch_root(run) / stage / key).glob("*/scratch/step-*")}
+    here = {path.name: path for path in found_below(scratch_root(run) / stage / key, "*/scratch/step-*")}
     there = {_step_name(place): place for place in _places(store, prefix)}
     for name in sorted({*here, *there}, reverse=True):
         if spoilt is not None and name >= f"step-{spoilt:06d}":

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cures_core.errors import CorruptArtifact, LeaseHeld
+from cures_core.files import found_below
 from tasks.runs.records import committed_any
 from tasks.storage import Store
 from tasks.storage.fencing import stage_lease
@@ -88,7 +89,7 @@ def _is_done(store: Store, stage: str, key: str) -> bool:
 
 def _on_disk(root: Path) -> Iterator[tuple[str, str, str]]:
     """(stage, key, run that worked on it last) of all folders."""
-    for place in (path for path in root.glob("*/*") if path.is_dir()):
+    for place in (path for path in found_below(root, "*/*") if path.is_dir()):
         runs = [path.name.partition("-")[2] for path, _ in _holders(place)]
         yield place.parent.name, place.name, (runs or [""])[-1]
 
@@ -100,6 +101,11 @@ def _in_store(store: Store) -> Iterator[tuple[str, str, str]]:
 
 
 def _holders(place: Path) -> list[tuple[Path, int]]:
-    """Folders of a stage with their tokens, in order."""
-    found = ((path, _HOLDER.fullmatch(path.name)) for path in place.iterdir())
+    """Folders of a stage with their tokens, in order; none where its place is gone, which another run may just have
+    swept."""
+    try:
+        paths = list(place.iterdir())
+    except FileNotFoundError:
+        return []
+    found = ((path, _HOLDER.fullmatch(path.name)) for path in paths)
     return sorted((path, int(name[1])) for path, name in found if name is not None)

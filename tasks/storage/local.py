@@ -85,8 +85,14 @@ class LocalStore:
         _remove(trash)
 
     def list(self, prefix: str) -> Iterator[str]:
-        found = (p.relative_to(self.root) for p in self._path(prefix).rglob("*") if p.is_file())
-        yield from sorted(p.as_posix() for p in found if not any(part.startswith(".") for part in p.parts))
+        found: list[str] = []
+        with _explaining(self._path(prefix)):
+            # Path.rglob does not bear that others delete folders meanwhile.
+            for folder, inner, names in os.walk(self._path(prefix), onerror=_unless_gone):
+                inner[:] = (name for name in inner if not name.startswith("."))
+                paths = (Path(folder, name) for name in names if not name.startswith("."))
+                found += (path.relative_to(self.root).as_posix() for path in paths if path.is_file())
+        yield from sorted(found)
 
     def publish_files(self, prefix: str, folder: Path) -> str:
         target = self._path(prefix)
@@ -225,6 +231,11 @@ class LocalStore:
             f.write(f"{os.getpid()}\n")
             f.flush()
             yield
+
+
+def _unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
 
 
 def _copy(source: Path, target: Path) -> None:

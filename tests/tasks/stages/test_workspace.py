@@ -14,6 +14,7 @@ from tasks.storage import LocalStore
 from tasks.storage.fencing import stage_lease
 from tasks.storage.lease import Lease
 from tests.tasks.stages.starts import config_in, own, shared
+from tests.tasks.storage.vanishing import vanishing
 
 TTL_S = 60.0
 
@@ -68,6 +69,16 @@ def test_what_is_committed_or_of_a_run_that_ended_well_is_swept_and_nothing_else
     sweep(store, root, TTL_S, run.name)
     assert (mine.exists(), others.exists()) == (False, True)
     assert [key.split("/")[2] for key in store.list("unfinished")] == ["b"]
+
+
+@pytest.mark.parametrize("look", range(1, 9))
+def test_what_another_run_sweeps_meanwhile_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: int
+) -> None:
+    store, root = LocalStore(tmp_path / "store"), tmp_path / "scratch"
+    place = leave(root, store, "train_epoch", "a", "other")
+    vanishing(place.parent, look, monkeypatch)
+    sweep(store, root, TTL_S)
 
 
 @pytest.mark.parametrize("point", ["stage.start", "stage.before_files", "stage.before_record", "stage.after_record"])

@@ -20,6 +20,7 @@ from cures_core.errors import ConfigError, CorruptArtifact, StoreUnavailable, Sy
 from cures_core.testing.store import folder_of
 from tasks.storage import LocalStore, open_store
 from tasks.storage import local as local_module
+from tests.tasks.storage.vanishing import vanishing
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -250,6 +251,15 @@ def test_what_begins_with_a_dot_is_not_listed_wherever_it_lies(tmp_path: Path) -
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"1")
     assert list(store.list("a")) == ["a/b.json", "a/c/d.json"]
+
+
+@pytest.mark.parametrize("look", [1, 2, 3, 4])
+def test_what_others_delete_meanwhile_is_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: int) -> None:
+    store = LocalStore(tmp_path / "store")
+    for key in ("a/b/c", "a/z"):
+        store.put(key, b"1")
+    vanishing(tmp_path / "store" / "a" / "b", look, monkeypatch)
+    assert list(store.list("a"))[-1] == "a/z"
 
 
 def test_a_folder_that_is_gone_is_told_with_what_to_do(tmp_path: Path) -> None:
