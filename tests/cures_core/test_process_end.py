@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -73,3 +75,24 @@ def test_with_it_it_is_not(code: str, tmp_path: Path) -> None:
 
 def test_exit_functions_run_all_the_same(tmp_path: Path) -> None:
     assert _end(f"{_HELPER}\nimport atexit\natexit.register(os.write, 2, b'ended')", tmp_path) == "ended"
+
+
+_DECIDED = f"""
+{_HELPER}
+import numpy, signal, sys
+signal.signal(signal.SIGINT, lambda *_: None)
+signal.signal(signal.SIGTERM, lambda *_: None)
+print("decided", flush=True)
+sys.exit(75)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_in_its_last_moments_leave_it_its_exit_code(number: signal.Signals) -> None:
+    process = subprocess.Popen([sys.executable, "-c", _DECIDED], stdout=subprocess.PIPE, text=True, cwd=PROJECT)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "decided\n"
+    while process.poll() is None:  # the interpreter gives its handlers back before it lets go of what is imported
+        process.send_signal(number)
+        time.sleep(0.0005)
+    assert process.returncode == 75

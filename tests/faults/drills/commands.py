@@ -256,7 +256,8 @@ def s3_command(t: Try) -> Mapping[str, int]:
     weather = Weather(t.rng, S3_FAULTS, float(t.rng.uniform(0.02, 0.15)))
     snapshots = t.folder / "snapshots.git"
     with moto() as behind, FaultyServer(behind, weather) as server:
-        places = ("--store", f"s3://{BUCKET}/runs", "--set", f"store.endpoint_url={server.url}",
+        place = f"s3://{BUCKET}/{t.folder.name}"  # servers of one process share what they hold
+        places = ("--store", place, "--set", f"store.endpoint_url={server.url}",
                   "--set", f"snapshot.repository={snapshots}", "--set", "store.lease_ttl_s=5")  # fmt: skip
         machine = t.folder / "a"
         machine.mkdir()
@@ -272,7 +273,7 @@ def s3_command(t: Try) -> Mapping[str, int]:
         empty.mkdir()
         assert outcome(empty, "--config", write_profile(empty), *places) == 0, said(empty)
         weather.calm = True
-        store = S3Store(f"s3://{BUCKET}/runs", t.folder / "watcher", behind)
+        store = S3Store(place, t.folder / "watcher", behind)
         (run,) = run_names(store)
         assert results_in(store, run) == calm.digests, "other bytes than the undisturbed run"
         assert list(store.list("unfinished")) == []

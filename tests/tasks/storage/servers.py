@@ -42,14 +42,14 @@ def credentials() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def moto_url() -> Iterator[str]:
-    """Address of a moto server with an empty bucket."""
+    """Address of a moto server with a bucket; see `moto`."""
     with moto() as url:
         yield url
 
 
 @contextmanager
 def moto() -> Iterator[str]:
-    """Address of a moto server with an empty bucket."""
+    """Address of a moto server with a bucket, which holds what others of this process have put there."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)

@@ -17,9 +17,9 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from cures_core.config.rollout import HfRolloutConfig
+from cures_core.policy.accounting import load_weights
 from cures_core.rollout.hf.causal_lm import CausalLM
 from cures_core.rollout.hf.decoding import Decoder, Job
 from cures_core.rollout.hf.eager_rows import EagerRows
@@ -99,7 +99,7 @@ class FakeVllm:
         if not folder.is_dir():
             return 500, {"error": {"message": f"no weights in {folder}"}}
         if not self.loses_weights:
-            self.model = AutoModelForCausalLM.from_pretrained(folder).eval()
+            self.model = load_weights(folder).eval()
         return 200, {"results": [None]}
 
     def completions(self, body: Any) -> tuple[int, Any]:

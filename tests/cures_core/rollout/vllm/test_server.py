@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from cures_core.config.rollout import VllmServerRolloutConfig
 from cures_core.errors import ConfigError, EngineFailed, MissingExtra
+from cures_core.policy.accounting import load_weights
 from cures_core.rollout.vllm.local_server import LocalServer, server_command, server_environment
 from cures_core.rollout.vllm.server_engine import VllmServerEngine
 from cures_core.terms import Prompt, Request
@@ -363,7 +363,7 @@ class SlowServer:
         self.made.append(self)
 
     def start(self, folder: Path) -> None:
-        self.fake._first = AutoModelForCausalLM.from_pretrained(folder).eval()
+        self.fake._first = load_weights(folder).eval()
         self.alive, self.starts = True, self.starts + 1
         threading.Timer(1.5, self.fake.start).start()
 
