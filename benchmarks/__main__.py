@@ -179,7 +179,7 @@ def library_command(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each base policy.")] = 1,
     first_seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 100,
     budget: Annotated[int, typer.Option(min=1024, help="Rollouts of an arm, 256 in each update.")] = 16_384,
-    learning_rate: Annotated[float, typer.Option(min=0.0, help="Of both.")] = 2e-4,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="Of both.")] = 1e-4,
     jobs: Annotated[int, typer.Option(min=1, help="Arms at once, each on one core.")] = 2,
     out: Annotated[Path, typer.Option(help="Folder for arms; what is there is not run again.")] = Path(
         ".cures/bench/library"
