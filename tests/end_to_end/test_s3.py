@@ -31,8 +31,10 @@ from tests.tasks.storage.servers import BUCKET, SeaweedFS, credentials, moto_url
 __all__ = ["moto_url"]
 pytestmark = pytest.mark.end_to_end
 
-SIZES = ("--set", "steps_per_epoch=10", "--set", "checkpoint_every=5")  # 11..20 are epoch 2
+SIZES = ("--set", "steps_per_epoch=14", "--set", "checkpoint_every=7")  # 15..28 are epoch 2
 URL = f"s3://{BUCKET}/runs"
+PAUSE = "checkpoint.half_written:28"
+"""Steps are saved one after another, beside training: here that of step 21 is whole."""
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +68,10 @@ def running(
 def check_another_machine_goes_on(tmp_path: Path, endpoint: str, undisturbed: dict[str, str]) -> None:
     store = S3Store(URL, tmp_path / "watcher", endpoint)
     snapshots = tmp_path / "snapshots.git"
-    with running(tmp_path / "a", snapshots, endpoint, ("train.step:17=pause",)) as first:
-        wait_for_pause(tmp_path / "a" / ".cures", "train.step:17")
+    with running(tmp_path / "a", snapshots, endpoint, (f"{PAUSE}=pause",)) as first:
+        wait_for_pause(tmp_path / "a" / ".cures", PAUSE)
         deadline = time.monotonic() + 180
-        while not [key for key in store.list("unfinished") if key.endswith("step-000015/manifest.json")]:
+        while not [key for key in store.list("unfinished") if key.endswith("step-000021/manifest.json")]:
             assert time.monotonic() < deadline
             time.sleep(0.2)
         kill_tree(first.pid)
@@ -81,7 +83,7 @@ def check_another_machine_goes_on(tmp_path: Path, endpoint: str, undisturbed: di
     summary = json.loads(out.splitlines()[-1])
     done_before = {stage["name"] for stage in summary["stages"] if stage["cached"]}
     assert {"validate_dataset", "prepare_policy", "estimate_prior", "train_epoch 1"} <= done_before
-    check_steps(store, run, [16, 17, 18, 19, 20])
+    check_steps(store, run, [22, 23, 24, 25, 26, 27, 28])
     assert results_in(store, run) == undisturbed
     assert list(store.list("unfinished")) == []
 
@@ -111,17 +113,17 @@ def test_retry_on_a_second_worker_with_an_empty_disk_and_a_stage_done_again_on_a
                 monkeypatch.setenv(name, value)
         config = {
             **tomllib.loads(PROFILE),
-            "steps_per_epoch": 10,
-            "checkpoint_every": 5,
+            "steps_per_epoch": 14,
+            "checkpoint_every": 7,
             "store": {"url": "s3://cures/runs", "scratch": str(disk)},
             "snapshot": {"repository": str(tmp_path / "snapshots.git")},
-            "faults": ["train.step:17=pause"],
+            "faults": [f"{PAUSE}=pause"],
         }
         flow_run = trigger(stack, "train", config)
-        wait_for_pause(disk, "train.step:17")
+        wait_for_pause(disk, PAUSE)
         store = S3Store("s3://cures/runs", tmp_path / "watcher")
         deadline = time.monotonic() + 180
-        while not [key for key in store.list("unfinished") if key.endswith("step-000015/manifest.json")]:
+        while not [key for key in store.list("unfinished") if key.endswith("step-000021/manifest.json")]:
             assert time.monotonic() < deadline
             time.sleep(0.2)
         worker = process_id(stack.folder, "worker")
@@ -132,12 +134,12 @@ def test_retry_on_a_second_worker_with_an_empty_disk_and_a_stage_done_again_on_a
         assert wait_for(stack, flow_run, ended)["state_type"] == "CRASHED"
         again = {"type": "SCHEDULED", "name": "AwaitingRetry"}  # Retry
         call(stack, f"/flow_runs/{flow_run}/set_state", {"state": again})
-        job = wait_for_pause(disk, "train.step:17")  # this disk knows nothing of what has fired on the other one
+        job = wait_for_pause(disk, PAUSE)  # this disk knows nothing of what has fired on the other one
         os.kill(job, signal.SIGCONT)
         done = wait_for(stack, flow_run, lambda r: r["run_count"] > 1 and ended(r), 900)
         assert done["state_type"] == "COMPLETED", done["state"]
         (run,) = run_names(store)
-        check_steps(store, run, [16, 17, 18, 19, 20])
+        check_steps(store, run, [22, 23, 24, 25, 26, 27, 28])
         assert results_in(store, run) == undisturbed
 
         third = tmp_path / "third"
@@ -166,8 +168,8 @@ def test_an_outage_costs_time_and_nothing_else(tmp_path: Path, undisturbed: dict
     with credentials():
         try:
             server.start()
-            with running(tmp_path / "a", tmp_path / "snapshots.git", server.url, ("train.step:13=pause",)) as process:
-                job = wait_for_pause(tmp_path / "a" / ".cures", "train.step:13")
+            with running(tmp_path / "a", tmp_path / "snapshots.git", server.url, ("train.step:16=pause",)) as process:
+                job = wait_for_pause(tmp_path / "a" / ".cures", "train.step:16")
                 server.kill()
                 os.kill(job, signal.SIGCONT)
                 wait_until_gone(job)  # training goes on to the end of the epoch

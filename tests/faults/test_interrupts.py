@@ -55,6 +55,7 @@ def check_told(code: int, err: str, saved: str, store: Path) -> str:
     return found[1]
 
 
+@pytest.mark.end_to_end
 def test_a_run_says_what_its_job_has_saved(tmp_path: Path) -> None:
     profile = write_profile(tmp_path)
     code, out, err = interrupted(

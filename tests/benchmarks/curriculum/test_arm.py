@@ -147,7 +147,7 @@ def test_finished_arms_are_not_run_again_and_a_failed_one_says_why(small: str, t
     [again] = run_arms([one], 1, tmp_path)
     assert first == again  # the clocks too: it was read
     assert analyse([first], "uniform", "avg_at_1")[0].method == "uniform"
-    with pytest.raises(ChildFailed, match=r"(?s)uniform-0-1-256.*no model there"):
+    with pytest.raises(ChildFailed, match=r"(?s)uniform-0-1-256.*no folder of that name"):
         run_arms([one.model_copy(update={"policy": str(tmp_path / "none")})], 1, tmp_path)
 
 
@@ -157,7 +157,7 @@ def test_a_kept_arm_is_not_run_and_is_told_before_another_fails(small: str, tmp_
     failing = one.model_copy(update={"policy": str(tmp_path / "none")})
     result: dict[str, Any] = {"arm": one.model_dump(mode="json", exclude={"limit_s"}), "done": True, "points": []}
     told: list[Result] = []
-    with pytest.raises(ChildFailed, match="no model there"):
+    with pytest.raises(ChildFailed, match="no folder of that name"):
         run_arms([one, failing], 1, tmp_path, {arm_name(result): result}, told.append)
     assert told == [result]
     assert kept_result({arm_name(result): {**result, "done": False}}, result["arm"]) is None
