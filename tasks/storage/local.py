@@ -113,12 +113,18 @@ class LocalStore:
         folder = self._path(prefix)
         place = str(folder)
         with _explaining(folder):
-            check_sizes(parse_manifest(self.get(f"{prefix}/{MANIFEST}"), place, manifest), sizes_below(folder), place)
-            stamps = stamps_below(folder)
-            if deep or canonical_json(stamps) != self._noted_stamps(prefix):
-                self._forget_stamps(prefix)
-                verify_manifest(folder)
-                self._note_stamps(prefix, stamps)
+            raw = self.get(f"{prefix}/{MANIFEST}")
+            try:
+                check_sizes(parse_manifest(raw, place, manifest), sizes_below(folder), place)
+                stamps = stamps_below(folder)
+                if deep or canonical_json(stamps) != self._noted_stamps(prefix):
+                    self._forget_stamps(prefix)
+                    verify_manifest(folder)
+                    self._note_stamps(prefix, stamps)
+            except FileNotFoundError as error:  # as where it was deleted before the look
+                raise CorruptArtifact(
+                    f"{place}: is being deleted by somebody else ({error.filename} is gone)"
+                ) from error
 
     def local_path(self, prefix: str) -> Path:
         folder = self._path(prefix)

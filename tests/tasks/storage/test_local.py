@@ -262,6 +262,17 @@ def test_what_others_delete_meanwhile_is_not_listed(tmp_path: Path, monkeypatch:
     assert list(store.list("a"))[-1] == "a/z"
 
 
+@pytest.mark.parametrize("look", range(1, 9))
+def test_what_is_deleted_while_it_is_verified_is_told_as_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: int
+) -> None:
+    store = LocalStore(tmp_path / "store")
+    store.publish_files("art", folder_of(tmp_path / "in", {"a": b"1", "b/c": b"2"}))
+    vanishing(tmp_path / "store" / "art", look, monkeypatch)
+    with pytest.raises(CorruptArtifact, match=r"gone|manifest"):
+        store.verify_files("art")
+
+
 def test_a_folder_that_is_gone_is_told_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(CorruptArtifact, match=r"store/art: no such folder\. .* run its stage again"):
         LocalStore(tmp_path / "store").local_path("art")
