@@ -45,6 +45,16 @@ _OF_STRATEGIES = (
     ),
     (f"{_CORE}/curriculum/test_library.py::test_importing_it_is_quick_and_loads_nothing_heavy",),
 )
+_OF_STORAGE = (
+    (f"{_TASKS}/storage", f"{_TASKS}/inputs/test_prompt_files.py"),
+    (
+        f"{_TASKS}/storage/test_schedules.py::test_no_double_commit_in_a_thousand_schedules",
+        f"{_TASKS}/storage/test_local.py::test_every_flipped_byte_and_truncation_is_found",
+        f"{_TASKS}/storage/test_local.py::test_killed_at_random_instants_values_and_files_are_whole",
+        f"{_TASKS}/storage/test_lease.py::test_stopped_past_its_lease_before_any_operation_only_one_commits",
+        f"{_TASKS}/storage/test_s3_exam.py::TestOnMoto::test_concurrent_swaps_lose_no_increment",
+    ),
+)
 PACKAGES = {
     "epoch": Package(("cures_core/epoch.py",), (f"{_CORE}/test_epoch.py",)),
     "advantages": Package(("cures_core/training/advantages.py",), (f"{_CORE}/training/test_advantages.py",)),
@@ -74,16 +84,13 @@ PACKAGES = {
         ),
     ),
     "storage": Package(
-        ("tasks/storage/*.py",),
-        (f"{_TASKS}/storage", f"{_TASKS}/inputs/test_prompt_files.py"),
-        (
-            f"{_TASKS}/storage/test_schedules.py::test_no_double_commit_in_a_thousand_schedules",
-            f"{_TASKS}/storage/test_local.py::test_every_flipped_byte_and_truncation_is_found",
-            f"{_TASKS}/storage/test_local.py::test_killed_at_random_instants_values_and_files_are_whole",
-            f"{_TASKS}/storage/test_lease.py::test_stopped_past_its_lease_before_any_operation_only_one_commits",
-            f"{_TASKS}/storage/test_s3_exam.py::TestOnMoto::test_concurrent_swaps_lose_no_increment",
+        tuple(
+            f"tasks/storage/{name}.py"
+            for name in ("__init__", "base", "fencing", "lease", "local", "published", "values")
         ),
+        *_OF_STORAGE,
     ),
+    "s3": Package(("tasks/storage/s3.py", "tasks/storage/s3_client.py"), *_OF_STORAGE),
 }
 
 _SETTINGS = """

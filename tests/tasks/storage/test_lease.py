@@ -211,7 +211,9 @@ def test_settle_finishes_a_commit_that_an_outage_interrupted(store: LocalStore) 
     assert not commit(store, "run", token, "k", b"2")
 
 
-def test_an_outage_of_the_store_does_not_end_the_lease(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outage_of_the_store_does_not_end_the_lease_and_is_told(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     lease = Lease(store, "run", 0.4)
     with monkeypatch.context() as patch:
         patch.setattr(LocalStore, "get", _gone)
@@ -219,9 +221,12 @@ def test_an_outage_of_the_store_does_not_end_the_lease(store: LocalStore, monkey
     time.sleep(0.3)
     assert json.loads(store.get(lease_key("run")) or b"{}")["beat"] > 0
     lease.check()
+    assert set(caplog.messages) == {"no sign of life could be written for run run: gone"}
+    caplog.clear()
     with monkeypatch.context() as patch:
         patch.setattr(LocalStore, "get", _gone)
         lease.close()
+    assert caplog.messages[-1] == "the lease of run run was not given back (gone); it ends 0 s from now"
 
 
 def _gone(*_: object) -> bytes:
@@ -267,13 +272,39 @@ def test_a_process_that_has_ended_is_gone_though_nobody_has_asked_how() -> None:
         assert process_start(child.pid) is None  # a zombie
 
 
-def test_whoever_loses_a_lease_is_called(store: LocalStore) -> None:
+def test_each_beat_counts_one(store: LocalStore) -> None:
+    token = acquire(store, "run", 5, this_process())
+    for expected in (1, 2):
+        beat(store, "run", token)
+        held = parse(store, "run")[1]
+        assert held is not None
+        assert held.beat == expected
+
+
+def test_a_holder_is_silent_for_too_long_only_beyond_its_time_to_live(store: LocalStore) -> None:
+    me = this_process()
+    assert acquire(store, "run", 5, me, lambda: 10.0) == 1
+    with pytest.raises(LeaseHeld):
+        acquire(store, "run", 5, me, lambda: 15.0)
+    assert acquire(store, "run", 5, me, lambda: 15.1) == 2
+
+
+def test_the_thread_that_beats_is_named_and_keeps_no_process_alive(store: LocalStore) -> None:
+    lease = Lease(store, "run", 5)
+    (thread,) = (each for each in threading.enumerate() if each.name == "lease of run")
+    assert thread.daemon
+    lease.close()
+    assert not thread.is_alive()
+
+
+def test_whoever_loses_a_lease_is_called(store: LocalStore, caplog: pytest.LogCaptureFixture) -> None:
     lost = threading.Event()
     lease = Lease(store, "stages/train_epoch/k", 0.4, lost.set)
     _, taken = parse(store, "stages/train_epoch/k")
     assert taken is not None
     store.put(lease_key("stages/train_epoch/k"), encode(taken.model_copy(update={"token": 2, "holder": "bob"})))
     assert lost.wait(10)
-    with pytest.raises(LeaseLost, match=r"stage train_epoch/k .* is held by bob"):
+    with pytest.raises(LeaseLost, match=r"stage train_epoch/k .* is held by bob") as told:
         lease.check()
+    assert caplog.messages == [str(told.value)]
     lease.close()
