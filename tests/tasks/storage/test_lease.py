@@ -290,8 +290,8 @@ def test_a_holder_is_silent_for_too_long_only_beyond_its_time_to_live(store: Loc
 
 
 def test_the_thread_that_beats_is_named_and_keeps_no_process_alive(store: LocalStore) -> None:
-    lease = Lease(store, "run", 5)
-    (thread,) = (each for each in threading.enumerate() if each.name == "lease of run")
+    lease = Lease(store, "a-run", 5)
+    (thread,) = (each for each in threading.enumerate() if each.name == "lease of a-run")
     assert thread.daemon
     lease.close()
     assert not thread.is_alive()
