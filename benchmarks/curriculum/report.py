@@ -58,7 +58,7 @@ def table(result: dict[str, Any]) -> list[str]:
     accounts = [name for name in _ACCOUNTS if name in rows[0].to_90]
     ends = [name for name in rows[0].ends if all(name in row.ends for row in rows)]
     to_90 = [f"to 90 %: {_ACCOUNTS[name]}" for name in accounts]
-    to_final = [f"to its end: {_ACCOUNTS[name]}" for name in accounts[:3]]
+    to_final = [f"to its end: {_ACCOUNTS[name]}" for name in accounts]
     titles = [
         "method",
         "arms",
@@ -86,7 +86,7 @@ def table(result: dict[str, Any]) -> list[str]:
             f"{row.area:.3f}",
             *(f"{row.ends[name]:.3f}" for name in ends),
             *(_ratio(row.to_90[name], row.seeds) for name in accounts),
-            *(_ratio(row.to_final[name], row.seeds) for name in accounts[:3]),
+            *(_ratio(row.to_final[name], row.seeds) for name in accounts),
             f"{row.informative_share:.2f}",
             "-" if row.oracle_share is None else f"{100 * row.oracle_share:.0f} %",
         ]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -217,9 +218,8 @@ def test_an_outage_of_the_store_does_not_end_the_lease_and_is_told(
     lease = Lease(store, "run", 0.4)
     with monkeypatch.context() as patch:
         patch.setattr(LocalStore, "get", _gone)
-        time.sleep(0.3)
-    time.sleep(0.3)
-    assert json.loads(store.get(lease_key("run")) or b"{}")["beat"] > 0
+        _wait_until(lambda: bool(caplog.messages))
+    _wait_until(lambda: json.loads(store.get(lease_key("run")) or b"{}")["beat"] > 0)
     lease.check()
     assert set(caplog.messages) == {"no sign of life could be written for run run: gone"}
     caplog.clear()
@@ -227,6 +227,13 @@ def test_an_outage_of_the_store_does_not_end_the_lease_and_is_told(
         patch.setattr(LocalStore, "get", _gone)
         lease.close()
     assert caplog.messages[-1] == "the lease of run run was not given back (gone); it ends 0 s from now"
+
+
+def _wait_until(seen: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not seen():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def _gone(*_: object) -> bytes:
