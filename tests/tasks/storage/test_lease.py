@@ -215,18 +215,17 @@ def test_settle_finishes_a_commit_that_an_outage_interrupted(store: LocalStore) 
 def test_an_outage_of_the_store_does_not_end_the_lease_and_is_told(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lease = Lease(store, "run", 0.4)
+    lease = Lease(store, "a-run", 0.4)
     with monkeypatch.context() as patch:
         patch.setattr(LocalStore, "get", _gone)
-        _wait_until(lambda: bool(caplog.messages))
-    _wait_until(lambda: json.loads(store.get(lease_key("run")) or b"{}")["beat"] > 0)
+        # Leases that other tests have left open beat in this process too.
+        _wait_until(lambda: "no sign of life could be written for run a-run: gone" in caplog.messages)
+    _wait_until(lambda: json.loads(store.get(lease_key("a-run")) or b"{}")["beat"] > 0)
     lease.check()
-    assert set(caplog.messages) == {"no sign of life could be written for run run: gone"}
-    caplog.clear()
     with monkeypatch.context() as patch:
         patch.setattr(LocalStore, "get", _gone)
         lease.close()
-    assert caplog.messages[-1] == "the lease of run run was not given back (gone); it ends 0 s from now"
+    assert "the lease of run a-run was not given back (gone); it ends 0 s from now" in caplog.messages
 
 
 def _wait_until(seen: Callable[[], bool]) -> None:
@@ -313,5 +312,5 @@ def test_whoever_loses_a_lease_is_called(store: LocalStore, caplog: pytest.LogCa
     assert lost.wait(10)
     with pytest.raises(LeaseLost, match=r"stage train_epoch/k .* is held by bob") as told:
         lease.check()
-    assert caplog.messages == [str(told.value)]
+    assert str(told.value) in caplog.messages
     lease.close()
