@@ -1,4 +1,4 @@
-"""The ceiling of any sampling: what `cures` does with true pass rates, measured on the side and not paid for."""
+"""What `cures` does with true pass rates, measured on the side and not paid for: a ceiling if their spread counts."""
 
 from __future__ import annotations
 
