@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -67,6 +68,17 @@ def test_a_revision_of_git_is_read(work: Path, inputs: Inputs, monkeypatch: pyte
     (work / "sub").mkdir()
     monkeypatch.chdir(work / "sub")
     assert number(inputs, "../prompts.jsonl@v1") == 200
+
+
+def test_what_a_killed_download_left_goes_with_the_next_one(work: Path, tmp_path: Path, inputs: Inputs) -> None:
+    folder = tmp_path / "inputs"
+    folder.mkdir()
+    if (pid := os.fork()) == 0:
+        Inputs(folder)._keep("half.jsonl@v1", lambda out: (out.write_text("half"), os._exit(0)))  # type: ignore[func-returns-value]
+    os.waitpid(pid, 0)
+    assert len(list(folder.glob(".fetch-*/half.jsonl"))) == 1
+    assert number(inputs, "prompts.jsonl@v1") == 200
+    assert list(folder.glob(".fetch-*")) == []
 
 
 def test_a_branch_is_read_anew_when_it_moves_unless_its_content_is_pinned(work: Path, tmp_path: Path) -> None:
