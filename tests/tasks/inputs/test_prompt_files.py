@@ -15,7 +15,7 @@ import pytest
 
 from cures_core.config.data import DataConfig
 from cures_core.config.loading import load_config
-from cures_core.errors import ConfigError, DataRejected, MissingInput, TryAgain
+from cures_core.errors import ConfigError, DataRejected, MissingExtra, MissingInput, TryAgain
 from cures_core.files import digest_file, digest_json
 from cures_core.prompts import load_prompts
 from tasks.ci.changes import changes
@@ -127,6 +127,14 @@ def test_a_revision_of_dvc_is_read_files_and_folders(work: Path, inputs: Inputs)
 def test_what_cannot_be_found_is_said(name: str, error: Any, message: str, work: Path, inputs: Inputs) -> None:
     with pytest.raises(error, match=message):
         inputs.local(name)
+
+
+def test_a_revision_without_git_says_that_it_is_not_installed(
+    work: Path, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(work))
+    with pytest.raises(MissingExtra, match=r"git is not installed.*apt-get install git"):
+        inputs.local("prompts.jsonl@v1")
 
 
 def test_outside_a_repository_there_are_no_revisions(
