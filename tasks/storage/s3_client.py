@@ -146,15 +146,16 @@ class S3:
 
         self.attempt(key, request, judged=(404,))
 
-    def abort_stale_uploads(self) -> None:
-        """Drop what killed processes left of uploads in parts: it is invisible, but paid for."""
-        prefix = self.name("")
-        page = self.attempt("", lambda: self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=prefix))
+    def abort_stale_uploads(self, prefix: str) -> None:
+        """Drop what killed processes left of uploads in parts to the folder `prefix` and below: it is invisible, but
+        paid for."""
+        below = f"{self.name(prefix)}/"
+        page = self.attempt(prefix, lambda: self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=below))
         now = email.utils.parsedate_to_datetime(page["ResponseMetadata"]["HTTPHeaders"]["date"])
         for upload in page.get("Uploads", []):
             if (now - upload["Initiated"]).total_seconds() > _STALE_UPLOAD_S:
                 name = {"Bucket": self.bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
-                self.attempt("", functools.partial(self.client.abort_multipart_upload, **name))
+                self.attempt(prefix, functools.partial(self.client.abort_multipart_upload, **name))
 
     def attempt(self, key: str, request: Callable[[], T], judged: tuple[int, ...] = ()) -> T:
         """`call` for any request."""

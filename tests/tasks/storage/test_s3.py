@@ -244,10 +244,23 @@ def test_uploads_left_by_killed_processes_are_dropped(
     client.create_multipart_upload(Bucket=BUCKET, Key=key)  # moto dates it to 2010
     with monkeypatch.context() as patch:
         patch.setattr(client_module, "_STALE_UPLOAD_S", 1e12)
-        store.publish_files("one", folder_of(tmp_path / "a", {"a": b"1"}))
+        store.publish_files("artifacts/one", folder_of(tmp_path / "a", {"a": b"1"}))
     assert left() == 1  # young enough to be under way
-    store.publish_files("two", folder_of(tmp_path / "b", {"a": b"1"}))
+    store.publish_files("artifacts/two", folder_of(tmp_path / "b", {"a": b"1"}))
     assert left() == 0
+
+
+def test_uploads_of_other_programs_are_left_alone_where_the_store_is_a_whole_bucket(
+    tmp_path: Path, moto_url: str, place: str
+) -> None:
+    client, theirs = S3Store(place, tmp_path / "cache", moto_url)._s3.client, "artifactory/backup"
+    client.create_bucket(Bucket="shared")
+    client.create_multipart_upload(Bucket="shared", Key=theirs)
+    client.create_multipart_upload(Bucket="shared", Key="artifacts/x")
+    store = S3Store("s3://shared", tmp_path / "whole", moto_url)
+    store.publish_files("artifacts/one", folder_of(tmp_path / "a", {"a": b"1"}))
+    left = client.list_multipart_uploads(Bucket="shared")["Uploads"]
+    assert [upload["Key"] for upload in left] == [theirs]
 
 
 def test_fetched_files_are_checked_kept_and_fetched_again_if_lost(tmp_path: Path, moto_url: str, place: str) -> None:
