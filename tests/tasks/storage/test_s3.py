@@ -167,6 +167,7 @@ def test_without_credentials_the_message_says_which_to_set(
         S3Store(place, tmp_path, moto_url).get("k")
 
 
+@pytest.mark.usefixtures("moto_url")  # for its credentials
 def test_a_server_that_does_not_answer_is_given_up_at_the_deadline(tmp_path: Path, place: str) -> None:
     store = S3Store(place, tmp_path, "http://127.0.0.1:9", deadline_s=0.5)
     started = time.monotonic()
