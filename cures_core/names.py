@@ -91,9 +91,12 @@ def _path_fault(name: str) -> str | None:
         return "has an empty part"
     if "." in parts or ".." in parts:
         return 'has a part "." or ".."'
-    if len(name.encode()) > MAX_BYTES or max(len(part.encode()) for part in parts) > MAX_PART_BYTES:
-        return "is too long"
-    return None
+    return "is too long" if too_long(name) else None
+
+
+def too_long(name: str) -> bool:
+    """Longer, or with a longer part, than a file system or S3 takes. Not for lone surrogates (`unprintable`)."""
+    return len(name.encode()) > MAX_BYTES or max(len(part.encode()) for part in name.split("/")) > MAX_PART_BYTES
 
 
 def unprintable(name: str) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cures_core.config.training import LoraConfig
 from cures_core.errors import ConfigError, MissingInput
 from cures_core.failures import machine_failure
-from cures_core.names import unprintable
+from cures_core.names import too_long, unprintable
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -41,7 +41,7 @@ def base_name(folder: Path, named: str | None = None) -> str:
     name = named or own
     if not name:
         raise ConfigError(f"{folder}: its {CONFIG} names no base model; set policy.base")
-    if not isinstance(name, str) or unprintable(name):
+    if not isinstance(name, str) or unprintable(name) or too_long(name):
         raise ConfigError(
             f"{folder / CONFIG}: base_model_name_or_path: {ascii(name)[:80]} is no folder and no model of the hub; set "
             "policy.base"

@@ -29,13 +29,14 @@ ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
 
 @dataclass(frozen=True)
 class Watch:
-    """An automation: after one event of a run another is expected in time, else the run's state is changed.
+    """An automation: after one of some events of a run another is expected in time, else the run's state is changed.
+    One that is expected too makes the time begin anew.
 
     Without them a run whose worker or machine is gone holds its slot of the queue for ever, and cannot be retried.
     """
 
     name: str
-    after: str
+    after: tuple[str, ...]
     expect: tuple[str, ...]
     within_s: int
     state: str
@@ -47,15 +48,15 @@ def watches(pool_type: PoolType) -> tuple[Watch, ...]:
     return (
         Watch(
             "cures: runs without a heartbeat have crashed",
-            "heartbeat",
-            ("heartbeat", *ENDS),
+            ("Running", "heartbeat"),  # Running comes first: a process may be killed before it has sent a heartbeat
+            ("Running", "heartbeat", *ENDS),
             3 * HEARTBEAT_S,
             "CRASHED",
             "no heartbeat: its process or machine is gone. Press Retry to go on from its last checkpoint",
         ),
         Watch(
             "cures: runs that were taken and did not begin have crashed",
-            "Pending",
+            ("Pending",),
             ("Running", "heartbeat", "Scheduled", "Late", "AwaitingRetry", "Cancelling", *ENDS),
             BEGIN_S[pool_type],
             "CRASHED",
@@ -63,7 +64,7 @@ def watches(pool_type: PoolType) -> tuple[Watch, ...]:
         ),
         Watch(
             "cures: runs whose cancellation nobody carries out are cancelled",
-            "Cancelling",
+            ("Cancelling",),
             ENDS,
             CANCEL_S,
             "CANCELLED",
@@ -149,7 +150,7 @@ def automation(watch: Watch) -> dict[str, Any]:
         "posture": "Proactive",
         "match": {"prefect.resource.id": ["prefect.flow-run.*"]},
         "for_each": ["prefect.resource.id"],
-        "after": [f"prefect.flow-run.{watch.after}"],
+        "after": [f"prefect.flow-run.{name}" for name in watch.after],
         "expect": [f"prefect.flow-run.{name}" for name in watch.expect],
         "within": watch.within_s,
         "threshold": 1,

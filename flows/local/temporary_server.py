@@ -4,15 +4,18 @@ that ends. (Prefect's own temporary server outlives a killed parent.)
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import itertools
+import logging
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from cures_core.errors import ServerUnavailable
@@ -20,8 +23,10 @@ from cures_core.failures import Scene, explaining
 from cures_core.files import write_atomic
 from tasks.prefect_api import answers, require_server
 
+_log = logging.getLogger(__name__)
 START_DEADLINE_S = 120.0
 _SEND_S = 5.0
+_DATABASE = "prefect.db"
 _PROBE_BYTES = 16 << 20
 """About what the server's database needs at first."""
 _ENVIRONMENT = {
@@ -33,12 +38,13 @@ _ENVIRONMENT = {
 }
 
 
-@contextmanager
+@contextlib.contextmanager
 def temporary_server(folder: Path) -> Iterator[None]:
     """Have a Prefect API while the block runs: the one that is configured, else a server with its files in `folder`.
 
-    Raises `ServerUnavailable` if the configured server does not answer, or the temporary one not within two minutes;
-    what the machine refuses it (a full disk, rights) is told as such.
+    A database that is damaged there is set aside: it holds history alone. Raises `ServerUnavailable` if the configured
+    server does not answer, or the temporary one not within two minutes; what the machine refuses it (a full disk,
+    rights) is told as such.
     """
     if os.environ.get("PREFECT_API_URL"):
         _require_configured()
@@ -47,6 +53,7 @@ def temporary_server(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "server.log").open("ab") as log, (folder / "server.lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two first starts would both create the tables
+        _set_damage_aside(folder / _DATABASE)
         server = _start(folder, log.fileno())
         try:
             # Prefect takes as long to import as the server to start, so that comes second. The server was in vain only
@@ -88,8 +95,29 @@ def _require_configured() -> None:
         require_server(configured)
 
 
+def _set_damage_aside(database: Path) -> None:
+    """Keep a damaged database under another name, with what SQLite has beside it. Servers that still run go on with
+    the files that they have open."""
+    if not (database.exists() and _is_damaged(database)):
+        return
+    aside = next(p for n in itertools.count(1) if not (p := database.with_name(f"{_DATABASE}.damaged-{n}")).exists())
+    for part in ("-wal", "-shm", ""):  # the database last: it is looked for
+        with contextlib.suppress(FileNotFoundError):
+            database.with_name(f"{_DATABASE}{part}").rename(aside.with_name(f"{aside.name}{part}"))
+    _log.warning("%s: damaged; it is %s now, and Prefect's history of runs begins anew", database, aside.name)
+
+
+def _is_damaged(database: Path) -> bool:
+    try:
+        with contextlib.closing(sqlite3.connect(database)) as file:
+            found: tuple[str] = file.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:  # a lock or a disk that refuses is for the server to tell
+        return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return found != ("ok",)
+
+
 def _start(folder: Path, log: int) -> subprocess.Popen[str]:
-    database = f"sqlite+aiosqlite:///{folder.absolute() / 'prefect.db'}"
+    database = f"sqlite+aiosqlite:///{folder.absolute() / _DATABASE}"
     return subprocess.Popen(
         [sys.executable, "-m", "flows.local.temporary_server"],
         stdin=subprocess.PIPE,

@@ -22,6 +22,7 @@ from cures_core.names import check_part, inside
 from cures_core.prompts.lines import Snapshot
 from tasks.inputs.builtin import ensure_builtin
 from tasks.inputs.revisions import commit_of, file_at
+from tasks.storage.leftovers import owned_name, sweep
 from tasks.storage.s3_client import S3, AnswerError, split_url
 
 _log = logging.getLogger(__name__)
@@ -82,7 +83,8 @@ class Inputs:
 
     def _keep(self, name: str, fetch: Callable[[Path], None]) -> tuple[str, Path]:
         self._folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=self._folder) as scratch:
+        sweep(self._folder, ".fetch-*")
+        with tempfile.TemporaryDirectory(prefix=f".fetch-{owned_name()}-", dir=self._folder) as scratch:
             fetched = Path(scratch) / _last_part(name)
             fetch(fetched)
             digest = Snapshot.of(fetched).digest

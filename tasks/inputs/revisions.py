@@ -7,13 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cures_core.errors import ConfigError, MissingInput
+from cures_core.errors import ConfigError, MissingExtra, MissingInput
 from cures_core.names import check_revision
 from tasks.inputs.builtin import TRACKER, builtin_bytes, is_builtin
 
 
 def commit_of(revision: str) -> str:
-    """The commit that a branch, tag or abbreviation names now. `ConfigError` where there is none."""
+    """The commit that a branch, tag or abbreviation names now. `ConfigError` where there is none, `MissingExtra` where
+    git is not installed."""
     check_revision(revision)
     _root()
     found = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
@@ -69,4 +70,7 @@ def _tracked(commit: str, path: Path) -> bool:
 
 
 def _git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(["git", *arguments], capture_output=True, check=False)
+    try:
+        return subprocess.run(["git", *arguments], capture_output=True, check=False)
+    except FileNotFoundError as error:
+        raise MissingExtra("reading a revision: git is not installed. With Debian: apt-get install git") from error

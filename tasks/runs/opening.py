@@ -46,6 +46,7 @@ from tasks.stages.workspace import sweep
 from tasks.storage import Store, open_store
 from tasks.storage.fencing import commit
 from tasks.storage.lease import Lease, is_free
+from tasks.storage.s3_client import hurry
 from tasks.storage.values import aside_command, decode_value, encode_value, set_aside
 
 _log = logging.getLogger(__name__)
@@ -78,11 +79,16 @@ def open_run(config: RunConfig, purpose: Purpose = "training") -> Iterator[RunRe
         _sweep(store, ref, ended=True)
         note_status(store, name, ref.token, "completed")
     except BaseException as error:
-        note_status(store, name, ref.token, "failed" if isinstance(error, Exception) else "stopped", _reason(error))
+        hurry(error)
+        try:
+            note_status(store, name, ref.token, "failed" if isinstance(error, Exception) else "stopped", _reason(error))
+        except StoreUnavailable as away:  # why it ends is what counts
+            _log.warning("how the run ended is not noted: %s", away)
         raise
     finally:
         lease.close()
         allow_jobs()
+        hurry(None)
 
 
 def _reason(error: BaseException) -> str:

@@ -24,6 +24,7 @@ from cures_core.prompts import Loaded, content_id, load_prompts, require_accepta
 from cures_core.prompts.columns import MISSING, ColumnMap, pick
 from cures_core.prompts.naming import content_of
 from cures_core.prompts.reading import open_rows
+from cures_core.secrets import secret_in_url
 from tasks.inputs.prompt_files import Inputs
 from tasks.runs.figures import SnapshotFigures
 from tasks.snapshots.objects import digest_md5
@@ -55,8 +56,12 @@ def publish_outside(
 
     Its prompts are matched by content (as `Curriculum.from_table` names them) or by the set's column of ids
     (`data.columns.id`). Publishing the same again returns what is there. Raises `ConfigError` where `name` is a run's
-    or is no name, `DataRejected` where the prompt set is bad or none of its prompts is known.
+    or is no name and where `trainer` or `policy` is an address with a secret, `DataRejected` where the prompt set is
+    bad or none of its prompts is known.
     """
+    for option, said in (("trainer", trainer), ("policy", policy)):
+        if found := secret_in_url(said):
+            raise ConfigError(f"--{option}: holds {found}: the lineage is kept and pushed, so leave it out")
     store, places = open_store(store_cfg), snapshot.within(store_cfg.url, store_cfg.endpoint_url)
     if not _NAME.fullmatch(name):
         raise ConfigError(f"name {name[:80]!r}: use up to 60 small letters, digits, '.' and '-'")

@@ -7,6 +7,7 @@ its tag in one transaction that fails if the branch has moved meanwhile; then it
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import itertools
 import logging
@@ -14,13 +15,13 @@ import os
 import re
 import shutil
 import time
-import uuid
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cures_core.errors import ConfigError, CorruptArtifact, StoreUnavailable
 from tasks.snapshots.commands import git, last_lines
+from tasks.storage.leftovers import HEX, owned_name, sweep
 
 _log = logging.getLogger(__name__)
 _DEADLINE_S = 120.0
@@ -55,12 +56,19 @@ class Pointers:
         return self._local is None or self._local.exists()
 
     def create(self, branch: str) -> None:
-        """Make a bare repository at the path, if there is none. Many processes may try at once."""
+        """Make a bare repository at the path, if there is none. Many processes may try at once.
+
+        Raises `ConfigError` where the path holds something else.
+        """
         place = self._local
-        if place is None or (place.exists() and any(place.iterdir())):
+        if place is None:
+            return
+        sweep(place.parent, f".{glob.escape(place.name)}.*{HEX}")
+        if place.exists() and (place.is_file() or any(place.iterdir())):
+            _require_repository(place)
             return
         place.parent.mkdir(parents=True, exist_ok=True)
-        scratch = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
+        scratch = place.with_name(f".{place.name}.{owned_name()}")
         git(place.parent, "init", "-q", "--bare", "-b", branch, str(scratch))
         git(scratch, "config", "core.fsync", "all")  # a tag must not outlive what it points to
         try:
@@ -224,6 +232,16 @@ class Pointers:
                 if time.time() - lock.stat().st_mtime > _STALE_LOCK_S:
                     lock.unlink()
         return True
+
+
+def _require_repository(place: Path) -> None:
+    """Not only one that `place` lies in, which is what git finds from there."""
+    found = (git(place.parent, "rev-parse", "--resolve-git-dir", str(p), check=False) for p in (place, place / ".git"))
+    if all(one.returncode for one in found):
+        raise ConfigError(
+            f"snapshot.repository: {place}: is there and is no git repository, or not a whole one. Name another place, "
+            "or move it away and resume the run: it is made anew"
+        )
 
 
 def _is_whole(path: Path) -> bool:

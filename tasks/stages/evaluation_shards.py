@@ -39,6 +39,7 @@ from tasks.stages.prepare_policy import policy_folder
 from tasks.stages.stage import RETRIES, RETRY_DELAYS_S, retryable
 from tasks.stages.workspace import Workspace
 from tasks.storage import open_store
+from tasks.storage.s3_client import hurry
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,8 @@ def _failures(futures: Sequence[PrefectFuture[None]]) -> list[Exception]:
             except Exception as error:  # it is raised again when the others have ended
                 found.append(error)
             emit(PartDone(part="shard", done=done, total=len(futures)))
-    except BaseException:
+    except BaseException as error:
+        hurry(error)
         stop_jobs()
         raise
     return found

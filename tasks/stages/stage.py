@@ -43,6 +43,7 @@ from tasks.stages.workspace import Workspace, clear, take_over, unfinished_prefi
 from tasks.storage import Store, open_store
 from tasks.storage.fencing import check_token, commit, stage_lease
 from tasks.storage.lease import Lease, is_free
+from tasks.storage.s3_client import hurry
 from tasks.storage.values import set_aside
 
 _log = logging.getLogger(__name__)
@@ -311,6 +312,9 @@ def _working(store: Store, run: RunRef, lease: Lease) -> Iterator[None]:
                 lease.check()
             except LeaseLost as lost:
                 raise TryAgain(f"{lost}; run {run.name} goes on by taking that one's result") from error
+        raise
+    except BaseException as stop:
+        hurry(stop)
         raise
     finally:
         lease.close()

@@ -24,6 +24,7 @@ from tasks.runs.opening import scratch_root
 from tasks.runs.records import RunRef
 from tasks.stages.workspace import unfinished_prefix
 from tasks.storage import LocalStore, Store
+from tasks.storage.s3_client import hurry
 from tasks.storage.values import aside_command, decode_value, encode_value
 
 _log = logging.getLogger(__name__)
@@ -52,7 +53,8 @@ def checkpoints_in_store(store: Store, prefix: str, writer: str, scratch: Path) 
     sender.start()
     try:
         yield
-    except BaseException:
+    except BaseException as error:
+        hurry(error)
         sender.close()
         sender.send()
         raise

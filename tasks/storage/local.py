@@ -9,20 +9,17 @@ import hashlib
 import os
 import shutil
 import time
-import uuid
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 from cures_core.errors import ConfigError, CorruptArtifact, CuresError, StoreUnavailable
 from cures_core.failures import machine_failure
-from cures_core.files import canonical_json, digest_json, sync_folder, write_atomic
+from cures_core.files import canonical_json, sync_folder, write_atomic
 from cures_core.manifest import MANIFEST, verify_manifest, write_manifest
 from cures_core.names import check_key
-from tasks.storage.lease import process_start, this_process
+from tasks.storage.leftovers import owned_name, remove, sweep
 from tasks.storage.published import Stamps, check_folder, check_sizes, parse_manifest, sizes_below, stamps_below
 
-_STALE_S = 3600.0
 _CLOCK_GRAIN_NS = 50_000_000
 _LOCK_WAIT_S = 30.0
 
@@ -82,7 +79,7 @@ class LocalStore:
             trash = self._scratch_path()
             path.rename(trash)  # at once, so that nobody finds half a folder
             sync_folder(path.parent)
-        _remove(trash)
+        remove(trash)
 
     def list(self, prefix: str) -> Iterator[str]:
         found: list[str] = []
@@ -141,7 +138,7 @@ class LocalStore:
             try:
                 yield folder
             finally:
-                _remove(folder)
+                remove(folder)
 
     def _stamps_of(self, prefix: str) -> Path:
         return self.root / ".stamps" / f"{check_key(prefix)}.json"
@@ -187,7 +184,7 @@ class LocalStore:
             _copy(folder, scratch)
             _seal(scratch)
         except OSError:
-            _remove(scratch)
+            remove(scratch)
             raise
         return scratch
 
@@ -199,8 +196,8 @@ class LocalStore:
         _make_folder(folder)
         if not self._swept:
             self._swept = True
-            _sweep(folder)
-        return folder / f"{_owner(os.getpid())}-{uuid.uuid4().hex}"
+            sweep(folder)
+        return folder / owned_name()
 
     @contextlib.contextmanager
     def _written(self, path: Path, data: bytes) -> Iterator[Path]:
@@ -274,42 +271,6 @@ def _make_folder(folder: Path) -> None:
     for path in reversed(missing):
         path.mkdir(exist_ok=True)
         sync_folder(path.parent)
-
-
-@cache
-def _owner(pid: int) -> str:
-    """What the names of this process's unfinished writes begin with: its machine, its number and when it started."""
-    me = this_process()
-    return f"{digest_json(me.machine)[:16]}-{pid}-{me.started}"
-
-
-def _is_of_the_dead(name: str) -> bool:
-    """Is it known that the process is gone that writes under this name? Not of one on another machine."""
-    machine, _, rest = name.partition("-")
-    pid, _, rest = rest.partition("-")
-    here = machine == _owner(os.getpid()).partition("-")[0] and pid.isdigit()
-    return here and process_start(int(pid)) != rest.partition("-")[0]
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what dead processes left: at once where they are known to be gone, else when it is old. Age is judged by
-    the file system's own clock."""
-    probe = folder / f"{uuid.uuid4().hex}.clock"
-    probe.touch()
-    now = probe.stat().st_mtime
-    probe.unlink()
-    for path in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # another process sweeps as well
-            old = now - max(p.stat().st_mtime for p in (path, *path.rglob("*"))) > _STALE_S
-            if old or _is_of_the_dead(path.name):
-                _remove(path)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ class S3Store:
         if self._holds(prefix, digest):
             return digest
         self.delete(prefix)
-        self._s3.abort_stale_uploads()
+        self._s3.abort_stale_uploads(prefix.partition("/")[0])  # a whole bucket is others' as well
         listed = parse_manifest(data, str(folder))
         for name in sorted(listed):
             self._s3.upload(f"{prefix}/{name}", folder / name)

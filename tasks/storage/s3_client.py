@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 CONNECT_S, READ_S = 3.0, 30.0
 OUTAGE_S = 900.0
+STOPPING_S = 5.0
 _answered: set[str | None] = set()
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 _ATTEMPTS_A_PART = 8
@@ -33,6 +34,19 @@ _REFUSED_CODES = {
 }
 
 
+_stopping_since: float | None = None
+
+
+def hurry(error: BaseException | None) -> None:
+    """After what stops a process (Ctrl-C, SIGTERM: no `Exception`) its requests wait `STOPPING_S` for an outage to end,
+    those that are being repeated too: nobody waits for minutes for a process to end. None: as before."""
+    global _stopping_since
+    if error is None:
+        _stopping_since = None
+    elif not isinstance(error, Exception):
+        _stopping_since = _stopping_since or time.monotonic()
+
+
 class AnswerError(Exception):
     """The server's answer to one attempt: HTTP status and S3 error code; for the caller of `S3.call` to judge."""
 
@@ -45,7 +59,7 @@ class S3:
     """A bucket and a prefix in it. All requests go through `attempt`.
 
     A request that may pass is repeated for `deadline_s`; for `OUTAGE_S` if its server has answered this process before,
-    so that a wrong address is told soon, and an outage of minutes costs a run nothing but time.
+    so that a wrong address is told soon, and an outage of minutes costs a run nothing but time. See `hurry`.
     """
 
     def __init__(self, url: str, endpoint_url: str | None = None, deadline_s: float = 60.0) -> None:
@@ -146,15 +160,16 @@ class S3:
 
         self.attempt(key, request, judged=(404,))
 
-    def abort_stale_uploads(self) -> None:
-        """Drop what killed processes left of uploads in parts: it is invisible, but paid for."""
-        prefix = self.name("")
-        page = self.attempt("", lambda: self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=prefix))
+    def abort_stale_uploads(self, prefix: str) -> None:
+        """Drop what killed processes left of uploads in parts to the folder `prefix` and below: it is invisible, but
+        paid for."""
+        below = f"{self.name(prefix)}/"
+        page = self.attempt(prefix, lambda: self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=below))
         now = email.utils.parsedate_to_datetime(page["ResponseMetadata"]["HTTPHeaders"]["date"])
         for upload in page.get("Uploads", []):
             if (now - upload["Initiated"]).total_seconds() > _STALE_UPLOAD_S:
                 name = {"Bucket": self.bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
-                self.attempt("", functools.partial(self.client.abort_multipart_upload, **name))
+                self.attempt(prefix, functools.partial(self.client.abort_multipart_upload, **name))
 
     def attempt(self, key: str, request: Callable[[], T], judged: tuple[int, ...] = ()) -> T:
         """`call` for any request."""
@@ -179,7 +194,10 @@ class S3:
                 raise ConfigError(masked(f"{self.url(key)}: {error}")) from error
             tries += 1
             patience = max(self._deadline_s, OUTAGE_S) if self.endpoint_url in _answered else self._deadline_s
-            if time.monotonic() + self._pause(tries) > started + patience:
+            until = started + patience
+            if _stopping_since is not None:
+                until = min(until, max(started, _stopping_since) + STOPPING_S)
+            if time.monotonic() + self._pause(tries) > until:
                 raise StoreUnavailable(
                     masked(f"{self.url(key)}: no success in {tries} attempts, the last one ended with: {failure}. ")
                     + "Retry when the server answers again; nothing committed is lost"

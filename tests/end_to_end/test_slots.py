@@ -96,6 +96,20 @@ def test_a_worker_killed_before_its_run_began_frees_the_slot(stack: Stack, tmp_p
     assert set_state(stack, first, "SCHEDULED")["status"] == "ACCEPT"  # Retry
 
 
+def test_a_process_killed_before_its_first_heartbeat_frees_the_slot(stack: Stack) -> None:
+    """That moment is too short to kill in, so the states are set here; another end just before it, as of a Retry."""
+    kill_worker(stack)
+    found = call(stack, "/deployments/name/train/train")
+    body = {"parameters": found["parameters"], "state": {"type": "SCHEDULED"}}
+    run = call(stack, f"/deployments/{found['id']}/create_flow_run", body)["id"]
+    for state in ("PENDING", "RUNNING", "FAILED", "SCHEDULED", "PENDING", "RUNNING"):
+        assert set_state(stack, run, state)["status"] == "ACCEPT"
+        time.sleep(2)  # as it takes in earnest: of events at once the server may see the later one first
+    crashed = wait_for(stack, run, ended)
+    assert crashed["state_type"] == "CRASHED", crashed["state"]
+    assert "no heartbeat" in crashed["state"]["message"]
+
+
 def test_ten_triggers_at_once_make_one_run_under_postgres_with_repeatable_reads(open_folder: Path) -> None:
     folder, key = open_folder / "stack", uuid.uuid4().hex
     start_postgres(folder)

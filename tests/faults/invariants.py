@@ -75,6 +75,7 @@ def _processes(folder: str) -> Iterator[str]:
 def check_store(folder: Path, store: Store) -> None:
     """After the end of its runs a local store holds nothing of unfinished work, and says of each run how it ended."""
     left = [path for part in ("scratch", ".tmp") for path in (folder / part).rglob("*") if not path.is_dir()]
+    left += [*folder.glob("inputs/.fetch-*"), *folder.glob(".snapshots.git.*")]
     assert left == [], f"left over: {left[:5]}"
     assert list(store.list("unfinished")) == []
     told = {name: run_overview(store, name).status for name in run_names(store)}

@@ -104,7 +104,9 @@ def test_activations_are_what_autograd_keeps(dtype: str) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     rest = {key: value for key, value in TINY_QWEN2.items() if key != "model_type"}
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("qwen2", **rest), dtype=getattr(torch, dtype)).train()
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model("qwen2", **rest), dtype=getattr(torch, dtype), trust_remote_code=False
+    ).train()
     size = 2 if dtype == "bfloat16" else 4
     planned = 96 * activation_bytes(pretrained_shape(TINY_QWEN2), size, profile("1.5b", checkpointing=False).training)
     assert planned == pytest.approx(kept_for_backward(model, 96), rel=0.25)

@@ -190,7 +190,7 @@ SPOILT: list[tuple[Callable[[Path], object], type[CuresError], str]] = [
 ]
 
 
-@pytest.mark.parametrize("name", ["7", '["org/base"]', '{"a": 1}', '"org/\\u0000base"'])
+@pytest.mark.parametrize("name", ["7", '["org/base"]', '{"a": 1}', '"org/\\u0000base"', f'"{"x" * 300}"'])
 def test_a_base_that_is_no_name_is_refused(name: str, folder: Path) -> None:
     (folder / "adapter_config.json").write_text(f'{{"base_model_name_or_path": {name}}}')
     with pytest.raises(ConfigError, match=r"base_model_name_or_path: .* set policy\.base"):

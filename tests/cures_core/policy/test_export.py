@@ -42,12 +42,12 @@ def test_transformers_loads_it(exported: tuple[Path, Any]) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder, wanted = exported
-    loaded = AutoModelForCausalLM.from_pretrained(folder / "out")
+    loaded = AutoModelForCausalLM.from_pretrained(folder / "out", trust_remote_code=False)
     found = probe_logprobs(loaded, probe_ids(loaded.config.vocab_size))
     assert np.abs(found - wanted).max() < 1e-4
-    base = AutoModelForCausalLM.from_pretrained(folder / "base")
+    base = AutoModelForCausalLM.from_pretrained(folder / "base", trust_remote_code=False)
     assert np.abs(probe_logprobs(base, probe_ids(base.config.vocab_size)) - wanted).max() > 0.01
-    tokenizer = AutoTokenizer.from_pretrained(folder / "out")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "out", trust_remote_code=False)
     assert tokenizer("1+2=").input_ids == character_tokenizer()("1+2=").input_ids
 
 

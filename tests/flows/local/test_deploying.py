@@ -30,6 +30,14 @@ def test_a_run_that_has_begun_or_is_to_begin_again_is_not_one_that_did_not_begin
     assert {"Running", "heartbeat", "AwaitingRetry", "Cancelling"} <= set(begun.expect)
 
 
+def test_a_run_is_watched_from_running_on_and_anew_after_a_retry() -> None:
+    """What is expected too begins the time anew, where an end of the run before the Retry would still count."""
+    trigger = AutomationCore.model_validate(automation(watches("process")[0])).trigger
+    for event in ("prefect.flow-run.Running", "prefect.flow-run.heartbeat"):
+        assert trigger.starts_after(event)
+        assert trigger.expects(event)
+
+
 class Server:
     """Keeps automations as Prefect's does: in its own form, with fields that nobody has set."""
 
@@ -60,7 +68,7 @@ def test_deploying_again_makes_nothing_and_changes_nothing(server: Server) -> No
 
 @pytest.mark.parametrize(
     "change",
-    [{"within_s": 77}, {"expect": ("heartbeat",)}, {"after": "Late"}, {"state": "FAILED"}, {"message": "as it was"}],
+    [{"within_s": 77}, {"expect": ("heartbeat",)}, {"after": ("Late",)}, {"state": "FAILED"}, {"message": "as it was"}],
 )
 def test_what_an_earlier_version_made_is_brought_up_to_date(
     change: dict[str, Any], server: Server, monkeypatch: pytest.MonkeyPatch

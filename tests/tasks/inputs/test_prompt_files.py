@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 from cures_core.config.data import DataConfig
 from cures_core.config.loading import load_config
-from cures_core.errors import ConfigError, DataRejected, MissingInput, TryAgain
+from cures_core.errors import ConfigError, DataRejected, MissingExtra, MissingInput, TryAgain
 from cures_core.files import digest_file, digest_json
 from cures_core.prompts import load_prompts
 from tasks.ci.changes import changes
@@ -69,6 +70,17 @@ def test_a_revision_of_git_is_read(work: Path, inputs: Inputs, monkeypatch: pyte
     assert number(inputs, "../prompts.jsonl@v1") == 200
 
 
+def test_what_a_killed_download_left_goes_with_the_next_one(work: Path, tmp_path: Path, inputs: Inputs) -> None:
+    folder = tmp_path / "inputs"
+    folder.mkdir()
+    if (pid := os.fork()) == 0:
+        Inputs(folder)._keep("half.jsonl@v1", lambda out: (out.write_text("half"), os._exit(0)))  # type: ignore[func-returns-value]
+    os.waitpid(pid, 0)
+    assert len(list(folder.glob(".fetch-*/half.jsonl"))) == 1
+    assert number(inputs, "prompts.jsonl@v1") == 200
+    assert list(folder.glob(".fetch-*")) == []
+
+
 def test_a_branch_is_read_anew_when_it_moves_unless_its_content_is_pinned(work: Path, tmp_path: Path) -> None:
     folder, name = tmp_path / "inputs", "prompts.jsonl@main"
     first = Inputs(folder).local(name)
@@ -115,6 +127,14 @@ def test_a_revision_of_dvc_is_read_files_and_folders(work: Path, inputs: Inputs)
 def test_what_cannot_be_found_is_said(name: str, error: Any, message: str, work: Path, inputs: Inputs) -> None:
     with pytest.raises(error, match=message):
         inputs.local(name)
+
+
+def test_a_revision_without_git_says_that_it_is_not_installed(
+    work: Path, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(work))
+    with pytest.raises(MissingExtra, match=r"git is not installed.*apt-get install git"):
+        inputs.local("prompts.jsonl@v1")
 
 
 def test_outside_a_repository_there_are_no_revisions(

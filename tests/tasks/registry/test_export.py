@@ -71,10 +71,10 @@ def test_adapters_are_merged_and_the_folder_needs_nothing_of_ours(tmp_path: Path
 
     export_model(store, "m", None, tmp_path / "out")
     assert not list((tmp_path / "out").glob("adapter*"))
-    ids = torch.tensor([AutoTokenizer.from_pretrained(tmp_path / "out")("1+2=")["input_ids"]])
-    alone = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    ids = torch.tensor([AutoTokenizer.from_pretrained(tmp_path / "out", trust_remote_code=False)("1+2=")["input_ids"]])
+    alone = AutoModelForCausalLM.from_pretrained(tmp_path / "out", trust_remote_code=False)
     torch.testing.assert_close(logits(alone, ids), logits(trained.model, ids), rtol=1e-4, atol=1e-4)
-    before = logits(AutoModelForCausalLM.from_pretrained(base), ids)
+    before = logits(AutoModelForCausalLM.from_pretrained(base, trust_remote_code=False), ids)
     assert (logits(alone, ids) - before).abs().max() > 0.1
     card = (tmp_path / "out" / "README.md").read_text()
     assert "adapters: LoRA of rank 2, merged" in card

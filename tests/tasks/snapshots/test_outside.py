@@ -91,6 +91,15 @@ def test_what_was_learnt_is_published_under_the_pipelines_ids(tmp_path: Path, da
         assert back.own_counts(back.rows([new]))[0] == pytest.approx(theirs[names.index(old)])
 
 
+@pytest.mark.parametrize("option", ["--trainer", "--policy"])
+def test_an_address_with_a_password_does_not_get_into_the_lineage(tmp_path: Path, dataset: Path, option: str) -> None:
+    learnt(tmp_path / "posterior.parquet")
+    with pytest.raises(ConfigError, match=f"{option}: holds a user or a password") as caught:
+        publish(tmp_path, dataset, option, "https://me:canary@example.org/model")
+    assert "canary" not in str(caught.value)
+    assert not (tmp_path / "store").exists()
+
+
 def test_texts_that_were_hashed_as_they_stand_are_matched_too(tmp_path: Path, dataset: Path) -> None:
     ids = [content_id(str(row["problem"]), str(row["answer"])) for row in rows()]
     curriculum = Curriculum.from_ids(ids, config=CuresConfig(prompts_per_step=6, rollouts_per_step=24))

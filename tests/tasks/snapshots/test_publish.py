@@ -23,8 +23,9 @@ from tasks.runs.figures import SnapshotFigures
 from tasks.snapshots import commands, diff_snapshots, find_snapshot, list_snapshots, publish_snapshot, read_snapshot
 from tasks.snapshots import pointers as pointers_module
 from tasks.snapshots.objects import FolderObjects, object_name
-from tasks.snapshots.pointers import DamagedReference
+from tasks.snapshots.pointers import DamagedReference, Pointers
 from tasks.snapshots.reading import diff_posteriors
+from tasks.storage.leftovers import owned_name
 
 ROOT = Path(__file__).resolve().parents[3]
 LINEAGE = {
@@ -181,6 +182,39 @@ def test_a_working_tree_and_its_index_are_left_alone(tmp_path: Path) -> None:
     assert git(str(home), "tag") == "posterior/run-1/0"
     with pytest.raises(ConfigError, match=r"main holds other files \(code.py\)"):
         publish(tmp_path, cfg.model_copy(update={"branch": "main"}), 2, "posterior/run-1/1")
+
+
+def test_what_a_killed_process_was_making_goes_with_the_next_one(tmp_path: Path, cfg: SnapshotConfig) -> None:
+    """Also beside a repository that is made by now, and nothing that only looks alike."""
+    parent = Path(str(cfg.repository)).parent
+    name = Path(str(cfg.repository)).name
+    for _ in range(2):
+        if (pid := os.fork()) == 0:
+            (parent / f".{name}.{owned_name()}" / "refs").mkdir(parents=True)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        (own := parent / f".{name}.{owned_name()}").mkdir()
+        (other := parent / f".{name}.bak").touch()
+        os.utime(other, (0, 0))
+        Pointers(str(cfg.repository), tmp_path / "scratch").create("snapshots")
+        assert sorted(parent.glob(f".{name}.*")) == sorted([other, own])
+        own.rmdir()
+
+
+@pytest.mark.parametrize("made", ["folder", "file", "cut"])
+def test_a_place_that_holds_no_whole_repository_is_refused(made: str, tmp_path: Path, cfg: SnapshotConfig) -> None:
+    """It may lie in a working tree, which git would take for what was meant."""
+    place = Path(str(cfg.repository))
+    place.parent.mkdir(parents=True)
+    subprocess.run(["git", "init", "-q", str(place.parent)], check=True)
+    if made == "file":
+        place.touch()
+    else:
+        (place / "objects").mkdir(parents=True)
+    if made == "cut":
+        (place / "HEAD").touch()
+    with pytest.raises(ConfigError, match=r"snapshot\.repository: .*is no git repository, or not a whole one"):
+        publish(tmp_path, cfg, 1, "posterior/run-1/0")
 
 
 def test_four_processes_at_once_all_land(tmp_path: Path, cfg: SnapshotConfig) -> None:

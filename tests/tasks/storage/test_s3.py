@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from cures_core.config.loading import load_config
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import ConfigError, CorruptArtifact, CuresError, LeaseHeld, LeaseLost, StoreUnavailable
 from cures_core.testing.store import folder_of
+from tasks.runs.opening import open_run
 from tasks.storage import S3Store, open_store
 from tasks.storage import s3_client as client_module
 from tasks.storage.fencing import commit
 from tasks.storage.lease import Lease, acquire, this_process
+from tests.end_to_end.pipeline import PROFILE
 from tests.tasks.storage.servers import BUCKET, KEYS, Action, FaultyServer, moto_url
 
 __all__ = ["moto_url"]
@@ -164,6 +167,7 @@ def test_without_credentials_the_message_says_which_to_set(
         S3Store(place, tmp_path, moto_url).get("k")
 
 
+@pytest.mark.usefixtures("moto_url")  # for its credentials
 def test_a_server_that_does_not_answer_is_given_up_at_the_deadline(tmp_path: Path, place: str) -> None:
     store = S3Store(place, tmp_path, "http://127.0.0.1:9", deadline_s=0.5)
     started = time.monotonic()
@@ -244,10 +248,23 @@ def test_uploads_left_by_killed_processes_are_dropped(
     client.create_multipart_upload(Bucket=BUCKET, Key=key)  # moto dates it to 2010
     with monkeypatch.context() as patch:
         patch.setattr(client_module, "_STALE_UPLOAD_S", 1e12)
-        store.publish_files("one", folder_of(tmp_path / "a", {"a": b"1"}))
+        store.publish_files("artifacts/one", folder_of(tmp_path / "a", {"a": b"1"}))
     assert left() == 1  # young enough to be under way
-    store.publish_files("two", folder_of(tmp_path / "b", {"a": b"1"}))
+    store.publish_files("artifacts/two", folder_of(tmp_path / "b", {"a": b"1"}))
     assert left() == 0
+
+
+def test_uploads_of_other_programs_are_left_alone_where_the_store_is_a_whole_bucket(
+    tmp_path: Path, moto_url: str, place: str
+) -> None:
+    client, theirs = S3Store(place, tmp_path / "cache", moto_url)._s3.client, "artifactory/backup"
+    client.create_bucket(Bucket="shared")
+    client.create_multipart_upload(Bucket="shared", Key=theirs)
+    client.create_multipart_upload(Bucket="shared", Key="artifacts/x")
+    store = S3Store("s3://shared", tmp_path / "whole", moto_url)
+    store.publish_files("artifacts/one", folder_of(tmp_path / "a", {"a": b"1"}))
+    left = client.list_multipart_uploads(Bucket="shared")["Uploads"]
+    assert [upload["Key"] for upload in left] == [theirs]
 
 
 def test_fetched_files_are_checked_kept_and_fetched_again_if_lost(tmp_path: Path, moto_url: str, place: str) -> None:
@@ -322,3 +339,28 @@ def test_a_server_that_has_answered_is_waited_for_longer_than_a_stranger(
         away_until = time.monotonic() + 60
         with pytest.raises(StoreUnavailable, match="nothing committed is lost"):
             store.put("k", b"2")
+
+
+def test_who_is_stopped_during_an_outage_ends_soon_and_as_what_it_is(
+    tmp_path: Path, moto_url: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where another thread has begun to wait: as for the lease's sign of life."""
+    away, asked = False, 0.0
+    (tmp_path / "tiny.toml").write_text(PROFILE)
+
+    def stopped_while_away() -> None:
+        nonlocal away, asked
+        with open_run(load_config(tmp_path / "tiny.toml", settings)):
+            away = True
+            time.sleep(4)  # a sign of life is due, and waits
+            client_module.hurry(StoreUnavailable("no reason to hurry"))
+            asked = time.monotonic()
+            raise KeyboardInterrupt
+
+    with FaultyServer(moto_url, lambda *_: (503, "ServiceUnavailable") if away else None) as server:
+        settings = [f"store.url={place}", f"store.endpoint_url={server.url}", "store.lease_ttl_s=5"]
+        monkeypatch.setattr(client_module, "STOPPING_S", 0.5)
+        with pytest.raises(KeyboardInterrupt):
+            stopped_while_away()
+    assert time.monotonic() - asked < 60
+    assert client_module._stopping_since is None

@@ -140,7 +140,7 @@ def test_no_uninitialised_memory_is_read() -> None:
 def test_other_architectures_give_their_own_logprobs(name: str, batch_rows: int) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = transformers.AutoModelForCausalLM.from_config(OTHER_MODELS[name]).eval()
+        model = transformers.AutoModelForCausalLM.from_config(OTHER_MODELS[name], trust_remote_code=False).eval()
     rollouts = flat(engine_of(model, batch_rows=batch_rows, max_new_tokens=20).generate(requests_of(n=4)))
     for rollout in rollouts:
         own = reference_logprobs(model, rollout, 1.0)[np.arange(len(rollout.token_ids)), rollout.token_ids]

@@ -104,7 +104,7 @@ def test_fixed_shapes_change_no_token(
 @pytest.mark.parametrize("name", ["learned positions", "eager attention"])
 def test_other_models_decode_alike(name: str) -> None:
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(OTHER_MODELS[name]).eval()
+    model = transformers.AutoModelForCausalLM.from_config(OTHER_MODELS[name], trust_remote_code=False).eval()
     options = {"max_new_tokens": 20, "batch_rows": 9}
     static, eager = (engine_of(model, decoding=how, **options) for how in ("static", "eager"))
     assert tokens_of(static.generate(requests_of(n=5))) == tokens_of(eager.generate(requests_of(n=5)))
@@ -124,7 +124,7 @@ def test_adapters_decode_alike() -> None:
 def test_a_model_that_fixed_shapes_would_change_is_refused_or_decoded_otherwise(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = transformers.AutoModelForCausalLM.from_config(OTHER_MODELS[name]).eval()
+    model = transformers.AutoModelForCausalLM.from_config(OTHER_MODELS[name], trust_remote_code=False).eval()
     with pytest.raises(ConfigError, match=r"rollout\.decoding"):
         engine_of(model, decoding="static", max_new_tokens=4).generate(requests_of(n=1))
     engine = engine_of(model, max_new_tokens=4)

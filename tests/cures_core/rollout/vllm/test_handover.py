@@ -30,7 +30,7 @@ def test_the_newest_weights_lie_there_alone_and_can_be_loaded(tmp_path: Path) ->
         moved.lm_head.weight.add_(1)
     second = handover.put(moved, TOKENIZER)
     assert not first.exists()
-    loaded = AutoModelForCausalLM.from_pretrained(second)
+    loaded = AutoModelForCausalLM.from_pretrained(second, trust_remote_code=False)
     assert torch.equal(loaded.lm_head.weight, moved.lm_head.weight)
     handover.close()
     assert list(tmp_path.iterdir()) == []
@@ -49,7 +49,7 @@ def test_every_rank_has_a_whole_copy(tmp_path: Path) -> None:
     finally:
         torch.distributed.destroy_process_group()
     assert list((tmp_path / "plain").iterdir()) == []
-    loaded = AutoModelForCausalLM.from_pretrained(folder)
+    loaded = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
     assert torch.equal(loaded.lm_head.weight, model.lm_head.weight)
 
 
@@ -100,7 +100,7 @@ def test_weights_that_share_a_tensor_are_handed_over_once(tmp_path: Path) -> Non
     handover = Handover(tmp_path)
     for _ in range(2):
         folder = handover.put(model, TOKENIZER)
-    loaded = AutoModelForCausalLM.from_pretrained(folder)
+    loaded = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
     assert torch.equal(loaded.lm_head.weight, model.model.embed_tokens.weight)
 
 
