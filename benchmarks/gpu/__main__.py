@@ -22,7 +22,7 @@ POOLS = ("waste", "mixed", "healthy")
 
 
 def units(model: str, device: str, *, small: bool, seeds: int, pools: tuple[str, ...] = POOLS) -> list[Unit]:
-    """In the order in which they are measured. `small`: sizes for a rehearsal."""
+    """In the order in which they are measured. `model`: its name. `small`: sizes for a rehearsal."""
     work = "benchmarks.gpu.work"
     on_gpu = device == "cuda"
     hf = "tests/cures_core/rollout/hf/"
@@ -120,13 +120,15 @@ def main(
     """Measure until the minutes are over. Every unit's result is in OUT/results.json as soon as there is one."""
     deadline = time.monotonic() + 60 * minutes
     scratch = Path(os.environ.get("CURES_GPU_SCRATCH", tempfile.gettempdir())) / "cures-gpu"
-    folder = model or str(write_stand_in(scratch / "stand-in"))
+    folder = Path(model) if model else write_stand_in(scratch / "stand-in")
     pools = POOLS if not small else ("mixed",)
-    wanted = units(folder, device, small=small or not model, seeds=seeds if not small else 1, pools=pools)
+    wanted = units(folder.name, device, small=small or not model, seeds=seeds if not small else 1, pools=pools)
     if only:
         wanted = [unit for unit in wanted if unit.name.startswith(tuple(only.split(",")))]
     try:
-        session = Session(out / "results.json", describe(device), scratch / "units", deadline, jobs)
+        session = Session(
+            out / "results.json", describe(device), scratch / "units", deadline, jobs, {folder.name: str(folder)}
+        )
     except CuresError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(error.exit_code) from error

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,9 @@ class Session:
     deadline: float
     jobs: int = 1
     """Units that may run side by side."""
+    models: Mapping[str, str] = field(default_factory=dict)
+    """Name: folder on this machine. Specs and results hold the names, so that they mean the same on the next machine;
+    units are told the folders."""
     kept: dict[str, Any] = field(default_factory=dict)
     _running: list[_Running] = field(default_factory=list)
 
@@ -105,7 +108,7 @@ class Session:
         out.unlink(missing_ok=True)
         limit = min(unit.most_s, self._left())
         former = self.kept.get(unit.name, {"spec": None})
-        given = {**unit.spec, "limit_s": max(1.0, limit - _MARGIN_S)}
+        given = {**_with_models(unit.spec, self.models), "limit_s": max(1.0, limit - _MARGIN_S)}
         if former["spec"] == unit.spec and unit.kind:
             given["former"] = former["result"]
         write_atomic(spec, canonical_json(given))
@@ -151,11 +154,23 @@ class Session:
             print(f"{unit.name}: {'done' if result.get('done') else result['ended']}, {took:.0f} s", flush=True)
         self.kept[unit.name] = {
             "spec": unit.spec,
-            "result": result,
+            "result": _with_models(result, {folder: name for name, folder in self.models.items()}),
             "seconds": round(took, 1),
             "commit": self.machine["commit"],
             "source": self.machine["source"],
         }
+
+
+def _with_models(value: Any, models: Mapping[str, str]) -> Any:
+    """`value` with what it has as a `model` or a `policy` replaced, at any depth."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: models.get(inner, inner)
+        if key in ("model", "policy") and isinstance(inner, str)
+        else _with_models(inner, models)
+        for key, inner in value.items()
+    }
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -19,7 +19,23 @@ KEPT = sorted((ROOT / "benchmarks" / "results").rglob("*.json"))
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
 def test_what_is_kept_names_no_place_of_one_machine(path: Path) -> None:
-    assert re.findall(r'"/(?:[^"/]+/)+[^"]*"', path.read_text(encoding="utf-8")) == []
+    assert places(json.loads(path.read_bytes())) == []
+
+
+def test_a_place_is_found_wherever_it_stands_and_a_log_may_name_some() -> None:
+    assert places({"a": [{"/tmp/x": "/srv/models/smollm2"}, 'File "/usr/lib/x.py", line 3\n']}) == [
+        "/tmp/x",
+        "/srv/models/smollm2",
+    ]
+
+
+def places(value: Any) -> list[str]:
+    """Absolute paths among the keys and values."""
+    if isinstance(value, str):
+        return [value] if re.fullmatch(r"/(?:[^/]+/)+[^/\n]*", value) else []
+    if isinstance(value, dict):
+        value = [*value.items()]
+    return [place for inner in value for place in places(inner)] if isinstance(value, list | tuple) else []
 
 
 MACHINE = {

@@ -13,9 +13,10 @@ if __name__ == "__main__":
     *_, spec_file, out = sys.argv[1:]
     spec = json.loads(Path(spec_file).read_bytes())
     with Path(spec["trace"]).open("a") as trace:
-        trace.write(f"{spec['name']} begins\n")
+        trace.write(f"{spec['name']} begins{' with ' + spec['policy'] if 'policy' in spec else ''}\n")
     for value in spec.get("values", []):
         result = {"value": value, "former": spec.get("former"), "limit_s": spec["limit_s"], "done": False}
+        result |= {"arm": {"policy": spec.get("policy")}}
         write_atomic(Path(out), json.dumps(result).encode())
     time.sleep(spec.get("sleep", 0.0))
     if "fails" in spec:

@@ -8,13 +8,16 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from benchmarks.curriculum.arm import Arm
+from benchmarks.gpu import __main__ as command
 from benchmarks.gpu.__main__ import units
 from benchmarks.gpu.machine import describe, source_digest
+from benchmarks.gpu.session import Session
 from benchmarks.gpu.stand_in import write_stand_in
 from benchmarks.gpu.work import _random_model
 from cures_core.policy.loading import load_policy, load_tokenizer
@@ -32,6 +35,16 @@ def test_units_of_a_gpu_are_all_different_and_arms_are_whole() -> None:
     assert {arm.pool for arm in arms} == {"waste", "mixed", "healthy"}
     assert len(arms) == 2 * 3 * 4
     assert all(arm.budget == 20_480 and arm.dtype == "bfloat16" for arm in arms)
+
+
+def test_results_hold_the_name_of_a_model_and_not_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[dict[str, Any]] = []
+    monkeypatch.setattr(Session, "run", lambda self, units: begun.extend([self.models, *(u.spec for u in units)]))
+    command.main(1, tmp_path / "out", device="cpu", model="/place/of/smollm2", jobs=1, seeds=1, only="", small=True)
+    models, *specs = begun
+    assert models == {"smollm2": "/place/of/smollm2"}
+    assert specs
+    assert "/place" not in json.dumps(specs)
 
 
 def test_a_random_model_of_a_larger_vocabulary_has_a_tokenizer_that_belongs_to_it(tmp_path: Path) -> None:

@@ -55,6 +55,16 @@ def test_what_is_whole_is_not_measured_again_and_what_changed_is(tmp_path: Path)
     assert results(tmp_path)["units"]["b"]["result"]["value"] == 5
 
 
+def test_models_are_named_and_units_are_told_where_they_are(tmp_path: Path) -> None:
+    named = unit(tmp_path, "a", policy="smollm2", world="smollm2")
+    session(tmp_path, models={"smollm2": "/one/smollm2"}).run([named])
+    assert trace(tmp_path) == ["a begins with /one/smollm2", "a ends"]
+    found = results(tmp_path)["units"]["a"]
+    assert (found["spec"]["policy"], found["result"]["arm"]["policy"]) == ("smollm2", "smollm2")
+    session(tmp_path, models={"smollm2": "/another/smollm2"}).run([named])
+    assert len(trace(tmp_path)) == 2  # elsewhere it is the same unit
+
+
 def test_a_failure_is_a_result_and_the_next_unit_runs(tmp_path: Path) -> None:
     session(tmp_path).run([unit(tmp_path, "a", fails="no such thing"), unit(tmp_path, "b")])
     found = results(tmp_path)["units"]
