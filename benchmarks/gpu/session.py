@@ -9,15 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cures_core.errors import ConfigError
 from cures_core.files import canonical_json, write_atomic
-
-_MARGIN_S = 5.0
-"""What a unit is told to leave for writing what it has."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,8 @@ class Unit:
     """It is ended after so long."""
     least_s: float = 10.0
     """It is not begun with less time left."""
+    margin_s: float = 5.0
+    """What it is told to leave for its last work and for writing what it has."""
     side_by_side: bool = False
     """May share the device with others of which that is true."""
 
@@ -108,7 +108,7 @@ class Session:
         out.unlink(missing_ok=True)
         limit = min(unit.most_s, self._left())
         former = self.kept.get(unit.name, {"spec": None})
-        given = {**_with_models(unit.spec, self.models), "limit_s": max(1.0, limit - _MARGIN_S)}
+        given = {**_with_models(unit.spec, self.models), "limit_s": max(1.0, limit - unit.margin_s)}
         if former["spec"] == unit.spec and unit.kind:
             given["former"] = former["result"]
         write_atomic(spec, canonical_json(given))
@@ -138,6 +138,8 @@ class Session:
                 running.seen, changed = text, True
                 self._keep(running, text, over=over)
             if over:
+                with suppress(ProcessLookupError):  # what it has started and left behind would hold the device
+                    os.killpg(running.process.pid, signal.SIGKILL)
                 self._running.remove(running)
         if changed:
             write_atomic(self.results, canonical_json({"machine": self.machine, "units": self.kept}))
@@ -145,12 +147,13 @@ class Session:
     def _keep(self, running: _Running, text: bytes, *, over: bool) -> None:
         unit, took = running.unit, time.monotonic() - running.started
         result = json.loads(text) if text else {}
-        if over and not result.get("done"):
-            log = (self.scratch / f"{unit.name}.log").read_text(encoding="utf-8", errors="replace")
-            code = running.process.returncode
-            result["ended"] = "its time was over" if code == -signal.SIGKILL else f"exit code {code}"
-            result["log"] = log[-2000:]
         if over:
+            # Of what is done too: it may have warned that it fell back to something slower.
+            log = (self.scratch / f"{unit.name}.log").read_text(encoding="utf-8", errors="replace")
+            result |= {"log": log[-2000:]} if log else {}
+            if not result.get("done"):
+                code = running.process.returncode
+                result["ended"] = "its time was over" if code == -signal.SIGKILL else f"exit code {code}"
             print(f"{unit.name}: {'done' if result.get('done') else result['ended']}, {took:.0f} s", flush=True)
         self.kept[unit.name] = {
             "spec": unit.spec,

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from benchmarks.gpu.session import Session, Unit
@@ -71,6 +72,27 @@ def test_a_failure_is_a_result_and_the_next_unit_runs(tmp_path: Path) -> None:
     assert found["a"]["result"]["ended"] == "exit code 1"
     assert "no such thing" in found["a"]["result"]["log"]
     assert found["b"]["result"]["done"]
+
+
+def test_what_a_unit_has_said_is_kept_also_where_it_is_done(tmp_path: Path) -> None:
+    session(tmp_path).run([unit(tmp_path, "a", says="it is run kernel by kernel"), unit(tmp_path, "b")])
+    found = results(tmp_path)["units"]
+    assert found["a"]["result"]["done"]
+    assert found["a"]["result"]["log"] == "it is run kernel by kernel\n"
+    assert "log" not in found["b"]["result"]
+
+
+def test_nothing_that_a_unit_has_started_outlives_it(tmp_path: Path) -> None:
+    session(tmp_path).run([unit(tmp_path, "a", leaves_behind=True)])
+    pid = int((tmp_path / "trace.child").read_text())
+    assert gone(pid)
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def test_a_unit_that_was_cut_off_goes_on_from_what_it_had(tmp_path: Path) -> None:
