@@ -157,7 +157,7 @@ def main(
         )
         raise typer.Exit(ConfigError.exit_code)
     scratch = Path(os.environ.get("CURES_GPU_SCRATCH", tempfile.gettempdir())) / "cures-gpu"
-    folder = Path(model) if model else write_stand_in(scratch / "stand-in")
+    folder = Path(model).absolute() if model else write_stand_in(scratch / "stand-in")
     pools = POOLS if not small else ("mixed",)
     wanted = units(folder.name, device, small=small or not model, seeds=seeds if not small else 1, pools=pools)
     if only:
