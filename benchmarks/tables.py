@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.curriculum.analysis import BEST, analyse
+from benchmarks.curriculum.analysis import BEST, analyse, best_of
 from benchmarks.curriculum.behaviour import BANDS, BEHAVIOUR, REFERENCE, factors
 from benchmarks.curriculum.kept import RESULTS as WORLDS
 from benchmarks.curriculum.kept import comparable, load
+from benchmarks.curriculum.methods import BASELINES
 from benchmarks.curriculum.report import compared, table
 from cures_core.errors import ConfigError
 
@@ -31,14 +32,15 @@ def load_results(folder: Path = RESULTS) -> list[Results]:
 
 
 def throughput(results: Results) -> str:
-    unit = results["units"].get("throughput")
-    cases = [case for case in unit["result"].get("cases", {}).values() if "tokens_per_s" in case] if unit else []
+    units = [unit for name, unit in results["units"].items() if name.startswith("throughput")]
+    cases = [c for unit in units for c in unit["result"].get("cases", {}).values() if "tokens_per_s" in c]
+    on_gpu = results["machine"]["device"] != "cpu"
     slow = {case["rows"]: case["tokens_per_s"] for case in cases if case["decoding"] == "eager"}
     cases.sort(key=lambda case: (case["rows"], case["tokens_per_s"]))
     rows = [
         [
             case["rows"],
-            f"{case['engine']}, {case['decoding']}",
+            f"{case['engine']}, {case['decoding']}{_fallback(case) if on_gpu else ''}",
             f"{case['tokens_per_s']:,.0f}",
             f"{case['tokens_per_s'] / slow[case['rows']]:.1f}x" if case["rows"] in slow else "",
             f"{case['first_call_s']:.1f} s",
@@ -47,6 +49,13 @@ def throughput(results: Results) -> str:
         for case in cases
     ]
     return _table(["rows", "engine", "tokens/s", "over eager", "first call", "memory"], rows)
+
+
+def _fallback(case: Mapping[str, Any]) -> str:
+    """What was not as the case says."""
+    if case["decoding"] != "static" or case.get("captured", 1):
+        return ""
+    return " (not captured)" if case["static"] else " (eager after all)"
 
 
 def step(results: Results) -> str:
@@ -78,9 +87,14 @@ def arms(results: Results) -> str:
     rows: list[list[Any]] = []
     for pool in dict.fromkeys(arm["arm"]["pool"] for arm in whole):
         those = [arm for arm in whole if arm["arm"]["pool"] == pool]
-        if not any(arm["arm"]["method"] == "uniform" for arm in those):
+        if not any(arm["arm"]["method"] in BASELINES for arm in those):
             continue
-        for row in analyse(those, "uniform", "avg_at_1"):
+        baseline = best_of(those, BASELINES, "avg_at_1")
+        theirs = {arm["arm"]["seed"] for arm in those if arm["arm"]["method"] == baseline}
+        # Unfinished sessions have methods of which no seed is the baseline's too.
+        paired = {arm["arm"]["method"] for arm in those if arm["arm"]["seed"] in theirs}
+        those = [arm for arm in those if arm["arm"]["method"] in paired]
+        for row in analyse(those, baseline, "avg_at_1"):
             ends = [arm["points"][-1] for arm in those if arm["arm"]["method"] == row.method]
             k = next(name for name in ends[0] if name.startswith("pass_at_"))
             ratios = [f"{row.to_90[c].value:.2f}x" for c in ("rollouts", "tokens", "seconds")]
@@ -88,7 +102,10 @@ def arms(results: Results) -> str:
             spread = f"{row.final:.3f} [{row.final_low:.3f}, {row.final_high:.3f}]"
             rows.append([pool, row.method, row.seeds, spread, *scores, *ratios, f"{row.informative_share:.2f}"])
     titles = ["pool", "method", "seeds", "avg@1 [lowest, highest]", "greedy", "pass@8", "entropy"]
-    return _table([*titles, "to 90 % of uniform's gain: rollouts", "tokens", "seconds", "informative"], rows)
+    return _table(
+        [*titles, "over the best baseline (1.00x) to 90 % of its gain: rollouts", "tokens", "seconds", "informative"],
+        rows,
+    )
 
 
 def machines(results: Results) -> str:

@@ -205,7 +205,7 @@ def run_arm(arm: Arm, out: Path) -> dict[str, Any]:
             progress = run_epoch(progress, one_more, timed, aborting or engine, verifier, trainer, commit)
         if progress.rollouts > recorder.points[-1]["rollouts"]:
             recorder.measure(progress)
-        done = True
+        done = progress.rollouts >= arm.budget  # what its time has cut off is run again, not compared
         write_atomic(out, canonical_json(result()))
     engine.close()
     return result()

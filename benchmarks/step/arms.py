@@ -78,7 +78,7 @@ def _run(arm: str, spec: StepSpec, folder: Path) -> Figures:
 
 
 def _medians(figures: list[Figures]) -> dict[str, float]:
-    rows = [f.model_dump() for f in figures]
+    rows = [f.model_dump(exclude={"kernels"}) for f in figures]
     return {name: round(median(row[name] for row in rows), 3) for name in rows[0]}
 
 

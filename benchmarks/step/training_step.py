@@ -82,6 +82,8 @@ class Figures(Strict):
     """Largest resident memory of the process; on CUDA what torch held at most."""
     start_mib: float
     """The same before the first step: weights, and on CPU libraries."""
+    kernels: dict[str, int] = Field(default={})
+    """What our settings came to on this device: `kernels` of engine and trainer."""
 
 
 def coin(text: str) -> bool:
@@ -143,7 +145,9 @@ class _Clock:
         )
 
 
-class _CoinVerifier(Verifier):
+class CoinVerifier(Verifier):
+    """Half of all texts are right, whatever the policy can do."""
+
     def judge(self, items: Sequence[Item]) -> list[Verdict]:
         return [Verdict(Outcome.CORRECT if coin(text) else Outcome.WRONG) for text, _ in items]
 
@@ -153,6 +157,8 @@ class _CoinVerifier(Verifier):
 
 def run_cures(spec: StepSpec) -> Figures:
     """The embedded engine and the one-process trainer."""
+    from cures_core.rollout.hf.engine import HfEngine
+
     clock = _Clock(spec.device)
     device = setup_torch(DeviceConfig(type=spec.device, threads=spec.threads), spec.seed)
     policy = load_policy(spec.model, device, dtype=spec.dtype)
@@ -168,13 +174,15 @@ def run_cures(spec: StepSpec) -> Figures:
         for number, requests in enumerate(spec.requests()):
             if number == 1:
                 clock.start()
-            groups = roll_out(requests, e, _CoinVerifier())
+            groups = roll_out(requests, e, CoinVerifier())
             update(groups)
             clock.timed("training", e.sync)(trainer.model)
             rollouts = [r for group in groups for r in group.rollouts]
             clock.prompt_tokens += sum(len(r.prompt_ids) for r in rollouts)
             clock.tokens += sum(len(r.token_ids) for r in rollouts)
-    return clock.figures(start_mib)
+        figures = clock.figures(start_mib)
+        kernels = {**(e.kernels if isinstance(e, HfEngine) else {}), **trainer.kernels}
+    return figures.model_copy(update={"kernels": kernels})
 
 
 def run_trl(spec: StepSpec) -> Figures:

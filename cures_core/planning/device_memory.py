@@ -75,7 +75,10 @@ def memory(cfg: RunConfig, shape: Shape, longest: int) -> Memory:
         host, masters, optimizer = host + masters + optimizer, 0, 0
     if isinstance(training, DeepSpeedTrainerConfig) and training.offload_parameters:
         host, weights = host + weights, 0
-    columns = _columns(cfg, longest)
+    rollouts = -(-cfg.curriculum.rollouts_per_step // ranks)
+    # Tokens of the largest micro-batch: the budget, unless a rank's share is smaller or one rollout longer.
+    columns = min(max(training.micro_batch_tokens, longest), rollouts * longest)
+    scored = min(columns, rollouts * cfg.rollout.max_new_tokens)  # prompts' logits are never made
     engine, resting = _engine(cfg.rollout, shape, size, longest, shape.parameters * size, on_gpu=_on_gpu(cfg.device))
     return Memory(
         weights=weights,
@@ -84,21 +87,13 @@ def memory(cfg: RunConfig, shape: Shape, longest: int) -> Memory:
         optimizer=optimizer,
         reference=shape.parameters * size if training.kl_coef and training.lora is None else 0,
         activations=columns * activation_bytes(shape, size, training),
-        logits=2 * columns * shape.vocabulary * size,  # and their gradient; prompts' logits are never made
+        logits=2 * scored * shape.vocabulary * size,  # and their gradient
         buffers=min(shape.trained, _ZERO_BUCKET) * summed if stage >= 2 else 0,
         generation=engine,
         resting=resting,
         whole=every if stage == 3 else 0,
         host=host,
     )
-
-
-def _columns(cfg: RunConfig, longest: int) -> int:
-    """Tokens of the largest micro-batch: the budget, unless a rank's share is smaller or one rollout longer."""
-    training = cfg.training
-    ranks = training.processes * training.nodes if isinstance(training, RanksConfig) else 1
-    share = -(-cfg.curriculum.rollouts_per_step // ranks) * longest
-    return min(max(training.micro_batch_tokens, longest), share)
 
 
 def activation_bytes(shape: Shape, size: int, training: TrainingConfig) -> int:

@@ -64,7 +64,7 @@ def is_adapted(model: PreTrainedModel) -> TypeGuard[PeftModel]:
 
 
 def setup_torch(cfg: DeviceConfig, seed: int) -> torch.device:
-    """Seed torch, fix its threads, ask for deterministic kernels; returns the device."""
+    """Seed torch, fix its threads, choose its kernels, deterministic ones where there are; returns the device."""
     import torch
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -73,6 +73,10 @@ def setup_torch(cfg: DeviceConfig, seed: int) -> torch.device:
     device = device_of(cfg)
     if device.type == "cpu":
         torch.set_num_threads(cfg.threads)
+    else:
+        # cuDNN's attention, the first choice on recent cards, makes a plan for each shape, and micro-batches and
+        # prefills have a new one nearly every time; with a mask its backward pass has given NaN (pytorch 196678).
+        torch.backends.cuda.enable_cudnn_sdp(False)
     return device
 
 

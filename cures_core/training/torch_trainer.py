@@ -90,6 +90,12 @@ class TorchTrainer:
         return self._updater.model
 
     @property
+    def kernels(self) -> dict[str, int]:
+        """What the settings came to for this model on this device, 0 or 1: is attention `bounded`, do rollouts
+        `share_rows`?"""
+        return {"bounded": int(self._bounded), "share_rows": int(self._share_rows)}
+
+    @property
     def bad_steps(self) -> int:
         """Steps in a row, the last one included, that changed nothing because loss or gradient was not finite."""
         return self._bad_steps

@@ -38,6 +38,7 @@ def test_both_arms_see_the_same_prompts_and_count_alike(spec: StepSpec) -> None:
     assert_sound(peers, spec)
     # Those of the counted steps, once for each rollout.
     assert ours.prompt_tokens == peers.prompt_tokens > 0
+    assert ours.kernels == {"static": 0, "captured": 0, "bounded": 0, "share_rows": 1}
 
 
 def test_on_cuda_every_reading_of_the_clock_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,23 @@ KEPT = sorted((ROOT / "benchmarks" / "results").rglob("*.json"))
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
 def test_what_is_kept_names_no_place_of_one_machine(path: Path) -> None:
-    assert re.findall(r'"/(?:[^"/]+/)+[^"]*"', path.read_text(encoding="utf-8")) == []
+    assert places(json.loads(path.read_bytes())) == []
+
+
+def test_a_place_is_found_wherever_it_stands_and_a_log_may_name_some() -> None:
+    assert places({"a": [{"/tmp/x": "/srv/models/smollm2"}, 'File "/usr/lib/x.py", line 3\n']}) == [
+        "/tmp/x",
+        "/srv/models/smollm2",
+    ]
+
+
+def places(value: Any) -> list[str]:
+    """Absolute paths among the keys and values."""
+    if isinstance(value, str):
+        return [value] if re.fullmatch(r"/(?:[^/]+/)+[^/\n]*", value) else []
+    if isinstance(value, dict):
+        value = [*value.items()]
+    return [place for inner in value for place in places(inner)] if isinstance(value, list | tuple) else []
 
 
 MACHINE = {
@@ -64,6 +80,17 @@ def test_throughput_is_compared_with_eager_decoding_of_the_same_rows() -> None:
     ]
 
 
+def test_decoding_that_fell_back_is_not_shown_as_what_was_asked() -> None:
+    fell = {"static": 1, "captured": 0}, {"static": 0, "captured": 0}, {"static": 1, "captured": 9}
+    cases = {str(i): {**case("hf", "static", 2**i, 100), **found} for i, found in enumerate(fell)}
+    lines = throughput(of(throughput_rows={"cases": cases})).splitlines()[2:]
+    assert [line.split(" | ")[1] for line in lines] == [
+        "hf, static (not captured)",
+        "hf, static (eager after all)",
+        "hf, static",
+    ]
+
+
 def test_steps_and_plans_that_are_not_done_are_left_out() -> None:
     figures = {"total_s": 10.0, "generation_s": 6.0, "training_s": 4.0, "tokens_per_s": 800.0, "peak_mib": 1000.0}
     both = of(step_cures={**figures, "done": True}, step_trl={"skipped": "trl is not installed", "done": False})
@@ -74,14 +101,14 @@ def test_steps_and_plans_that_are_not_done_are_left_out() -> None:
     assert plans(of(plan_a=done)).splitlines()[2:] == ["| a | 1,000 | 900 | 1,100 | 10.0 | 12.0 |"]
 
 
-def test_arms_are_compared_with_uniform_and_only_whole_ones() -> None:
-    units = {
-        f"arm-{i}": a for i, a in enumerate([arm("uniform", 1, 0.3), arm("cures", 1, 0.5), arm("x", 1, 0.9, False)])
-    }
+def test_arms_are_compared_with_the_best_baseline_and_only_whole_ones() -> None:
+    found = [arm("uniform", 1, 0.2), arm("raft", 1, 0.3), arm("cures", 1, 0.5), arm("x", 1, 0.9, False)]
+    units = {f"arm-{i}": a for i, a in enumerate([*found, arm("y", 2, 0.4)])}  # of y no seed is raft's too
     rows = arms(of(**{name.replace("-", "_"): unit for name, unit in units.items()})).splitlines()[2:]
-    assert rows[0].startswith("| mixed | uniform | 1 | 0.300 [0.300, 0.300] | 0.200 | 0.500 | 0.300 | 1.00x |")
-    assert rows[1].startswith("| mixed | cures | 1 | 0.500 ")
-    assert len(rows) == 2
+    assert rows[0].startswith("| mixed | uniform | 1 | 0.200 ")
+    assert rows[1].startswith("| mixed | raft | 1 | 0.300 [0.300, 0.300] | 0.200 | 0.500 | 0.300 | 1.00x |")
+    assert rows[2].startswith("| mixed | cures | 1 | 0.500 ")
+    assert len(rows) == 3
     assert arms(of(arm_0=arm("cures", 1, 0.5))) == ""  # nothing to compare with
 
 

@@ -74,6 +74,14 @@ class HfEngine:
             result.append([thoughts.marked(_rollout(request, job, n, completions[n], texts[n])) for n in numbers])
         return result
 
+    @property
+    def kernels(self) -> dict[str, int]:
+        """What the last call came to: was it in fixed shapes (`static`, 0 or 1), and how many are `captured`?"""
+        return {
+            "static": int(self.static is not None),
+            "captured": self.static.graphs.captured if self.static is not None else 0,
+        }
+
     def sleep(self) -> None:
         """Give a large static cache back. A small one stays, and with it the captured steps, which cost as much as
         several ordinary ones."""

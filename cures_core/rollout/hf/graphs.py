@@ -52,7 +52,7 @@ class StepGraphs:
         self._step(*shape)
 
     def _capture(self, shape: Shape) -> None:
-        graph = torch.cuda.CUDAGraph()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
             # Thread-local: a checkpoint may be copied to the host in another thread meanwhile.
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
@@ -63,4 +63,7 @@ class StepGraphs:
             _log.warning("this model's decoding step cannot be captured (%s): it is run kernel by kernel", error)
             self.captures = False
             return
+        finally:
+            # A capture that fails stays on its own stream, where work no longer waits for that on the ordinary one.
+            torch.cuda.set_stream(stream)
         self._graphs[shape] = graph

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -110,7 +111,8 @@ class KvRows:
             keys, values = (s.new_empty(self.rows, s.shape[1], capacity, s.shape[3]) for s in states)
             keys[:, :, :width] = 0
             values[:, :, :width] = 0
-            self._layers.append(_RowLayer(self, (keys, values)))
+            # Weakly: dropped, its memory is free at once, not at the next full garbage collection.
+            self._layers.append(_RowLayer(weakref.proxy(self), (keys, values)))
         self._mask = prefix.mask.new_zeros(self.rows, capacity)
         self.cache = Cache(layers=list(self._layers))
 

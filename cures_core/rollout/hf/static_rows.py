@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -49,7 +51,9 @@ class StaticRows:
         self.numbers = torch.arange(max(rows, self.columns), device=device)
         self.layers: list[_StaticLayer] = []
         self.cache = Cache(layers=[])
-        self.graphs = StepGraphs(self._step, device)
+        # Known weakly to what it holds: dropped, its memory is free at once, not at the next full garbage collection.
+        self._weakly: StaticRows = weakref.proxy(self)
+        self.graphs = StepGraphs(partial(StaticRows._step, self._weakly), device)
         self.where = torch.empty(0)
         self._widest = 0
 
@@ -143,7 +147,7 @@ class StaticRows:
     def _allocate(self, prefix: Prefix) -> None:
         for keys, values in prefix.layers:
             buffers = (self._zeros(keys), self._zeros(values))
-            self.layers.append(_StaticLayer(self, buffers))
+            self.layers.append(_StaticLayer(self._weakly, buffers))
         self.cache = Cache(layers=list(self.layers))
 
     def _zeros(self, states: torch.Tensor) -> torch.Tensor:

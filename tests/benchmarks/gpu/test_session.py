@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from benchmarks.gpu.session import Session, Unit
@@ -55,12 +56,43 @@ def test_what_is_whole_is_not_measured_again_and_what_changed_is(tmp_path: Path)
     assert results(tmp_path)["units"]["b"]["result"]["value"] == 5
 
 
+def test_models_are_named_and_units_are_told_where_they_are(tmp_path: Path) -> None:
+    named = unit(tmp_path, "a", policy="smollm2", world="smollm2")
+    session(tmp_path, models={"smollm2": "/one/smollm2"}).run([named])
+    assert trace(tmp_path) == ["a begins with /one/smollm2", "a ends"]
+    found = results(tmp_path)["units"]["a"]
+    assert (found["spec"]["policy"], found["result"]["arm"]["policy"]) == ("smollm2", "smollm2")
+    session(tmp_path, models={"smollm2": "/another/smollm2"}).run([named])
+    assert len(trace(tmp_path)) == 2  # elsewhere it is the same unit
+
+
 def test_a_failure_is_a_result_and_the_next_unit_runs(tmp_path: Path) -> None:
     session(tmp_path).run([unit(tmp_path, "a", fails="no such thing"), unit(tmp_path, "b")])
     found = results(tmp_path)["units"]
     assert found["a"]["result"]["ended"] == "exit code 1"
     assert "no such thing" in found["a"]["result"]["log"]
     assert found["b"]["result"]["done"]
+
+
+def test_what_a_unit_has_said_is_kept_also_where_it_is_done(tmp_path: Path) -> None:
+    session(tmp_path).run([unit(tmp_path, "a", says="it is run kernel by kernel"), unit(tmp_path, "b")])
+    found = results(tmp_path)["units"]
+    assert found["a"]["result"]["done"]
+    assert found["a"]["result"]["log"] == "it is run kernel by kernel\n"
+    assert "log" not in found["b"]["result"]
+
+
+def test_nothing_that_a_unit_has_started_outlives_it(tmp_path: Path) -> None:
+    session(tmp_path).run([unit(tmp_path, "a", leaves_behind=True)])
+    pid = int((tmp_path / "trace.child").read_text())
+    assert gone(pid)
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def test_a_unit_that_was_cut_off_goes_on_from_what_it_had(tmp_path: Path) -> None:

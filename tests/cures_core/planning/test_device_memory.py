@@ -164,6 +164,12 @@ def test_one_process_holds_everything() -> None:
     assert (plain.masters, plain.optimizer, plain.gradients) == (0, 4000, 2000)
 
 
+def test_logits_are_made_of_completions_alone() -> None:
+    small = "curriculum.prompts_per_step=8", "curriculum.rollouts_per_step=16"  # two rollouts a rank
+    assert needs(*small, "rollout.max_new_tokens=3").logits == 2 * (2 * 3) * 10 * 2
+    assert needs(*small, "rollout.max_new_tokens=3").activations == needs(*small).activations
+
+
 def test_the_engine_counts_where_it_is_awake() -> None:
     asleep, awake = needs(), needs("rollout.sleep_level=0")
     assert asleep.generation == awake.generation == 2000 + 16 * 2**30

@@ -24,13 +24,19 @@ class NotingGraph:
 def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     log: list[str] = []
 
+    current = ["ordinary stream"]
+
     @contextmanager
     def graph(_: Any, pool: Any, capture_error_mode: str) -> Iterator[None]:
         assert capture_error_mode == "thread_local"
         log.append(f"capture in {pool}")
+        current[0] = "stream of the capture"
         yield
+        current[0] = "ordinary stream"  # not where the capture has failed, as with torch's own
         log.append("captured")
 
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: current[0])
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: current.__setitem__(0, stream))
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: NotingGraph(log))
     monkeypatch.setattr(torch.cuda, "graph", graph)
@@ -82,6 +88,7 @@ def test_a_step_that_cannot_be_captured_is_run(log: list[str], caplog: pytest.Lo
         graphs.run(16, 32, 1.0, 1.0)
     assert log == ["step", "capture in pool", "step after", "step", "step"]
     assert "cannot be captured" in caplog.text
+    assert torch.cuda.current_stream() == "ordinary stream"  # type: ignore[comparison-overlap]  # a pretended one
 
 
 def test_out_of_memory_in_a_capture_is_an_error(log: list[str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from cures_core.config.rollout import PromptFormat
 from cures_core.errors import ConfigError
-from cures_core.rollout.hf import static_rows
+from cures_core.rollout.hf import kv_rows, static_rows
 from cures_core.rollout.hf.grouped_attention import _grouped, grouped_attention
 from cures_core.rollout.hf.static_rows import StaticRows, _columns, _rows
 from cures_core.terms import Prompt, Request
@@ -75,6 +77,29 @@ def test_memory_is_kept_for_the_next_call_and_grows_only_where_it_must() -> None
     assert engine.static is not kept
     engine.sleep()  # where the device's memory is not known, none is kept
     assert engine.static is None
+
+
+@pytest.mark.parametrize("decoding", ["static", "eager"])
+def test_memory_that_is_given_back_is_free_at_once(decoding: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a garbage collection: a trainer may need that memory before there is one."""
+    held: list[weakref.ref[torch.Tensor]] = []
+    for layer in (static_rows._StaticLayer, kv_rows._RowLayer):
+
+        def noting(self: Any, owner: Any, buffers: Any, made: Any = layer.__init__) -> None:
+            held.extend(map(weakref.ref, buffers))
+            made(self, owner, buffers)
+
+        monkeypatch.setattr(layer, "__init__", noting)
+    engine = engine_of(decoding=decoding, max_new_tokens=6)
+    gc.collect()
+    gc.disable()
+    try:
+        engine.generate(requests_of(n=4))
+        engine.sleep()
+        assert held
+        assert all(buffer() is None for buffer in held)
+    finally:
+        gc.enable()
 
 
 @settings(max_examples=25, deadline=None)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -17,6 +18,7 @@ from cures_core.config.rollout import VllmServerRolloutConfig
 from cures_core.errors import ConfigError, EngineFailed, MissingExtra
 from cures_core.policy.accounting import load_weights
 from cures_core.rollout.vllm.local_server import LocalServer, server_command, server_environment
+from cures_core.rollout.vllm.memory import memory_share
 from cures_core.rollout.vllm.server_engine import VllmServerEngine
 from cures_core.terms import Prompt, Request
 from cures_core.testing.rollout_engine import disturb, requests_of, tokens_of
@@ -405,3 +407,16 @@ def test_a_server_of_ours_needs_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(MissingExtra, match=r"cures\[vllm\]"):
         LocalServer(VllmServerRolloutConfig(), "float32", on_gpu=False)
+
+
+def test_a_server_asks_for_no_more_of_a_gpu_than_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would not start beside a trainer."""
+    (tmp_path / "model.safetensors").write_bytes(bytes(1 << 20))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=80 << 30))
+    cfg = VllmServerRolloutConfig(kv_cache_gib=6)
+    words = server_command(cfg, tmp_path, "bfloat16", 8123, on_gpu=True)
+    assert dict(pairwise(words))["--gpu-memory-utilization"] == "0.1"
+    assert "--gpu-memory-utilization" not in server_command(cfg, tmp_path, "bfloat16", 8123, on_gpu=False)
+    assert memory_share(tmp_path, 200) == 1.0

@@ -14,6 +14,7 @@ import pytest
 
 from cures_core.config.rollout import VllmRolloutConfig
 from cures_core.errors import EngineFailed
+from cures_core.rollout.vllm import core as vllm_core
 from cures_core.rollout.vllm.core import VllmCore
 
 
@@ -58,6 +59,14 @@ def test_sleep_needs_its_memory_pool_which_only_a_gpu_has(started: Any) -> None:
     assert started(True, sleep_level=1)[1].options["enable_sleep_mode"] is True
     assert started(True, sleep_level=0)[1].options["enable_sleep_mode"] is False
     assert started(False, sleep_level=1)[1].options["enable_sleep_mode"] is False
+
+
+def test_vllm_is_told_its_share_of_a_gpu_and_to_spawn(started: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VLLM_WORKER_MULTIPROC_METHOD", raising=False)
+    monkeypatch.setattr(vllm_core, "memory_share", lambda folder, gib: 0.01 * gib)
+    assert started(True, kv_cache_gib=6)[1].options["gpu_memory_utilization"] == 0.06
+    assert "gpu_memory_utilization" not in started(False)[1].options
+    assert os.environ["VLLM_WORKER_MULTIPROC_METHOD"] == "spawn"
 
 
 @pytest.mark.parametrize("level", [1, 2])
