@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar
 
@@ -17,8 +17,10 @@ from tasks.registry.history import Entry, existing_pointer, model_names, pointer
 from tasks.registry.weights import weights_fault
 from tasks.runs.again import again_place
 from tasks.runs.aside import reader_of
-from tasks.runs.figures import Figures, PromoteFigures, SnapshotFigures
+from tasks.runs.figures import EpochFigures, Figures, PromoteFigures, ReportFigures, SnapshotFigures
 from tasks.runs.notes import (
+    Started,
+    Status,
     read_note,
     read_started,
     require_run,
@@ -101,19 +103,38 @@ class _Look:
     def run(self, name: str) -> None:
         require_run(self._store, name)
         again, first = f"cures run --resume {name}", "cures run --config PROFILE, as it was started"
-        self._check("values", started_place(name), partial(self._started, name), first)
-        self._check("values", status_place(name), partial(run_status, self._store, name), again)
+        started = self._check("values", started_place(name), partial(self._started, name), first)
+        status = self._check("values", status_place(name), partial(self._status, name), again)
         for place in list(self._store.list(f"runs/{name}/changes")):
             self._value("values", place, f", then {again}")
         if self._store.get(again_place(name)) is not None:
             self._value("values", again_place(name), f", then {again} --from STAGE")
-        for place in list(self._store.list(f"runs/{name}/stages")):
+        noted: dict[str, Record[Figures] | None] = {}
+        places = list(self._store.list(f"runs/{name}/stages"))
+        for place in places:
             note = self._check("values", place, partial(read_note, self._store, name, place), again)
-            record = None if note is None else self.record(f"{note['stage']}/{note['key']}", again)
+            if note is None:
+                continue
+            record_id = f"{note['stage']}/{note['key']}"
+            record = noted[record_id] = self.record(record_id, again)
             if record is not None and has_figures(record, SnapshotFigures):
                 self._snapshot(record.figures.tag, name, again)
             if record is not None and has_figures(record, PromoteFigures) and record.figures.promoted:
                 self._promoted.setdefault(record.id, (name, record))
+        is_over = status is not None and status.status == "completed"
+        if is_over and started is not None and started.purpose == "training" and len(noted) == len(places):
+            self._unnoted(name, noted, again)
+
+    def _unnoted(self, name: str, noted: Mapping[str, Record[Figures] | None], again: str) -> None:
+        """A training that is over has a report, and a note of every record that the report stands on."""
+        stages = {record_id.partition("/")[0] for record_id in noted}
+        gone = [ReportFigures.stage] if EpochFigures.stage in stages and ReportFigures.stage not in stages else []
+        for record in noted.values():
+            if record is not None and has_figures(record, ReportFigures):
+                gone += [parent for parent in record.parents if parent not in noted]
+        for what in gone:
+            fault = f"the note that the run used {what} is gone"
+            self.found.append(Finding(place=f"runs/{name}/stages", fault=fault, remedy=again))
 
     def record(self, record_id: str, remedy: str) -> Record[Figures] | None:
         """Check a record, its files and its parents, once; None where something is wrong with it."""
@@ -232,11 +253,17 @@ class _Look:
             fault, remedy = f"could not be checked: {error}", "see that the place answers, then verify again"
         self.found.append(Finding(place=tag, fault=fault, remedy=remedy))
 
-    def _started(self, name: str) -> object:
+    def _started(self, name: str) -> Started:
         try:
             return read_started(self._store, name)
         except ConfigError as error:
             raise CorruptArtifact(f"{started_place(name)}: is gone") from error
+
+    def _status(self, name: str) -> Status:
+        status = run_status(self._store, name)
+        if status.status == "unknown" and any(self._store.list(f"runs/{name}/stages")):
+            raise CorruptArtifact(f"{status_place(name)}: is gone")  # it is there before the first stage begins
+        return status
 
     def _record(self, stage: str, key: str) -> Record[Figures]:
         record = read_any(self._store, stage, key)

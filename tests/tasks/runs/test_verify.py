@@ -25,10 +25,11 @@ from cures_core.jobs.kept import keep
 from flows.cli.main import app
 from tasks.ci.retraining import Decision
 from tasks.registry.history import Pointer, by_a_person, existing_pointer, move
+from tasks.registry.promotion_by_hand import promote_run
 from tasks.registry.weights import checked_roll_back, weights_fault
 from tasks.runs.aside import set_place_aside
 from tasks.runs.figures import FIGURES, EpochFigures, PolicyFigures, PromoteFigures, SnapshotFigures
-from tasks.runs.notes import noted_record, run_names, run_overview, stage_notes, stage_record
+from tasks.runs.notes import noted_record, read_started, run_names, run_overview, stage_notes, stage_record
 from tasks.runs.opening import open_run, started_config
 from tasks.runs.records import Record, RunRef, committed, committed_any, files_of
 from tasks.runs.verify import verify
@@ -61,7 +62,7 @@ def stage(run: RunRef, name: str, parents: list[Record], label: str = "") -> Rec
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunRef:
-    """A run of six stages, whose two epochs are versions of a model."""
+    """A run of seven stages, whose two epochs are versions of a model."""
     monkeypatch.chdir(tmp_path)
     return make(tmp_path)
 
@@ -71,14 +72,16 @@ def make(folder: Path) -> RunRef:
         store = open_store(run.config.store)
         data, policy = stage(run, "validate_dataset", []), stage(run, "prepare_policy", [])
         score = stage(run, "evaluate_checkpoint", [data, policy])
+        states = []
         for k in (1, 2):
-            state = stage(run, "train_epoch", [data, policy], str(k))
+            states.append(state := stage(run, "train_epoch", [data, policy], str(k)))
             weights = state.figures.weights_digest
             entry = {"run": run.name, "state": state.id, "policy": policy.id, "evaluation": score.id}
             if store.get("models/m.json") is None or len(existing_pointer(store, "m")[1].history) < k:
                 assert move(by_a_person(store), "m", store.get("models/m.json"), {**entry, "weights": weights})
         gate = made_by("promote", promoted=True, model="m")
-        run_stage(run, PromoteFigures, 1, {"after": score.id}, [policy, score], lambda _: gate)
+        decision = run_stage(run, PromoteFigures, 1, {"after": score.id}, [policy, score], lambda _: gate)
+        stage(run, "report", [data, policy, *states, score, decision])
         keep(folder / "rows.json", {"sampled": [1, 2]})
         keep_rows(store, "rows", folder / "rows.json")
     return run
@@ -137,13 +140,13 @@ def test_a_whole_store_is_found_whole(made: RunRef) -> None:
     assert found.damaged == ()
     assert found.notes == ()
     assert found.checked == {
-        "values": 8,
-        "records": 6,
-        "files": 5,
+        "values": 9,
+        "records": 7,
+        "files": 6,
         "pointers": 1,
         "versions": 2,
         "evaluations": 1,
-        "leases": 7,
+        "leases": 8,
     }
     assert verify(made.config.store, [made.name]).damaged == ()
     with pytest.raises(ConfigError, match=f"runs there: {made.name}"):
@@ -177,7 +180,7 @@ def test_every_damage_is_found_under_its_name_and_no_reader_changes_anything(
     assert len(names) > 25
     store = LocalStore(root)
     # that one is gone, nothing else can tell
-    silent = ("evaluations/", f"runs/{made.name}/st", "flow-runs/", "retrainings/", "unfinished/")
+    silent = ("evaluations/", "flow-runs/", "retrainings/", "unfinished/")
     for _ in range(tries):
         path = root / names[int(rng.integers(len(names)))]
         place, whole, kind = path.relative_to(root).as_posix(), path.read_bytes(), rng.random()
@@ -366,6 +369,33 @@ def test_a_damaged_value_is_written_again_by_the_next_holder(made: RunRef, tmp_p
     assert finding.place == place.relative_to(root).as_posix()
     make(tmp_path)
     assert verify(made.config.store).damaged == ()
+
+
+@pytest.mark.parametrize("name", ["stages/train_epoch-2.json", "stages/report.json", "status.json"])
+def test_a_note_that_is_lost_is_told_and_written_again_by_the_next_holder(
+    made: RunRef, tmp_path: Path, name: str
+) -> None:
+    place = Path(made.config.store.url) / "runs" / made.name / name
+    place.unlink()
+    (finding,) = verify(made.config.store, [made.name]).damaged
+    assert f"runs/{made.name}/{name}".startswith(finding.place)
+    assert "is gone" in finding.fault
+    assert finding.remedy == f"cures run --resume {made.name}"
+    make(tmp_path)
+    assert place.exists()
+    assert verify(made.config.store).damaged == ()
+
+
+def test_a_completed_run_without_the_note_of_its_last_epoch_is_not_promoted(made: RunRef) -> None:
+    exam = {"suites": [{"name": "exam", "path": made.config.data.path}]}
+    gate = {"model": "m", "suites": ["exam"]}
+    config = made.config.model_dump(mode="json") | {"epochs": 2, "evaluation": exam, "promotion": gate}
+    store = open_store(made.config.store)
+    started = read_started(store, made.name).model_copy(update={"config": config})
+    store.put(f"runs/{made.name}/run.json", encode_value(started))
+    (Path(made.config.store.url) / "runs" / made.name / "stages/train_epoch-2.json").unlink()
+    with pytest.raises(ConfigError, match=f"has no train_epoch 2; finish it: cures run --resume {made.name}"):
+        promote_run(store, made.name, None, "ann", "", override=False)
 
 
 def test_a_number_changed_in_a_value_that_still_parses_is_told(made: RunRef) -> None:
