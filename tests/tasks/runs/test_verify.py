@@ -398,6 +398,16 @@ def test_a_completed_run_without_the_note_of_its_last_epoch_is_not_promoted(made
         promote_run(store, made.name, None, "ann", "", override=False)
 
 
+def test_a_damaged_change_is_told_and_nothing_else_is_set_aside(made: RunRef, tmp_path: Path) -> None:
+    store = open_store(made.config.store)
+    started, place = store.get(f"runs/{made.name}/run.json"), f"runs/{made.name}/changes/00000002.json"
+    store.put(place, b"{")
+    with pytest.raises(CorruptArtifact, match=f"cures runs set-aside {place}, then cures run --resume {made.name}"):
+        make(tmp_path)
+    assert store.get(f"runs/{made.name}/run.json") == started
+    assert list(store.list("damaged")) == []
+
+
 def test_a_number_changed_in_a_value_that_still_parses_is_told(made: RunRef) -> None:
     root = Path(made.config.store.url)
     record = stage_record(LocalStore(root), made.name, EpochFigures, "1")
