@@ -10,7 +10,7 @@ from typing import TypeVar
 from cures_core.checkpoints.in_epoch import SPOILT
 from cures_core.config.base import Strict
 from cures_core.config.storage import StoreConfig
-from cures_core.errors import ConfigError, CorruptArtifact, CuresError, MissingInput, StoreUnavailable
+from cures_core.errors import CorruptArtifact, CuresError, MissingInput, StoreUnavailable
 from cures_core.manifest import MANIFEST
 from tasks.ci.retraining import DECISIONS
 from tasks.registry.history import Entry, existing_pointer, model_names, pointer_key, read_pointer
@@ -19,7 +19,6 @@ from tasks.runs.again import again_place
 from tasks.runs.aside import reader_of
 from tasks.runs.figures import EpochFigures, Figures, PromoteFigures, ReportFigures, SnapshotFigures
 from tasks.runs.notes import (
-    Started,
     Status,
     read_note,
     read_started,
@@ -103,7 +102,7 @@ class _Look:
     def run(self, name: str) -> None:
         require_run(self._store, name)
         again, first = f"cures run --resume {name}", "cures run --config PROFILE, as it was started"
-        started = self._check("values", started_place(name), partial(self._started, name), first)
+        started = self._check("values", started_place(name), partial(read_started, self._store, name), first)
         status = self._check("values", status_place(name), partial(self._status, name), again)
         for place in list(self._store.list(f"runs/{name}/changes")):
             self._value("values", place, f", then {again}")
@@ -252,12 +251,6 @@ class _Look:
         except CuresError as error:
             fault, remedy = f"could not be checked: {error}", "see that the place answers, then verify again"
         self.found.append(Finding(place=tag, fault=fault, remedy=remedy))
-
-    def _started(self, name: str) -> Started:
-        try:
-            return read_started(self._store, name)
-        except ConfigError as error:
-            raise CorruptArtifact(f"{started_place(name)}: is gone") from error
 
     def _status(self, name: str) -> Status:
         status = run_status(self._store, name)

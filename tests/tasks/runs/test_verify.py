@@ -450,6 +450,18 @@ def test_weights_that_are_others_than_those_promoted_are_told(made: RunRef) -> N
         assert "promoted were 000000000000" in weights_fault(store, entry, deep=deep)
 
 
+def test_a_damaged_pointer_is_a_row_beside_the_others(made: RunRef) -> None:
+    store = open_store(made.config.store)
+    store.put("models/n.json", b"{")
+    place = ("--store", made.config.store.url)
+    listed = CliRunner().invoke(app, ["models", "list", *place])
+    assert listed.exit_code == 0
+    assert [line.split()[:2] for line in listed.stdout.splitlines()] == [["m", "version"], ["n", "damaged:"]]
+    rows = json.loads(CliRunner().invoke(app, ["models", "list", "--json", *place]).stdout)
+    assert rows[0]["version"] == 2
+    assert rows[1]["damaged"].startswith("models/n.json: ")
+
+
 def test_the_command_tells_what_is_wrong_and_what_mends_it(made: RunRef) -> None:
     root = Path(made.config.store.url)
     whole = CliRunner().invoke(app, ["runs", "verify", "--all", "--store", str(root)])
