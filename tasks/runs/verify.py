@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TypeVar
 
@@ -11,6 +11,7 @@ from cures_core.checkpoints.in_epoch import SPOILT
 from cures_core.config.base import Strict
 from cures_core.config.storage import StoreConfig
 from cures_core.errors import CorruptArtifact, CuresError, MissingInput, StoreUnavailable
+from cures_core.failures import explaining
 from cures_core.manifest import MANIFEST
 from tasks.ci.retraining import DECISIONS
 from tasks.registry.history import Entry, existing_pointer, model_names, pointer_key, read_pointer
@@ -41,10 +42,12 @@ from tasks.snapshots.published import (
     published_names,
     published_place,
 )
-from tasks.storage import Store, open_store
+from tasks.storage import LocalStore, Store, open_store
 from tasks.storage.values import aside_command
 
 T = TypeVar("T")
+
+_ANSWER = "see that the place answers, then verify again: cures runs verify --all"
 
 
 class Finding(Strict):
@@ -76,7 +79,8 @@ def verify(cfg: StoreConfig, runs: Iterable[str] | None = None) -> Verified:
     SHA-256, pointers by the weights that they name and by the promotions that have moved them, snapshots by the objects
     of their DVC remote.
 
-    Raises `ConfigError` for a run that is not there, `StoreUnavailable` where the store does not answer.
+    Raises `ConfigError` for a run that is not there, `StoreUnavailable` where the store does not answer; a file that
+    a disk does not hand out is a finding.
     """
     store = open_store(cfg)
     look = _Look(store, cfg)
@@ -106,7 +110,7 @@ class _Look:
         status = self._check("values", status_place(name), partial(self._status, name), again)
         for place in list(self._store.list(f"runs/{name}/changes")):
             self._value("values", place, f", then {again}")
-        if self._store.get(again_place(name)) is not None:
+        if again_place(name) in self._store.list(f"runs/{name}"):
             self._value("values", again_place(name), f", then {again} --from STAGE")
         noted: dict[str, Record[Figures] | None] = {}
         places = list(self._store.list(f"runs/{name}/stages"))
@@ -181,7 +185,8 @@ class _Look:
         model = record.figures.model
         try:
             _, pointer = read_pointer(self._store, model)
-        except CorruptArtifact:  # told already
+        except CuresError as error:  # told already
+            self._unless_of_one_file(error)
             return
         key = pointer_key(model)
         if pointer is None:
@@ -216,12 +221,18 @@ class _Look:
             self._value("inputs of flow runs", place, ", or start another flow run")
         for place in list(self._store.list(DECISIONS)):
             self._value("retrainings", place, ", then trigger the retraining once more")
-        for prefix in orphans(self._store):
+        for prefix in self._orphans():
             fault = "files that no record names: whoever published them did not live to commit or to delete them"
             self.notes.append(Finding(place=prefix, fault=fault, remedy="cures runs sweep"))
         for name in published_names(self._store):
             for number in begun_numbers(self._store, name):
                 self._published(name, number)
+
+    def _orphans(self) -> Iterator[str]:
+        try:
+            yield from orphans(self._store)
+        except CuresError as error:  # of a record or lease that was told already
+            self._unless_of_one_file(error)
 
     def _published(self, name: str, number: int) -> None:
         place = published_place(name, number)
@@ -239,17 +250,19 @@ class _Look:
         self.checked["snapshots"] += 1
         try:
             places = snapshot_places(self._cfg, name)
-        except CorruptArtifact:  # told already
+        except CuresError as error:  # told already
+            self._unless_of_one_file(error)
             return
         try:
-            read_snapshot(tag, places)
+            with explaining():
+                read_snapshot(tag, places)
             return
         except (MissingInput, DamagedReference) as error:
             fault, remedy = _fault(str(error)), again
         except CorruptArtifact as error:
             fault, remedy = _fault(str(error)), f"cures posterior restore {tag}"
         except CuresError as error:
-            fault, remedy = f"could not be checked: {error}", "see that the place answers, then verify again"
+            fault, remedy = f"could not be checked: {error}", _ANSWER
         self.found.append(Finding(place=tag, fault=fault, remedy=remedy))
 
     def _status(self, name: str) -> Status:
@@ -285,12 +298,18 @@ class _Look:
             return read()
         except CorruptArtifact as error:
             fault = _fault(str(error))
-        except StoreUnavailable:
-            raise
+        except StoreUnavailable as error:
+            self._unless_of_one_file(error)
+            fault, remedy = f"could not be checked: {error}", _ANSWER
         except Exception as error:  # whatever it stumbles over, the rest is looked at too
             fault = f"cannot be read: {type(error).__name__}: {error}"
         self.found.append(Finding(place=place, fault=fault, remedy=remedy))
         return None
+
+    def _unless_of_one_file(self, error: CuresError) -> None:
+        """Raise it where the whole store does not answer. Of a disk one sector may be bad, and the rest can be read."""
+        if isinstance(error, StoreUnavailable) and not isinstance(self._store, LocalStore):
+            raise error
 
 
 def _anew(model: str, run: str = "RUN") -> str:

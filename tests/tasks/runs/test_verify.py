@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -194,6 +196,31 @@ def test_every_damage_is_found_under_its_name_and_no_reader_changes_anything(
         assert held(root) == before
         path.write_bytes(whole)
     assert verify(made.config.store).damaged == ()
+
+
+def test_a_file_that_the_disk_does_not_hand_out_is_told_and_the_rest_is_looked_at(
+    made: RunRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(made.config.store.url)
+    add_others(made, tmp_path)
+    whole, opened = verify(made.config.store).checked, Path.open
+    names = [name for name in held(root) if not name.startswith("snapshots.git/")]
+    kinds = {name.split("/")[0]: name for name in names} | {name.split("/")[-1]: name for name in names}
+    for place in sorted(set(kinds.values())):
+        for number in (errno.EIO, errno.EACCES):
+
+            def refused(path: Path, *args: Any, bad: Path = root / place, number: int = number, **more: Any) -> Any:
+                if path == bad:
+                    raise OSError(number, os.strerror(number), str(path))
+                return opened(path, *args, **more)
+
+            with monkeypatch.context() as disk:
+                disk.setattr(Path, "open", refused)
+                found = verify(made.config.store)
+            assert found.damaged, place
+            wanted = "posterior/" if place.startswith("dvc/") else str(root / place)
+            assert any(f"{f.place} {f.fault}".count(wanted) for f in found.damaged), (place, found.damaged)
+            assert {*found.checked} >= {*whole} - {"versions", "files", "published", "snapshots"}, place
 
 
 def damage(path: Path, kind: float, rng: np.random.Generator) -> None:
