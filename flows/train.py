@@ -26,7 +26,9 @@ from tasks.stages.report import report
 from tasks.stages.snapshot_posterior import snapshot_posterior
 from tasks.stages.stage import NotCommitted, only_looking
 from tasks.stages.train_epoch import train_epoch
+from tasks.stages.unfinished import keep_beginning
 from tasks.stages.validate_dataset import validate_dataset
+from tasks.storage import open_store
 from tasks.tracking import tracking
 
 
@@ -48,6 +50,7 @@ def run_stages(config: RunConfig) -> RunSummary:
         tracking(run),
     ):
         name_flow_run(config.name, run.name)
+        keep_beginning(open_store(config.store), run)
         summary, records = _chain(run)
     publish_outcome(config, summary, records)
     return summary

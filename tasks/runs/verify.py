@@ -21,6 +21,7 @@ from tasks.runs.aside import reader_of
 from tasks.runs.figures import EpochFigures, Figures, PromoteFigures, ReportFigures, SnapshotFigures
 from tasks.runs.notes import (
     Status,
+    noted_epochs,
     read_note,
     read_started,
     require_run,
@@ -29,7 +30,7 @@ from tasks.runs.notes import (
     started_place,
     status_place,
 )
-from tasks.runs.opening import FLOW_RUNS, snapshot_places
+from tasks.runs.opening import FLOW_RUNS, fork_of, snapshot_places
 from tasks.runs.orphans import orphans
 from tasks.runs.records import Record, has_figures, read_any, record_place, verify_record
 from tasks.snapshots import read_snapshot
@@ -42,6 +43,7 @@ from tasks.snapshots.published import (
     published_names,
     published_place,
 )
+from tasks.stages.unfinished import fork_anew, kept_place
 from tasks.storage import LocalStore, Store, open_store
 from tasks.storage.values import aside_command
 
@@ -69,7 +71,8 @@ class Verified(Strict):
     damaged: tuple[Finding, ...]
     """In the order in which they were found."""
     notes: tuple[Finding, ...] = ()
-    """What is worth knowing and breaks nothing: earlier versions of a model that cannot be gone back to, leftovers."""
+    """What is worth knowing and breaks nothing: earlier versions of a model that cannot be gone back to, leftovers,
+    beginnings of forks that are needed no more."""
     aside: tuple[str, ...]
     """Keys of damaged values that were replaced and are kept for whoever wants to look at them."""
 
@@ -210,11 +213,7 @@ class _Look:
                 self._check("unfinished checkpoints", prefix, partial(self._store.verify_files, prefix), again)
             elif place.endswith(f"/{SPOILT}"):
                 self._value("values", place, ": then any checkpoint counts as one to go on from")
-        for place in list(self._store.list("forks")):
-            if place.endswith(f"/{MANIFEST}"):
-                prefix = place.removesuffix(f"/{MANIFEST}")
-                anew = "cures run --resume RUN --set ..., to fork the run anew that it was taken from"
-                self._check("checkpoints of forks", prefix, partial(self._store.verify_files, prefix), anew)
+        self._beginnings()
         for place in list(self._store.list("leases")):
             self._value("leases", place, ", if nobody works on it")
         for place in list(self._store.list(FLOW_RUNS)):
@@ -227,6 +226,34 @@ class _Look:
         for name in published_names(self._store):
             for number in begun_numbers(self._store, name):
                 self._published(name, number)
+
+    def _beginnings(self) -> None:
+        """Checkpoints that forks begin at. One that no fork needs any more breaks nothing."""
+        needed = self._needed_beginnings()
+        kept = {"/".join(place.split("/")[:2]) for place in self._store.list("forks")}
+        lost = {prefix for prefix in needed if not any(self._store.list(f"damaged/{prefix}"))}
+        for prefix in sorted(kept | lost):
+            if prefix in needed:
+                into, remedy = self.found, fork_anew(prefix, needed[prefix])
+            else:
+                into, remedy = self.notes, f"{aside_command(prefix)}: no fork has to begin there any more"
+            whole = partial(self._store.verify_files, prefix, prefix.partition("/")[2])
+            self._check("checkpoints of forks", prefix, whole, remedy, into)
+
+    def _needed_beginnings(self) -> dict[str, str]:
+        """The kept checkpoints of forks whose first epoch is not done, with the runs that they go on from."""
+        needed: dict[str, str] = {}
+        for name in run_names(self._store):
+            try:
+                begun = fork_of(self._store, name)
+                if begun is not None and begun.checkpoint:
+                    done = noted_epochs(self._store, name, EpochFigures)
+                    needed |= {} if begun.epoch + 1 in done else {kept_place(begun.checkpoint): begun.run}
+            except ValueError:  # of a version whose configuration this one cannot read
+                continue
+            except CuresError as error:  # told already
+                self._unless_of_one_file(error)
+        return needed
 
     def _orphans(self) -> Iterator[str]:
         try:
@@ -291,8 +318,10 @@ class _Look:
         else:
             self._check(kind, place, read, aside_command(place) + then)
 
-    def _check(self, kind: str, place: str, read: Callable[[], T], remedy: str) -> T | None:
-        """What `read` returns; None, and a finding, where it does not."""
+    def _check(
+        self, kind: str, place: str, read: Callable[[], T], remedy: str, into: list[Finding] | None = None
+    ) -> T | None:
+        """What `read` returns; None, and a finding (`into`: where it goes), where it does not."""
         self.checked[kind] += 1
         try:
             return read()
@@ -303,7 +332,7 @@ class _Look:
             fault, remedy = f"could not be checked: {error}", _ANSWER
         except Exception as error:  # whatever it stumbles over, the rest is looked at too
             fault = f"cannot be read: {type(error).__name__}: {error}"
-        self.found.append(Finding(place=place, fault=fault, remedy=remedy))
+        (self.found if into is None else into).append(Finding(place=place, fault=fault, remedy=remedy))
         return None
 
     def _unless_of_one_file(self, error: CuresError) -> None:
