@@ -72,7 +72,7 @@ class Verified(Strict):
     """In the order in which they were found."""
     notes: tuple[Finding, ...] = ()
     """What is worth knowing and breaks nothing: earlier versions of a model that cannot be gone back to, leftovers,
-    beginnings of forks that are needed no more."""
+    beginnings of forks and snapshots that are needed no more."""
     aside: tuple[str, ...]
     """Keys of damaged values that were replaced and are kept for whoever wants to look at them."""
 
@@ -104,6 +104,7 @@ class _Look:
         self.found: list[Finding] = []
         self.notes: list[Finding] = []
         self._records: dict[str, Record[Figures] | None] = {}
+        self._tags: set[str] = set()
         self._promoted: dict[str, tuple[str, Record[PromoteFigures]]] = {}
 
     def run(self, name: str) -> None:
@@ -203,7 +204,9 @@ class _Look:
         """What no run's notes lead to."""
         for place in list(self._store.list("stages")):
             anew = f"{aside_command(place)}: no run uses it"
-            self.record(place.removeprefix("stages/").removesuffix(".json"), anew)
+            record = self.record(place.removeprefix("stages/").removesuffix(".json"), anew)
+            if record is not None and has_figures(record, SnapshotFigures):
+                self._superseded(record.figures.tag)
         for place in list(self._store.list("evaluations")):
             self._value("evaluations", place, ": it can be made again")
         for place in list(self._store.list("unfinished")):
@@ -272,25 +275,34 @@ class _Look:
         tag = f"posterior/{name}/{number}"
         self._snapshot(tag, name, f"cures posterior restore {tag}")
 
-    def _snapshot(self, tag: str, name: str, again: str) -> None:
-        """`name`: of the run, or what it was published under; `again`: what publishes it."""
+    def _superseded(self, tag: str) -> None:
+        """A snapshot that no note leads to, as of an epoch that was done again: other runs may have started from it."""
+        self._snapshot(tag, tag.split("/")[1], "nothing to do: no run uses it", self.notes)
+
+    def _snapshot(self, tag: str, name: str, again: str, lost: list[Finding] | None = None) -> None:
+        """Once a tag. `name`: of the run, or what it was published under; `again`: what publishes it; `lost`: where a
+        finding goes that it is gone."""
+        if tag in self._tags:
+            return
+        self._tags.add(tag)
         self.checked["snapshots"] += 1
         try:
             places = snapshot_places(self._cfg, name)
         except CuresError as error:  # told already
             self._unless_of_one_file(error)
             return
+        into = self.found
         try:
             with explaining():
                 read_snapshot(tag, places)
             return
         except (MissingInput, DamagedReference) as error:
-            fault, remedy = _fault(str(error)), again
+            fault, remedy, into = _fault(str(error)), again, into if lost is None else lost
         except CorruptArtifact as error:
             fault, remedy = _fault(str(error)), f"cures posterior restore {tag}"
         except CuresError as error:
             fault, remedy = f"could not be checked: {error}", _ANSWER
-        self.found.append(Finding(place=tag, fault=fault, remedy=remedy))
+        into.append(Finding(place=tag, fault=fault, remedy=remedy))
 
     def _status(self, name: str) -> Status:
         status = run_status(self._store, name)

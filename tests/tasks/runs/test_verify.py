@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -30,13 +31,14 @@ from tasks.registry.history import Pointer, by_a_person, existing_pointer, move
 from tasks.registry.promotion_by_hand import promote_run
 from tasks.registry.weights import checked_roll_back, weights_fault
 from tasks.runs.aside import set_place_aside
-from tasks.runs.figures import FIGURES, EpochFigures, PolicyFigures, PromoteFigures, SnapshotFigures
+from tasks.runs.figures import FIGURES, EpochFigures, PolicyFigures, PriorFigures, PromoteFigures, SnapshotFigures
 from tasks.runs.notes import noted_record, read_started, run_names, run_overview, stage_notes, stage_record
 from tasks.runs.opening import open_run, started_config
 from tasks.runs.records import Record, RunRef, committed, committed_any, files_of
 from tasks.runs.verify import verify
 from tasks.snapshots import publish_snapshot
 from tasks.snapshots.published import PARTS, About, load_published
+from tasks.snapshots.restoring import restore_snapshot
 from tasks.stages.evaluation_cache import keep_rows
 from tasks.stages.stage import Made, run_stage
 from tasks.stages.unfinished import note_spoilt
@@ -520,3 +522,39 @@ def test_a_snapshot_whose_object_is_gone_at_the_dvc_remote_is_seen(tmp_path: Pat
     (finding,) = verify(run.config.store, [run.name]).damaged
     assert (finding.place, finding.remedy) == (tag, f"cures posterior restore {tag}")
     assert run_names(open_store(run.config.store)) == [run.name]
+
+
+def test_a_snapshot_of_an_epoch_that_was_done_again_is_looked_at_and_restored(tmp_path: Path) -> None:
+    with open_run(config_in(tmp_path, 1e-4)) as run:
+        places = run.config.snapshot.within(run.config.store.url, None)
+
+        def publish(time: int) -> Record:
+            def estimate(space: Workspace) -> Made[Any]:
+                (space.out / "posterior.parquet").write_text(f"posterior {time}")
+                return made_by("estimate_prior")
+
+            def snapshot(space: Workspace) -> Made[Any]:
+                parquet = space.scratch / "posterior.parquet"
+                parquet.write_text(f"posterior {time}")
+                tag = f"posterior/{run.name}/0{f'.{time}' if time else ''}"
+                return Made(publish_snapshot(parquet, {"run": run.name}, tag, places, space.scratch))
+
+            state = run_stage(run, PriorFigures, 1, {"time": time}, [], estimate)
+            return run_stage(run, SnapshotFigures, 1, {"time": time}, [state], snapshot, label="0")
+
+        first, second = publish(0).figures, publish(1).figures
+    store, cfg = open_store(run.config.store), run.config.store
+    assert verify(cfg).checked["snapshots"] == 2
+    (Path(str(places.remote)) / "files" / "md5" / first.md5[:2] / first.md5[2:]).unlink()
+    assert verify(cfg, [run.name]).damaged == ()
+    (finding,) = verify(cfg).damaged
+    assert (finding.place, finding.remedy) == (first.tag, f"cures posterior restore {first.tag}")
+    assert restore_snapshot(first.tag, store, places)
+    assert verify(cfg).damaged == ()
+    git = ["git", "--git-dir", str(places.repository), "tag", "-d"]
+    subprocess.run([*git, first.tag], check=True)
+    found = verify(cfg)
+    assert (found.damaged, [note.place for note in found.notes]) == ((), [first.tag])
+    subprocess.run([*git, second.tag], check=True)
+    (finding,) = verify(cfg).damaged
+    assert (finding.place, finding.remedy) == (second.tag, f"cures run --resume {run.name}")
