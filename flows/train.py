@@ -11,6 +11,7 @@ from flows.ui.artifacts import progress_artifacts, publish_outcome
 from flows.ui.logs import errors_of_ours, logging_progress
 from flows.ui.names import name_flow_run
 from tasks.readiness import require_ready
+from tasks.runs.again import stages_in_order
 from tasks.runs.figures import EpochFigures, StateFigures
 from tasks.runs.opening import open_run
 from tasks.runs.reading import RunRecords
@@ -25,7 +26,9 @@ from tasks.stages.report import report
 from tasks.stages.snapshot_posterior import snapshot_posterior
 from tasks.stages.stage import NotCommitted, only_looking
 from tasks.stages.train_epoch import train_epoch
+from tasks.stages.unfinished import keep_beginning
 from tasks.stages.validate_dataset import validate_dataset
+from tasks.storage import open_store
 from tasks.tracking import tracking
 
 
@@ -47,19 +50,23 @@ def run_stages(config: RunConfig) -> RunSummary:
         tracking(run),
     ):
         name_flow_run(config.name, run.name)
+        keep_beginning(open_store(config.store), run)
         summary, records = _chain(run)
     publish_outcome(config, summary, records)
     return summary
 
 
 def already_done(run: RunRef) -> RunSummary | None:
-    """What the flow would return of a completed run, without a server; None where a stage would have to be done."""
+    """What the flow would return of a completed run, without a server; None where a stage would have to be done, or
+    noted again."""
     with explaining():
         try:
             with only_looking():
                 summary, _ = _chain(run)
         except (NotCommitted, CorruptArtifact):  # the flow will mend it, and say so
             return None
+    if not {"-".join(stage.name.split()) for stage in summary.stages}.issuperset(stages_in_order(run.config)):
+        return None
     cached = tuple(stage.model_copy(update={"cached": True}) for stage in summary.stages)
     return summary.model_copy(update={"stages": cached})
 

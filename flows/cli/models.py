@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cures_core.config.storage import StoreConfig
-from cures_core.errors import ConfigError
+from cures_core.errors import ConfigError, CorruptArtifact
 from flows.cli.typed import as_typed
 
 app = typer.Typer(help="List, show and export promoted models.", no_args_is_help=True)
@@ -21,16 +21,24 @@ Model = Annotated[str, typer.Argument(help="Model name, as `cures models list` p
 
 @app.command("list")
 def list_command(store: StoreUrl = ".cures", as_json: AsJson = False) -> None:
-    """All model names of a store with the model they point to."""
+    """All model names of a store with the model they point to, or what is wrong with the pointer."""
     from tasks.registry.history import existing_pointer, model_names
     from tasks.storage import open_store
 
     opened = open_store(StoreConfig(url=store))
-    rows = [{"model": n, **existing_pointer(opened, n)[1].current.model_dump()} for n in model_names(opened)]
+    rows: list[dict[str, object]] = []
+    for name in model_names(opened):
+        try:
+            rows.append({"model": name, **existing_pointer(opened, name)[1].current.model_dump()})
+        except CorruptArtifact as damage:
+            rows.append({"model": name, "damaged": str(damage)})
     if as_json:
         print(json.dumps(rows))
         return
     for row in rows:
+        if "damaged" in row:
+            print(as_typed(f"{row['model']}  damaged: {row['damaged']}"))
+            continue
         print(f"{row['model']}  version {row['version']}  {row['action']} {row['at']} by {row['who']}  {row['run']}")
     if not rows:
         print(as_typed(f"no models in {store}; a run with [promotion] makes one, or: cures promote RUN"))

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from cures_core.config.base import Strict
 from cures_core.errors import ServerUnavailable
-from cures_core.files import canonical_json, write_atomic
+from cures_core.files import write_atomic
 from tasks.storage.lease import process_start
+from tasks.storage.values import decode_value, encode_value
 
 START_DEADLINE_S = 90.0
 STOP_GRACE_S = 30.0
+
+
+class _Noted(Strict):
+    """What is noted of a process."""
+
+    pid: int
+    started: str | None
+    """When it was started (`process_start`); None where it had ended by then."""
+    port: int | None = None
+    """The port that it was started with."""
 
 
 def spawn(
@@ -42,8 +52,8 @@ def spawn(
             start_new_session=True,
             user=user,
         )
-    told = {"pid": process.pid, "started": process_start(process.pid), **({} if port is None else {"port": port})}
-    write_atomic(note(folder, name), canonical_json(told))
+    told = _Noted(pid=process.pid, started=process_start(process.pid), port=port)
+    write_atomic(note(folder, name), encode_value(told))
 
 
 def note(folder: Path, name: str) -> Path:
@@ -52,15 +62,15 @@ def note(folder: Path, name: str) -> Path:
 
 
 def process_id(folder: Path, name: str) -> int | None:
-    """The number of the running process, None if it does not run."""
+    """The number of the running process, None if it does not run. Raises `CorruptArtifact` for a damaged note."""
     found = _noted(folder, name)
-    return int(found["pid"]) if found is not None and _alive(found) else None
+    return found.pid if found is not None and _alive(found) else None
 
 
 def noted_port(folder: Path, name: str) -> int | None:
     """The port that a process was started with, whether it still runs or not; None where there is none."""
-    port = (_noted(folder, name) or {}).get("port")
-    return None if port is None else int(port)
+    found = _noted(folder, name)
+    return None if found is None else found.port
 
 
 def stop_process(folder: Path, name: str, how: signal.Signals = signal.SIGTERM) -> bool:
@@ -87,11 +97,12 @@ def wait_until(true: Callable[[], bool], folder: Path, name: str) -> None:
         time.sleep(0.3)
 
 
-def _noted(folder: Path, name: str) -> dict[str, Any] | None:
+def _noted(folder: Path, name: str) -> _Noted | None:
     path = note(folder, name)
-    return json.loads(path.read_bytes()) if path.exists() else None
+    remedy = f"Which process is the stack's {name} is not known by it: end that one by hand, then remove the file"
+    return decode_value(_Noted, path.read_bytes(), str(path), remedy) if path.exists() else None
 
 
-def _alive(process: Mapping[str, Any]) -> bool:
+def _alive(process: _Noted) -> bool:
     """The same process, not another one that got its number."""
-    return bool(process_start(process["pid"]) == process["started"])
+    return process_start(process.pid) == process.started

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pwd
 import secrets
@@ -13,14 +12,16 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import httpx
 
-from cures_core.errors import ConfigError, CorruptArtifact
+from cures_core.config.base import Strict
+from cures_core.errors import ConfigError
 from cures_core.extras import missing_extra
 from cures_core.files import canonical_json
 from flows.local.processes import process_id, spawn, wait_until
+from tasks.storage.values import decode_value, encode_value
 
 BUCKET = "cures"
 S3_NOTE, POSTGRES_NOTE = "s3-access.json", "postgres-access.json"
@@ -37,6 +38,24 @@ _SEAWEED_PORTS = (
 )
 
 
+class S3Access(Strict):
+    """Of a stack's SeaweedFS, on the loopback interface."""
+
+    port: int
+    id: str
+    key: str
+
+
+class PostgresAccess(Strict):
+    """Of a stack's Postgres, on the loopback interface."""
+
+    port: int
+    password: str
+
+
+A = TypeVar("A", S3Access, PostgresAccess)
+
+
 def start_s3(folder: Path) -> str:
     """Start SeaweedFS on the loopback interface with keys of its own and the bucket `cures`; returns its address.
 
@@ -45,21 +64,20 @@ def start_s3(folder: Path) -> str:
     weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if weed is None:
         raise missing_extra("s3-server", "--s3", "no command weed")
-    access = chosen_once(
-        folder / S3_NOTE, {"port": _free_port(), "id": secrets.token_hex(10), "key": secrets.token_hex(20)}
-    )
-    url = f"http://127.0.0.1:{access['port']}"
+    fresh = S3Access(port=_free_port(), id=secrets.token_hex(10), key=secrets.token_hex(20))
+    access = chosen_once(folder / S3_NOTE, fresh)
+    url = f"http://127.0.0.1:{access.port}"
     if process_id(folder, "s3") is None:
         identity = {
             "name": "cures",
-            "credentials": [{"accessKey": access["id"], "secretKey": access["key"]}],
+            "credentials": [{"accessKey": access.id, "secretKey": access.key}],
             "actions": ["Admin", "Read", "Write", "List", "Tagging"],
         }
         write_private(folder / "s3-identities.json", canonical_json({"identities": [identity]}))
         data = folder / "s3-data"
         data.mkdir(parents=True, exist_ok=True)
         ports = [*(f"-{name}={_free_port()}" for name in _SEAWEED_PORTS), *SEAWEED_WITHOUT]
-        options = ["-ip=127.0.0.1", f"-dir={data}", "-volume.max=50", f"-s3.port={access['port']}"]
+        options = ["-ip=127.0.0.1", f"-dir={data}", "-volume.max=50", f"-s3.port={access.port}"]
         config = f"-s3.config={folder / 's3-identities.json'}"
         spawn(folder, "s3", [weed, "server", "-s3", *options, *ports, config])
         wait_until(lambda: _answers(url), folder, "s3")
@@ -78,53 +96,57 @@ def start_postgres(folder: Path) -> str:
         raise ConfigError("--postgres needs the driver: pip install asyncpg") from error
     initdb, postgres = _postgres_command("initdb"), _postgres_command("postgres")
     user = _postgres_user()
-    access = chosen_once(folder / POSTGRES_NOTE, {"port": _free_port(), "password": secrets.token_hex(16)})
+    access = chosen_once(folder / POSTGRES_NOTE, PostgresAccess(port=_free_port(), password=secrets.token_hex(16)))
     data = folder.absolute() / "postgres"
     if process_id(folder, "postgres") is None:
         if not (data / "PG_VERSION").exists():
-            _make_database(initdb, data, access["password"], user)
-        options = ["-h", "127.0.0.1", "-p", str(access["port"]), "-c", f"unix_socket_directories={data}"]
+            _make_database(initdb, data, access.password, user)
+        options = ["-h", "127.0.0.1", "-p", str(access.port), "-c", f"unix_socket_directories={data}"]
         spawn(folder, "postgres", [postgres, "-D", str(data), *options], cwd=data, user=user)
-        wait_until(lambda: _accepts_connections(access["port"]), folder, "postgres")
-    return f"127.0.0.1:{access['port']}"
+        wait_until(lambda: _accepts_connections(access.port), folder, "postgres")
+    return f"127.0.0.1:{access.port}"
 
 
 def service_environment(folder: Path) -> dict[str, str]:
-    """What server, worker and runs need to reach the services that this folder has been started with."""
+    """What server, worker and runs need to reach the services that this folder has been started with.
+
+    Raises `CorruptArtifact` where the note of one is damaged.
+    """
     env: dict[str, str] = {}
     if (folder / S3_NOTE).exists():
-        s3 = json.loads((folder / S3_NOTE).read_bytes())
+        s3 = _read(S3Access, folder / S3_NOTE)
         env |= {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3['port']}",
-            "AWS_ACCESS_KEY_ID": s3["id"],
-            "AWS_SECRET_ACCESS_KEY": s3["key"],
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3.port}",
+            "AWS_ACCESS_KEY_ID": s3.id,
+            "AWS_SECRET_ACCESS_KEY": s3.key,
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
     if (folder / POSTGRES_NOTE).exists():
-        pg = json.loads((folder / POSTGRES_NOTE).read_bytes())
+        pg = _read(PostgresAccess, folder / POSTGRES_NOTE)
         env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = (
-            f"postgresql+asyncpg://postgres:{pg['password']}@127.0.0.1:{pg['port']}/postgres"
+            f"postgresql+asyncpg://postgres:{pg.password}@127.0.0.1:{pg.port}/postgres"
         )
     return env
 
 
-def chosen_once(path: Path, fresh: dict[str, Any]) -> dict[str, Any]:
+def chosen_once(path: Path, fresh: A) -> A:
     """Ports and keys are chosen once, so a stack that is started again finds its data."""
     if not path.exists():
         scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        write_private(scratch, canonical_json(fresh))
+        write_private(scratch, encode_value(fresh))
         with contextlib.suppress(FileExistsError):  # of two first starts at once, one chooses
             path.hardlink_to(scratch)
         scratch.unlink()
-    try:
-        found: dict[str, Any] = {**json.loads(path.read_bytes())}
-    except (ValueError, TypeError) as error:
-        raise CorruptArtifact(
-            f"{path}: damaged, and with it the keys of this stack's service ({error}). Stop the stack with `cures "
-            f"down --dir {shlex.quote(str(path.parent))}`, then move that folder away to start with a new one"
-        ) from error
-    return found
+    return _read(type(fresh), path)
+
+
+def _read(kind: type[A], path: Path) -> A:
+    remedy = (
+        "With it the keys of this stack's service are lost. Stop the stack with `cures down --dir "
+        f"{shlex.quote(str(path.parent))}`, then move that folder away to start with a new one"
+    )
+    return decode_value(kind, path.read_bytes(), str(path), remedy)
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -10,7 +10,7 @@ from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError, CorruptArtifact
 from tasks.registry.history import pointer_key, read_pointer
 from tasks.runs.figures import EpochFigures, EvaluateFigures, PolicyFigures, PromoteFigures
-from tasks.runs.notes import noted_epochs, stage_record
+from tasks.runs.notes import noted_epochs, run_status, stage_record
 from tasks.runs.opening import started_config
 from tasks.runs.records import F, Record
 from tasks.stages.promote import candidate_of, decide_and_move
@@ -30,7 +30,8 @@ def promote_run(store: Store, name: str, model: str | None, who: str, why: str, 
     """
     config = started_config(store, name)
     gate = _gate(config, name, model)
-    last = str(max(noted_epochs(store, name, EpochFigures), default=1))
+    is_over = run_status(store, name).status == "completed"  # then its notes are all there, or one is lost
+    last = str(config.epochs if is_over else max(noted_epochs(store, name, EpochFigures), default=1))
     policy, state = _record(store, name, PolicyFigures, ""), _record(store, name, EpochFigures, last)
     before, after = _record(store, name, EvaluateFigures, "0"), _record(store, name, EvaluateFigures, last)
     candidate = {**candidate_of(name, state, policy, after), "who": who, "why": why}

@@ -28,7 +28,7 @@ from tasks.storage.values import set_aside
 _TTL_S = 60.0
 PLACES = (
     "runs/RUN/again.json, runs/RUN/changes/..., stages/..., evaluations/..., leases/..., flow-runs/..., "
-    "retrainings/..., unfinished/.../spoilt.json, published/NAME/NUMBER"
+    "retrainings/..., unfinished/.../spoilt.json, forks/DIGEST, published/NAME/NUMBER"
 )
 
 
@@ -75,6 +75,8 @@ def reader_of(store: Store, place: str) -> Callable[[], object] | None:
             return partial(read_decision, store, place)
         case ["unfinished", _, _, file] if file == SPOILT:
             return partial(read_spoilt, store, place)
+        case ["forks", digest]:
+            return partial(store.verify_files, place, digest)
         case ["published", name, number] if number.isdecimal():
             return partial(_published, store, name, int(number))
     return None

@@ -2,7 +2,8 @@
 
 The fork stands on the committed records of the other run up to its last epoch. Within the epoch that was broken off it
 goes on from the newest checkpoint that is healthy: written after a step with a finite loss, whole, and with finite
-weights. That checkpoint is copied into the store under its digest, so that the fork can be made again.
+weights. When the fork is started that checkpoint is copied into the store under its digest
+(`tasks.stages.unfinished.keep_beginning`), so that the fork can be made again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from cures_core.config.fork import Fork
 from cures_core.config.marks import Change, is_within
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError, CorruptArtifact
+from cures_core.files import digest_file
+from cures_core.manifest import MANIFEST
 from cures_core.prompts import PromptSet
 from tasks.runs.again import times_again
 from tasks.runs.figures import EpochFigures, Figures, PolicyFigures, PriorFigures, StateFigures, ValidateFigures
@@ -22,7 +25,7 @@ from tasks.runs.notes import stage_notes, stage_record
 from tasks.runs.records import Record, RunRef, committed_any, files_of, has_figures
 from tasks.stages.keys import READS
 from tasks.stages.train_epoch import epoch_key
-from tasks.stages.unfinished import checkpoints_of, keep, spoilt_from
+from tasks.stages.unfinished import checkpoints_of, spoilt_from
 from tasks.storage import Store
 from tasks.storage.lease import Lease
 from tasks.validation.tokens import misfits, rooms
@@ -125,7 +128,7 @@ def _begun(store: Store, name: str, cfg: RunConfig, records: dict[str, Record[Fi
         run = RunRef(name=name, config=cfg, token=0)
         for folder in checkpoints_of(store, run, "train_epoch", key):
             if (healthy := _healthy_step(folder)) is not None:
-                step, checkpoint = healthy, keep(store, folder)
+                step, checkpoint = healthy, digest_file(folder / MANIFEST)
                 break
         else:
             if cfg.fork is not None and cfg.fork.epoch == epoch:  # a fork that has come to no checkpoint of its own

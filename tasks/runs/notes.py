@@ -80,7 +80,8 @@ class Status(Strict):
 
 
 def run_names(store: Store) -> list[str]:
-    return sorted({key.split("/")[1] for key in store.list("runs")})
+    """Runs of the store, in order; a file that lies beside their folders is none."""
+    return sorted({key.split("/")[1] for key in store.list("runs") if key.count("/") > 1})
 
 
 def find_run(store: Store, typed: str, further: Iterable[str] = ()) -> str:
@@ -109,11 +110,13 @@ def require_run(store: Store, name: str) -> None:
 
 
 def read_started(store: Store, name: str) -> Started:
-    """How the run was started. Raises `ConfigError` where there is no such run, `CorruptArtifact`."""
+    """How the run was started. Raises `ConfigError` where there is no such run, and `CorruptArtifact` where that is
+    damaged or gone."""
     data = store.get(started_place(name))
-    if data is None:
-        _no_run(name, run_names(store))
     remedy = "To write it again, start the run as it was started first: cures run --config PROFILE"
+    if data is None:
+        require_run(store, name)
+        raise CorruptArtifact(f"{started_place(name)}: is gone. {remedy}")
     return decode_value(Started, data, started_place(name), remedy)
 
 

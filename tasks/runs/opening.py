@@ -121,16 +121,18 @@ def completed_run(config: RunConfig) -> RunRef | None:
 
 
 def _note_start(store: Store, run: RunRef, purpose: Purpose) -> None:
-    """Write how the run was started, once, and afterwards what has changed; a damaged note is set aside and written
-    again."""
+    """Write how the run was started, once, and afterwards what has changed; a damaged note of the start is set aside
+    and written again. Raises `CorruptArtifact` for a damaged change, which only a person can set aside."""
     place = started_place(run.name)
     raw = store.get(place)
     if raw is not None:
         try:
-            _note_change(store, run)
-            return
+            read_started(store, run.name)
         except CorruptArtifact as error:
             _log.warning("%s Set aside as %s", error, set_aside(store, place, raw))
+        else:
+            _note_change(store, run)
+            return
     config = run.config.model_dump(mode="json")
     first = Started(config=config, inputs=run.inputs, started_at=utc_now(), purpose=purpose)
     commit(store, run.name, run.token, place, encode_value(first), raw)

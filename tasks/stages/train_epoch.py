@@ -52,7 +52,7 @@ def train_epoch(
             posterior=before / "posterior.parquet",
         )
         if begun is not None:
-            begin_at(store, begun.checkpoint, begun.step, space.scratch)
+            begin_at(store, begun, space.scratch)
         with checkpoints_in_store(store, space.unfinished, f"{run.name}-{run.token}", space.scratch):
             try:
                 run_job(job)

@@ -6,6 +6,8 @@ away the newest one waits on this machine's disk; older ones that were not sent 
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import logging
 import os
 import shutil
@@ -17,13 +19,17 @@ from pathlib import Path
 
 from cures_core.checkpoints.in_epoch import SPOILT
 from cures_core.config.base import Strict
-from cures_core.errors import CorruptArtifact, CuresError
+from cures_core.config.fork import Fork
+from cures_core.errors import ConfigError, CorruptArtifact, CuresError
 from cures_core.files import digest_file, found_below
 from cures_core.manifest import MANIFEST
-from tasks.runs.opening import scratch_root
+from tasks.runs.figures import EpochFigures
+from tasks.runs.notes import stage_record
+from tasks.runs.opening import scratch_root, started_config
 from tasks.runs.records import RunRef
 from tasks.stages.workspace import unfinished_prefix
 from tasks.storage import LocalStore, Store
+from tasks.storage.lease import Lease
 from tasks.storage.s3_client import hurry
 from tasks.storage.values import aside_command, decode_value, encode_value
 
@@ -97,6 +103,39 @@ def checkpoints_of(store: Store, run: RunRef, stage: str, key: str) -> Iterator[
             _log.warning("checkpoint in the store passed over: %s", error)
 
 
+def keep_beginning(store: Store, run: RunRef) -> None:
+    """Copy into the store the checkpoint that a fork begins at, unless it is there or the epoch that begins there is
+    done: the run that it goes on from keeps it for as long only as it needs it itself. Without it `begin_at` fails.
+
+    Raises `LeaseHeld` while that run goes on.
+    """
+    begun = run.config.fork
+    if begun is None or not begun.checkpoint or store.get(f"{kept_place(begun.checkpoint)}/{MANIFEST}") is not None:
+        return
+    if stage_record(store, run.name, EpochFigures, str(begun.epoch + 1)) is not None:
+        return
+    with contextlib.closing(Lease(store, begun.run, run.config.store.lease_ttl_s)):
+        if (folder := next(_beginnings(store, run, begun), None)) is not None:
+            keep(store, folder)
+
+
+def _beginnings(store: Store, run: RunRef, begun: Fork) -> Iterator[Path]:
+    """Where the checkpoint that a fork begins at lies on this machine or in the store, as far as runs have left it."""
+    name, configs = f"step-{begun.step:06d}", [run.config]
+    with contextlib.suppress(ConfigError, CorruptArtifact):  # the other run may have had another scratch folder
+        configs.append(started_config(store, begun.run))
+    for config in configs:
+        root = scratch_root(run.model_copy(update={"config": config}))
+        for folder in found_below(root, f"{EpochFigures.stage}/*/*/scratch/{name}"):
+            if digest_file(folder / MANIFEST) == begun.checkpoint:
+                yield folder
+    for place in _places(store, f"unfinished/{EpochFigures.stage}"):
+        listed = store.get(f"{place}/{MANIFEST}") if _step_name(place) == name else None
+        if listed is not None and hashlib.sha256(listed).hexdigest() == begun.checkpoint:
+            with contextlib.suppress(CorruptArtifact):
+                yield store.local_path(place)
+
+
 def keep(store: Store, folder: Path) -> str:
     """Copy a checkpoint into the store under its digest, for a fork that begins there; returns the digest."""
     digest = digest_file(folder / MANIFEST)
@@ -107,18 +146,28 @@ def keep(store: Store, folder: Path) -> str:
     return digest
 
 
-def begin_at(store: Store, digest: str, step: int, scratch: Path) -> None:
-    """Lay a kept checkpoint into `scratch`, as if the stage had written it itself, unless it has come further.
+def begin_at(store: Store, begun: Fork, scratch: Path) -> None:
+    """Lay the checkpoint that a fork begins at into `scratch`, as if the stage had written it itself, unless it has
+    come further.
 
     Raises `CorruptArtifact` where the store does not have it any more.
     """
     if any(scratch.glob("step-*")):
         return
-    store.verify_files(kept_place(digest), digest)
+    place = kept_place(begun.checkpoint)
+    try:
+        store.verify_files(place, begun.checkpoint)
+    except CorruptArtifact as error:
+        raise CorruptArtifact(f"{error}. To begin elsewhere: {fork_anew(place, begun.run)}") from error
     fetched = scratch / ".fetched"
     shutil.rmtree(fetched, ignore_errors=True)
-    shutil.copytree(store.local_path(kept_place(digest)), fetched)
-    fetched.rename(scratch / f"step-{step:06d}")
+    shutil.copytree(store.local_path(place), fetched)
+    fetched.rename(scratch / f"step-{begun.step:06d}")
+
+
+def fork_anew(place: str, run: str) -> str:
+    """What a person types where the kept checkpoint at `place`, of `run`, is damaged."""
+    return f"{aside_command(place)} (if it is there), then fork the run anew: cures run --resume {run} --set ..."
 
 
 def kept_place(digest: str) -> str:

@@ -96,8 +96,8 @@ def _on_disk(root: Path) -> Iterator[tuple[str, str, str]]:
 
 def _in_store(store: Store) -> Iterator[tuple[str, str, str]]:
     for key in store.list("unfinished"):
-        _, stage, name, writer, *_ = [*key.split("/"), ""]
-        yield stage, name, writer.rpartition("-")[0]
+        if len(parts := key.split("/")) > 3:  # else it is none of ours
+            yield parts[1], parts[2], parts[3].rpartition("-")[0]
 
 
 def _holders(place: Path) -> list[tuple[Path, int]]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cures_core.errors import ConfigError, CuresError, StoreUnavailable
+from cures_core.errors import ConfigError, CorruptArtifact, CuresError, StoreUnavailable
 from cures_core.secrets import masked, secret_in_url
 
 T = TypeVar("T")
@@ -172,11 +172,11 @@ class S3:
                 self.attempt(prefix, functools.partial(self.client.abort_multipart_upload, **name))
 
     def attempt(self, key: str, request: Callable[[], T], judged: tuple[int, ...] = ()) -> T:
-        """`call` for any request."""
+        """`call` for any request. Raises `CorruptArtifact` for bytes that twice were not those of their checksum."""
         from botocore import exceptions as boto
 
-        passing = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError, boto.FlexibleChecksumError)
-        started, tries = time.monotonic(), 0
+        passing = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError)
+        started, tries, mismatches = time.monotonic(), 0, 0
         while True:
             try:
                 answer = request()
@@ -188,6 +188,13 @@ class S3:
             except boto.ClientError as error:
                 self._judge(key, error, judged, repeated=tries > 0)
                 failure: Exception = error
+            except boto.FlexibleChecksumError as error:
+                failure, mismatches = error, mismatches + 1
+                if mismatches == 2:  # one may have been the network's
+                    raise CorruptArtifact(
+                        f"{self.url(key)}: damaged in the bucket ({error}): delete it there. To have it written again: "
+                        "cures run --resume RUN"
+                    ) from error
             except (*passing, ConnectionError, TimeoutError) as error:
                 failure = error
             except boto.BotoCoreError as error:

@@ -90,7 +90,7 @@ def two_workers(t: Try) -> Mapping[str, int]:
 
 @cache
 def small_store(bench: Path) -> tuple[Path, str]:
-    """A store with a run of six stages, two versions of a model, completions and their cache, and what others than runs
+    """A store with a run of seven stages, two versions of a model, completions and their cache, and what others than runs
     keep there; its folder and run."""
     (bench / "small").mkdir()
     before = Path.cwd()
@@ -125,7 +125,7 @@ def damage_in(t: Try, whole: Path, run: str) -> Mapping[str, int]:
     damage(path, t.rng)
     before = held(root)
     found = verify(StoreConfig(url=str(root))).damaged
-    silent = not path.exists() and (place.startswith(SILENT) or place.startswith(f"runs/{run}/st"))
+    silent = not path.exists() and place.startswith(SILENT)
     named = [finding for finding in found if names(finding, place)]
     assert named or silent, f"{place}: not told; what was told: {found}"
     assert all(re.search(r"\bcures \w+|nothing to do: ", finding.remedy) for finding in found), found

@@ -17,10 +17,11 @@ from cures_core.errors import ConfigError
 from flows.cli.main import app
 from flows.cli.runs import Order, in_order
 from tasks.runs.listing import Listed, list_runs
-from tasks.runs.notes import Purpose, find_run, note_stage, started_place
+from tasks.runs.notes import Purpose, Status, find_run, note_stage, started_place, status_place
 from tasks.runs.opening import open_run
 from tasks.runs.records import Record, record_bytes, record_place
 from tasks.storage import open_store
+from tasks.storage.values import encode_value
 from tests.tasks.stages.figures import figures_of
 from tests.tasks.stages.starts import config_in
 
@@ -120,6 +121,21 @@ def test_a_damaged_run_is_a_row_beside_the_others(play: Play) -> None:
     assert rows[good].status == "completed"
     assert rows[bad].status == "damaged"
     assert started_place(bad) in rows[bad].error
+
+
+def test_a_run_whose_start_is_lost_and_a_stray_file_end_no_list(play: Play) -> None:
+    good, bad, running = play.run("good"), play.run("bad"), play.run("running")
+    status = Status(status="running", at=LATER, token=1)
+    play.store.put(status_place(running), encode_value(status))
+    for name in (bad, running):
+        play.store.delete(started_place(name))
+    play.store.put("runs/stray", b"")
+    rows = {row.run: row for row in list_runs(play.store)}
+    assert sorted(rows) == sorted([good, bad, running])
+    assert rows[good].status == "completed"
+    for name in (bad, running):
+        assert rows[name].status == "damaged"
+        assert f"{started_place(name)}: is gone. To write it again" in rows[name].error
 
 
 def cures(*words: str) -> Any:

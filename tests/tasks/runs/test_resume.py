@@ -25,14 +25,17 @@ from cures_core.files import canonical_json, digest_file
 from cures_core.jobs.scene import scene_of
 from cures_core.jobs.spec import Job
 from cures_core.manifest import write_manifest
+from tasks.runs.aside import set_place_aside
 from tasks.runs.figures import ValidateFigures
 from tasks.runs.notes import changes_of, read_started, run_overview, stage_record
 from tasks.runs.opening import identify, open_run, started_config
 from tasks.runs.records import Record, files_of
 from tasks.runs.resume import resumed_config
+from tasks.runs.verify import verify
 from tasks.stages.estimate_prior import estimate_prior
 from tasks.stages.prepare_policy import prepare_policy
 from tasks.stages.train_epoch import train_epoch
+from tasks.stages.unfinished import keep_beginning
 from tasks.stages.validate_dataset import validate_dataset
 from tasks.storage import Store, open_store
 from tests.cures_core.prompts.files import jsonl
@@ -288,6 +291,7 @@ def plain(stage: Any) -> Any:
 def stages(config: RunConfig, upto: int) -> tuple[str, list[Record]]:
     """A run's name, and its policy, prior and the epochs up to `upto`."""
     with open_run(config) as run:
+        keep_beginning(open_store(config.store), run)
         data, policy = plain(validate_dataset)(run), plain(prepare_policy)(run)
         found = [policy, plain(estimate_prior)(run, data, policy)]
         for k in range(1, upto + 1):
@@ -337,15 +341,29 @@ def test_a_fork_goes_on_inside_the_epoch_that_was_broken_off(folder: Path) -> No
     config = resumed_config(StoreConfig(), name, ["training.learning_rate=1e-4"])
     assert config.fork is not None
     assert (config.fork.epoch, config.fork.step, len(config.fork.checkpoint), config.faults) == (0, 2, 64, ())
+    store = open_store(StoreConfig())
+    assert list(store.list("forks")) == []  # it was only asked what it would be
     forked, (*_, epoch) = stages(config, 1)
     assert rates(epoch) == [1e-3, 1e-3, 1e-4]
     assert epoch.inputs["begun"] == {"step": 2, "checkpoint": config.fork.checkpoint}
     assert checkpoint(epoch).metrics[:2] == checkpoint(stages(profile(), 1)[1][-1]).metrics[:2]
-    store = open_store(StoreConfig())
     for gone in (f"stages/{epoch.id}.json", f"artifacts/{epoch.id}", "scratch"):
         store.delete(gone)
     assert stages(config, 1)[1][-1].figures == epoch.figures
     assert started_config(store, forked).fork == config.fork
+    kept = f"forks/{config.fork.checkpoint}"
+    (folder / ".cures" / kept / "weights.safetensors").unlink()
+    (note,) = (found for found in verify(StoreConfig()).notes if found.place == kept)
+    assert (note.place, note.remedy.partition(":")[0]) == (kept, f"cures runs set-aside {kept}")
+    for gone in (f"stages/{epoch.id}.json", f"artifacts/{epoch.id}", f"runs/{forked}/stages/train_epoch-1.json"):
+        store.delete(gone)
+    remedy = rf"cures runs set-aside {kept} .*, then fork the run anew: cures run --resume {name} --set"
+    with pytest.raises(CorruptArtifact, match=remedy):
+        stages(config, 1)
+    (finding,) = (found for found in verify(StoreConfig()).damaged if found.place == kept)
+    assert re.match(remedy, finding.remedy)
+    assert f"damaged/{kept}/manifest.json-1" in set_place_aside(store, kept)
+    assert kept not in {found.place for found in verify(StoreConfig()).damaged}
 
 
 def test_an_unhealthy_checkpoint_is_passed_over(folder: Path) -> None:

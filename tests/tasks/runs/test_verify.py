@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import os
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -25,15 +28,17 @@ from cures_core.jobs.kept import keep
 from flows.cli.main import app
 from tasks.ci.retraining import Decision
 from tasks.registry.history import Pointer, by_a_person, existing_pointer, move
+from tasks.registry.promotion_by_hand import promote_run
 from tasks.registry.weights import checked_roll_back, weights_fault
 from tasks.runs.aside import set_place_aside
-from tasks.runs.figures import FIGURES, EpochFigures, PolicyFigures, PromoteFigures, SnapshotFigures
-from tasks.runs.notes import noted_record, run_names, run_overview, stage_notes, stage_record
+from tasks.runs.figures import FIGURES, EpochFigures, PolicyFigures, PriorFigures, PromoteFigures, SnapshotFigures
+from tasks.runs.notes import noted_record, read_started, run_names, run_overview, stage_notes, stage_record
 from tasks.runs.opening import open_run, started_config
 from tasks.runs.records import Record, RunRef, committed, committed_any, files_of
 from tasks.runs.verify import verify
 from tasks.snapshots import publish_snapshot
 from tasks.snapshots.published import PARTS, About, load_published
+from tasks.snapshots.restoring import restore_snapshot
 from tasks.stages.evaluation_cache import keep_rows
 from tasks.stages.stage import Made, run_stage
 from tasks.stages.unfinished import note_spoilt
@@ -61,7 +66,7 @@ def stage(run: RunRef, name: str, parents: list[Record], label: str = "") -> Rec
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunRef:
-    """A run of six stages, whose two epochs are versions of a model."""
+    """A run of seven stages, whose two epochs are versions of a model."""
     monkeypatch.chdir(tmp_path)
     return make(tmp_path)
 
@@ -71,14 +76,16 @@ def make(folder: Path) -> RunRef:
         store = open_store(run.config.store)
         data, policy = stage(run, "validate_dataset", []), stage(run, "prepare_policy", [])
         score = stage(run, "evaluate_checkpoint", [data, policy])
+        states = []
         for k in (1, 2):
-            state = stage(run, "train_epoch", [data, policy], str(k))
+            states.append(state := stage(run, "train_epoch", [data, policy], str(k)))
             weights = state.figures.weights_digest
             entry = {"run": run.name, "state": state.id, "policy": policy.id, "evaluation": score.id}
             if store.get("models/m.json") is None or len(existing_pointer(store, "m")[1].history) < k:
                 assert move(by_a_person(store), "m", store.get("models/m.json"), {**entry, "weights": weights})
         gate = made_by("promote", promoted=True, model="m")
-        run_stage(run, PromoteFigures, 1, {"after": score.id}, [policy, score], lambda _: gate)
+        decision = run_stage(run, PromoteFigures, 1, {"after": score.id}, [policy, score], lambda _: gate)
+        stage(run, "report", [data, policy, *states, score, decision])
         keep(folder / "rows.json", {"sampled": [1, 2]})
         keep_rows(store, "rows", folder / "rows.json")
     return run
@@ -137,13 +144,13 @@ def test_a_whole_store_is_found_whole(made: RunRef) -> None:
     assert found.damaged == ()
     assert found.notes == ()
     assert found.checked == {
-        "values": 8,
-        "records": 6,
-        "files": 5,
+        "values": 9,
+        "records": 7,
+        "files": 6,
         "pointers": 1,
         "versions": 2,
         "evaluations": 1,
-        "leases": 7,
+        "leases": 8,
     }
     assert verify(made.config.store, [made.name]).damaged == ()
     with pytest.raises(ConfigError, match=f"runs there: {made.name}"):
@@ -177,7 +184,7 @@ def test_every_damage_is_found_under_its_name_and_no_reader_changes_anything(
     assert len(names) > 25
     store = LocalStore(root)
     # that one is gone, nothing else can tell
-    silent = ("evaluations/", f"runs/{made.name}/st", "flow-runs/", "retrainings/", "unfinished/")
+    silent = ("evaluations/", "flow-runs/", "retrainings/", "unfinished/")
     for _ in range(tries):
         path = root / names[int(rng.integers(len(names)))]
         place, whole, kind = path.relative_to(root).as_posix(), path.read_bytes(), rng.random()
@@ -191,6 +198,31 @@ def test_every_damage_is_found_under_its_name_and_no_reader_changes_anything(
         assert held(root) == before
         path.write_bytes(whole)
     assert verify(made.config.store).damaged == ()
+
+
+def test_a_file_that_the_disk_does_not_hand_out_is_told_and_the_rest_is_looked_at(
+    made: RunRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(made.config.store.url)
+    add_others(made, tmp_path)
+    whole, opened = verify(made.config.store).checked, Path.open
+    names = [name for name in held(root) if not name.startswith("snapshots.git/")]
+    kinds = {name.split("/")[0]: name for name in names} | {name.split("/")[-1]: name for name in names}
+    for place in sorted(set(kinds.values())):
+        for number in (errno.EIO, errno.EACCES):
+
+            def refused(path: Path, *args: Any, bad: Path = root / place, number: int = number, **more: Any) -> Any:
+                if path == bad:
+                    raise OSError(number, os.strerror(number), str(path))
+                return opened(path, *args, **more)
+
+            with monkeypatch.context() as disk:
+                disk.setattr(Path, "open", refused)
+                found = verify(made.config.store)
+            assert found.damaged, place
+            wanted = "posterior/" if place.startswith("dvc/") else str(root / place)
+            assert any(f"{f.place} {f.fault}".count(wanted) for f in found.damaged), (place, found.damaged)
+            assert {*found.checked} >= {*whole} - {"versions", "files", "published", "snapshots"}, place
 
 
 def damage(path: Path, kind: float, rng: np.random.Generator) -> None:
@@ -368,6 +400,43 @@ def test_a_damaged_value_is_written_again_by_the_next_holder(made: RunRef, tmp_p
     assert verify(made.config.store).damaged == ()
 
 
+@pytest.mark.parametrize("name", ["stages/train_epoch-2.json", "stages/report.json", "status.json"])
+def test_a_note_that_is_lost_is_told_and_written_again_by_the_next_holder(
+    made: RunRef, tmp_path: Path, name: str
+) -> None:
+    place = Path(made.config.store.url) / "runs" / made.name / name
+    place.unlink()
+    (finding,) = verify(made.config.store, [made.name]).damaged
+    assert f"runs/{made.name}/{name}".startswith(finding.place)
+    assert "is gone" in finding.fault
+    assert finding.remedy == f"cures run --resume {made.name}"
+    make(tmp_path)
+    assert place.exists()
+    assert verify(made.config.store).damaged == ()
+
+
+def test_a_completed_run_without_the_note_of_its_last_epoch_is_not_promoted(made: RunRef) -> None:
+    exam = {"suites": [{"name": "exam", "path": made.config.data.path}]}
+    gate = {"model": "m", "suites": ["exam"]}
+    config = made.config.model_dump(mode="json") | {"epochs": 2, "evaluation": exam, "promotion": gate}
+    store = open_store(made.config.store)
+    started = read_started(store, made.name).model_copy(update={"config": config})
+    store.put(f"runs/{made.name}/run.json", encode_value(started))
+    (Path(made.config.store.url) / "runs" / made.name / "stages/train_epoch-2.json").unlink()
+    with pytest.raises(ConfigError, match=f"has no train_epoch 2; finish it: cures run --resume {made.name}"):
+        promote_run(store, made.name, None, "ann", "", override=False)
+
+
+def test_a_damaged_change_is_told_and_nothing_else_is_set_aside(made: RunRef, tmp_path: Path) -> None:
+    store = open_store(made.config.store)
+    started, place = store.get(f"runs/{made.name}/run.json"), f"runs/{made.name}/changes/00000002.json"
+    store.put(place, b"{")
+    with pytest.raises(CorruptArtifact, match=f"cures runs set-aside {place}, then cures run --resume {made.name}"):
+        make(tmp_path)
+    assert store.get(f"runs/{made.name}/run.json") == started
+    assert list(store.list("damaged")) == []
+
+
 def test_a_number_changed_in_a_value_that_still_parses_is_told(made: RunRef) -> None:
     root = Path(made.config.store.url)
     record = stage_record(LocalStore(root), made.name, EpochFigures, "1")
@@ -410,6 +479,18 @@ def test_weights_that_are_others_than_those_promoted_are_told(made: RunRef) -> N
         assert "promoted were 000000000000" in weights_fault(store, entry, deep=deep)
 
 
+def test_a_damaged_pointer_is_a_row_beside_the_others(made: RunRef) -> None:
+    store = open_store(made.config.store)
+    store.put("models/n.json", b"{")
+    place = ("--store", made.config.store.url)
+    listed = CliRunner().invoke(app, ["models", "list", *place])
+    assert listed.exit_code == 0
+    assert [line.split()[:2] for line in listed.stdout.splitlines()] == [["m", "version"], ["n", "damaged:"]]
+    rows = json.loads(CliRunner().invoke(app, ["models", "list", "--json", *place]).stdout)
+    assert rows[0]["version"] == 2
+    assert rows[1]["damaged"].startswith("models/n.json: ")
+
+
 def test_the_command_tells_what_is_wrong_and_what_mends_it(made: RunRef) -> None:
     root = Path(made.config.store.url)
     whole = CliRunner().invoke(app, ["runs", "verify", "--all", "--store", str(root)])
@@ -441,3 +522,39 @@ def test_a_snapshot_whose_object_is_gone_at_the_dvc_remote_is_seen(tmp_path: Pat
     (finding,) = verify(run.config.store, [run.name]).damaged
     assert (finding.place, finding.remedy) == (tag, f"cures posterior restore {tag}")
     assert run_names(open_store(run.config.store)) == [run.name]
+
+
+def test_a_snapshot_of_an_epoch_that_was_done_again_is_looked_at_and_restored(tmp_path: Path) -> None:
+    with open_run(config_in(tmp_path, 1e-4)) as run:
+        places = run.config.snapshot.within(run.config.store.url, None)
+
+        def publish(time: int) -> Record:
+            def estimate(space: Workspace) -> Made[Any]:
+                (space.out / "posterior.parquet").write_text(f"posterior {time}")
+                return made_by("estimate_prior")
+
+            def snapshot(space: Workspace) -> Made[Any]:
+                parquet = space.scratch / "posterior.parquet"
+                parquet.write_text(f"posterior {time}")
+                tag = f"posterior/{run.name}/0{f'.{time}' if time else ''}"
+                return Made(publish_snapshot(parquet, {"run": run.name}, tag, places, space.scratch))
+
+            state = run_stage(run, PriorFigures, 1, {"time": time}, [], estimate)
+            return run_stage(run, SnapshotFigures, 1, {"time": time}, [state], snapshot, label="0")
+
+        first, second = publish(0).figures, publish(1).figures
+    store, cfg = open_store(run.config.store), run.config.store
+    assert verify(cfg).checked["snapshots"] == 2
+    (Path(str(places.remote)) / "files" / "md5" / first.md5[:2] / first.md5[2:]).unlink()
+    assert verify(cfg, [run.name]).damaged == ()
+    (finding,) = verify(cfg).damaged
+    assert (finding.place, finding.remedy) == (first.tag, f"cures posterior restore {first.tag}")
+    assert restore_snapshot(first.tag, store, places)
+    assert verify(cfg).damaged == ()
+    git = ["git", "--git-dir", str(places.repository), "tag", "-d"]
+    subprocess.run([*git, first.tag], check=True)
+    found = verify(cfg)
+    assert (found.damaged, [note.place for note in found.notes]) == ((), [first.tag])
+    subprocess.run([*git, second.tag], check=True)
+    (finding,) = verify(cfg).damaged
+    assert (finding.place, finding.remedy) == (second.tag, f"cures run --resume {run.name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import uuid
 from collections.abc import Callable
@@ -11,11 +12,12 @@ import pytest
 
 from cures_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from cures_core.checkpoints.in_epoch import SPOILT, latest_step, save_step
+from cures_core.config.fork import Fork
 from cures_core.config.loading import load_config
 from cures_core.errors import ChildFailed, StoreUnavailable
 from tasks.runs.records import RunRef
 from tasks.stages import unfinished
-from tasks.stages.unfinished import begin_at, checkpoints_in_store, checkpoints_of, keep, note_spoilt
+from tasks.stages.unfinished import begin_at, checkpoints_in_store, checkpoints_of, keep, keep_beginning, note_spoilt
 from tasks.storage import LocalStore, S3Store
 from tasks.storage import s3_client as client_module
 from tests.end_to_end.pipeline import write_profile
@@ -180,13 +182,18 @@ def test_a_fork_finds_checkpoints_here_and_in_the_store_but_no_spoilt_ones(
     (here / SPOILT).write_text('{"step": 4}')
     note_spoilt(store, here, PLACE)
     assert found() == [3, 2]
-    digest = keep(store, here / "step-000002")
+    begun = Fork(run="demo", epoch=0, step=2, records={}, checkpoint=keep(store, here / "step-000002"))
     fresh = tmp_path / "fresh"
     fresh.mkdir()
-    begin_at(store, digest, 2, fresh)
-    begun = latest_step(fresh)
-    assert begun is not None
-    assert begun.step == 2
+    begin_at(store, begun, fresh)
+    latest = latest_step(fresh)
+    assert latest is not None
+    assert latest.step == 2
     save(fresh, 3)
-    begin_at(store, digest, 2, fresh)  # what has come further is let alone
+    begin_at(store, begun, fresh)  # what has come further is let alone
     assert [path.name for path in sorted(fresh.glob("step-*"))] == ["step-000002", "step-000003"]
+    listed = store.get(f"{PLACE}/demo-1/step-000003/manifest.json") or b""
+    only_there = Fork(run="demo", epoch=0, step=3, records={}, checkpoint=hashlib.sha256(listed).hexdigest())
+    config = run.config.model_copy(update={"fork": only_there})
+    keep_beginning(store, RunRef(name="fork", config=config, token=1))
+    assert store.get(f"forks/{only_there.checkpoint}/manifest.json") == listed

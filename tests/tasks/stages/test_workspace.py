@@ -71,6 +71,14 @@ def test_what_is_committed_or_of_a_run_that_ended_well_is_swept_and_nothing_else
     assert [key.split("/")[2] for key in store.list("unfinished")] == ["b"]
 
 
+@pytest.mark.parametrize("place", ["unfinished/x", "unfinished/train_epoch/x"])
+def test_what_lies_there_under_no_name_of_ours_is_passed_over(place: str, tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    store.put(place, b"")
+    sweep(store, tmp_path / "scratch", TTL_S)
+    assert list(store.list("unfinished")) == [place]
+
+
 @pytest.mark.parametrize("look", range(1, 9))
 def test_what_another_run_sweeps_meanwhile_is_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: int

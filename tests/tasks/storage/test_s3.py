@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import FlexibleChecksumError
 from pydantic import ValidationError
 
 from cures_core.config.loading import load_config
@@ -174,6 +175,27 @@ def test_a_server_that_does_not_answer_is_given_up_at_the_deadline(tmp_path: Pat
     with pytest.raises(StoreUnavailable, match=f"{place}/k: no success in .* attempts"):
         store.get("k")
     assert time.monotonic() - started < 2
+
+
+def test_bytes_that_are_not_those_of_their_checksum_are_damaged_at_the_second_look(moto_url: str, place: str) -> None:
+    answers: list[Exception | bytes] = []
+
+    def request() -> bytes:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    mismatch = FlexibleChecksumError(error_msg="expected a, got b")
+    s3 = client_module.S3(place, moto_url)
+    answers += [mismatch, b"1"]
+    assert s3.attempt("k", request) == b"1"
+    answers += [mismatch, mismatch, b"1"]
+    with pytest.raises(
+        CorruptArtifact, match=f"{place}/k: damaged in the bucket .*expected a, got b.* delete it there"
+    ):
+        s3.attempt("k", request)
+    assert answers == [b"1"]
 
 
 @pytest.mark.parametrize("what", ["strip", "strip if-match", "strip if-none-match"])
