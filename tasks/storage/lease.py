@@ -21,7 +21,18 @@ import psutil
 
 from cures_core.errors import CuresError, LeaseHeld, LeaseLost
 from tasks.storage.base import Store
-from tasks.storage.fencing import Held, check_token, commit, describe_lease, encode, lease_key, parse, settle, swap
+from tasks.storage.fencing import (
+    Held,
+    check_token,
+    commit,
+    describe_lease,
+    encode,
+    first_token,
+    lease_key,
+    parse,
+    settle,
+    swap,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -167,7 +178,7 @@ class Pulse:
 def _take(store: Store, name: str, raw: bytes | None, held: Held | None, me: Holder, clock: float) -> int | None:
     """The new token, or None if somebody else was faster. A commit that the old holder began is taken along, so that
     it is finished (`fencing.settle`) before the new holder looks at anything."""
-    token = 1 if held is None else held.token + 1
+    token = first_token() if held is None else held.token + 1
     fresh = Held(
         token=token,
         holder=me.label,
