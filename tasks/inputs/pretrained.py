@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cures_core.config.policy import PretrainedPolicy
 from cures_core.errors import ConfigError, MissingInput
+from cures_core.failures import machine_failure
 from cures_core.files import digest_file, digest_json
 from cures_core.jobs.spec import Job
 from cures_core.policy.accounting import require_there
@@ -82,12 +83,13 @@ def architecture_file(cfg: PretrainedPolicy) -> Path:
 
 @contextmanager
 def _within_reach(cfg: PretrainedPolicy) -> Iterator[None]:
+    from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
         yield
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        raise MissingInput(
+        raise machine_failure(error, Path(HF_HUB_CACHE)) or MissingInput(
             f"{cfg.path}: no folder of that name, and no model of that name on the hub within reach. Set policy.path "
             "to a folder in Hugging Face format (`cures model fetch smollm2` makes one)"
         ) from error
