@@ -60,7 +60,7 @@ def test_a_holder_that_is_gone_is_known_on_its_machine_and_noticed_from_another(
     pulse = Pulse(store, "run", 5, lambda: now[0])
     monkeypatch.setattr("tasks.storage.lease.process_start", lambda _: None)
     assert holder_gone(store, "run", 5) == this_process().label
-    monkeypatch.setattr("tasks.storage.lease._machine", lambda: "another")
+    monkeypatch.setattr("tasks.storage.lease.machine_id", lambda: "another")
     assert holder_gone(store, "run", 5) is None
     now[0] = 4.0
     assert not pulse.stopped()
