@@ -1,9 +1,11 @@
-"""What numbers were computed on. Sums differ in their last digits between kinds of processors, so records say it."""
+"""Which machine this is, and what numbers were computed on: sums differ in their last digits between kinds of
+processors, so records say it."""
 
 from __future__ import annotations
 
 import platform
 import re
+import socket
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -21,6 +23,15 @@ def processor() -> str:
     text = _CPUINFO.read_text(errors="replace") if _CPUINFO.exists() else ""
     found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def machine_id() -> str:
+    """Boot and process namespace: within it, process ids and the monotonic clock mean the same thing."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    space = Path("/proc/self/ns/pid")
+    if boot.exists() and space.exists():
+        return f"{boot.read_text().strip()} {space.readlink()}"
+    return socket.gethostname()
 
 
 def machine_of(device: torch.device, dtype: str) -> dict[str, str]:

@@ -38,6 +38,7 @@ from cures_core.planning.device_memory import memory
 from cures_core.planning.disk import disk_bytes
 from cures_core.planning.shape import Shape, pretrained_shape, read_architecture, warm_start_shape
 from cures_core.prompts import PromptSet, load_prompts
+from cures_core.prompts.loading import require_acceptable
 from tasks.inputs.pretrained import adapter_base, pretrained_folder
 from tasks.inputs.prompt_files import Inputs
 from tasks.runs.notes import run_names, run_overview
@@ -64,7 +65,8 @@ def plan(
 
     Tokens and seconds come from a measurement (`measured`), else from the latest completed run of the store with the
     same policy, rollouts, reward, batch and device. Without both there are no seconds, and tokens are upper bounds.
-    Raises `MissingInput` for a file that is not there and of which `rows` says nothing.
+    Raises `MissingInput` for a file that is not there and of which `rows` says nothing, `DataRejected` for one
+    without a prompt.
     """
     known = {DATA, *(suite.name for suite in cfg.evaluation.suites)}
     if odd := sorted(set(rows) - known):
@@ -141,7 +143,10 @@ def _read(cfg: RunConfig, name: str, file: PromptFile, rows: Mapping[str, int], 
     if not path.exists():
         raise MissingInput(f"{file.path}: no such file. Put it there, or say how many rows it has: --rows {name}=N")
     # Problems that are too long in tokens are counted too: the tokenizer need not be here.
-    return load_prompts(file.model_copy(update={"path": str(path), "max_problem_tokens": None})).prompts
+    loaded = load_prompts(file.model_copy(update={"path": str(path), "max_problem_tokens": None}))
+    if not len(loaded.prompts):
+        require_acceptable(loaded, file)
+    return loaded.prompts
 
 
 def _size(name: str, found: PromptSet | None, rows: Mapping[str, int]) -> int:

@@ -31,7 +31,7 @@ from cures_core.prompts.reading import open_rows
 from cures_core.rewards.code import require_confinement
 from cures_core.sizes import size_text
 from tasks.doctor import Finding, free_bytes, probe_store
-from tasks.inputs.pretrained import architecture_file
+from tasks.inputs.pretrained import architecture_file, base_folder
 from tasks.inputs.prompt_files import Inputs
 from tasks.planning import policy_shape
 from tasks.prefect_api import require_server
@@ -154,7 +154,7 @@ def _architecture(policy: PretrainedPolicy, lora: LoraConfig | None) -> str:
     """Of a local folder every tensor is accounted for; a hub model's are when it is fetched."""
     file = architecture_file(policy)
     if Path(policy.path).is_dir():
-        require_whole(Path(policy.path), policy.base)
+        require_whole(Path(policy.path), base_folder(policy))
         if lora is not None and policy.adapters == "continue":
             if not holds_adapters(policy.path):
                 raise ConfigError(f"{policy.path}: holds no adapters to continue; set policy.adapters = 'merge'")

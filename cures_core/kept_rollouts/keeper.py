@@ -11,6 +11,7 @@ from typing import TypedDict
 from cures_core.config.kept_rollouts import KeptRolloutsConfig
 from cures_core.kept_rollouts.redaction import Redactor
 from cures_core.kept_rollouts.table import KeptRollout, from_line, to_line
+from cures_core.means import finite
 from cures_core.prompts.chats import transcript
 from cures_core.tally import Tally
 from cures_core.terms import Credit, Group, Outcome, Rollout, Verdict
@@ -138,11 +139,11 @@ class RolloutKeeper:
             extracted=extracted,
             rule=verdict.rule,
             reason=reason,
-            reward=None if verdict.outcome is Outcome.UNKNOWN else _finite(verdict.paid),
-            advantage=None if credit is None else _finite(credit.advantage),
+            reward=None if verdict.outcome is Outcome.UNKNOWN else finite(verdict.paid),
+            advantage=None if credit is None else finite(credit.advantage),
             tokens=len(rollout.token_ids),
             finish_reason=rollout.finish_reason.value,
-            logprob_gap=None if credit is None else _finite(credit.logprob_gap),
+            logprob_gap=None if credit is None else finite(credit.logprob_gap),
             cut=sum(number for _, number in texts),
             withheld=readable is None,
         )
@@ -184,7 +185,3 @@ def _uniform(seed: int, *parts: str | int) -> float:
     """A number in 0..1 that follows from the seed and the parts."""
     name = "\n".join(["cures-kept-rollouts", str(seed), *map(str, parts)])
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") / 2**64
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -14,6 +14,7 @@ from cures_core.distributed import Handler, World
 from cures_core.errors import ConfigError, OutOfMemory, TrainingDiverged
 from cures_core.failures import is_out_of_memory
 from cures_core.faults import fault_point
+from cures_core.means import finite, valued
 from cures_core.policy.loading import Policy, is_adapted
 from cures_core.terms import Credit, FinishReason, Group, Rollout
 from cures_core.training.advantages import Sample, batch_samples, taught
@@ -278,21 +279,22 @@ class TorchTrainer:
         return sample.weight / self._cfg.length_norm
 
     def _figures(self, sums: _Sums, norm: float, updated: bool) -> dict[str, float]:
-        return {
-            "loss": sums.loss if math.isfinite(sums.loss) else 0.0,
-            "grad_norm": norm if math.isfinite(norm) else 0.0,
-            "non_finite": float(not updated),
-            "tokens_trained": float(sums.tokens),
-            "entropy": _finite(sums.entropy / sums.tokens),
-            "clipped_share": sums.clipped / sums.tokens,
-            "importance_bound": self._cfg.importance_bound,
-            "importance_truncated_share": sums.truncated / sums.tokens,
-            "logprob_gap_mean": _finite(sums.gap / sums.tokens),
-            "logprob_gap_max": _finite(sums.gap_max),
-            "packing": sums.real / sums.columns,
-            "micro_batch_tokens": float(self._micro_batch_tokens),
-            **({"kl": _finite(sums.kl / sums.tokens)} if self._cfg.kl_coef else {}),
-        }
+        """What is not finite is left out: an entropy of 0 would be one that has collapsed."""
+        return valued(
+            loss=finite(sums.loss),
+            grad_norm=finite(norm),
+            non_finite=float(not updated),
+            tokens_trained=float(sums.tokens),
+            entropy=finite(sums.entropy / sums.tokens),
+            clipped_share=sums.clipped / sums.tokens,
+            importance_bound=self._cfg.importance_bound,
+            importance_truncated_share=sums.truncated / sums.tokens,
+            logprob_gap_mean=finite(sums.gap / sums.tokens),
+            logprob_gap_max=finite(sums.gap_max) if math.isfinite(sums.gap) else None,  # NaN is no maximum
+            packing=sums.real / sums.columns,
+            micro_batch_tokens=float(self._micro_batch_tokens),
+            kl=finite(sums.kl / sums.tokens) if self._cfg.kl_coef else None,
+        )
 
     def _count_bad_step(self, loss: float, norm: float) -> None:
         self._bad_steps += 1
@@ -347,10 +349,6 @@ class TorchTrainer:
         for name, shape in shapes.items():
             tensor = empty_tensor(shape) if tensors is None else tensors[name].detach()
             yield name, self._world.broadcast_(tensor, "the checkpoint")
-
-
-def _finite(value: float) -> float:
-    return value if math.isfinite(value) else 0.0
 
 
 def _name(sample: Sample) -> tuple[str, int]:

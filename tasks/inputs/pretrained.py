@@ -8,7 +8,9 @@ from pathlib import Path
 
 from cures_core.config.policy import PretrainedPolicy
 from cures_core.errors import ConfigError, MissingInput
+from cures_core.failures import machine_failure
 from cures_core.files import digest_file, digest_json
+from cures_core.jobs.spec import Job
 from cures_core.policy.accounting import require_there
 from cures_core.policy.adapters import base_name, holds_adapters
 
@@ -40,11 +42,28 @@ def adapter_base(cfg: PretrainedPolicy) -> PretrainedPolicy | None:
     return cfg.model_copy(update={"path": base_name(Path(cfg.path), cfg.base), "base": None})
 
 
+def base_folder(cfg: PretrainedPolicy) -> str | None:
+    """Where on this machine the base model of a local folder of adapters lies, in its revision (fetched if need be);
+    None where `cfg` is a whole policy. Raises `MissingInput`."""
+    base = adapter_base(cfg)
+    return None if base is None else str(pretrained_folder(base))
+
+
+def with_base(job: Job) -> Job:
+    """A job that reads adapters, told the folder of their base model: by the name it would load the hub's default
+    branch, not what keys hold the content of."""
+    policy = job.config.policy
+    if not isinstance(policy, PretrainedPolicy) or not holds_adapters(job.policy):
+        return job
+    placed = policy.model_copy(update={"base": base_folder(policy)})
+    return job.model_copy(update={"config": job.config.model_copy(update={"policy": placed})})
+
+
 def pretrained_files(cfg: PretrainedPolicy) -> dict[str, str]:
     """Digests of all files that make a policy, by name; those of the base model of adapters under `base/`."""
     files = file_digests(pretrained_folder(cfg))
-    if (base := adapter_base(cfg)) is not None:
-        files |= {f"base/{name}": digest for name, digest in file_digests(pretrained_folder(base)).items()}
+    if (base := base_folder(cfg)) is not None:
+        files |= {f"base/{name}": digest for name, digest in file_digests(Path(base)).items()}
     return files
 
 
@@ -64,12 +83,13 @@ def architecture_file(cfg: PretrainedPolicy) -> Path:
 
 @contextmanager
 def _within_reach(cfg: PretrainedPolicy) -> Iterator[None]:
+    from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
         yield
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        raise MissingInput(
+        raise machine_failure(error, Path(HF_HUB_CACHE)) or MissingInput(
             f"{cfg.path}: no folder of that name, and no model of that name on the hub within reach. Set policy.path "
             "to a folder in Hugging Face format (`cures model fetch smollm2` makes one)"
         ) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError, CorruptArtifact
+from tasks.inputs.pretrained import with_base
 from tasks.registry.card import model_card
 from tasks.registry.history import Entry, existing_pointer
 from tasks.registry.weights import weights_fault
@@ -56,7 +57,7 @@ def _write_weights(store: Store, config: RunConfig, entry: Entry, state: Record[
     base = base_policy(store, config, _record(store, PolicyFigures, entry.policy))
     out.parent.mkdir(parents=True, exist_ok=True)
     job = Job(name="evaluate", config=config, scratch=out, out=out, policy=str(base))
-    save_policy(assemble_policy(job, load_checkpoint(checkpoint_of(state, files_of(store, state)))), out)
+    save_policy(assemble_policy(with_base(job), load_checkpoint(checkpoint_of(state, files_of(store, state)))), out)
 
 
 def _record(store: Store, kind: type[F], record_id: str) -> Record[F]:

@@ -212,7 +212,7 @@ class _Look:
         for place in list(self._store.list("unfinished")):
             if place.endswith(f"/{MANIFEST}"):
                 prefix = place.removesuffix(f"/{MANIFEST}")
-                again = "nothing to do: the run goes on from the checkpoint before"
+                again = "nothing to do: the run goes on from the one before, or says what to type where there is none"
                 self._check("unfinished checkpoints", prefix, partial(self._store.verify_files, prefix), again)
             elif place.endswith(f"/{SPOILT}"):
                 self._value("values", place, ": then any checkpoint counts as one to go on from")

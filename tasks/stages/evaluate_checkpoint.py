@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cures_core.config.marks import is_within
 from cures_core.files import digest_json
-from cures_core.jobs.evaluate import answering, rows_file
+from cures_core.jobs.evaluate import answering, judged_by, rows_file
 from cures_core.own_code import keyed
 from tasks.runs.figures import EpochFigures, EvaluateFigures, Figures, PolicyFigures, ValidateFigures
 from tasks.runs.records import Record, RunRef
@@ -42,7 +42,11 @@ def evaluate_checkpoint(
     }
     common = {key: value for key, value in settings(cfg, "evaluate_checkpoint").items() if not is_within(key, SUITES)}
     inputs = {"settings": common, "suites": suites, **scored}
-    keys = {name: rows_key(suite, scored) for name, suite in suites.items()}
+    adapters = None if state is None else cfg.training.lora
+    keys = {
+        suite.name: rows_key(suites[suite.name], scored, (*judged_by(cfg, suite), adapters))
+        for suite in cfg.evaluation.suites
+    }
     if again := run.times("evaluate_checkpoint", k):  # who asks for it wants other completions than those kept
         keys = {name: digest_json([key, run.name, again]) for name, key in keys.items()}
 

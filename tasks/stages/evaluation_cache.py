@@ -6,8 +6,10 @@ An entry holds counts of every item, not scores: other intervals, or a suite bes
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from pydantic import BaseModel
 
 from cures_core.errors import CorruptArtifact
 from cures_core.files import digest_json
@@ -21,10 +23,10 @@ SCHEMA = 3
 _log = logging.getLogger(__name__)
 
 
-def rows_key(suite: Mapping[str, object], scored: Mapping[str, object]) -> str:
+def rows_key(suite: Mapping[str, object], scored: Mapping[str, object], used: Iterable[BaseModel | None] = ()) -> str:
     """Key of a suite's completions: everything they and their verdicts depend on. `suite`: its items, and how they are
-    answered; `scored`: the policy that answers."""
-    return digest_json({"schema": SCHEMA, "suite": suite, "scored": scored, "versions": versions()})
+    answered; `scored`: the policy that answers; `used`: settings whose packages compute it."""
+    return digest_json({"schema": SCHEMA, "suite": suite, "scored": scored, "versions": versions(*used)})
 
 
 def fetch_rows(store: Store, key: str, path: Path) -> bool:

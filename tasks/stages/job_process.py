@@ -18,6 +18,7 @@ from cures_core.files import write_atomic
 from cures_core.jobs.scene import scene_of
 from cures_core.jobs.spec import Job
 from cures_core.oom_kills import oom_kills
+from tasks.inputs.pretrained import with_base
 from tasks.progress import emit
 from tasks.stages.job_start import Forked, Spawned, start_job
 
@@ -36,7 +37,7 @@ def run_job(job: Job, on_event: Callable[[JobEvent], None] = emit) -> None:
     """
     job.scratch.mkdir(parents=True, exist_ok=True)
     spec, log, report = job.scratch / "job.json", job.scratch / "job.log", job.scratch / "error.json"
-    write_atomic(spec, job.model_dump_json().encode())
+    write_atomic(spec, with_base(job).model_dump_json().encode())
     report.unlink(missing_ok=True)
     oom_kills_before = oom_kills()
     with log.open("ab") as log_file:

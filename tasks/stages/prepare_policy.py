@@ -15,7 +15,7 @@ from cures_core.policy.adapters import holds_adapters
 from cures_core.policy.warm_start import RECIPE
 from cures_core.prompts.lines import Snapshot
 from tasks.inputs.digests import DATA, SOLUTIONS, policy_files
-from tasks.inputs.pretrained import policy_digest, pretrained_folder
+from tasks.inputs.pretrained import base_folder, policy_digest, pretrained_folder
 from tasks.inputs.prompt_files import Inputs
 from tasks.runs.figures import PolicyFigures, ValidateFigures
 from tasks.runs.records import Record, RunRef, files_of
@@ -39,7 +39,7 @@ def prepare_policy(run: RunRef, data: Record[ValidateFigures] | None = None) -> 
         policy, digest = cfg.policy, policy_digest(policy_files(run.inputs))
 
         def accounted(_: Workspace) -> Made[PolicyFigures]:
-            require_whole(pretrained_folder(policy), policy.base)
+            require_whole(pretrained_folder(policy), base_folder(policy))
             return Made(PolicyFigures(digest=digest))
 
         if policy.adapters == "merge" and holds_adapters(policy.path):
@@ -60,7 +60,7 @@ def _merged(run: RunRef, policy: PretrainedPolicy, digest: str) -> Record[Policy
 
     def work(space: Workspace) -> Made[PolicyFigures]:
         folder = pretrained_folder(policy)
-        require_whole(folder, policy.base)
+        require_whole(folder, base_folder(policy))
         run_job(Job(name="warm_start", config=cfg, scratch=space.scratch, out=space.out, policy=str(folder)))
         return read_made(PolicyFigures, space.out, digest=digest_folder(space.out / "policy"))
 
@@ -85,7 +85,7 @@ def _taught(
 
     def work(space: Workspace) -> Made[PolicyFigures]:
         folder = pretrained_folder(policy)
-        require_whole(folder, policy.base)
+        require_whole(folder, base_folder(policy))
         solutions = Inputs.of(cfg, {name: digest}).local(name)
         if Snapshot.of(solutions).digest != digest:
             raise TryAgain(f"{name}: has changed since the run was started; start it again")

@@ -189,7 +189,7 @@ def run_stage(
             inputs=json.loads(canonical_json(inputs)),
             parents=tuple(p.id for p in parents),
             figures=made.figures,
-            versions={**versions(), **built_from()},
+            versions={**versions(run.config), **built_from()},
             machine={"processor": processor(), **made.machine},
             seconds=round(time.monotonic() - started, 3),
             created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),

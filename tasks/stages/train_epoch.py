@@ -53,7 +53,8 @@ def train_epoch(
         )
         if begun is not None:
             begin_at(store, begun, space.scratch)
-        with checkpoints_in_store(store, space.unfinished, f"{run.name}-{run.token}", space.scratch):
+        afresh = f'cures run --resume {run.name} --from "train_epoch {k}"'
+        with checkpoints_in_store(store, space.unfinished, f"{run.name}-{run.token}", space.scratch, afresh):
             try:
                 run_job(job)
             except TrainingDiverged:

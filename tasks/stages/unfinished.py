@@ -22,7 +22,7 @@ from cures_core.config.base import Strict
 from cures_core.config.fork import Fork
 from cures_core.errors import ConfigError, CorruptArtifact, CuresError
 from cures_core.files import digest_file, found_below
-from cures_core.manifest import MANIFEST
+from cures_core.manifest import MANIFEST, verify_manifest
 from tasks.runs.figures import EpochFigures
 from tasks.runs.notes import stage_record
 from tasks.runs.opening import scratch_root, started_config
@@ -45,16 +45,19 @@ class Spoilt(Strict):
 
 
 @contextmanager
-def checkpoints_in_store(store: Store, prefix: str, writer: str, scratch: Path) -> Iterator[None]:
-    """Fetch the newest checkpoint below `prefix` into `scratch`, unless it is there; send new ones during the block.
+def checkpoints_in_store(store: Store, prefix: str, writer: str, scratch: Path, afresh: str) -> Iterator[None]:
+    """Fetch the newest whole checkpoint below `prefix` into `scratch`, unless one as new is there; send new ones during
+    the block.
 
     `writer` tells writers apart. If the block fails, or is stopped, the last checkpoint is sent before this returns.
-    For a store in a folder nothing is done: scratch folders lie in it.
+    For a store in a folder nothing is done: scratch folders lie in it. Raises `CorruptArtifact` where there are
+    checkpoints below `prefix` and none is whole, there or in `scratch`; it says `afresh`, what a person types to begin
+    without any.
     """
     if isinstance(store, LocalStore):
         yield
         return
-    _fetch(store, prefix, scratch)
+    _fetch(store, prefix, scratch, afresh)
     sender = _Sender(store, f"{prefix}/{writer}", scratch)
     sender.start()
     try:
@@ -90,15 +93,17 @@ def read_spoilt(store: Store, place: str) -> int | None:
 
 def checkpoints_of(store: Store, run: RunRef, stage: str, key: str) -> Iterator[Path]:
     """The checkpoints that an unfinished stage has left on this machine or in the store, newest first, without those
-    that are known to be spoilt."""
+    that are known to be spoilt. Those of this machine are not verified: one of the store of the same step follows."""
     prefix, spoilt = unfinished_prefix(stage, key), spoilt_from(store, stage, key)
-    here = {path.name: path for path in found_below(scratch_root(run) / stage / key, "*/scratch/step-*")}
-    there = {_step_name(place): place for place in _places(store, prefix)}
-    for name in sorted({*here, *there}, reverse=True):
+    found: list[tuple[str, Path | str]] = [
+        *((path.name, path) for path in found_below(scratch_root(run) / stage / key, "*/scratch/step-*")),
+        *((_step_name(place), place) for place in _places(store, prefix)),
+    ]
+    for name, place in sorted(found, key=lambda named: named[0], reverse=True):
         if spoilt is not None and name >= f"step-{spoilt:06d}":
             continue
         try:
-            yield here[name] if name in here else store.local_path(there[name])
+            yield place if isinstance(place, Path) else store.local_path(place)
         except CorruptArtifact as error:
             _log.warning("checkpoint in the store passed over: %s", error)
 
@@ -180,11 +185,12 @@ def _places(store: Store, prefix: str) -> list[str]:
     return [key.removesuffix(f"/{MANIFEST}") for key in store.list(prefix) if key.endswith(f"/{MANIFEST}")]
 
 
-def _fetch(store: Store, prefix: str, scratch: Path) -> None:
-    """A damaged or half-removed checkpoint is passed over for an older one."""
-    found = _places(store, prefix)
-    here = _newest(scratch)
-    for place in sorted(found, key=_step_name, reverse=True):
+def _fetch(store: Store, prefix: str, scratch: Path, afresh: str) -> None:
+    """A damaged or half-removed checkpoint, here or there, is passed over for an older one."""
+    if not (places := sorted(_places(store, prefix), key=_step_name, reverse=True)):
+        return
+    here = next((path for path in sorted(scratch.glob("step-*"), reverse=True) if _is_whole(path)), None)
+    for place in places:
         if here is not None and here.name >= _step_name(place):
             return
         try:
@@ -195,8 +201,23 @@ def _fetch(store: Store, prefix: str, scratch: Path) -> None:
         fetched = scratch / ".fetched"
         shutil.rmtree(fetched, ignore_errors=True)
         shutil.copytree(source, fetched)
+        shutil.rmtree(scratch / _step_name(place), ignore_errors=True)  # it is damaged
         fetched.rename(scratch / _step_name(place))
         return
+    if here is None:
+        raise CorruptArtifact(
+            f"{prefix}: none of {len(places)} checkpoints in the store is intact, nor one in {scratch}. To begin this "
+            f"stage afresh: {afresh}"
+        )
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        verify_manifest(folder)
+    except CorruptArtifact as error:
+        _log.warning("checkpoint on this machine passed over: %s", error)
+        return False
+    return True
 
 
 class _Sender(threading.Thread):
@@ -206,6 +227,8 @@ class _Sender(threading.Thread):
         super().__init__(name=f"checkpoints to {place}", daemon=True)
         self._store, self._place, self._scratch = store, place, scratch
         self._sent = ""
+        self._damaged = 0
+        """When the folder was made that is not to be sent, in nanoseconds."""
         self._closing = threading.Event()
 
     def run(self) -> None:
@@ -219,21 +242,22 @@ class _Sender(threading.Thread):
 
     def send(self) -> None:
         """An epoch does not fail because its spare copy could not be made: the next one is tried."""
-        newest = _newest(self._scratch)
+        newest = max(self._scratch.glob("step-*"), default=None)
         if newest is None or newest.name == self._sent:
             return
         try:
+            if (made := newest.stat().st_ctime_ns) == self._damaged:
+                return
             copy = _linked(newest, self._scratch / ".sending")
+            if not _is_whole(copy):  # it would get a manifest that fits it
+                self._damaged = made
+                return
             self._store.publish_files(f"{self._place}/{newest.name}", copy)
             if self._sent:
                 self._store.delete(f"{self._place}/{self._sent}")
             self._sent = newest.name
         except (CuresError, OSError) as error:  # OSError: the epoch has removed it meanwhile
             _log.warning("%s was not sent to the store: %s", newest.name, error)
-
-
-def _newest(scratch: Path) -> Path | None:
-    return max(scratch.glob("step-*"), default=None)
 
 
 def _step_name(place: str) -> str:

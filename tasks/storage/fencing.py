@@ -106,6 +106,15 @@ def describe_lease(name: str) -> str:
     return name.replace("stages/", "stage ", 1) if name.startswith("stages/") else f"run {name}"
 
 
+def first_token() -> int:
+    """Where counting begins for a lease that is not there: the seconds since 1970.
+
+    It may have been there, and been removed or damaged since, with a holder that goes on. This is beyond any token
+    that was handed out, for a lease has fewer than one holder a second.
+    """
+    return int(time.time())
+
+
 def encode(lease: Held) -> bytes:
     return encode_value(lease)
 
@@ -124,11 +133,9 @@ def renew(store: Store, name: str, damaged: bytes) -> str | None:
     """Put a lease that nobody holds in place of a damaged one, which is kept under the name that is returned; None if
     it has changed meanwhile.
 
-    The tokens that were handed out are not known any more. Counting goes on from the seconds since 1970, which is
-    beyond any of them: whoever held the lease has lost it.
+    The tokens that were handed out are not known any more: whoever held the lease has lost it.
     """
-    token = int(time.time())
-    free = Held(token=token, holder=None, machine="", pid=0, started=None, clock=0.0, beat=0, pending=None)
+    free = Held(token=first_token(), holder=None, machine="", pid=0, started=None, clock=0.0, beat=0, pending=None)
     kept = set_aside(store, lease_key(name), damaged)
     return kept if store.compare_and_swap(lease_key(name), damaged, encode(free)) else None
 

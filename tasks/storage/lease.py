@@ -15,13 +15,24 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
 from cures_core.errors import CuresError, LeaseHeld, LeaseLost
+from cures_core.machine import machine_id
 from tasks.storage.base import Store
-from tasks.storage.fencing import Held, check_token, commit, describe_lease, encode, lease_key, parse, settle, swap
+from tasks.storage.fencing import (
+    Held,
+    check_token,
+    commit,
+    describe_lease,
+    encode,
+    first_token,
+    lease_key,
+    parse,
+    settle,
+    swap,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +50,7 @@ class Holder:
 def this_process() -> Holder:
     """The calling process."""
     pid = os.getpid()
-    return Holder(f"{_user()}@{socket.gethostname()} (process {pid})", _machine(), pid, process_start(pid))
+    return Holder(f"{_user()}@{socket.gethostname()} (process {pid})", machine_id(), pid, process_start(pid))
 
 
 class Lease:
@@ -167,7 +178,7 @@ class Pulse:
 def _take(store: Store, name: str, raw: bytes | None, held: Held | None, me: Holder, clock: float) -> int | None:
     """The new token, or None if somebody else was faster. A commit that the old holder began is taken along, so that
     it is finished (`fencing.settle`) before the new holder looks at anything."""
-    token = 1 if held is None else held.token + 1
+    token = first_token() if held is None else held.token + 1
     fresh = Held(
         token=token,
         holder=me.label,
@@ -196,15 +207,6 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # containers run under numbers without a name
         return str(os.getuid())
-
-
-def _machine() -> str:
-    """Boot and process namespace: within it, process ids and the monotonic clock mean the same thing."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    space = Path("/proc/self/ns/pid")
-    if boot.exists() and space.exists():
-        return f"{boot.read_text().strip()} {space.readlink()}"
-    return socket.gethostname()
 
 
 def process_start(pid: int) -> str | None:

@@ -33,6 +33,7 @@ from cures_core.evaluation.items import ItemResult, score
 from cures_core.evaluation.lm_eval import lm_eval_results
 from cures_core.evaluation.paired import Evaluated, compare
 from cures_core.evaluation.promotion import decide
+from cures_core.events import StepDone
 from cures_core.policy.characters import character_model, character_tokenizer
 from cures_core.policy.loading import Policy
 from cures_core.report import ReportData, render
@@ -41,6 +42,7 @@ from cures_core.terms import FinishReason, Group, Outcome, Prompt, Request, Roll
 from cures_core.testing.curriculum import answered, prompt_set
 from cures_core.training.advantages import AdvantageName, WeightName, batch_samples
 from cures_core.training.torch_trainer import TorchTrainer
+from flows.cli.console import step_line
 from tests.cures_core.ranks import in_ranks
 
 C, W, U = Outcome.CORRECT, Outcome.WRONG, Outcome.UNKNOWN
@@ -136,6 +138,22 @@ def test_every_batch_is_an_update_or_says_that_it_is_none(batches: list[list[Gro
         assert figures["updated"] in (0.0, 1.0)
         assert known(batch) or not figures["updated"]
     assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_update_without_a_finite_loss_leaves_out_what_is_no_figure(value: float) -> None:
+    """A 0 would tell of an entropy that has collapsed, and of a policy that is the engine's."""
+    trainer = TorchTrainer(tiny_policy(), TorchTrainerConfig(learning_rate=1e-4, kl_coef=0.1), 1.0, tiny_policy().model)
+    group = answered(Request("r", Prompt("p", "", ""), 2, 0), [C, W])
+    whole = trainer.update([group])
+    with torch.no_grad():
+        next(iter(trainer.model.parameters())).fill_(value)
+    broken = trainer.update([group])
+    assert_finite(broken)
+    assert (whole["non_finite"], broken["non_finite"]) == (0.0, 1.0)
+    assert set(whole) - set(broken) == {"loss", "grad_norm", "entropy", "logprob_gap_mean", "logprob_gap_max", "kl"}
+    told = StepDone(epoch=1, seconds=1.0, last_step=1, metrics={"step": 1, **broken})
+    assert "entropy" not in step_line(told, 1.0, 0.05)
 
 
 @pytest.mark.parametrize("outcomes", [[U, U], [C, W, U]])

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cures_core.errors import EngineFailed
+from cures_core.files import digest_json
+from cures_core.machine import machine_id
 from cures_core.policy.accounting import differing, shapes_in, unaccounted
 from cures_core.policy.loading import is_adapted
 
@@ -46,7 +48,8 @@ def merged_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 class Handover:
     """A folder that always holds one whole copy of the weights. `where` None: shared memory or temporary files.
 
-    Its name tells the process that owns it, so that the next one can delete what a killed process left in memory.
+    Its name tells the machine and the process that own it, so that the next process there can delete what a killed one
+    left in memory; `where` may be shared with other machines.
     """
 
     def __init__(self, where: Path | None) -> None:
@@ -55,7 +58,7 @@ class Handover:
         parent = where or (_SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None)
         parent = parent or Path(tempfile.gettempdir())
         _sweep(parent)
-        self._root = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
+        self._root = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{_here()}-{os.getpid()}-", dir=parent))
         self._count = 0
         self._shapes: dict[str, tuple[int, ...]] | None = None
         self.folder = self._root
@@ -96,11 +99,17 @@ class Handover:
 
 
 def _sweep(parent: Path) -> None:
-    """Delete the folders of processes that are gone."""
-    for folder in parent.glob(f"{_PREFIX}*"):
-        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
+    """Delete the folders of this machine's processes that are gone."""
+    begins = f"{_PREFIX}{_here()}-"
+    for folder in parent.glob(f"{begins}*"):
+        owner = folder.name.removeprefix(begins).partition("-")[0]
         if owner.isdigit() and not _alive(int(owner)):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _here() -> str:
+    """Where process ids mean what they mean here, in hex digits."""
+    return digest_json(machine_id())[:16]
 
 
 def _alive(pid: int) -> bool:

@@ -309,6 +309,19 @@ def test_missing_and_empty_suites_are_told(run, tmp_path, inputs, monkeypatch):
         evaluate.run(job, cast(Parent, Listener()))
 
 
+def test_a_score_names_the_packages_that_answer_and_judge(run, monkeypatch):
+    monkeypatch.setattr(assemble, "_installed", lambda names: f"of {names[0]}")
+    found = scores(run("plain"))["exam"].made_with
+    for name in ("adapters", "judged"):  # so nothing is generated there
+        shutil.copytree(run.folder / "plain" / "scratch", run.folder / name / "scratch")
+    adapters = scores(run("adapters", training={"learning_rate": 1e-3, "lora": {}}))
+    assert adapters["exam"].made_with == {**found, "peft": "of peft"}
+    exam = {**EXAM, "reward": {"type": "reasoning_gym"}}
+    gym = scores(run("judged", [exam, QUIZ]))
+    assert gym["exam"].made_with == {**found, "reasoning-gym": "of reasoning-gym"}
+    assert gym["quiz"].made_with == found
+
+
 def test_rows_that_are_there_are_scored_without_loading_the_policy(run, monkeypatch, tmp_path):
     first = run("a")
     shutil.copytree(tmp_path / "a" / "scratch" / "rows", tmp_path / "b" / "scratch" / "rows")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from pydantic import ValidationError
 from cures_core.config.rewards import JudgeConfig
 from cures_core.errors import ConfigError, SystemRefused
 from cures_core.rewards import make_verifier
+from cures_core.rewards.judged import Judged, JudgedBefore
 from cures_core.rewards.verifier import Verifier
 from cures_core.terms import Outcome, Prompt, Verdict
 from cures_core.testing.verifier import VerifierExam
@@ -301,8 +304,22 @@ def test_a_damaged_file_is_named_with_the_remedy(stub: Stub, tmp_path: Path) -> 
     judged(config(stub, tmp_path), ("it is 7", "7"))
     for file in (tmp_path / "judge").iterdir():
         file.write_bytes(b"damaged" * 1000)
-    with pytest.raises(SystemRefused, match=r"judged-1\.sqlite.*delete the file"):
+    with pytest.raises(SystemRefused, match=r"judged-2\.sqlite.*delete the file"):
         judged(config(stub, tmp_path), ("it is 7", "7"))
+
+
+@pytest.mark.parametrize("change", ["score = 0.25", "score = NULL", "prompt_tokens = 2", "seal = ''", "score = 'x'"])
+def test_an_answer_that_is_not_as_it_was_written_is_asked_for_again(stub: Stub, tmp_path: Path, change: str) -> None:
+    before = JudgedBefore(tmp_path / "judge")
+    before.keep("k", Judged(0.75, 9, 1))
+    before.keep("other", Judged(1, 9, 1))
+    with closing(sqlite3.connect(tmp_path / "judge" / "judged-2.sqlite")) as file, file:
+        file.execute(f"UPDATE judged SET {change} WHERE key = 'k'")
+    assert before.find(["k", "other"]) == {"other": Judged(1.0, 9, 1)}
+    for score in (0.5, 0.125):  # the first one stays again
+        before.keep("k", Judged(score, 9, 1))
+    assert before.find(["k", "other"]) == {"k": Judged(0.5, 9, 1), "other": Judged(1.0, 9, 1)}
+    before.close()
 
 
 def test_no_more_than_so_many_questions_are_open_at_once(stub: Stub, tmp_path: Path) -> None:

@@ -69,10 +69,10 @@ def two_workers(t: Try) -> Mapping[str, int]:
     ttl = 60 if killed else 1.0
     first = start(store, "first", ttl, "SIGKILL" if killed else "SIGSTOP", operation)
     assert first.stdout is not None
-    assert first.stdout.readline() == "held 1\n"
+    token = int(first.stdout.readline().removeprefix("held "))
     first.wait(timeout=60) if killed else wait_until_stopped(first)
     second = run_worker(store, "second", ttl, 60)
-    assert second[0] == "held 2"
+    assert second[0] == f"held {token + 1}"
     value = store.get("record")
     if not killed:
         os.kill(first.pid, signal.SIGCONT)

@@ -12,6 +12,9 @@ import pytest
 
 from cures_core.config.evaluation import EvaluationConfig
 from cures_core.config.loading import load_config
+from cures_core.config.run import RunConfig
+from cures_core.errors import DataRejected
+from tasks import planning
 from tasks.planning import plan
 from tests.end_to_end.pipeline import PROJECT, Outcome, cures, write_profile
 
@@ -60,6 +63,26 @@ def test_what_is_not_there_is_told_with_its_remedy(tmp_path: Path) -> None:
         outcome = cures("plan", "--config", config, *arguments, cwd=tmp_path)
         assert outcome.code == code, outcome
         assert all(word in outcome.err for word in words), outcome.err
+
+
+@pytest.mark.parametrize("empty", ["train", "exam"])
+def test_a_file_without_a_prompt_is_told_as_when_a_run_reads_it(
+    empty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(planning, "run_job", lambda *_: pytest.fail("it is measured"))
+    for name in ("train", "exam"):
+        Path(f"{name}.jsonl").write_text("" if name == empty else '{"problem": "1+1", "answer": "2"}\n')
+    cfg = RunConfig.model_validate(
+        {
+            "data": {"path": "train.jsonl"},
+            "rollout": {"max_new_tokens": 8},
+            "training": {"learning_rate": 1e-3},
+            "evaluation": {"suites": [{"name": "exam", "path": "exam.jsonl"}]},
+        }
+    )
+    with pytest.raises(DataRejected, match=rf"{empty}\.jsonl: no rows"):
+        plan(cfg, {}, measured=True)
 
 
 @pytest.mark.end_to_end

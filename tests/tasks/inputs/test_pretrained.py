@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 import torch
 
 from cures_core.config.policy import PretrainedPolicy
-from cures_core.errors import MissingInput
+from cures_core.errors import MissingInput, StoreUnavailable, SystemRefused
 from cures_core.policy.loading import load_policy, load_tokenizer
 from tasks.inputs.pretrained import architecture_file, pretrained_files, pretrained_folder
 
@@ -60,6 +62,22 @@ def test_it_is_asked_for_what_may_be_there(path: str, look: Callable[[str], obje
     with pytest.raises(MissingInput):
         look(path)
     assert asked == [path]
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [(errno.ENOSPC, "space"), (errno.EACCES, "[Pp]ermission"), (errno.EROFS, "[Rr]ead-only")]
+)
+@pytest.mark.parametrize("look", [pretrained_folder, architecture_file])
+def test_a_place_that_takes_no_model_is_not_told_as_a_model_that_is_missing(
+    number: int, told: str, look: Callable[[PretrainedPolicy], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number), "/cache/blobs/1")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refused)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refused)
+    with pytest.raises((StoreUnavailable, SystemRefused), match=rf"/cache/blobs/1.*{told}|{told}.*/cache/blobs/1"):
+        look(PretrainedPolicy(path="owner/model"))
 
 
 def test_the_base_of_adapters_is_one_of_either_too(tmp_path: Path, asked: list[str]) -> None:

@@ -20,6 +20,7 @@ from cures_core.config.marks import Leaf, Mark, changes, is_within, leaves, mark
 from cures_core.config.rollout import PromptFormat
 from cures_core.config.run import RunConfig
 from cures_core.files import digest_json
+from cures_core.jobs import assemble
 from tasks.inputs.digests import suite_field
 from tasks.runs import opening
 from tasks.runs.figures import Figures
@@ -82,6 +83,7 @@ MOVED = {
     "snapshot": {"snapshot_posterior"},
     "store.url": {"snapshot_posterior"},
     "store.endpoint_url": {"snapshot_posterior"},
+    "rollout.endpoints": {"completions"},  # the vLLM of this machine, or one whose version is not known here
 }
 """Placements that are what a stage is about: a pointer under another name, a snapshot at another place."""
 
@@ -357,6 +359,7 @@ def keys(cfg: RunConfig, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     }
     for module in modules.values():
         monkeypatch.setattr(module, "run_stage", run_stage)
+    monkeypatch.setattr(assemble, "_installed", lambda _: "1")  # whatever is installed here
     monkeypatch.setattr(modules["estimate_prior"], "find_snapshot", lambda *_: SimpleNamespace(md5="m"))
     monkeypatch.setattr(tokens, "architecture_file", lambda _: ARCHITECTURE)
 
@@ -571,6 +574,47 @@ def test_one_suite_s_completions_do_not_depend_on_another(monkeypatch: pytest.Mo
     exam, quiz_1, again, quiz_2 = kept
     assert exam == again
     assert quiz_1 != quiz_2
+
+
+@pytest.mark.parametrize(
+    ("changed", "package", "trained"),
+    [
+        ({}, None, True),
+        ({"rollout": {"type": "vllm", "max_new_tokens": 8}}, "vllm", False),
+        ({"rollout": SERVER}, "vllm", False),
+        ({"rollout": {**SERVER, "endpoints": ["http://127.0.0.1:1"]}}, None, False),
+        ({"reward": {"type": "reasoning_gym"}}, "reasoning-gym", False),
+        ({"evaluation": {"suites": [{**SUITE, "reward": {"type": "reasoning_gym"}}]}}, "reasoning-gym", False),
+        ({"reward": {"type": "verifiers", "environment": "own"}}, "verifiers", False),
+        ({"training": {"learning_rate": 1e-3, "lora": {}}}, "peft", True),
+        ({"training": {"learning_rate": 1e-3, "lora": {}}}, None, False),
+    ],
+)
+def test_completions_are_found_again_while_the_packages_that_make_them_are_the_same(
+    changed: Mapping[str, Any], package: str | None, trained: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("tasks.stages.evaluate_checkpoint")
+    monkeypatch.setattr(module, "run_stage", lambda *_, **__: None)
+    monkeypatch.setattr(module, "keyed", lambda *_: {})
+    monkeypatch.setattr(module, "answering", lambda *_: {})
+    run = RunRef(name="run", config=RunConfig.model_validate({**BASE, **changed}), token=1)
+    state = record("train_epoch", step=1, posterior_digest="q", checkpoint_digest="c", weights_digest="w")
+    found: dict[str, list[str]] = {"now": [], "later": [], "before": []}
+    for when, kept in found.items():
+
+        def noted(*args: Any, when: str = when, kept: list[str] = kept) -> str:
+            kept.append(rows_key(*args[:2]) if when == "before" else rows_key(*args))
+            return kept[-1]
+
+        def installed(names: tuple[str, ...], when: str = when) -> str:
+            return "2" if when == "later" and names[0] == package else "1"
+
+        monkeypatch.setattr(module, "rows_key", noted)
+        monkeypatch.setattr(assemble, "_installed", installed)
+        data, policy = record("validate_dataset", suites={"exam": "s"}), record("prepare_policy", digest="p")
+        module.evaluate_checkpoint.__wrapped__(run, 0, data, policy, state if trained else None)
+    assert (found["now"] != found["later"]) is (package is not None)
+    assert (found["now"] == found["before"]) is (package is None)
 
 
 def test_settings_that_came_later_are_in_no_key_at_their_default(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from cures_core.config.policy import WarmStartPolicy
+from cures_core.config.policy import PretrainedPolicy, WarmStartPolicy
 from cures_core.config.run import RunConfig
 from cures_core.config.training import LoraConfig
 from cures_core.errors import DataRejected, MissingInput
@@ -17,6 +17,7 @@ from cures_core.jobs import warm_start
 from cures_core.jobs.spec import Job
 from cures_core.policy.characters import character_model
 from cures_core.policy.loading import Policy, load_policy, save_policy
+from tasks.inputs.digests import policy_files
 from tasks.readiness import check_run
 from tasks.runs.figures import PolicyFigures
 from tasks.runs.opening import identify, open_run
@@ -166,6 +167,33 @@ def test_the_key_of_merged_adapters_is_that_of_earlier_versions(
         with open_run(config(tmp_path, policies / "adapters", dtype=dtype)) as run:
             module.prepare_policy.__wrapped__(run)  # type: ignore[attr-defined]
         assert found[-1] == {"digest": found[-1]["digest"], "merged": True, "dtype": dtype}
+
+
+def test_the_base_of_adapters_is_that_of_the_revision_which_keys_hold(
+    policies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the name alone a job would load the hub's default branch."""
+
+    def fetched(name: str, *file: str, revision: str | None, **_: Any) -> str:
+        assert (name, revision) == ("org/m", "abc")
+        return str(Path(policies, "base", *file))
+
+    def never(*_: Any) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetched)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fetched)
+    monkeypatch.setattr("tasks.stages.job_process.start_job", never)
+    here, hub = (config(tmp_path, policies / "adapters", base=base, revision="abc") for base in (None, "org/m"))
+    assert policy_files(identify(here).inputs) == policy_files(identify(hub).inputs)
+    (looked_at,) = (one for one in check_run(hub) if one.finding.name == "policy")
+    assert looked_at.error is None
+    with pytest.raises(NotImplementedError):
+        prepared(hub)  # the base is whole
+    (spec,) = Path(hub.store.url).rglob("job.json")
+    job = Job.model_validate_json(spec.read_bytes())
+    assert isinstance(job.config.policy, PretrainedPolicy)
+    assert (job.policy, job.config.policy.base) == (str(policies / "adapters"), str(policies / "base"))
 
 
 def test_adapters_are_merged_once_or_continued_where_they_are(policies: Path, jobs: list[Job], tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from tasks.stages import stage as stage_module
 from tasks.stages.stage import Made, NotCommitted, only_looking, read_made, run_stage
 from tasks.stages.workspace import Workspace
 from tasks.storage import open_store
-from tasks.storage.fencing import encode, lease_key, parse
+from tasks.storage.fencing import encode, lease_key, parse, stage_lease
 from tasks.storage.local import LocalStore
 from tests.end_to_end.pipeline import write_profile
 from tests.tasks.stages.figures import DemoFigures, OtherFigures
@@ -139,7 +139,9 @@ def test_work_has_a_folder_of_its_own_and_a_place_for_another_machine(run: RunRe
     assert isinstance(space.store, LocalStore)
     assert space.unfinished == f"unfinished/demo/{record.key}"
     assert space.scratch.parent == space.out.parent
-    assert space.scratch.parent.name == f"000001-{run.name}"
+    _, lease = parse(space.store, stage_lease("demo", record.key))
+    assert lease is not None
+    assert space.scratch.parent.name == f"{lease.token}-{run.name}"
     assert not space.scratch.exists()  # it is committed
     assert record.machine["device"] == "cpu"
     assert record.files is None

@@ -14,7 +14,7 @@ from cures_core.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from cures_core.checkpoints.in_epoch import SPOILT, latest_step, save_step
 from cures_core.config.fork import Fork
 from cures_core.config.loading import load_config
-from cures_core.errors import ChildFailed, StoreUnavailable
+from cures_core.errors import ChildFailed, CorruptArtifact, StoreUnavailable
 from tasks.runs.records import RunRef
 from tasks.stages import unfinished
 from tasks.stages.unfinished import begin_at, checkpoints_in_store, checkpoints_of, keep, keep_beginning, note_spoilt
@@ -26,6 +26,7 @@ from tests.tasks.storage.servers import BUCKET, Action, FaultyServer, moto_url
 __all__ = ["moto_url"]
 
 PLACE = "unfinished/train_epoch/key"
+AFRESH = "type this"
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +65,7 @@ def test_the_newest_one_is_sent_while_training_goes_on_and_fetched_elsewhere(
     scratch.mkdir(parents=True)
 
     def train_and_die() -> None:
-        with checkpoints_in_store(store, PLACE, "run-1", scratch):
+        with checkpoints_in_store(store, PLACE, "run-1", scratch, AFRESH):
             for step in (5, 10):
                 save(scratch, step)
                 wait_until(lambda step=step: steps_in(store) == [f"step-{step:06d}"])
@@ -79,7 +80,7 @@ def test_the_newest_one_is_sent_while_training_goes_on_and_fetched_elsewhere(
 
     elsewhere = tmp_path / "b" / "scratch"
     elsewhere.mkdir(parents=True)
-    with checkpoints_in_store(S3Store(url, tmp_path / "b", moto_url), PLACE, "run-2", elsewhere):
+    with checkpoints_in_store(S3Store(url, tmp_path / "b", moto_url), PLACE, "run-2", elsewhere, AFRESH):
         found = latest_step(elsewhere)
     assert found is not None
     assert (found.step, found.metrics) == (12, [{"step": 12}])
@@ -97,10 +98,64 @@ def test_a_damaged_one_is_passed_over_and_what_is_newer_here_stays(tmp_path: Pat
         if here is not None:
             save(scratch, here)
         other = S3Store(url, tmp_path / f"cache-{here}", moto_url)
-        with checkpoints_in_store(other, PLACE, "run-3", scratch):
+        with checkpoints_in_store(other, PLACE, "run-3", scratch, AFRESH):
             found = latest_step(scratch)
         assert found is not None
         assert found.step == expected
+
+
+def flip(folder: Path) -> None:
+    file = folder / "state.json"
+    file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+
+
+@pytest.mark.parametrize(("in_store", "expected"), [(5, 5), (10, 10), (12, 12)])
+def test_a_damaged_one_here_does_not_hide_the_whole_one_in_the_store(
+    tmp_path: Path, moto_url: str, url: str, in_store: int, expected: int
+) -> None:
+    """And what is sent of a damaged one would be taken for whole."""
+    store = S3Store(url, tmp_path / "a", moto_url)
+    save(tmp_path / "sent", in_store)
+    store.publish_files(f"{PLACE}/run-1/step-{in_store:06d}", tmp_path / "sent" / f"step-{in_store:06d}")
+    save(tmp_path / "scratch", 10)
+    flip(tmp_path / "scratch" / "step-000010")
+    with checkpoints_in_store(S3Store(url, tmp_path / "b", moto_url), PLACE, "run-2", tmp_path / "scratch", AFRESH):
+        found = latest_step(tmp_path / "scratch")
+        assert found is not None
+        assert found.step == expected
+        time.sleep(0.2)
+        for key in [key for key in store.list(PLACE) if key.endswith("/manifest.json")]:
+            load_checkpoint(store.local_path(key.rpartition("/")[0]))
+        if expected == 5:
+            assert steps_in(store) == ["step-000005"]
+            save(tmp_path / "scratch", 10)
+            wait_until(lambda: steps_in(store) == ["step-000005", "step-000010"])
+
+
+def test_where_there_are_checkpoints_and_none_is_whole_nothing_begins_afresh_by_itself(
+    tmp_path: Path, moto_url: str, url: str
+) -> None:
+    store = S3Store(url, tmp_path / "a", moto_url)
+    save(tmp_path / "sent", 5)
+    store.publish_files(f"{PLACE}/run-1/step-000005", tmp_path / "sent" / "step-000005")
+    store.put(f"{PLACE}/run-1/step-000005/state.json", b"?")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    told = r"train_epoch/key: none of 1 checkpoints in the store is intact, .*afresh: type this"
+
+    def begin() -> None:
+        with checkpoints_in_store(S3Store(url, tmp_path / "b", moto_url), PLACE, "run-2", scratch, AFRESH):
+            raise AssertionError("it begins")
+
+    with pytest.raises(CorruptArtifact, match=told):
+        begin()
+    save(scratch, 3)
+    flip(scratch / "step-000003")
+    with pytest.raises(CorruptArtifact, match=told):
+        begin()
+    save(scratch, 3)
+    with pytest.raises(AssertionError, match="it begins"):
+        begin()
 
 
 def test_during_an_outage_training_goes_on_and_the_newest_one_is_sent_at_its_end(
@@ -111,7 +166,7 @@ def test_during_an_outage_training_goes_on_and_the_newest_one_is_sent_at_its_end
         store = S3Store(url, tmp_path / "a", server.url, deadline_s=0.2)
         scratch = tmp_path / "scratch"
         scratch.mkdir()
-        with checkpoints_in_store(store, PLACE, "run-1", scratch):
+        with checkpoints_in_store(store, PLACE, "run-1", scratch, AFRESH):
             away = True
             for step in (1, 2, 3):
                 save(scratch, step)
@@ -147,7 +202,7 @@ def test_an_upload_cut_short_leaves_the_checkpoint_before_for_another_machine(
                 store.publish_files(f"{PLACE}/run-1/step-000010", scratch / "step-000010")
     elsewhere = tmp_path / "b" / "scratch"
     elsewhere.mkdir(parents=True)
-    with checkpoints_in_store(S3Store(url, tmp_path / "b", moto_url), PLACE, "run-2", elsewhere):
+    with checkpoints_in_store(S3Store(url, tmp_path / "b", moto_url), PLACE, "run-2", elsewhere, AFRESH):
         found = latest_step(elsewhere)
     assert found is not None
     assert found.step == 5
@@ -155,7 +210,7 @@ def test_an_upload_cut_short_leaves_the_checkpoint_before_for_another_machine(
 
 def test_a_store_in_a_folder_needs_no_copies(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "store")
-    with checkpoints_in_store(store, PLACE, "run-1", tmp_path / "scratch"):
+    with checkpoints_in_store(store, PLACE, "run-1", tmp_path / "scratch", AFRESH):
         save(tmp_path / "scratch", 1)
         time.sleep(0.1)
     assert list(store.list("unfinished")) == []
@@ -197,3 +252,5 @@ def test_a_fork_finds_checkpoints_here_and_in_the_store_but_no_spoilt_ones(
     config = run.config.model_copy(update={"fork": only_there})
     keep_beginning(store, RunRef(name="fork", config=config, token=1))
     assert store.get(f"forks/{only_there.checkpoint}/manifest.json") == listed
+    save(here, 3)  # one of the same step may be damaged
+    assert found()[:2] == [3, 3]

@@ -145,8 +145,8 @@ class Process:
             except LeaseHeld:
                 self.sleep(TTL_S / 2)
                 continue
+            self.world.takeovers += self.world.floor > 0
             self.world.floor = max(self.world.floor, self.token)
-            self.world.takeovers += self.token > 1
             try:
                 self._commit_all(self.token)
                 release(self.store, "run", self.token)

@@ -144,8 +144,11 @@ def test_damaged_bytes_are_kept_once_each(store: LocalStore) -> None:
     assert [store.get(f"damaged/stages/a/k.json-{n}") for n in (1, 2)] == [b"x", b"y"]
 
 
-def test_a_renewed_lease_is_free_and_whoever_held_it_has_lost_it(store: LocalStore) -> None:
+def test_a_renewed_lease_is_free_and_whoever_held_it_has_lost_it(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lease = Lease(store, "run", 60)
+    monkeypatch.setattr("tasks.storage.fencing.time.time", lambda: lease.token + 1.0)
     store.put(lease_key("run"), b"{")
     assert renew(store, "run", b"{") == "damaged/leases/run.json-1"
     assert store.get("damaged/leases/run.json-1") == b"{"

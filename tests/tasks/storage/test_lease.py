@@ -61,7 +61,7 @@ def test_a_holder_that_is_gone_is_known_on_its_machine_and_noticed_from_another(
     pulse = Pulse(store, "run", 5, lambda: now[0])
     monkeypatch.setattr("tasks.storage.lease.process_start", lambda _: None)
     assert holder_gone(store, "run", 5) == this_process().label
-    monkeypatch.setattr("tasks.storage.lease._machine", lambda: "another")
+    monkeypatch.setattr("tasks.storage.lease.machine_id", lambda: "another")
     assert holder_gone(store, "run", 5) is None
     now[0] = 4.0
     assert not pulse.stopped()
@@ -82,14 +82,27 @@ def test_the_token_grows_with_every_holder(store: LocalStore) -> None:
         tokens.append(lease.token)
         lease.close()
         lease.close()
-    assert tokens == [1, 2, 3]
+    assert [token - tokens[0] for token in tokens] == [0, 1, 2]
 
 
 def test_runs_do_not_share_a_lease(store: LocalStore) -> None:
     leases = [Lease(store, name, 5) for name in ("a", "b")]
-    assert [lease.token for lease in leases] == [1, 1]
     for lease in leases:
+        lease.check()
         lease.close()
+
+
+def test_whoever_held_a_lease_that_was_removed_has_lost_it(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.storage.fencing.time.time", lambda: 1.8e9)
+    first = acquire(store, "run", 60, this_process())
+    store.delete(lease_key("run"))
+    monkeypatch.setattr("tasks.storage.fencing.time.time", lambda: 1.8e9 + 1)
+    second = acquire(store, "run", 60, this_process())
+    with pytest.raises(LeaseLost):
+        beat(store, "run", first)
+    with pytest.raises(LeaseLost):
+        commit(store, "run", first, "record", b"1")
+    assert commit(store, "run", second, "record", b"2")
 
 
 def test_a_living_holder_is_named_at_once(store: LocalStore) -> None:
@@ -122,7 +135,7 @@ def test_killed_before_any_operation_the_next_holder_starts_at_once(store: Local
     started = time.monotonic()
     lines = run(store, "second", 60)
     assert time.monotonic() - started < 10
-    assert lines[0] == "held 2"
+    assert lines[0] == f"held {held['token'] + 1}"
     assert store.get("record") == (b"first" if noted or written else b"second")
     assert lines[1] == f"committed {store.get('record') == b'second'}"
 
@@ -131,10 +144,10 @@ def test_killed_before_any_operation_the_next_holder_starts_at_once(store: Local
 def test_stopped_past_its_lease_before_any_operation_only_one_commits(store: LocalStore, operation: int) -> None:
     first = start(store, "first", 1.0, "SIGSTOP", str(operation))
     assert first.stdout is not None
-    assert first.stdout.readline() == "held 1\n"
+    token = int(first.stdout.readline().removeprefix("held "))
     wait_until_stopped(first)
     second = run(store, "second", 1.0)
-    assert second[0] == "held 2"
+    assert second[0] == f"held {token + 1}"
     value = store.get("record")
     os.kill(first.pid, signal.SIGCONT)
     out = first.stdout.read()
@@ -156,7 +169,7 @@ def test_heartbeats_keep_the_lease(store: LocalStore) -> None:
 
 
 def test_an_observer_elsewhere_waits_for_the_time_to_live_by_its_own_clock(store: LocalStore) -> None:
-    acquire(store, "run", 10, this_process(), clock=lambda: 1e9)
+    first = acquire(store, "run", 10, this_process(), clock=lambda: 1e9)
     now = [-3600.0]
     token = acquire(
         store,
@@ -166,20 +179,20 @@ def test_an_observer_elsewhere_waits_for_the_time_to_live_by_its_own_clock(store
         lambda: now[0],
         lambda s: now.__setitem__(0, now[0] + s),
     )
-    assert token == 2
+    assert token == first + 1
     assert 10 < now[0] + 3600 < 12
 
 
 def test_a_reused_process_id_is_not_the_holder(store: LocalStore) -> None:
-    acquire(store, "run", 60, replace(this_process(), started="1"))
-    assert acquire(store, "run", 60, this_process()) == 2
+    first = acquire(store, "run", 60, replace(this_process(), started="1"))
+    assert acquire(store, "run", 60, this_process()) == first + 1
 
 
 def test_a_release_by_a_stale_holder_changes_nothing(store: LocalStore) -> None:
-    acquire(store, "run", 60, replace(this_process(), pid=0))
-    assert acquire(store, "run", 60, this_process()) == 2
-    release(store, "run", 1)
-    check_token(store, "run", 2)
+    stale = acquire(store, "run", 60, replace(this_process(), pid=0))
+    token = acquire(store, "run", 60, this_process())
+    release(store, "run", stale)
+    check_token(store, "run", token)
 
 
 def test_a_commit_reports_what_counts(store: LocalStore) -> None:
@@ -244,11 +257,11 @@ def test_a_digit_changed_in_a_lease_is_told_and_one_of_an_earlier_version_is_rea
     raw, held = parse(store, "run")
     assert raw is not None
     assert held is not None
-    store.put(lease_key("run"), raw.replace(b'"token":1', b'"token":0'))
+    store.put(lease_key("run"), raw.replace(b'"token":1', b'"token":2'))
     with pytest.raises(CorruptArtifact, match=r"leases/run\.json: its bytes are not those that were written"):
         Lease(store, "run", 5)
     store.put(lease_key("run"), canonical_json(held.model_dump(mode="json")))
-    assert acquire(store, "run", 5, this_process()) == 2
+    assert acquire(store, "run", 5, this_process()) == held.token + 1
 
 
 @pytest.mark.parametrize("damaged", [b"", b"null", b"{}", b"\xff"])

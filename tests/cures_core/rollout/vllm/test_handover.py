@@ -135,3 +135,16 @@ def test_other_folders_are_left_alone(name: str, tmp_path: Path) -> None:
     (tmp_path / name).mkdir()
     Handover(tmp_path).close()
     assert (tmp_path / name).exists()
+
+
+def test_what_a_process_of_another_machine_owns_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process here has the number of one that lives there."""
+    monkeypatch.setattr(module.os, "getpid", lambda: 2**22 + 1)  # above the largest that Linux gives
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(module, "machine_id", lambda: "another")
+        theirs = Handover(tmp_path)
+    here = Handover(tmp_path)
+    assert theirs.folder.exists()
+    Handover(tmp_path)
+    assert theirs.folder.exists()
+    assert not here.folder.exists()
