@@ -90,8 +90,8 @@ def two_workers(t: Try) -> Mapping[str, int]:
 
 @cache
 def small_store(bench: Path) -> tuple[Path, str]:
-    """A store with a run of seven stages, two versions of a model, completions and their cache, and what others than runs
-    keep there; its folder and run."""
+    """A store with a run of seven stages, two versions of a model, completions and their cache, and what others than
+    runs keep there; its folder and run."""
     (bench / "small").mkdir()
     before = Path.cwd()
     os.chdir(bench / "small")
