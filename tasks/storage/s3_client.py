@@ -246,7 +246,8 @@ class S3:
 def make_client(endpoint_url: str | None, attempts: int) -> Any:
     """A boto3 S3 client. Credentials and, without `endpoint_url`, the endpoint come from the environment.
 
-    Making one takes a tenth of a second and threads may share it, so a process keeps those it has made.
+    Making one takes a tenth of a second and threads may share it, so a process keeps those it has made. Raises
+    `ConfigError` where they cannot be used: half of the credentials, a profile that is not there, no address.
     """
     variables = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
     return _client(endpoint_url, attempts, variables)
@@ -256,6 +257,7 @@ def make_client(endpoint_url: str | None, attempts: int) -> Any:
 def _client(endpoint_url: str | None, attempts: int, _variables: tuple[tuple[str, str], ...]) -> Any:
     import boto3
     from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
 
     for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
         if found := secret_in_url(os.environ.get(name, "")):
@@ -270,7 +272,17 @@ def _client(endpoint_url: str | None, attempts: int, _variables: tuple[tuple[str
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if own_server and not region:
         region = "us-east-1"
-    return boto3.session.Session().client("s3", endpoint_url=endpoint_url, region_name=region, config=config)
+    try:
+        return boto3.session.Session().client("s3", endpoint_url=endpoint_url, region_name=region, config=config)
+    except (BotoCoreError, ValueError) as error:
+        raise ConfigError(
+            masked(f"S3: {error}. Correct store.endpoint_url, or the variables that begin with AWS_ ({_named()})")
+        ) from error
+
+
+def _named() -> str:
+    """The variables of S3's settings that are set, without what they hold."""
+    return ", ".join(sorted(name for name in os.environ if name.startswith("AWS_"))) or "none is set"
 
 
 def split_url(url: str) -> tuple[str, str]:
