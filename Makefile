@@ -41,11 +41,9 @@ mutants: $(VENV)/.dev
 record: $(VENV)/.dev
 	$(BIN)/python -m tests.recorded
 
-# At most 10 minutes on 2 cores; the full table is in docs/benchmarks.md with its command.
+# What README's first figures come from, small: one base policy, half the budget. The full tables: docs/benchmarks.md.
 bench: $(VENV)/.run
-	$(BIN)/python -m benchmarks curriculum --methods uniform,cures --seeds 2
-	$(BIN)/python -m benchmarks sampler
-	$(BIN)/python -m benchmarks simulate --steps 200
+	$(BIN)/python -m benchmarks curriculum --world scratchpad --pool waste --methods raft,cures-failure --bases 1 --seeds 2 --budget 8192 --baseline raft
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
