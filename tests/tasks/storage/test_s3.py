@@ -304,6 +304,29 @@ def test_fetched_files_are_checked_kept_and_fetched_again_if_lost(tmp_path: Path
         assert (store.local_path("art") / "b").read_bytes() == b"22"
 
 
+def test_what_has_been_read_is_noted_once_and_not_read_again(tmp_path: Path, moto_url: str, place: str) -> None:
+    digest = S3Store(place, tmp_path / "maker", moto_url).publish_files("art", folder_of(tmp_path / "in", {"a": b"11"}))
+    with FaultyServer(moto_url, lambda *_: None) as server:
+        store = S3Store(place, tmp_path / "reader", server.url)
+
+        def asked(deep: bool) -> list[str]:
+            """Methods and names of what one look asks for, but for the manifest and the listing."""
+            del server.requests[:]
+            store.verify_files("art", digest, deep=deep)
+            said = [f"{one.split()[0]} {one.rpartition('/')[2]}" for one in server.requests if "?" not in one]
+            return [one for one in said if one != "GET manifest.json"]
+
+        assert asked(deep=False) == ["GET .etags.json"]
+        assert asked(deep=True) == ["GET .etags.json", "GET a"]
+        store._s3.call("delete_object", "art/.etags.json")
+        assert asked(deep=False) == ["GET .etags.json", "GET a", "PUT .etags.json"]
+        assert asked(deep=False) == ["GET .etags.json"]
+        store._s3.call("put_object", "art/.etags.json", Body=b"{}")  # as of other objects
+        assert asked(deep=False) == ["GET .etags.json", "GET a", "PUT .etags.json"]
+    with FaultyServer(moto_url, lambda _, method: (403, "AccessDenied") if method == "PUT" else None) as server:
+        S3Store(place, tmp_path / "only reads", server.url).verify_files("art", digest)
+
+
 def test_files_changed_on_the_server_are_not_handed_out(tmp_path: Path, moto_url: str, place: str) -> None:
     store = S3Store(place, tmp_path / "maker", moto_url)
     store.publish_files("art", folder_of(tmp_path / "in", {"a": b"11"}))
