@@ -82,7 +82,7 @@ class Figures(Strict):
     """Largest resident memory of the process; on CUDA what torch held at most."""
     start_mib: float
     """The same before the first step: weights, and on CPU libraries."""
-    kernels: dict[str, int] = Field(default={})
+    kernels: dict[str, int] = Field(default_factory=dict)
     """What our settings came to on this device: `kernels` of engine and trainer."""
 
 
