@@ -386,6 +386,7 @@ def test_a_server_that_has_answered_is_waited_for_longer_than_a_stranger(
             store.put("k", b"2")
 
 
+@pytest.mark.end_to_end
 def test_who_is_stopped_during_an_outage_ends_soon_and_as_what_it_is(
     tmp_path: Path, moto_url: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
