@@ -67,11 +67,18 @@ def retain(folder: Path, keep: int) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _is_healthy(folder: Path) -> bool:
+def is_whole(folder: Path) -> bool:
+    """Is a checkpoint of this machine what was written? What is wrong with one that is not is logged."""
     try:
         verify_manifest(folder)
     except CorruptArtifact as error:
-        _log.warning("checkpoint not counted as healthy: %s", error)
+        _log.warning("checkpoint on this machine passed over: %s", error)
+        return False
+    return True
+
+
+def _is_healthy(folder: Path) -> bool:
+    if not is_whole(folder):
         return False
     state = json.loads((folder / "state.json").read_bytes())
     return Checkpoint({}, {}, {}, state).healthy

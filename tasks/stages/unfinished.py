@@ -17,12 +17,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cures_core.checkpoints.in_epoch import SPOILT
+from cures_core.checkpoints.in_epoch import SPOILT, is_whole
 from cures_core.config.base import Strict
 from cures_core.config.fork import Fork
 from cures_core.errors import ConfigError, CorruptArtifact, CuresError
 from cures_core.files import digest_file, found_below
-from cures_core.manifest import MANIFEST, verify_manifest
+from cures_core.manifest import MANIFEST
 from tasks.runs.figures import EpochFigures
 from tasks.runs.notes import stage_record
 from tasks.runs.opening import scratch_root, started_config
@@ -189,7 +189,7 @@ def _fetch(store: Store, prefix: str, scratch: Path, afresh: str) -> None:
     """A damaged or half-removed checkpoint, here or there, is passed over for an older one."""
     if not (places := sorted(_places(store, prefix), key=_step_name, reverse=True)):
         return
-    here = next((path for path in sorted(scratch.glob("step-*"), reverse=True) if _is_whole(path)), None)
+    here = next((path for path in sorted(scratch.glob("step-*"), reverse=True) if is_whole(path)), None)
     for place in places:
         if here is not None and here.name >= _step_name(place):
             return
@@ -209,15 +209,6 @@ def _fetch(store: Store, prefix: str, scratch: Path, afresh: str) -> None:
             f"{prefix}: none of {len(places)} checkpoints in the store is intact, nor one in {scratch}. To begin this "
             f"stage afresh: {afresh}"
         )
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        verify_manifest(folder)
-    except CorruptArtifact as error:
-        _log.warning("checkpoint on this machine passed over: %s", error)
-        return False
-    return True
 
 
 class _Sender(threading.Thread):
@@ -249,7 +240,7 @@ class _Sender(threading.Thread):
             if (made := newest.stat().st_ctime_ns) == self._damaged:
                 return
             copy = _linked(newest, self._scratch / ".sending")
-            if not _is_whole(copy):  # it would get a manifest that fits it
+            if not is_whole(copy):  # it would get a manifest that fits it
                 self._damaged = made
                 return
             self._store.publish_files(f"{self._place}/{newest.name}", copy)
