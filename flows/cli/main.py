@@ -57,7 +57,7 @@ class CuresCommands(Commands):
         ),
         "deploy": Entry(
             "flows.cli.stack:deploy",
-            "Deploy the flows of ./prefect.yaml to a server, with its work pool and the automation that finds dead "
+            "Deploy the flows of ./prefect.yaml to a server, with its work pool and the automations that end dead "
             "runs.",
         ),
         "doctor": Entry(

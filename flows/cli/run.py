@@ -21,6 +21,7 @@ from cures_core.events import JobStopped
 from cures_core.extras import require_extras
 from flows.cli.console import showing_progress
 from flows.cli.typed import as_typed
+from flows.local.deploying import RUN_SETTINGS
 from tasks.progress import Event, RunOpened, listening
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def run(
     ] = False,
 ) -> None:
     """Train a policy: the same command again, or --resume, goes on where a run ended."""
-    _quiet_prefect()  # before anything imports it: it reads its settings once
+    _set_prefect_up()  # before anything imports it: it reads its settings once
     if resume is not None and config is None:
         resume = _in_full(resume, store)
     cfg = _configuration(config, overrides or [], resume, store)
@@ -207,7 +208,9 @@ def _run_flow(cfg: RunConfig) -> RunSummary:
         raise
 
 
-def _quiet_prefect() -> None:
+def _set_prefect_up() -> None:
+    for name, value in RUN_SETTINGS.items():
+        os.environ.setdefault(name, value)
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     if "--debug" not in sys.argv[1:]:

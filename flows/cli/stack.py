@@ -78,7 +78,7 @@ def deploy(
     api_url: Annotated[str, typer.Option(help="The server's API; default: PREFECT_API_URL.")] = "",
     pool_type: Annotated[PoolType, typer.Option(help="Kind of the work pool: its template is in infra.")] = "process",
 ) -> None:
-    """Deploy the flows of ./prefect.yaml to a server, with its work pool and the automation that finds dead runs."""
+    """Deploy the flows of ./prefect.yaml to a server, with its work pool and the automations that end dead runs."""
     from flows.local.deploying import deploy as deploy_to
 
     url = (api_url or os.environ.get("PREFECT_API_URL", "")).rstrip("/")

@@ -16,6 +16,11 @@ from tasks.prefect_api import PATIENCE_S, answers, call
 POOL = "cures"
 QUEUE = "training"
 HEARTBEAT_S = 30
+RUN_SETTINGS = {
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),  # Prefect's own 180 s would be too late for `watches`
+    "PREFECT_CLIENT_MAX_RETRIES": "8",  # a run waits 8 minutes for a server that is away
+}
+"""What a run has to have in its environment, whoever starts it: a worker (`infra/work-pools`) or `cures run`."""
 IMAGE_FOLDER = "/opt/cures"
 PoolType = Literal["process", "docker", "kubernetes"]
 BEGIN_S: dict[PoolType, int] = {"process": 300, "docker": 1800, "kubernetes": 3600}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cures_core.config.base import Strict
 from cures_core.errors import ConfigError
-from flows.local.deploying import HEARTBEAT_S, POOL, deploy
+from flows.local.deploying import POOL, RUN_SETTINGS, deploy
 from flows.local.processes import noted_port, process_id, spawn, stop_process, wait_until
 from flows.local.services import BUCKET, service_environment, start_postgres, start_s3, write_private
 from tasks.prefect_api import answers
@@ -62,8 +62,7 @@ class Stack:
             "PREFECT_SERVER_UI_API_URL": self.api_url,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_LOCAL_STORAGE_PATH": str(home / "storage"),
-            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
-            "PREFECT_CLIENT_MAX_RETRIES": "8",  # a run waits 8 minutes for a server that is away
+            **RUN_SETTINGS,
             "DO_NOT_TRACK": "1",
             **service_environment(self.folder),
         }

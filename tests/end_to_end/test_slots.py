@@ -42,7 +42,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(deploying, "BEGIN_S", dict.fromkeys(deploying.BEGIN_S, PATIENCE_S))
         patch.setattr(deploying, "CANCEL_S", PATIENCE_S)
-        patch.setattr(deploying, "HEARTBEAT_S", 30)
         with running_stack(tmp_path_factory.mktemp("stack")) as stack:
             yield stack
 

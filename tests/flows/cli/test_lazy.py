@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from cures_core.config.loading import load_config
 from flows.cli.lazy import load
 from flows.cli.main import CuresCommands, app
+from flows.local.deploying import RUN_SETTINGS, watches
 from tasks.runs.opening import open_run
 from tests.end_to_end.pipeline import PROJECT, write_profile
 
@@ -106,3 +107,16 @@ def test_a_resumed_run_quietens_prefect_before_anything_imports_it(
     monkeypatch.chdir(tmp_path)
     CliRunner().invoke(app, ["run", "--resume", "none-of-this-name"])
     assert os.environ.get("PREFECT_LOGGING_LEVEL") == (None if debug else "CRITICAL")
+
+
+def test_a_run_on_a_server_of_ones_own_sends_heartbeats_in_time_and_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in RUN_SETTINGS:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    CliRunner().invoke(app, ["run", "--resume", "none-of-this-name"])
+    assert {name: os.environ.get(name) for name in RUN_SETTINGS} == RUN_SETTINGS
+    beats = next(watch for watch in watches("process") if watch.expect[1] == "heartbeat")
+    assert 3 * int(RUN_SETTINGS["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]) <= beats.within_s
