@@ -21,6 +21,10 @@ if [ -z "${CURES_COMMIT:-}" ] && ! git rev-parse HEAD >/dev/null 2>&1 && [ -f "$
 fi
 export PYTHONPATH="$PWD:$SCRATCH/site${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 model=()
-if [ -f "$SCRATCH/smollm2/config.json" ] && [[ " $* " != *" --model "* ]]; then model=(--model "$SCRATCH/smollm2"); fi
+if [[ " $* " != *" --model "* ]]; then
+    for folder in "$SCRATCH/smollm2" models/smollm2; do # as prepare.sh packs it, as `cures model fetch` puts it
+        if [ -f "$folder/config.json" ]; then model=(--model "$folder") && break; fi
+    done
+fi
 left=$("$PYTHON" -c "print($MINUTES - ($SECONDS - $started) / 60)")
 exec "$PYTHON" -m benchmarks.gpu "$left" "$OUT" "${model[@]}" "$@"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -218,6 +219,23 @@ def test_parts_may_arrive_one_after_another_and_damaged_ones_wait(tmp_path: Path
     assert "bundle base: installed" in unpack(later, scratch)
     assert (scratch / "site" / "carried_module.py").exists()
     assert unpack(parts, scratch) == ""  # nothing is done twice
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_the_model_that_cures_model_fetch_has_put_there_is_taken(named: bool, tmp_path: Path) -> None:
+    for name in ("run.sh", "unpack.sh"):
+        (tmp_path / "benchmarks/gpu").mkdir(parents=True, exist_ok=True)
+        shutil.copy(GPU / name, tmp_path / "benchmarks/gpu")
+    (tmp_path / "models/smollm2").mkdir(parents=True)
+    (tmp_path / "models/smollm2/config.json").write_text("{}")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exec {sys.executable} "$@"\necho "$@"\n')
+    python.chmod(0o755)
+    own = ["--model", "elsewhere"] if named else []
+    environment = {"PYTHON": str(python), "PATH": "/usr/bin:/bin", "CURES_GPU_SCRATCH": str(tmp_path / "scratch")}
+    command = ["bash", tmp_path / "benchmarks/gpu/run.sh", "9", tmp_path / "out", *own]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-2:] == ["--model", "elsewhere" if named else "models/smollm2"]
 
 
 @pytest.mark.slow
