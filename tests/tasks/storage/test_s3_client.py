@@ -372,6 +372,42 @@ def test_uploads_are_stale_beyond_a_day_of_the_servers_clock(monkeypatch: pytest
     reached(monkeypatch, Client(list_multipart_uploads=lambda _: without)).abort_stale_uploads("a")
 
 
+def test_who_is_stopped_waits_seconds_for_an_outage_to_end(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_client, "_stopping_since", None)
+    s3 = reached(monkeypatch, Client(get_object=failing(then=refused(503))))
+
+    def waited() -> float:
+        began = clock.now
+        with pytest.raises(StoreUnavailable):
+            s3.read("k")
+        return clock.now - began
+
+    assert 50 < waited() <= 60
+    s3_client.hurry(StoreUnavailable("no reason to hurry"))
+    assert 50 < waited() <= 60
+    s3_client.hurry(KeyboardInterrupt())
+    assert 0 < waited() <= 5
+    assert 0 < waited() <= 5  # each of its last words
+    s3_client.hurry(None)
+    assert 50 < waited() <= 60
+
+
+def test_a_request_that_waits_is_cut_short_from_the_first_stop_on(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_client, "_stopping_since", None)
+    began = clock.now
+
+    def away(_: int) -> None:
+        if clock.now >= began + 20:  # again and again, as who presses Ctrl-C twice
+            s3_client.hurry(KeyboardInterrupt())
+        raise refused(503)
+
+    with pytest.raises(StoreUnavailable):
+        reached(monkeypatch, Client(get_object=away)).read("k")
+    assert 20 < clock.now - began <= 32
+
+
 @pytest.fixture
 def no_aws(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     for name in [name for name in os.environ if name.startswith("AWS_")]:
