@@ -26,7 +26,7 @@ from tests.end_to_end.pipeline import PROFILE, PROJECT, results, results_in, wri
 from tests.end_to_end.pipeline import cures as command
 from tests.end_to_end.processes import kill_tree, wait_for_pause, wait_until_gone
 from tests.end_to_end.stack import call, ended, running_stack, trigger, wait_for
-from tests.tasks.storage.servers import BUCKET, SeaweedFS, credentials, moto_url, seaweedfs
+from tests.tasks.storage.servers import BUCKET, Action, FaultyServer, SeaweedFS, credentials, moto_url, seaweedfs
 
 __all__ = ["moto_url"]
 pytestmark = pytest.mark.end_to_end
@@ -48,13 +48,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @contextmanager
 def running(
-    folder: Path, snapshots: Path, endpoint: str, faults: tuple[str, ...] = ()
+    folder: Path, snapshots: Path, endpoint: str, *more: str, faults: tuple[str, ...] = (), url: str = URL
 ) -> Iterator[subprocess.Popen[str]]:
     """`cures run` on a machine whose disk is `folder`."""
     folder.mkdir()
     profile = write_profile(folder, faults)
-    places = ("--store", URL, "--set", f"store.endpoint_url={endpoint}", "--set", f"snapshot.repository={snapshots}")
-    words = [sys.executable, "-m", "flows.cli.main", "run", "--config", str(profile), *SIZES, *places, "--json"]
+    places = ("--store", url, "--set", f"store.endpoint_url={endpoint}", "--set", f"snapshot.repository={snapshots}")
+    words = [sys.executable, "-m", "flows.cli.main", "run", "--config", str(profile), *SIZES, *places, *more, "--json"]
     env = {**os.environ, "PYTHONPATH": str(PROJECT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(words, cwd=folder, env=env, text=True, start_new_session=True, **pipes) as process:  # type: ignore[call-overload]
@@ -68,7 +68,7 @@ def running(
 def check_another_machine_goes_on(tmp_path: Path, endpoint: str, undisturbed: dict[str, str]) -> None:
     store = S3Store(URL, tmp_path / "watcher", endpoint)
     snapshots = tmp_path / "snapshots.git"
-    with running(tmp_path / "a", snapshots, endpoint, (f"{PAUSE}=pause",)) as first:
+    with running(tmp_path / "a", snapshots, endpoint, faults=(f"{PAUSE}=pause",)) as first:
         wait_for_pause(tmp_path / "a" / ".cures", PAUSE)
         deadline = time.monotonic() + 180
         while not [key for key in store.list("unfinished") if key.endswith("step-000021/manifest.json")]:
@@ -100,6 +100,46 @@ def test_a_machine_with_an_empty_disk_goes_on_in_the_middle_of_an_epoch(
     tmp_path: Path, moto_url: str, undisturbed: dict[str, str]
 ) -> None:
     check_another_machine_goes_on(tmp_path, moto_url, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_whose_upload_was_cut_short_counts_for_nothing(
+    tmp_path: Path, moto_url: str, undisturbed: dict[str, str]
+) -> None:
+    """Another machine goes on from the one before it."""
+    url, snapshots, often = f"s3://{BUCKET}/cut", tmp_path / "snapshots.git", ("--set", "checkpoint_every=3")
+
+    def last_object_of_step_21(number: int, method: str) -> Action:
+        is_it = method == "PUT" and "step-000021/manifest.json" in server.requests[number]
+        return (503, "SlowDown") if is_it else None
+
+    def asked_for(server: FaultyServer, what: str) -> None:
+        deadline = time.monotonic() + 180
+        while not [request for request in list(server.requests) if request.startswith("PUT ") and what in request]:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+    pauses = ("train.step:20", "train.step:23")  # checkpoints that follow one another at once are not all sent
+    with (
+        FaultyServer(moto_url, last_object_of_step_21) as server,
+        running(
+            tmp_path / "a", snapshots, server.url, *often, url=url, faults=tuple(f"{at}=pause" for at in pauses)
+        ) as first,
+    ):
+        job = wait_for_pause(tmp_path / "a" / ".cures", pauses[0])
+        asked_for(server, "step-000018/.etags.json")
+        os.kill(job, signal.SIGCONT)
+        asked_for(server, "step-000021/manifest.json")
+        kill_tree(first.pid)
+    store = S3Store(url, tmp_path / "watcher", moto_url)
+    assert [key for key in store.list("unfinished") if "step-000021" in key]
+    with running(tmp_path / "b", snapshots, moto_url, *often, url=url) as second:
+        _, err = second.communicate(timeout=900)
+    assert second.returncode == 0, err
+    (run,) = run_names(store)
+    check_steps(store, run, list(range(19, 29)))
+    assert results_in(store, run) == undisturbed
+    assert list(store.list("unfinished")) == []
 
 
 def test_retry_on_a_second_worker_with_an_empty_disk_and_a_stage_done_again_on_a_third(
@@ -168,7 +208,9 @@ def test_an_outage_costs_time_and_nothing_else(tmp_path: Path, undisturbed: dict
     with credentials():
         try:
             server.start()
-            with running(tmp_path / "a", tmp_path / "snapshots.git", server.url, ("train.step:16=pause",)) as process:
+            with running(
+                tmp_path / "a", tmp_path / "snapshots.git", server.url, faults=("train.step:16=pause",)
+            ) as process:
                 job = wait_for_pause(tmp_path / "a" / ".cures", "train.step:16")
                 server.kill()
                 os.kill(job, signal.SIGCONT)

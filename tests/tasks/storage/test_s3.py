@@ -75,6 +75,26 @@ def test_a_write_that_somebody_else_made_meanwhile_is_not_ones_own(tmp_path: Pat
     assert direct.get("k") == b"theirs"
 
 
+def test_what_is_there_whole_is_neither_sent_nor_read_again(tmp_path: Path, moto_url: str, place: str) -> None:
+    once, again = (folder_of(tmp_path / name, {"weights": b"1" * 1000}) for name in ("once", "again"))
+    with FaultyServer(moto_url, lambda *_: None) as server:
+        store = S3Store(place, tmp_path / "cache", server.url)
+        digest = store.publish_files("a", once)
+        sent = len(server.requests)
+        assert store.publish_files("a", again) == digest
+        assert store.local_path("a").joinpath("weights").read_bytes() == b"1" * 1000
+        later = server.requests[sent:]
+    assert later
+    assert not [request for request in later if not request.startswith("GET ") or "/a/weights" in request]
+
+
+def test_a_manifest_that_cannot_be_read_is_named_by_its_address(tmp_path: Path, moto_url: str, place: str) -> None:
+    store = S3Store(place, tmp_path, moto_url)
+    store.put("a/manifest.json", b"{")
+    with pytest.raises(CorruptArtifact, match=f"^{place}/a/manifest.json: "):
+        store.local_path("a")
+
+
 def test_a_value_that_changes_between_look_and_swap_is_left(tmp_path: Path, moto_url: str, place: str) -> None:
     direct = S3Store(place, tmp_path, moto_url)
     direct.put("k", b"0")
