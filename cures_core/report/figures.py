@@ -153,8 +153,8 @@ CALIBRATION_HEADER = (
     "observed, %",
     "intercept",
     "slope",
-    "off the diagonal, points",
-    "off the curve, points",
+    "off diagonal, points",
+    "off curve, points",
 )
 
 
