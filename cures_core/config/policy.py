@@ -45,7 +45,7 @@ class SupervisedWarmStart(Strict):
     path: Placement[S3Url | None] = None
     """Rows with problems and worked solutions, named as `data.path` is. None: those of the prompt set itself."""
     format: Result[Literal["auto", "jsonl", "json", "csv", "parquet", "arrow"]] = "auto"
-    """As of `data.format`."""
+    """As `data.format`."""
     problem: Result[str | None] = None
     """Column of the problems; a list of chat messages is a problem with its earlier turns. None: the usual names."""
     solution: Result[str | None] = None
@@ -72,7 +72,7 @@ class SupervisedWarmStart(Strict):
     seed: Result[Seed] = 0
     """Seed of the order of rows and of the adapters."""
     micro_batch_tokens: Operation[int] = Field(default=8192, ge=64)
-    """As of `training.micro_batch_tokens`."""
+    """As `training.micro_batch_tokens`."""
     checkpoint_every: Operation[int] = Field(default=50, ge=1)
     """Steps between in-stage checkpoints: what a killed warm start loses at most."""
 
