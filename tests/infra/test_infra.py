@@ -71,6 +71,13 @@ def test_secrets_are_made_once_and_only_their_owner_can_reach_them(tmp_path: Pat
     ]
 
 
+def test_the_cache_of_gitlab_depends_on_two_files_at_most_which_are_there() -> None:
+    """https://docs.gitlab.com/ci/yaml/#cachekeyfiles: with more the whole file is refused, which no schema says."""
+    files = yaml.safe_load((INFRA / "ci" / "gitlab-ci.yml").read_text())[".prompts"]["cache"]["key"]["files"]
+    assert 1 <= len(files) <= 2
+    assert [name for name in files if not (PROJECT / name).is_file()] == []
+
+
 def test_the_images_pass_the_linter_and_copy_what_is_there() -> None:
     dockerfile = INFRA / "docker" / "Dockerfile"
     done = subprocess.run([BIN / "hadolint", dockerfile], capture_output=True, text=True, check=False)
