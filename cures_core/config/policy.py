@@ -100,7 +100,7 @@ class PretrainedPolicy(Strict):
     dtype: Result[Literal["float32", "bfloat16"]] = "float32"
     """Type of the weights during training and generation. Its precision is part of every figure."""
     warm_start: Annotated[SupervisedWarmStart | None, Later()] = None
-    """Worked solutions to learn from first; None: the policy is trained as it is."""
+    """Worked solutions to learn from first (supervised fine-tuning). None: the policy is trained as it is."""
 
     @model_validator(mode="after")
     def _a_warm_start_begins_with_whole_weights(self) -> Self:
