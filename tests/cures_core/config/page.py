@@ -157,7 +157,7 @@ def _words(schema: dict[str, Any]) -> str:
         case "boolean":
             return "`true`, `false`"
         case "integer" | "number" as number:
-            return " ".join(filter(None, (number, _bounds(schema))))
+            return ", ".join(filter(None, (number, _bounds(schema))))
         case "string":
             least, most = schema.get("minLength", 0), schema.get("maxLength")
             length = f", {least} to {most:,} characters" if most else ", not empty" if least else ""
@@ -181,7 +181,7 @@ def _bounds(schema: dict[str, Any]) -> str:
     if low is not None and high is not None:
         said = [f"{low} to {high}"]
     else:
-        said = [f"from {low} on"] if low is not None else []
+        said = [f"{low} or more"] if low is not None else []
         said += [f"above {schema['exclusiveMinimum']}"] if "exclusiveMinimum" in schema else []
         said += [f"up to {high}"] if high is not None else []
     said += [f"below {schema['exclusiveMaximum']}"] if "exclusiveMaximum" in schema else []

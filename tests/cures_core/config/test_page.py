@@ -30,12 +30,12 @@ def test_every_setting_is_named() -> None:
 def test_bounds_choices_and_defaults_are_said() -> None:
     rows = {row[0].strip("`"): row[1:4] for row in ROWS}
     for key, said in {
-        "training.clip_low": ["number above 0, below 1", "`0.2`", "result, fork"],
+        "training.clip_low": ["number, above 0, below 1", "`0.2`", "result, fork"],
         "training.ratio": ["`token`, `sequence`", '`"token"`', "result, fork"],
         "training.type": ["`torch`, `torchrun`, `deepspeed`", "`torch`", "result"],
         "rollout.type": ["`hf`, `vllm`, `vllm_server`", "`hf`", "result, fork"],
-        "rollout.block_tokens": ["integer from 16 on, a multiple of 16", "`32`", "operation"],
-        "curriculum.posterior.fading": ["number 0 to 1 or `fitted`", "`0.97`", "result"],
+        "rollout.block_tokens": ["integer, 16 or more, a multiple of 16", "`32`", "operation"],
+        "curriculum.posterior.fading": ["number, 0 to 1 or `fitted`", "`0.97`", "result"],
         "reward.model": ["text, 1 to 200 characters", "required", "result"],
         "data.path": ["text", "required", "placement"],
         "policy.warm_start": ["[table](#policywarm_start)", "none", ""],
