@@ -4,6 +4,26 @@
 (`InjectedFault`), `stop` (SIGTERM to this process), `pause` (SIGSTOP to this process, as if it hung). A point may carry
 a counter, `train.step:13=kill`: `train.step` is hit with `detail="13"`. Each pair fires once per run: the marker file
 in `CURES_FAULTS_DIR` is written first.
+
+| point | where | counter |
+|---|---|---|
+| `train.before_checkpoint` | a step is computed, its checkpoint not begun | step |
+| `train.step` | a step is over, its checkpoint handed to the writer | step |
+| `rank.update` | a rank other than the first is about to update | step |
+| `checkpoint.half_written` | tensors are written, nothing else | step |
+| `checkpoint.before_manifest` | all files are written but the manifest | step |
+| `checkpoint.before_rename` | the checkpoint is whole, not yet in its place | step |
+| `warm_start.step` | a step of the warm start is over | step |
+| `prior.chunk`, `eval.chunk` | a chunk of generation is saved | chunk, from 0 on |
+| `stage.start` | a stage has its lease and has done nothing | stage, as in `train_epoch-2` |
+| `stage.before_files` | a stage has computed and published nothing | stage |
+| `stage.before_record` | its files are in the store, its record is not | stage |
+| `stage.after_record` | its record is there | stage |
+| `commit.noted` | a change of the store is noted, not made | key |
+| `snapshot.before_pointer` | a snapshot's data is pushed, its commit not begun | tag |
+| `snapshot.after_push` | DVC says that the data is pushed; it is not read back | tag |
+| `promote.before_pointer`, `promote.after_pointer` | before and after a model's pointer moves | |
+| `builtin.before_file` | a built-in prompt file is about to be written | file |
 """
 
 from __future__ import annotations

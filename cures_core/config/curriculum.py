@@ -28,8 +28,8 @@ class PosteriorConfig(Strict):
     group_strength: Result[float] = Field(default=2.0, gt=0)
     """Mass with which a group's rate is shrunk to the rate of the whole set, in rollouts."""
     dead_prior: Result[Annotated[float, Field(ge=0, lt=1)] | Literal["fitted"]] = 0.1
-    """Prior share of prompts that no policy will ever solve (wrong gold answer, unreadable). 0 switches this off.
-    `fitted`: the one that what was seen so far makes likeliest, 0.1 before that."""
+    """Prior share of dead prompts: unsolvable or mislabelled ones (wrong gold answer, unreadable), which no policy ever
+    gets right. 0 switches this off. `fitted`: the one that what was seen so far makes likeliest, 0.1 before that."""
     dead_fading: Result[float] = Field(default=1.0, gt=0, le=1)
     """Factor per step on the suspicion that a prompt is dead, towards `dead_prior`: below 1 it is tried again later,
     when the policy may have learnt what it takes. 1 never forgets."""
@@ -175,7 +175,7 @@ class CuresConfig(StrategyConfig):
     type: Literal["cures"] = "cures"
     signal: Result[Literal["thompson", "thompson_failure", "plugin_spread", "expected_variance"]] = "thompson"
     """What a prompt is worth, in terms of its posterior. `thompson`: spread of one draw; `thompson_failure`: 1 - p of
-    one draw, for prompts out of reach that are not dead; `plugin_spread`: s of the mean (the paper);
+    one draw, for prompts out of reach that are not dead (`dead_prior`); `plugin_spread`: s of the mean (the paper);
     `expected_variance`: E[p(1-p)] in closed form, known as learnability."""
     weighting: Weighting = ProportionalWeighting()
     """How the signal becomes a probability."""

@@ -45,7 +45,7 @@ class SupervisedWarmStart(Strict):
     path: Placement[S3Url | None] = None
     """Rows with problems and worked solutions, named as `data.path` is. None: those of the prompt set itself."""
     format: Result[Literal["auto", "jsonl", "json", "csv", "parquet", "arrow"]] = "auto"
-    """As of `data.format`."""
+    """As `data.format`."""
     problem: Result[str | None] = None
     """Column of the problems; a list of chat messages is a problem with its earlier turns. None: the usual names."""
     solution: Result[str | None] = None
@@ -72,7 +72,7 @@ class SupervisedWarmStart(Strict):
     seed: Result[Seed] = 0
     """Seed of the order of rows and of the adapters."""
     micro_batch_tokens: Operation[int] = Field(default=8192, ge=64)
-    """As of `training.micro_batch_tokens`."""
+    """As `training.micro_batch_tokens`."""
     checkpoint_every: Operation[int] = Field(default=50, ge=1)
     """Steps between in-stage checkpoints: what a killed warm start loses at most."""
 
@@ -100,7 +100,7 @@ class PretrainedPolicy(Strict):
     dtype: Result[Literal["float32", "bfloat16"]] = "float32"
     """Type of the weights during training and generation. Its precision is part of every figure."""
     warm_start: Annotated[SupervisedWarmStart | None, Later()] = None
-    """Worked solutions to learn from first; None: the policy is trained as it is."""
+    """Worked solutions to learn from first (supervised fine-tuning). None: the policy is trained as it is."""
 
     @model_validator(mode="after")
     def _a_warm_start_begins_with_whole_weights(self) -> Self:

@@ -38,7 +38,7 @@ class ExactConfig(Strict):
 class _Extracting(Strict):
     rules: Result[tuple[AnswerRule, ...]] = ("box", "hashes", "phrase", "last")
     """Where the final answer is looked for, in this order; the first rule whose mark occurs decides, even if what
-    follows the mark is malformed. `("box",)` gives credit to boxed answers only."""
+    follows the mark is malformed. `["box"]` gives credit to boxed answers only."""
 
     @field_validator("rules")
     @classmethod
@@ -156,7 +156,7 @@ class JudgeConfig(Strict):
     timeout_s: Operation[float] = Field(default=60.0, gt=0, le=3600)
     """Wall-clock seconds for one answer; then it is asked for again."""
     retries: Operation[int] = Field(default=3, ge=0, le=20)
-    """How often; then the verdict is `unknown`. Pauses between grow, with jitter."""
+    """How often a question is asked again; then the verdict is `unknown`. Pauses between grow, with jitter."""
     longest_pause_s: Operation[float] = Field(default=20.0, ge=0, le=600)
     """Longest pause between two attempts, in seconds."""
     concurrency: Operation[int] = Field(default=16, ge=1, le=1024)
@@ -376,7 +376,7 @@ class BySourceConfig(Strict):
     """Judges what no entry is for. In a profile it may be written as `reward` itself, with `by_source` beside it. Rows
     may name it: default."""
     by_source: tuple[SourceReward, ...] = Field(min_length=1)
-    """The others."""
+    """Verifiers for the prompts of some sources, and for rows that name them."""
 
     @field_validator("by_source")
     @classmethod

@@ -36,7 +36,7 @@ class PromptFormat(Strict):
 
     thinking: Annotated[Result[tuple[str, ...]], Later([])] = ()
     """Opening and closing tag of what the policy thinks before it answers: only what follows is judged, and lengths are
-    told apart. Default: <think> and </think> where `chat` is true, else none. Empty: there are none."""
+    told apart. Default: `<think>` and `</think>` where `chat` is true, else none. Empty: there are none."""
 
     stop: Result[tuple[str, ...]] = ()
     """Strings that end a completion; the text is returned without them. End-of-sequence tokens always end it."""

@@ -31,7 +31,7 @@ def describe(schema: dict[str, JsonValue], model: type[BaseModel]) -> None:
         if (shown := properties.get(name)) is None:
             continue
         marks = marks_of(name, field)
-        said = [_texts(model).get(name, ""), f"({_WORDS[marks[0]]})" if marks else ""]
+        said = [texts(model).get(name, ""), f"({_WORDS[marks[0]]})" if marks else ""]
         if marks:
             shown["x-mark"] = marks[0].value
         if any(said):
@@ -39,7 +39,7 @@ def describe(schema: dict[str, JsonValue], model: type[BaseModel]) -> None:
 
 
 @cache
-def _texts(model: type[BaseModel]) -> dict[str, str]:
+def texts(model: type[BaseModel]) -> dict[str, str]:
     """The text below each field, those of the models that it inherits from included."""
     found: dict[str, str] = {}
     for base in reversed(model.__mro__):

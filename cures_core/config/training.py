@@ -59,7 +59,7 @@ class TrainerOptions(Strict):
     warmup_steps: Result[int] = Field(default=0, ge=0)
     """Steps of linear learning-rate warm-up at the start of the run."""
     betas: Result[tuple[float, float]] = (0.9, 0.95)
-    """AdamW moment decays."""
+    """AdamW's beta1 and beta2: decay of the first and of the second moment, per step."""
     weight_decay: Result[float] = Field(default=0.0, ge=0)
     """Decoupled weight decay."""
     grad_clip: Result[float] = Field(default=1.0, ge=0)
@@ -81,9 +81,9 @@ class TrainerOptions(Strict):
     """Divide a rollout's summed log-probability by this many tokens; None divides by the rollout's own length.
     Ignored where `loss_weight` is `token`."""
     clip_low: Result[float] = Field(default=0.2, gt=0, lt=1)
-    """Lower clip of the importance ratio."""
+    """The importance ratio is clipped below at 1 - `clip_low`."""
     clip_high: Result[float] = Field(default=0.2, gt=0)
-    """Upper clip of the importance ratio."""
+    """The importance ratio is clipped above at 1 + `clip_high`."""
     ratio: Result[Literal["token", "sequence"]] = "token"
     """Importance ratio of each token, or of the whole completion (RLOO)."""
     importance_bound: Result[float] = Field(default=2.0, ge=1)
@@ -191,7 +191,7 @@ class TorchrunTrainerConfig(TrainerOptions, RanksConfig):
     type: Literal["torchrun"] = "torchrun"
     """Trainer name."""
     master_weights: Annotated[Result[bool], Settled(STATE)] = True
-    """As of trainer `torch`."""
+    """As with `torch`."""
 
 
 class DeepSpeedTrainerConfig(TrainerOptions, RanksConfig):

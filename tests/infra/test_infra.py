@@ -59,12 +59,23 @@ def test_secrets_are_made_once_and_only_their_owner_can_reach_them(tmp_path: Pat
     assert found[0] == found[1]
     assert (tmp_path / "secrets").stat().st_mode & 0o077 == 0
     compose = yaml.safe_load((INFRA / "docker" / "compose.yaml").read_text())
-    assert set(found[0]) == {Path(secret["file"]).name for secret in compose["secrets"].values()}
+    mounted = {Path(secret["file"]).name for secret in compose["secrets"].values()}
+    (environment,) = compose["services"]["worker"]["env_file"]
+    assert environment == {"path": "secrets/worker.env", "required": False}
+    assert set(found[0]) == mounted | {"worker.env"}
+    assert found[0]["worker.env"] == b""
     access = dict(line.split("=") for line in found[0]["s3_access.env"].decode().split())
     (identity,) = json.loads(found[0]["s3_identities.json"])["identities"]
     assert identity["credentials"] == [
         {"accessKey": access["AWS_ACCESS_KEY_ID"], "secretKey": access["AWS_SECRET_ACCESS_KEY"]}
     ]
+
+
+def test_the_cache_of_gitlab_depends_on_two_files_at_most_which_are_there() -> None:
+    """https://docs.gitlab.com/ci/yaml/#cachekeyfiles: with more the whole file is refused, which no schema says."""
+    files = yaml.safe_load((INFRA / "ci" / "gitlab-ci.yml").read_text())[".prompts"]["cache"]["key"]["files"]
+    assert 1 <= len(files) <= 2
+    assert [name for name in files if not (PROJECT / name).is_file()] == []
 
 
 def test_the_images_pass_the_linter_and_copy_what_is_there() -> None:

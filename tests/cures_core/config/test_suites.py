@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,15 @@ def test_every_shipped_suite_is_whole_but_for_its_file(tmp_path: Path) -> None:
         assert suite.prompt_format is not None
         with pytest.raises(ConfigError, match=r"suites\.0\.path: missing"):
             loaded(tmp_path, include)
+
+
+def test_the_docs_table_has_every_shipped_suite_with_its_verifier() -> None:
+    text = (SUITES.parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    table = text.partition("| suite | answers | k | temperature |\n|---|---|---|---|\n")[2].partition("\n\n")[0]
+    rows = [line.split("|") for line in table.splitlines()]
+    told = {name: answers.strip(" `") for _, names, answers, *_ in rows for name in re.findall(r"[a-z]\w*", names)}
+    shipped = {path.stem: tomllib.loads(path.read_text(encoding="utf-8")) for path in SUITES.glob("*.toml")}
+    assert told == {name: suite["reward"]["type"] for name, suite in shipped.items()}
 
 
 @pytest.mark.parametrize(
