@@ -140,7 +140,7 @@ class StrategyConfig(Strict):
 
     @property
     def fewest_rollouts(self) -> int:
-        """Of a drawn prompt. Two: a group of one has no group baseline."""
+        """Of a drawn prompt. Two if nothing else is said: a group of one has no group baseline."""
         return 2
 
     def check_budget(self, low: int, high: int | None = None) -> None:
@@ -188,12 +188,14 @@ class CuresConfig(StrategyConfig):
 
     @property
     def fewest_rollouts(self) -> int:
+        if isinstance(self.allocation, NeymanAllocation):
+            return self.allocation.min_rollouts
         return 1 if isinstance(self.allocation, ScreenAllocation | SingleAllocation) else 2
 
     @model_validator(mode="after")
     def _bounds_hold_the_budget(self) -> CuresConfig:
         if isinstance(self.allocation, NeymanAllocation):
-            self.check_budget(self.allocation.min_rollouts, self.allocation.max_rollouts)
+            self.check_budget(self.fewest_rollouts, self.allocation.max_rollouts)
         if isinstance(self.allocation, SingleAllocation):
             self.check_budget(1, 1)
         return self

@@ -296,6 +296,17 @@ def test_as_many_prompts_as_the_step_the_pool_and_the_budget_allow(
     assert all(q.n >= 2 for q in asked)
 
 
+@pytest.mark.parametrize(("budget", "prompts"), [(32, 8), (16, 4), (15, 3), (3, 0)])
+def test_a_smaller_budget_takes_fewer_prompts_with_the_fewest_rollouts_that_the_allocation_allows(
+    budget: int, prompts: int
+) -> None:
+    cfg = CuresConfig(prompts_per_step=8, rollouts_per_step=64, allocation=NeymanAllocation(min_rollouts=4))
+    asked = fresh(cfg, prompt_set(40)).ask(budget)
+    assert len(asked) == prompts
+    assert sum(q.n for q in asked) == (budget if prompts else 0)
+    assert all(q.n >= 4 for q in asked)
+
+
 def test_what_is_due_in_a_large_pool_is_part_of_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cures_core.curriculum.strategies.cures._FRESH_ROWS", 40)
     cfg = CuresConfig(prompts_per_step=6, rollouts_per_step=24, signal="expected_variance")
