@@ -47,7 +47,8 @@ class EqualAllocation(Strict):
 
 
 class NeymanAllocation(Strict):
-    """n_i so that the sum of sigma_i^2 / n_i is smallest, sigma the expected spread (arXiv 2510.01037, 3.2)."""
+    """n_i so that the sum of sigma_i^2 / n_i is smallest, sigma the expected spread (arXiv 2510.01037, 3.2) times the
+    root of the probability that the prompt is not dead."""
 
     type: Literal["neyman"] = "neyman"
     min_rollouts: Result[int] = Field(default=2, ge=2)
