@@ -47,7 +47,8 @@ class EqualAllocation(Strict):
 
 
 class NeymanAllocation(Strict):
-    """n_i so that the sum of sigma_i^2 / n_i is smallest, sigma the expected spread (arXiv 2510.01037, 3.2)."""
+    """n_i so that the sum of sigma_i^2 / n_i is smallest, sigma the expected spread (arXiv 2510.01037, 3.2) times the
+    root of the probability that the prompt is not dead."""
 
     type: Literal["neyman"] = "neyman"
     min_rollouts: Result[int] = Field(default=2, ge=2)
@@ -140,7 +141,7 @@ class StrategyConfig(Strict):
 
     @property
     def fewest_rollouts(self) -> int:
-        """Of a drawn prompt. Two: a group of one has no group baseline."""
+        """Of a drawn prompt. Two if nothing else is said: a group of one has no group baseline."""
         return 2
 
     def check_budget(self, low: int, high: int | None = None) -> None:
@@ -188,12 +189,14 @@ class CuresConfig(StrategyConfig):
 
     @property
     def fewest_rollouts(self) -> int:
+        if isinstance(self.allocation, NeymanAllocation):
+            return self.allocation.min_rollouts
         return 1 if isinstance(self.allocation, ScreenAllocation | SingleAllocation) else 2
 
     @model_validator(mode="after")
     def _bounds_hold_the_budget(self) -> CuresConfig:
         if isinstance(self.allocation, NeymanAllocation):
-            self.check_budget(self.allocation.min_rollouts, self.allocation.max_rollouts)
+            self.check_budget(self.fewest_rollouts, self.allocation.max_rollouts)
         if isinstance(self.allocation, SingleAllocation):
             self.check_budget(1, 1)
         return self

@@ -261,7 +261,10 @@ class Curriculum:
         return {"format": _FORMAT, "counts": self.counts, "strategy": self._strategy.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on as if never stopped. Raises `ConfigError` for the state of another strategy or another prompt set."""
+        """Go on as if never stopped; a step that is going on here is given up.
+
+        Raises `ConfigError` for the state of another strategy or another prompt set.
+        """
         if not isinstance(state, Mapping) or state.get("format") != _FORMAT or "strategy" not in state:
             raise ConfigError(f"this is no state of a curriculum of format {_FORMAT}: take what state_dict() gave")
         try:

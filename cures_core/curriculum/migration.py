@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cures_core.config.curriculum import PosteriorConfig
-from cures_core.curriculum.posterior import NEVER, Posterior, encoded
+from cures_core.curriculum.posterior import ALIVE, NEVER, Posterior, encoded
 from cures_core.curriculum.posterior_file import active_rows, fill
 from cures_core.prompts import PromptSet
 
@@ -18,19 +20,21 @@ def migrate(old: Posterior, prompts: PromptSet, cfg: PosteriorConfig) -> tuple[P
     """The posterior of `prompts` with what `old` knows of them, and how many were kept, restored, new and archived.
 
     Time starts again: evidence is faded up to the end of `old` and then counts as of step 0. A prompt that has left
-    goes to the archive; if its content returns, so does its evidence.
+    goes to the archive; if its content returns, so does its evidence. Under another `dead_prior` what speaks for a
+    prompt's being dead is kept too; where the old one was 0, that is nothing.
     """
     new = Posterior.fresh(prompts, cfg)
     if old.memory.log_evidence.shape == new.memory.log_evidence.shape:
         new.memory.log_evidence = old.memory.log_evidence.copy()
-    known = _as_of_now(active_rows(old), old)
+    known = _at_share_of(new, _as_of_now(active_rows(old), old), old)
+    archived = None if old.archive is None else _at_share_of(new, old.archive, old)
     if old.predicted is not None:
         new.predicted = np.zeros(len(new)), old.predicted[1]  # new prompts: as their group, until they are predicted
     kept = _take(new, known)
-    restored = 0 if old.archive is None else _take(new, old.archive)
+    restored = 0 if archived is None else _take(new, archived)
     _take_groups(new, old)
     left = known.filter(pc.invert(_among(known, new)))
-    parts = [left] if old.archive is None else [left, old.archive.filter(pc.invert(_among(old.archive, new)))]
+    parts = [left] if archived is None else [left, archived.filter(pc.invert(_among(archived, new)))]
     archive = pa.concat_tables(parts)
     archive = archive.set_column(archive.column_names.index("archived"), "archived", [[True] * archive.num_rows])
     new.archive = archive.cast(known.schema) if archive.num_rows else None
@@ -71,7 +75,23 @@ def _as_of_now(rows: pa.Table, posterior: Posterior) -> pa.Table:
         "dead_log_odds": posterior.dead_odds_to_keep(),
         "step": np.where(step == NEVER, NEVER, 0),
     }
-    for name, values in changed.items():
+    return _changed(rows, changed)
+
+
+def _at_share_of(new: Posterior, rows: pa.Table, old: Posterior) -> pa.Table:
+    """Rows of `old` with their evidence for being dead at the share of dead prompts that `new` starts from."""
+    before, now = old.first_dead_odds, new.first_dead_odds
+    if now == before:
+        return rows
+    odds, visited = rows.column("dead_log_odds").to_numpy(), rows.column("step").to_numpy() != NEVER
+    # Who suspected nothing wrote down no acquittals either.
+    alive = rows.column("successes").to_numpy() > 0 if before == ALIVE else visited & (odds == ALIVE)
+    moved = now + np.where(visited, odds - before, 0.0)
+    return _changed(rows, {"dead_log_odds": np.where(alive | (now == ALIVE), ALIVE, moved)})
+
+
+def _changed(rows: pa.Table, columns: Mapping[str, npt.NDArray[Any]]) -> pa.Table:
+    for name, values in columns.items():
         place = rows.column_names.index(name)
         rows = rows.set_column(place, rows.schema.field(place), pa.array(values, rows.schema.field(place).type))
     return rows

@@ -27,7 +27,7 @@ from cures_core.prompts import PromptSet
 
 Ints = npt.NDArray[np.int64]
 NEVER = -1
-_ALIVE = -50.0
+ALIVE = -50.0  # log odds of being dead, for good
 _MOST_EVIDENCE = 12.0  # of one visit for being dead, in log odds
 _FIRST_DEAD_PRIOR = 0.1  # where the share is fitted, before anything came true
 _MADE_UP = 20.0  # prompts at that share, beside those seen
@@ -56,7 +56,9 @@ class Posterior:
         """Share of dead prompts before a prompt's own evidence: the configured one, or as fitted so far."""
         # Log odds at the first of these, so that a fitted share moves all of them without being written to each.
         self._first_dead_prior = self.dead_prior
-        self.dead_log_odds = np.full(num, _log_odds(self.dead_prior))
+        self.first_dead_odds = _log_odds(self.dead_prior)
+        """Log odds that `dead_log_odds` start from; `ALIVE` where nothing is suspected."""
+        self.dead_log_odds = np.full(num, self.first_dead_odds)
         self.group_successes, self.group_failures = np.zeros(len(group_names)), np.zeros(len(group_names))
         self.step = 0
         self.predicted: tuple[Floats, float] | None = None
@@ -152,18 +154,18 @@ class Posterior:
 
     def dead_odds(self, rows: Ints | slice = slice(None)) -> Floats:
         """Log odds of being dead at the current step."""
-        odds, before, now = self.dead_log_odds[rows], _log_odds(self._first_dead_prior), _log_odds(self.dead_prior)
+        odds, before, now = self.dead_log_odds[rows], self.first_dead_odds, _log_odds(self.dead_prior)
         if self.cfg.dead_fading == 1 and now == before:
             return odds
         since = np.where(self.touched[rows] == NEVER, 0, self.step - self.touched[rows]).astype(np.float64)
         faded = now + (odds - before) * np.power(self.cfg.dead_fading, since)
-        return np.asarray(np.where(odds == _ALIVE, _ALIVE, faded))
+        return np.asarray(np.where(odds == ALIVE, ALIVE, faded))
 
     def dead_odds_to_keep(self, rows: Ints | slice = slice(None)) -> Floats:
         """`dead_odds` as they are stored: at the first prior share, whatever has been fitted since."""
         odds = self.dead_odds(rows)
-        moved = odds - _log_odds(self.dead_prior) + _log_odds(self._first_dead_prior)
-        return np.asarray(np.where(odds == _ALIVE, _ALIVE, moved))
+        moved = odds - _log_odds(self.dead_prior) + self.first_dead_odds
+        return np.asarray(np.where(odds == ALIVE, ALIVE, moved))
 
     def fit_dead_prior(self) -> None:
         """Take the share of dead prompts that makes what the visited ones have shown likeliest, if so configured.
@@ -175,7 +177,7 @@ class Posterior:
             return
         odds = self.dead_log_odds[self.touched != NEVER]
         # By tenths of a nat: as good, and the cost of a step is one pass over the prompts.
-        tenths = np.rint((odds[odds != _ALIVE] - _log_odds(self._first_dead_prior)) * 10).astype(np.int64)
+        tenths = np.rint((odds[odds != ALIVE] - self.first_dead_odds) * 10).astype(np.int64)
         counts = np.bincount(np.clip(tenths, 0, 10 * int(_MOST_EVIDENCE)))
         ratio = np.exp(np.arange(len(counts)) / 10)
         share = self._first_dead_prior
@@ -287,8 +289,8 @@ class Posterior:
         if self.cfg.dead_prior == 0:
             return
         against = np.minimum(-log_all_wrong(a, b, wrong), _MOST_EVIDENCE)
-        alive = (right > 0) | (self.dead_log_odds[rows] == _ALIVE)
-        self.dead_log_odds[rows] = np.where(alive, _ALIVE, self.dead_odds_to_keep(rows) + against)
+        alive = (right > 0) | (self.dead_log_odds[rows] == ALIVE)
+        self.dead_log_odds[rows] = np.where(alive, ALIVE, self.dead_odds_to_keep(rows) + against)
 
 
 def encoded(ids: Sequence[str]) -> npt.NDArray[np.bytes_]:
@@ -300,4 +302,4 @@ def encoded(ids: Sequence[str]) -> npt.NDArray[np.bytes_]:
 
 
 def _log_odds(p: float) -> float:
-    return float(np.log(p / (1 - p))) if p > 0 else _ALIVE
+    return float(np.log(p / (1 - p))) if p > 0 else ALIVE

@@ -34,7 +34,8 @@ class Prediction:
 
     used: bool
     rates: Floats
-    """Predicted pass rate of every prompt, shape (prompts,); empty where the groups are as good."""
+    """Predicted pass rate of every prompt, shape (prompts,); empty where the groups are as good. Those of prompts with
+    evidence are from fits to others: their own outcomes are counted beside the prior, and would count twice."""
     strength: float
     """Mass of the prediction in the prior, in rollouts."""
     features: float
@@ -76,7 +77,10 @@ def predict(prompts: PromptSet, posterior: Posterior, seed: int) -> Prediction |
     likelihood, strength = scored[best]
     gain = likelihood - of_groups
     used = bool(gain.mean() > gain.std(ddof=1) / math.sqrt(len(gain)))
-    rates = _model(seen, s, f, _PENALTIES[best])(every) if used else np.zeros(0)
+    rates = np.zeros(0)
+    if used:
+        rates = _model(seen, s, f, _PENALTIES[best])(every)
+        rates[rows] = by_penalty[best]
     return Prediction(used, rates, strength, float(likelihood.mean()), float(of_groups.mean()), len(rows))
 
 

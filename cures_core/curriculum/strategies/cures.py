@@ -60,7 +60,9 @@ class CuresCurriculum(Strategy):
         if isinstance(allocation, EqualAllocation):
             return rows, allocate_equally(len(rows), budget, self.rng)
         low, high = allocation.min_rollouts, allocation.max_rollouts
-        spread = beta.expected_spread(*self.posterior.parameters(rows))
+        # What is expected of the variance that is allocated by: a dead prompt's is 0.
+        alive = np.sqrt(1 - self.posterior.dead(rows))
+        spread = alive * beta.expected_spread(*self.posterior.parameters(rows))
         return rows, allocate(spread, min(budget, high * len(rows)), low, high)
 
     def finished(self, told: Sequence[Group]) -> str:

@@ -34,6 +34,8 @@ class ProtocolCurriculum(Strategy):
         order = np.random.default_rng([seed, 0x5355425345]).permutation(len(prompts))
         self._subsets = [np.sort(part) for part in np.array_split(order, min(self.protocol.subsets, len(prompts)))]
         self._subset, self._probed, self._trained = 0, 0, 0
+        self._predicted = posterior.predicted  # is no part of a posterior's state
+        self._forgotten = False
         self._probing = False
 
     @property
@@ -51,6 +53,7 @@ class ProtocolCurriculum(Strategy):
             self.posterior.load_state_dict(
                 {**Posterior.fresh(self.prompts, self.posterior.cfg).state_dict(), "step": self.posterior.step}
             )
+            self.posterior.predicted, self._forgotten = None, True
         members = self._subsets[self._subset]
         rows = self._to_probe(members, budget)
         self._probing = bool(len(rows))
@@ -66,7 +69,7 @@ class ProtocolCurriculum(Strategy):
         return [] if self._probing else told
 
     def state_dict(self) -> dict[str, Any]:
-        own = {"subset": self._subset, "probed": self._probed, "trained": self._trained}
+        own = {"subset": self._subset, "probed": self._probed, "trained": self._trained, "forgotten": self._forgotten}
         subsets = {str(i): part.copy() for i, part in enumerate(self._subsets)}
         return {**super().state_dict(), "protocol": own, "subsets": subsets}
 
@@ -74,6 +77,8 @@ class ProtocolCurriculum(Strategy):
         super().load_state_dict(state)
         own = state["protocol"]
         self._subset, self._probed, self._trained = own["subset"], own["probed"], own["trained"]
+        self._forgotten = own.get("forgotten", self._subset > 0)  # earlier versions did not say
+        self.posterior.predicted = None if self._forgotten else self._predicted
         self._subsets = [state["subsets"][str(i)].copy() for i in range(len(state["subsets"]))]
 
     def _to_probe(self, members: Ints, budget: int) -> Ints:

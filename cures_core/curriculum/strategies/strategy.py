@@ -64,10 +64,14 @@ class Strategy(ABC):
         self._sources = _sources(prompts)
         self._seed = seed
         self._rng = np.random.default_rng([seed, 0x43555252])
-        self._step, self._round = 1, 0  # of the step that is going on
-        self._spent = self._asked = 0  # rollouts told in this step; prompts asked for in the last round
+        self._step = 1  # the number of the one that is going on
+        self._late: dict[str, Request] = {}  # deferred requests, which outlive their step
+        self._begin()
+
+    def _begin(self) -> None:
+        """Nothing has come of the step so far."""
+        self._round = self._spent = self._asked = 0  # rounds, rollouts told, prompts asked for in the last round
         self._open: dict[str, Request] = {}
-        self._late: dict[str, Request] = {}  # deferred ones, which outlive their step
         self._told: list[Group] = []
         self._figures: dict[str, float] = {}
 
@@ -212,8 +216,8 @@ class Strategy(ABC):
     def _close(self, told: list[Group], reason: str) -> Batch:
         chosen = sorted(self.select(told), key=lambda g: not g.informative)
         batch = Batch(chosen, reason, self._step_figures(told))
-        self._step, self._round, self._spent = self._step + 1, 0, 0
-        self._told, self._figures = [], {}
+        self._step += 1
+        self._begin()
         return batch
 
     def state_dict(self) -> dict[str, Any]:
@@ -242,6 +246,7 @@ class Strategy(ABC):
         self.posterior.load_state_dict(state["posterior"])  # refuses, before anything is changed, what is not its own
         self._seed, self._step = int(state["seed"]), int(state["step"])
         self._rng.bit_generator.state = copy.deepcopy(state["rng"])
+        self._begin()  # states are of between steps: one that was going on here is given up
         self.calibration.load_state_dict(state["calibration"])
         late = state.get("late", [])
         prompts = self.prompts.at(self.posterior.rows([row[1] for row in late]))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cures_core.config.curriculum import CurriculumConfig, DapoConfig, PaperConfig
-from cures_core.curriculum import Strategy
+from cures_core.curriculum import Strategy, make_curriculum
 from cures_core.prompts import PromptSet
 from cures_core.testing.curriculum import CurriculumExam, prompt_set, step
 from tests.cures_core.curriculum.test_strategies import asked_in, fresh
@@ -66,3 +66,24 @@ def test_paper_probes_trains_forgets_and_goes_on() -> None:
     assert batch.reason == "probing subset 2: 8 prompts"
     assert curriculum.posterior.evidence().sum() == 32
     assert len(asked) == 8
+
+
+def test_paper_forgets_predictions_too_and_a_resumed_run_knows_it() -> None:
+    prompts, rng = prompt_set(8), np.random.default_rng(0)
+
+    def predicted() -> Strategy:
+        curriculum = fresh(PaperConfig(**SMALL, subsets=1, steps_per_subset=1), prompts)
+        curriculum.posterior.set_prior(np.full(8, 0.9), 34.0)
+        return make_curriculum(curriculum.cfg, prompts, curriculum.posterior, seed=0)
+
+    curriculum = predicted()
+    first = curriculum.state_dict()
+    assert [step(curriculum, 0.5, rng)[1].reason for _ in range(2)] == ["probing subset 1: 8 prompts", "complete"]
+    curriculum.ask(32)
+    np.testing.assert_array_equal(curriculum.posterior.parameters(), np.ones((2, 8)))
+    curriculum.defer()
+    resumed = predicted()
+    resumed.load_state_dict(curriculum.state_dict())
+    np.testing.assert_array_equal(resumed.posterior.parameters(), np.ones((2, 8)))
+    resumed.load_state_dict(first)
+    np.testing.assert_array_equal(resumed.posterior.parameters(), predicted().posterior.parameters())

@@ -475,6 +475,21 @@ def test_a_foreign_state_is_refused_and_changes_nothing(tmp_path: Path) -> None:
         curriculum.load(tmp_path / "nothing")
 
 
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_state_that_is_loaded_within_a_step_gives_that_step_up(answered: bool) -> None:
+    curriculum, twin = made(), made()
+    state = curriculum.state_dict()
+    for ask in curriculum.ask():
+        if answered:
+            curriculum.tell(ask.request_id, rewards(ask))
+    assert curriculum.posterior.evidence().any() == answered
+    curriculum.load_state_dict(state)
+    assert curriculum.ready() is None
+    assert plain(curriculum.state_dict()) == plain(state)
+    assert play(curriculum, 3) == play(twin, 3)
+    assert plain(curriculum.state_dict()) == plain(twin.state_dict())
+
+
 def test_a_posterior_of_another_set_is_refused() -> None:
     other = Curriculum.from_ids(["x", "y"], config=SMALL).posterior
     with pytest.raises(ConfigError, match="knows none of these 48"):

@@ -288,6 +288,23 @@ def test_migration_to_the_same_set_changes_nothing() -> None:
     same(old, new)
 
 
+@pytest.mark.parametrize(("before", "after"), [(0.0, 0.1), (0.1, 0.0), (0.1, 0.4), (0.4, "fitted")])
+def test_another_share_of_dead_prompts_reaches_prompts_that_are_kept(before: float, after: float | str) -> None:
+    """Solved, never solved, never visited: in the set, in the archive, and back from there."""
+    old, cfg = PosteriorConfig(dead_prior=before), PosteriorConfig.model_validate({"dead_prior": after})
+    visits: list[list[Visit]] = [[(row, 8, 0) for row in range(4, 12)], [(0, 0, 8), (13, 0, 8)]]
+    known = filled(visits, old)
+    moved = migrate(known, POOL.take(range(12)), cfg)[0]
+    moved = migrate(moved, POOL, cfg)[0]
+    first = Posterior.fresh(POOL, cfg).dead()
+    assert moved.dead()[4:12] == pytest.approx(0, abs=1e-9)
+    if after != "fitted":
+        np.testing.assert_array_equal(moved.dead()[[1, 2, 3, 12, 14]], first[[1, 2, 3, 12, 14]])
+    evidence = moved.dead_odds() - np.log(moved.dead_prior / (1 - moved.dead_prior)) if after else np.zeros(20)
+    expected = known.dead_odds() - np.log(before / (1 - before)) if before and after else np.zeros(20)
+    np.testing.assert_allclose(evidence[[0, 1, 12, 13]], expected[[0, 1, 12, 13]], atol=1e-12)
+
+
 def test_the_summary_counts() -> None:
     summary = filled([[(row, 8, 0) for row in range(10)], [(12, 4, 4)]]).summary(bins=10)
     assert (summary["prompts"], summary["prompts_with_evidence"], sum(summary["histogram"])) == (20, 11, 20)

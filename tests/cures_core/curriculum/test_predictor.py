@@ -50,6 +50,17 @@ def test_without_labels_features_predict_what_was_never_seen() -> None:
     assert after < 0.6 * before
 
 
+def test_what_was_rolled_out_is_known_as_well_as_what_was_not() -> None:
+    """Outcomes that a prediction was fitted to, and that are counted beside it, would count twice."""
+    pool, rates = chains(labels=False)
+    posterior, unseen = rolled_out(pool, rates)
+    found = predict(pool, posterior, seed=0)
+    assert found is not None
+    posterior.set_prior(found.rates, found.strength)
+    error = np.abs(posterior.mean() - rates)
+    assert np.delete(error, unseen).mean() < 1.2 * error[unseen].mean()
+
+
 def test_where_labels_say_it_all_the_groups_are_used() -> None:
     rng = np.random.default_rng(1)
     groups = np.arange(1200) % 4

@@ -219,6 +219,16 @@ def test_allocation_changes_the_sizes_alone() -> None:
     assert {sum(len(g.verdicts) for g in b.groups) for b in batches} == {128}
 
 
+def test_what_may_be_dead_gets_rollouts_by_the_chance_that_it_is_not() -> None:
+    cfg = CuresConfig(prompts_per_step=8, rollouts_per_step=256, allocation=NeymanAllocation(max_rollouts=128))
+    curriculum = fresh(cfg, prompt_set(8))
+    dead = np.array([0.99, 0.75, 0, 0, 0, 0, 0, 0])
+    curriculum.posterior.dead_log_odds = np.log(np.maximum(dead, 1e-9) / (1 - dead))
+    sizes = np.array([ask.n for ask in curriculum.ask(256)])
+    # The mean variance of a reward is the living prompt's times the chance that it lives, and n goes by its root.
+    np.testing.assert_allclose(sizes, 256 * np.sqrt(1 - dead) / np.sqrt(1 - dead).sum(), atol=1)
+
+
 def test_groups_with_signal_come_first() -> None:
     pool, rate = wasteful_pool()
     for batch in play(CuresConfig(prompts_per_step=16, rollouts_per_step=128), pool, rate, 5)[0]:
@@ -294,6 +304,17 @@ def test_as_many_prompts_as_the_step_the_pool_and_the_budget_allow(
     assert len(asked) == prompts
     assert sum(q.n for q in asked) == (budget if prompts else 0)
     assert all(q.n >= 2 for q in asked)
+
+
+@pytest.mark.parametrize(("budget", "prompts"), [(32, 8), (16, 4), (15, 3), (3, 0)])
+def test_a_smaller_budget_takes_fewer_prompts_with_the_fewest_rollouts_that_the_allocation_allows(
+    budget: int, prompts: int
+) -> None:
+    cfg = CuresConfig(prompts_per_step=8, rollouts_per_step=64, allocation=NeymanAllocation(min_rollouts=4))
+    asked = fresh(cfg, prompt_set(40)).ask(budget)
+    assert len(asked) == prompts
+    assert sum(q.n for q in asked) == (budget if prompts else 0)
+    assert all(q.n >= 4 for q in asked)
 
 
 def test_what_is_due_in_a_large_pool_is_part_of_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
