@@ -117,8 +117,8 @@ class TrainerOptions(Strict):
     overlong: Annotated[OverlongPenalty | None, Later()] = None
     """Long completions are paid less; the posterior does not hear of it. None: length costs nothing."""
     entropy_alarm: Operation[float] = Field(default=0.05, ge=0)
-    """Entropy, in nats a token, below which every step, the log and the report warn: a policy that tries nothing else
-    any more has little left to learn from. 0: no warning."""
+    """Entropy over all rollouts of a step, in nats a token, below which every step, the log and the report warn: a
+    policy that tries nothing else any more has little left to learn from. 0: no warning."""
     lora: Annotated[LoraConfig | None, Settled("the checkpoint's weights would not fit")] = None
     """Adapters; None trains all weights."""
 
