@@ -96,8 +96,8 @@ class TrainerOptions(Strict):
     """Estimator of the divergence: `k3` is GRPO's; `k2` has the divergence's gradient on the policy's own tokens."""
     micro_batch_tokens: Operation[int] = Field(default=16384, ge=64)
     """Tokens, padding included, per forward and backward pass: less takes less memory. The gradient is the same sum in
-    another order, so results agree to float tolerance, not in every byte. Halved, for the rest of the run, up to three
-    times in a step where memory runs out."""
+    another order, so results agree to float tolerance, not in every byte. Halved, for the rest of the run or until it
+    is set to another value, up to three times in a step where memory runs out."""
     attention: Operation[Literal["auto", "model", "bounded"]] = "auto"
     """How rollouts that share a row are kept apart. `model`: by the model's own attention, which masks a square of the
     row's width. `bounded`: by attention that is told where each begins, on CUDA torch's variable-length Flash Attention

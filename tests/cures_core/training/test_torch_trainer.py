@@ -321,6 +321,32 @@ def test_out_of_memory_halves_micro_batches_and_keeps_the_batch(caplog: pytest.L
     assert trainer.state_dict()[2]["micro_batch_tokens"] == 32
 
 
+@pytest.mark.parametrize(
+    ("before", "limit", "old", "now", "used"),
+    [
+        (64, 10**6, False, 4096, 4096),  # raised
+        (4096, 10**6, False, 64, 64),
+        (128, 40, False, 128, 32),  # halved twice, and remembered
+        (128, 40, False, 256, 256),  # halved, then set otherwise
+        (128, 40, True, 128, 32),
+        (4096, 10**6, True, 64, 64),
+    ],
+)
+def test_halving_is_remembered_until_the_setting_is_another(
+    before: int, limit: int, old: bool, now: int, used: int
+) -> None:
+    """`old`: of a checkpoint that does not say which value was configured."""
+    p = policy()
+    trainer, batch = TorchTrainer(p, TorchTrainerConfig(learning_rate=1e-3, micro_batch_tokens=before), 1.0), groups(p)
+    _Limited(p.model, limit)
+    trainer.update(batch)
+    weights, optimizer, state = trainer.state_dict()
+    state = {name: value for name, value in state.items() if not (old and name.endswith("_configured"))}
+    resumed = TorchTrainer(policy(), TorchTrainerConfig(learning_rate=1e-3, micro_batch_tokens=now), 1.0)
+    resumed.load_state_dict(weights, optimizer, state)
+    assert resumed.update(batch)["micro_batch_tokens"] == used
+
+
 def test_out_of_memory_is_an_error_after_three_halvings() -> None:
     p = policy()
     trainer, batch = TorchTrainer(p, TorchTrainerConfig(learning_rate=1e-3, micro_batch_tokens=128), 1.0), groups(p)
