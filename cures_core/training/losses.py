@@ -56,7 +56,8 @@ def surrogate(
         share_N = torch.ones_like(logp_N)
     ratio_N = torch.exp(log_ratio_N)
     truncated_N = ratio_N.detach() > bound
-    free_N = ratio_N * (bound / ratio_N.detach()).clamp(max=1.0) * advantage_N
+    ratio_N = ratio_N * (bound / ratio_N.detach()).clamp(max=1.0)
+    free_N = ratio_N * advantage_N
     clipped_N = ratio_N.clamp(1.0 - clip_low, 1.0 + clip_high) * advantage_N
     return -torch.minimum(free_N, clipped_N) * share_N, clipped_N < free_N, truncated_N
 

@@ -61,6 +61,15 @@ def test_truncation_bounds_value_and_gradient_where_the_clip_does_not() -> None:
     assert torch.allclose(gradient, torch.tensor([2.0, 0.0, 1.5, 1.0]))  # weight times -A; clipped ones have none
 
 
+def test_a_bound_below_the_clip_bounds_as_well() -> None:
+    logp = torch.log(torch.tensor([6.0, 6.0, 1.25, 0.5])).requires_grad_()
+    loss, clipped, _ = surrogate(logp, torch.zeros(4), torch.tensor([-1.0, 1.0, -1.0, -1.0]), 0.2, 0.3, bound=1.1)
+    assert torch.allclose(loss, torch.tensor([1.1, -1.1, 1.1, 0.8]))
+    assert clipped.tolist() == [False, False, False, True]
+    (gradient,) = torch.autograd.grad(loss.sum(), logp)
+    assert torch.allclose(gradient, torch.tensor([1.1, -1.1, 1.1, 0.0]))
+
+
 def test_the_whole_completion_is_truncated_with_a_sequence_ratio() -> None:
     logp = torch.log(torch.tensor([2.0, 3.0, 1.0]))
     loss, _, truncated = surrogate(
