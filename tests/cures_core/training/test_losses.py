@@ -79,6 +79,24 @@ def test_the_whole_completion_is_truncated_with_a_sequence_ratio() -> None:
     assert torch.allclose(loss, torch.tensor([2.0, 2.0, 1.0]))  # 6 cut to 4, over two tokens
 
 
+@pytest.mark.parametrize("bound", [2.0, np.inf])
+@pytest.mark.parametrize("advantage", [1.0, -1.0])
+@pytest.mark.parametrize("log_ratio", [1000.0, -1000.0])
+def test_a_completion_that_is_another_ones_has_a_finite_loss(log_ratio: float, advantage: float, bound: float) -> None:
+    """Above e^88 a ratio is infinite, and infinity times 0 no number."""
+    logp = torch.full((4,), log_ratio / 4, requires_grad=True)
+    rollout = torch.zeros(4, dtype=torch.long)
+    loss, _, truncated = surrogate(
+        logp, torch.zeros(4), torch.full((4,), advantage), 0.2, 0.3, "sequence", rollout, bound=bound
+    )
+    (gradient,) = torch.autograd.grad(loss.sum(), logp)
+    assert loss.isfinite().all()
+    assert gradient.isfinite().all()
+    assert truncated.all() == (log_ratio > np.log(bound))
+    if bound == 2.0 and log_ratio > 0 > advantage:
+        assert gradient.tolist() == pytest.approx([2.0] * 4, rel=1e-3)
+
+
 @pytest.mark.parametrize(("name", "expected"), [("k2", 0.240227), ("k3", 0.193147)])
 def test_kl_estimators_by_hand(name: Any, expected: float) -> None:
     # pi = 1/2, reference = 1/4: r = 1/2
