@@ -267,9 +267,13 @@ class TorchTrainer:
         """Log-probabilities (N,) of the completion tokens under the base policy."""
         import torch
 
-        model = self._policy.model if self._reference is None else self._reference
-        bounded = self._bounded and self._reference is None
-        with torch.no_grad(), model.disable_adapter() if is_adapted(model) else nullcontext():
+        model, bounded = self._policy.model if self._reference is None else self._reference, self._bounded
+        # Attends as the policy does: rollouts may share a row only because bounds keep them apart.
+        with (
+            torch.no_grad(),
+            bounded_attention(model, on=bounded),
+            model.disable_adapter() if is_adapted(model) else nullcontext(),
+        ):
             return completion_logprobs(model, batch, self._temperature, self._policy.device, bounded=bounded)[0]
 
     def _token_weight(self, sample: Sample) -> float:
