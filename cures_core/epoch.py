@@ -99,6 +99,9 @@ def step_metrics(
 
     Rewards are means over the known verdicts, the other means are over all rollouts; a mean over nothing is left out.
     `taught_share` is the share of the drawn prompts that moved the policy, as far as the trainer tells.
+    `sampled_entropy` is the mean of -log p of the tokens drawn, nats a token: the policy's entropy at the sampling
+    temperature, unbiased where top_p is 1. Groups that all agree are in it; the trainer's `entropy` is of what it
+    trained on, and a policy that always says the same has nothing to train on.
     """
     judged = [pair for g in told for pair in zip(g.rollouts, g.verdicts, strict=True)]
     rollouts = [r for r, _ in judged]
@@ -118,6 +121,9 @@ def step_metrics(
             truncated_share=ratio(len(cut), len(rollouts)),
             truncated_wrong_share=ratio(sum(v.outcome is Outcome.WRONG for v in cut), len(rollouts)),
             completion_tokens_mean=ratio(sum(len(r.token_ids) for r in rollouts), len(rollouts)),
+            sampled_entropy=ratio(
+                sum(-p for r in rollouts for p in r.logprobs), sum(len(r.logprobs) for r in rollouts)
+            ),
             **thinking_means(rollouts),
             taught_share=ratio(figures["prompts_taught"], len(drawn)) if "prompts_taught" in figures else None,
         ),

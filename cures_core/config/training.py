@@ -96,8 +96,8 @@ class TrainerOptions(Strict):
     """Estimator of the divergence: `k3` is GRPO's; `k2` has the divergence's gradient on the policy's own tokens."""
     micro_batch_tokens: Operation[int] = Field(default=16384, ge=64)
     """Tokens, padding included, per forward and backward pass: less takes less memory. The gradient is the same sum in
-    another order, so results agree to float tolerance, not in every byte. Halved, for the rest of the run, up to three
-    times in a step where memory runs out."""
+    another order, so results agree to float tolerance, not in every byte. Halved, for the rest of the run or until it
+    is set to another value, up to three times in a step where memory runs out."""
     attention: Operation[Literal["auto", "model", "bounded"]] = "auto"
     """How rollouts that share a row are kept apart. `model`: by the model's own attention, which masks a square of the
     row's width. `bounded`: by attention that is told where each begins, on CUDA torch's variable-length Flash Attention
@@ -117,8 +117,8 @@ class TrainerOptions(Strict):
     overlong: Annotated[OverlongPenalty | None, Later()] = None
     """Long completions are paid less; the posterior does not hear of it. None: length costs nothing."""
     entropy_alarm: Operation[float] = Field(default=0.05, ge=0)
-    """Entropy, in nats a token, below which every step, the log and the report warn: a policy that tries nothing else
-    any more has little left to learn from. 0: no warning."""
+    """Entropy over all rollouts of a step, in nats a token, below which every step, the log and the report warn: a
+    policy that tries nothing else any more has little left to learn from. 0: no warning."""
     lora: Annotated[LoraConfig | None, Settled("the checkpoint's weights would not fit")] = None
     """Adapters; None trains all weights."""
 

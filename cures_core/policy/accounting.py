@@ -1,11 +1,13 @@
 """Every tensor of a policy's files is one of the model's, and the other way round: nothing is left out or made up.
 
-`transformers` fills what a file lacks with random numbers and passes over what it has too much, with a warning.
+`transformers` fills what a file lacks with random numbers and passes over what it has too much, with a warning. What a
+loaded model computes is its weights alone: dropout is off.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +33,7 @@ _TOKENIZERS = (
     "*.tiktoken",
     "*.bpe.model",
 )
+_NOISE = re.compile("drop|jitter", re.IGNORECASE)
 _SHOWN = 5
 _ONE_AT_A_TIME = Lock()
 """transformers replaces methods of its classes while it loads: after two loads at once no weights are tied any more, in
@@ -43,6 +46,10 @@ def load_weights(folder: str | Path, **options: Any) -> PreTrainedModel:
     """The causal LM of a folder, or of a hub id. `options`: of `from_pretrained`; with `device_map="meta"` only the
     heads of the files are read.
 
+    Its dropout is 0, whatever its configuration says, in train mode too, as the field trains by reinforcement: an
+    update compares the policy with itself as the engine sampled from it, without dropout, so that another mask of
+    neurons would make noise of importance ratios and KL.
+
     Raises `MissingInput` where there is no model, `ConfigError` naming tensors that are missing, too many or of another
     shape, and files that are damaged or missing.
     """
@@ -52,7 +59,23 @@ def load_weights(folder: str | Path, **options: Any) -> PreTrainedModel:
             f"{folder}: weights and config.json do not belong together: {faults}. Name a folder of a causal LM that "
             "was saved whole"
         )
+    _without_noise(model)
     return model
+
+
+def _without_noise(model: PreTrainedModel) -> None:
+    """Sets to 0 what draws random numbers in train mode: dropout, of layers too, and the jitter of experts' routers.
+
+    Models keep the rates in `torch.nn.Dropout`, in attributes of their own modules, or look them up in the
+    configuration; it is the same object for all modules.
+    """
+    from torch.nn import Dropout
+
+    for module in model.modules():
+        if isinstance(module, Dropout):
+            module.p = 0.0
+        for held in (vars(module), getattr(getattr(module, "config", None), "__dict__", {})):
+            held.update({name: 0.0 for name, rate in held.items() if isinstance(rate, float) and _NOISE.search(name)})
 
 
 def unaccounted(folder: Path) -> str:

@@ -56,9 +56,9 @@ UPDATES = (
     StepChart("Loss", "Loss of the update, running mean.", ("loss",), "loss", also=("learning_rate", "tokens_trained")),
     StepChart(
         "Entropy",
-        "How undecided the policy is about the next token. Near 0 it tries nothing else any more and has little left "
-        "to learn from.",
-        ("entropy",),
+        "How undecided the policy is about the next token, over all rollouts of a step (estimated from the tokens "
+        "drawn) and over those in the update. Near 0 it tries nothing else any more and has little left to learn from.",
+        ("sampled_entropy", "entropy"),
         "nats a token",
     ),
     StepChart(

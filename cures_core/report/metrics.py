@@ -22,6 +22,7 @@ METRICS = {
     "correct_share": Metric("correct", "%", "share"),
     "loss": Metric("loss"),
     "entropy": Metric("entropy", "nats a token"),
+    "sampled_entropy": Metric("entropy of all rollouts", "nats a token"),
     "grad_norm": Metric("gradient norm"),
     "kl": Metric("KL from the base policy", "nats a token"),
     "completion_tokens_mean": Metric("length", "tokens"),

@@ -178,8 +178,11 @@ class RolloutEngineExam:
         cold = self.rollouts(requests_of(n=2), max_new_tokens=9, temperature=0.3)
         engine = self.make(model, tokenizer, max_new_tokens=5, temperature=0)
         settings = engine.cfg.model_copy(update={"max_new_tokens": 9, "temperature": 0.3})
+        # Stops that are tokens of their own, in between: nothing of them may stay.
+        stops = settings.prompt_format.model_copy(update={"stop": tuple(tokenizer.get_added_vocab())})
         try:
             assert tokens_of(engine.generate(requests_of(n=2))) == tokens_of(greedy)
+            engine.retune(settings.model_copy(update={"prompt_format": stops}))
             engine.retune(settings)
             assert tokens_of(engine.generate(requests_of(n=2))) == tokens_of(cold)
         finally:

@@ -61,8 +61,9 @@ def batch_samples(
     without any known verdict. A rollout of no tokens counts in baselines and weights and is no sample itself.
 
     `solved` is the advantage of all-right groups. Where all of its rollouts are paid the same, one of them stands for
-    such a group, with the weight of all: rollouts are exchangeable, so nothing is biased, and a batch full of solved
-    prompts costs a row for each, not a group. Where format makes a difference, `solved` is added to that.
+    such a group, with its own weight times their number: rollouts are exchangeable, so nothing is biased, and a batch
+    full of solved prompts costs a row for each, not a group. (The sum of their weights, where those go by length, would
+    push a short one up for the tokens of the long ones.) Where format makes a difference, `solved` is added to that.
 
     `reinforce++` normalises the reward over all known rollouts of the batch (Hu 2025): no group baseline.
     `reinforce++-baseline` takes the group's mean off first, then divides by the spread over the batch.
@@ -91,8 +92,8 @@ def batch_samples(
     ):
         if solved and right and all(right):
             if group_rewards.min() == group_rewards.max():
-                nonempty = [r for r in group_rollouts if r.token_ids]
-                samples += [Sample(rollout, solved, sum(group_w)) for rollout in nonempty[:1]]
+                nonempty = [(r, w) for r, w in zip(group_rollouts, group_w, strict=True) if r.token_ids]
+                samples += [Sample(r, solved, len(nonempty) * w) for r, w in nonempty[:1]]
                 continue
             group_a = group_a + solved
         rows = zip(group_rollouts, group_a, group_w, strict=True)

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 RatioName = Literal["token", "sequence"]
 KlName = Literal["k2", "k3"]
+_LARGEST_LOG_RATIO = 80.0
+"""Float32 ends at e^88."""
 _CHUNK_ELEMENTS = 1 << 24  # logits in float32 at once: 64 MiB
 
 
@@ -54,9 +56,11 @@ def surrogate(
         log_ratio_N, share_N = log_ratio_S[rollout_N], 1.0 / length_S[rollout_N]
     else:
         share_N = torch.ones_like(logp_N)
-    ratio_N = torch.exp(log_ratio_N)
-    truncated_N = ratio_N.detach() > bound
-    free_N = ratio_N * (bound / ratio_N.detach()).clamp(max=1.0) * advantage_N
+    # Cut before the exponential, which overflows for long completions; what is taken off carries no gradient.
+    truncated_N = log_ratio_N.detach() > math.log(bound)
+    excess_N = (log_ratio_N.detach() - min(math.log(bound), _LARGEST_LOG_RATIO)).clamp(min=0.0)
+    ratio_N = torch.exp(log_ratio_N - excess_N)
+    free_N = ratio_N * advantage_N
     clipped_N = ratio_N.clamp(1.0 - clip_low, 1.0 + clip_high) * advantage_N
     return -torch.minimum(free_N, clipped_N) * share_N, clipped_N < free_N, truncated_N
 

@@ -267,9 +267,13 @@ class TorchTrainer:
         """Log-probabilities (N,) of the completion tokens under the base policy."""
         import torch
 
-        model = self._policy.model if self._reference is None else self._reference
-        bounded = self._bounded and self._reference is None
-        with torch.no_grad(), model.disable_adapter() if is_adapted(model) else nullcontext():
+        model, bounded = self._policy.model if self._reference is None else self._reference, self._bounded
+        # Attends as the policy does: rollouts may share a row only because bounds keep them apart.
+        with (
+            torch.no_grad(),
+            bounded_attention(model, on=bounded),
+            model.disable_adapter() if is_adapted(model) else nullcontext(),
+        ):
             return completion_logprobs(model, batch, self._temperature, self._policy.device, bounded=bounded)[0]
 
     def _token_weight(self, sample: Sample) -> float:
@@ -312,6 +316,7 @@ class TorchTrainer:
             "step": self._step,
             "bad_steps": self._bad_steps,
             "micro_batch_tokens": self._micro_batch_tokens,
+            "micro_batch_tokens_configured": self._cfg.micro_batch_tokens,
         }
         return *self._tensors(), state
 
@@ -321,10 +326,14 @@ class TorchTrainer:
     def load_state_dict(
         self, weights: dict[str, torch.Tensor], optimizer: dict[str, torch.Tensor], state: Mapping[str, int]
     ) -> None:
+        configured = self._cfg.micro_batch_tokens
+        saved = int(state.get("micro_batch_tokens", configured))
+        # What once did not fit stays halved: a resumed epoch sums in the same order as an uninterrupted one. Another
+        # setting than it was halved from is taken at its word; earlier versions did not keep that one.
+        before = int(state.get("micro_batch_tokens_configured", max(saved, configured)))
         counters = {
             "bad_steps": int(state["bad_steps"]),
-            # What once did not fit stays halved: a resumed epoch sums in the same order as an uninterrupted one.
-            "micro_batch_tokens": int(state.get("micro_batch_tokens", self._cfg.micro_batch_tokens)),
+            "micro_batch_tokens": saved if before == configured else configured,
         }
         self._step = int(state["step"])
         call = {"counters": counters, "tensors": [shapes_of(weights), shapes_of(optimizer)]}
@@ -338,7 +347,7 @@ class TorchTrainer:
         optimizer: dict[str, torch.Tensor] | None = None,
     ) -> None:
         self._bad_steps = call["counters"]["bad_steps"]
-        self._micro_batch_tokens = min(call["counters"]["micro_batch_tokens"], self._cfg.micro_batch_tokens)
+        self._micro_batch_tokens = call["counters"]["micro_batch_tokens"]
         of_weights, of_optimizer = call["tensors"]
         self._updater.load(self._arriving(of_weights, weights), self._arriving(of_optimizer, optimizer))
 

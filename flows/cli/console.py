@@ -76,7 +76,7 @@ def waiting_line(event: StageWaiting) -> str:
 def step_line(event: StepDone, seconds_left: float, entropy_alarm: float = 0.0) -> str:
     """One line about a training step. Below `entropy_alarm`, in nats a token, its entropy is a warning."""
     tokens = (event.figure("completion_tokens_mean") or 0.0) * (event.figure("step_rollouts") or 0.0)
-    reward, entropy = event.figure("reward_mean"), event.figure("entropy")
+    reward, entropy = event.figure("reward_mean"), event.figure("sampled_entropy")
     return (
         f"step {event.step}/{event.last_step}: {'no verdict' if reward is None else f'reward {reward:.3f}'}, "
         f"{_taught(event)}, "
@@ -97,7 +97,7 @@ def _taught(event: StepDone) -> str:
 
 
 def _no_entropy(entropy: float | None, alarm: float) -> str:
-    """A warning where the policy has hardly a choice left. No figure (a step that changed nothing) is no news."""
+    """A warning where the policy has hardly a choice left. No figure (no tokens) is no news."""
     if entropy is None or entropy >= alarm:
         return ""
     return f"; WARNING: entropy below {alarm:g} nats a token, the policy tries nothing else any more"

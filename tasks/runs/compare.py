@@ -22,7 +22,7 @@ from tasks.runs.opening import kept_config, started_config
 from tasks.runs.reading import RunRecords, by_epoch, read_run
 from tasks.runs.records import Record
 from tasks.runs.scores import gain_of, read_evaluation, read_scores
-from tasks.runs.training import Metrics, accounts, number, scored, steps, training_seconds, wasted
+from tasks.runs.training import Metrics, accounts, entropy_of, scored, steps, training_seconds, wasted
 from tasks.storage import Store
 
 _UNSAID = ("faults", "fork")
@@ -97,8 +97,8 @@ def _compared(store: Store, name: str, records: RunRecords, against: Sequence[Ag
 
 
 def _last_entropy(rows: Sequence[Metrics]) -> float | None:
-    """Mean over the last tenth of the updates."""
-    values = [value for row in rows if (value := number(row, "entropy")) is not None]
+    """Mean over the last tenth of the steps."""
+    values = [value for row in rows if (value := entropy_of(row)) is not None]
     last = values[-max(1, len(values) // 10) :]
     return sum(last) / len(last) if last else None
 

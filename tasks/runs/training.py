@@ -40,6 +40,13 @@ def number(row: Metrics, name: str) -> float | None:
     return value if isinstance(value, float) else None
 
 
+def entropy_of(row: Metrics) -> float | None:
+    """Entropy of the policy in a step, nats a token: over all rollouts; of versions that told none of those, over what
+    was trained on."""
+    sampled = number(row, "sampled_entropy")
+    return number(row, "entropy") if sampled is None else sampled
+
+
 def steps(store: Store, epochs: Iterable[Record[EpochFigures]]) -> list[Metrics]:
     """Metrics of every step, with its wall time as `seconds`."""
     rows: list[Metrics] = []

@@ -22,7 +22,7 @@ from tasks.runs.prompt_stories import prompt_stories
 from tasks.runs.reading import RunRecords
 from tasks.runs.records import Record, RunRef, files_of
 from tasks.runs.scores import ScoreChange, gains
-from tasks.runs.training import Metrics, accounts, metric_lines, number, scored, steps, wasted
+from tasks.runs.training import Metrics, accounts, entropy_of, metric_lines, number, scored, steps, wasted
 from tasks.stages.stage import Made, as_stage, run_stage
 from tasks.stages.workspace import Workspace
 from tasks.storage import Store
@@ -209,10 +209,10 @@ def _withheld(epochs: Iterable[Record[EpochFigures]]) -> list[str]:
 def _notices(rows: Sequence[Metrics], entropy_alarm: float, truncated: str = "judged") -> list[str]:
     """What a reader should know before believing the rest."""
     found = []
-    entropy = [value for row in rows if (value := number(row, "entropy")) is not None]
+    entropy = [value for row in rows if (value := entropy_of(row)) is not None]
     if entropy and (low := sum(value < entropy_alarm for value in entropy)):
         found.append(
-            f"In {low:,} of {len(entropy):,} updates the policy's entropy was below {entropy_alarm:g} nats a token "
+            f"In {low:,} of {len(entropy):,} steps the policy's entropy was below {entropy_alarm:g} nats a token "
             "(training.entropy_alarm): it tries hardly anything else any more. Fewer epochs, a lower learning rate or "
             "a higher training.clip_high keep it open."
         )

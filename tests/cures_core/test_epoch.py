@@ -248,6 +248,7 @@ def test_means_are_over_known_verdicts_and_over_all_rollouts() -> None:
         "truncated_share": 1 / 6,
         "truncated_wrong_share": 1 / 6,
         "completion_tokens_mean": 10 / 6,
+        "sampled_entropy": 1.0,
         "reason": "step 0",
         "groups": 3.0,
         "updated": 1.0,
@@ -276,6 +277,15 @@ def test_the_share_of_prompts_that_taught_is_of_all_that_were_drawn() -> None:
     assert "taught_share" not in step_metrics(Progress(1, 5, 5), Batch(told, ""), told, {})
 
 
+@pytest.mark.parametrize(("logprobs", "entropy"), [([(0.0,), (0.0, 0.0)], "0.0"), ([(-1.0,), (-0.5, -3.0)], "1.5")])
+def test_entropy_is_estimated_over_all_rollouts_of_a_step(logprobs: list[tuple[float, ...]], entropy: str) -> None:
+    """Also of a policy that always says the same, whose groups teach nothing."""
+    rollouts = [Rollout("r", i, (1,), (2,) * len(p), p, "", FinishReason.STOP) for i, p in enumerate(logprobs)]
+    told = [Group(Request("r", Prompt("p", "", ""), 2, 0), rollouts, [Verdict(C), Verdict(C)])]
+    row = step_metrics(Progress(1, 2, 3), Batch(told, ""), told, {"updated": 0.0})
+    assert str(row["sampled_entropy"]) == entropy  # 0, not -0
+
+
 def test_weighted_rewards_are_told_beside_the_share_of_right_answers() -> None:
     request = Request("r", Prompt("p", "", ""), 4, 0)
     rollouts = [Rollout("r", i, (1,), (2,), (-1.0,), "", FinishReason.STOP) for i in range(4)]
@@ -291,7 +301,7 @@ def test_a_step_with_nothing_to_ask_for_is_a_step() -> None:
     assert script.of("update")[0] == []
     progress, told, row, _ = script.of("commit")[0]
     assert (progress, told) == (Progress(step=1), [])
-    assert not {"reward_mean", "truncated_share", "completion_tokens_mean"} & set(row)
+    assert not {"reward_mean", "truncated_share", "completion_tokens_mean", "sampled_entropy"} & set(row)
 
 
 def test_an_epoch_that_is_done_calls_nobody() -> None:

@@ -50,8 +50,8 @@ class VllmEngine:
         except BaseException:
             self.close()
             raise
-        ends = end_token_ids(model, tokenizer)
-        self._stop = StopRule(tokenizer, ends, cfg.prompt_format.stop, self._vocab)
+        self._ends = end_token_ids(model, tokenizer)
+        self._stop = StopRule(tokenizer, self._ends, cfg.prompt_format.stop, self._vocab)
 
     def sync(self, model: PreTrainedModel) -> None:
         """Send the weights of `model` and compare fingerprints. An engine that dies of it is started with them."""
@@ -73,7 +73,7 @@ class VllmEngine:
                 "is fixed at its start"
             )
         self.cfg = cfg
-        self._stop = StopRule(self.tokenizer, self._stop.end_ids, cfg.prompt_format.stop, self._vocab)
+        self._stop = StopRule(self.tokenizer, self._ends, cfg.prompt_format.stop, self._vocab)
 
     def _load(self, folder: Path) -> None:
         try:

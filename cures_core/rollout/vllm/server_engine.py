@@ -40,7 +40,8 @@ class VllmServerEngine:
         parameter = next(model.parameters())
         self._vocab = int(config.vocab_size)
         self._probe = probe_ids(self._vocab, min(32, int(config.max_position_embeddings) - 1))
-        self._stop = StopRule(tokenizer, end_token_ids(model, tokenizer), cfg.prompt_format.stop, self._vocab)
+        self._ends = end_token_ids(model, tokenizer)
+        self._stop = StopRule(tokenizer, self._ends, cfg.prompt_format.stop, self._vocab)
         self._handover = Handover(cfg.weights_folder)
         self._runner = asyncio.Runner()
         self.fleet = Fleet(self._members(parameter), cfg, self._probe)
@@ -72,7 +73,7 @@ class VllmServerEngine:
         for member in self.fleet.members:
             check_logprobs(member, cfg)
         self.cfg = self.fleet.cfg = cfg
-        self._stop = StopRule(self.tokenizer, self._stop.end_ids, cfg.prompt_format.stop, self._vocab)
+        self._stop = StopRule(self.tokenizer, self._ends, cfg.prompt_format.stop, self._vocab)
 
     def generate(
         self, requests: Sequence[Request], *, progress: Callable[[int, int], None] | None = None

@@ -57,6 +57,16 @@ def test_what_is_solved_can_have_an_advantage_and_nothing_else_changes(name: Any
     assert [(s.advantage, s.weight) for s in held[:1]] == [(0.5, 1 / 3)]  # one rollout stands for the group
 
 
+@pytest.mark.parametrize(("weight", "expected"), [("token", [10, 90]), ("rollout", [50, 50]), ("prompt", [50, 50])])
+def test_the_one_that_stands_for_a_solved_group_is_unbiased(weight: Any, expected: list[float]) -> None:
+    """Over both orders each of the two weighs what it would if both were trained on."""
+    of_length: dict[int, float] = {}
+    for lengths in ((10, 90), (90, 10)):
+        (held,) = batch_samples([group(C, C, lengths=lengths)], "grpo", weight, solved=1.0)
+        of_length[len(held.rollout.token_ids)] = held.weight / 2
+    assert [100 * of_length[10], 100 * of_length[90]] == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(("solved", "number"), [(0.0, 1), (0.5, 2)])
 def test_a_group_taught_where_one_of_its_rollouts_has_an_advantage(solved: float, number: int) -> None:
     groups = [group(C, U, C, name="a"), group(W, W, name="b"), group(C, W, name="c"), group(U, name="d")]
@@ -154,7 +164,7 @@ def test_a_rollout_without_a_token_counts_and_is_no_sample() -> None:
     mixed = batch_samples([group(C, W, W, lengths=(2, 0, 2))], "dr-grpo", "rollout")
     assert [(s.advantage, s.weight) for s in mixed] == [(pytest.approx(2 / 3), 1 / 3), (pytest.approx(-1 / 3), 1 / 3)]
     (held,) = batch_samples([group(C, C, lengths=(0, 2))], "grpo", "prompt", solved=1.0)
-    assert (len(held.rollout.token_ids), held.weight) == (2, 1.0)
+    assert (len(held.rollout.token_ids), held.weight) == (2, 0.5)  # the other half is of the empty one, as above
     assert batch_samples([group(C, W, lengths=(0, 0))], "grpo", "token", keep_all=True) == []
     (one,) = batch_samples([group(C, U, lengths=(1, 5))], "grpo", "token", keep_all=True)
     assert one.weight == 1.0

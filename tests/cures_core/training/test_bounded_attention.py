@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -94,6 +95,20 @@ def test_the_setting_decides_what_a_step_attends_by(checkpointing: bool, monkeyp
         weights[attention] = p.model.lm_head.weight.detach().clone()
     assert torch.equal(weights["model"], weights["auto"])  # on CPU nothing changes
     assert torch.allclose(weights["model"], weights["bounded"], atol=1e-5)
+
+
+def test_the_base_policy_attends_in_bounds_as_well() -> None:
+    """Of a model that mixes rollouts of a row where nothing bounds them: none of its divergence is from itself."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 47, "hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 64, "num_hidden_layers": 2}
+    cfg = transformers.OPTConfig(**sizes, num_attention_heads=4, init_std=0.3, dropout=0.0)
+    p = Policy(transformers.OPTForCausalLM(cfg).eval(), character_tokenizer(), CPU)
+    assert not keeps_rollouts_apart(p.model, CPU)
+    training = TorchTrainerConfig(learning_rate=1e-3, kl_coef=0.1, attention="bounded")
+    trainer = TorchTrainer(p, training, 1.0, copy.deepcopy(p.model).eval())
+    figures = trainer.update(groups(p, 3, 4))
+    assert figures["packing"] > 0.7
+    assert figures["kl"] == pytest.approx(0.0, abs=1e-6)
 
 
 def test_models_that_bounds_would_change_are_refused_or_trained_otherwise() -> None:

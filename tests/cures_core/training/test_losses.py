@@ -61,6 +61,15 @@ def test_truncation_bounds_value_and_gradient_where_the_clip_does_not() -> None:
     assert torch.allclose(gradient, torch.tensor([2.0, 0.0, 1.5, 1.0]))  # weight times -A; clipped ones have none
 
 
+def test_a_bound_below_the_clip_bounds_as_well() -> None:
+    logp = torch.log(torch.tensor([6.0, 6.0, 1.25, 0.5])).requires_grad_()
+    loss, clipped, _ = surrogate(logp, torch.zeros(4), torch.tensor([-1.0, 1.0, -1.0, -1.0]), 0.2, 0.3, bound=1.1)
+    assert torch.allclose(loss, torch.tensor([1.1, -1.1, 1.1, 0.8]))
+    assert clipped.tolist() == [False, False, False, True]
+    (gradient,) = torch.autograd.grad(loss.sum(), logp)
+    assert torch.allclose(gradient, torch.tensor([1.1, -1.1, 1.1, 0.0]))
+
+
 def test_the_whole_completion_is_truncated_with_a_sequence_ratio() -> None:
     logp = torch.log(torch.tensor([2.0, 3.0, 1.0]))
     loss, _, truncated = surrogate(
@@ -68,6 +77,24 @@ def test_the_whole_completion_is_truncated_with_a_sequence_ratio() -> None:
     )
     assert truncated.tolist() == [True, True, False]
     assert torch.allclose(loss, torch.tensor([2.0, 2.0, 1.0]))  # 6 cut to 4, over two tokens
+
+
+@pytest.mark.parametrize("bound", [2.0, np.inf])
+@pytest.mark.parametrize("advantage", [1.0, -1.0])
+@pytest.mark.parametrize("log_ratio", [1000.0, -1000.0])
+def test_a_completion_that_is_another_ones_has_a_finite_loss(log_ratio: float, advantage: float, bound: float) -> None:
+    """Above e^88 a ratio is infinite, and infinity times 0 no number."""
+    logp = torch.full((4,), log_ratio / 4, requires_grad=True)
+    rollout = torch.zeros(4, dtype=torch.long)
+    loss, _, truncated = surrogate(
+        logp, torch.zeros(4), torch.full((4,), advantage), 0.2, 0.3, "sequence", rollout, bound=bound
+    )
+    (gradient,) = torch.autograd.grad(loss.sum(), logp)
+    assert loss.isfinite().all()
+    assert gradient.isfinite().all()
+    assert truncated.all() == (log_ratio > np.log(bound))
+    if bound == 2.0 and log_ratio > 0 > advantage:
+        assert gradient.tolist() == pytest.approx([2.0] * 4, rel=1e-3)
 
 
 @pytest.mark.parametrize(("name", "expected"), [("k2", 0.240227), ("k3", 0.193147)])

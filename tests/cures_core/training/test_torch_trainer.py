@@ -6,17 +6,21 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from cures_core.config.policy import WarmStartPolicy
+from cures_core.config.rollout import HfRolloutConfig
 from cures_core.config.training import LoraConfig, TorchTrainerConfig
 from cures_core.errors import ConfigError, OutOfMemory, TrainingDiverged
 from cures_core.policy.characters import character_model, character_tokenizer
-from cures_core.policy.loading import Policy
+from cures_core.policy.loading import Policy, load_policy, save_policy
+from cures_core.rollout.hf.engine import HfEngine
 from cures_core.terms import FinishReason, Group, Outcome, Prompt, Request, Rollout, Verdict
 from cures_core.training.losses import token_logprobs
 from cures_core.training.torch_trainer import TorchTrainer
@@ -74,6 +78,47 @@ def test_right_completions_become_likelier() -> None:
     assert figures["updated"] == 1.0
     assert figures["logprob_gap_max"] < 1e-5
     assert sum(logprobs(p, right.prompt_ids, right.token_ids)) > before
+
+
+SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.3}
+NOISY = {
+    "gpt2": transformers.GPT2Config(
+        n_embd=32, n_layer=2, n_head=4, initializer_range=0.3, resid_pdrop=0.1, embd_pdrop=0.1, attn_pdrop=0.1
+    ),
+    "opt": transformers.OPTConfig(**SIZE, ffn_dim=64, word_embed_proj_dim=32, attention_dropout=0.1, layerdrop=0.1),
+    "llama": transformers.LlamaConfig(**SIZE, intermediate_size=64, attention_dropout=0.1),
+    "falcon": transformers.FalconConfig(**SIZE, hidden_dropout=0.1, attention_dropout=0.1),
+    "mixtral": transformers.MixtralConfig(
+        **SIZE, intermediate_size=32, num_key_value_heads=2, num_local_experts=4, router_jitter_noise=0.1
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        *((kind, {}) for kind in NOISY),
+        ("gpt2", {"gradient_checkpointing": True}),
+        ("gpt2", {"attention": "bounded"}),
+        ("llama", {"attention": "bounded"}),
+    ],
+)
+def test_a_policy_with_dropout_is_trained_as_it_was_sampled_from(
+    kind: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    tokenizer = character_tokenizer()
+    cfg = NOISY[kind]
+    cfg.update({"vocab_size": len(tokenizer), "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2})
+    model = transformers.AutoModelForCausalLM.from_config(cfg)
+    save_policy(Policy(model, tokenizer, torch.device("cpu")), tmp_path / "policy")
+    p = load_policy(tmp_path / "policy", torch.device("cpu"))
+    trainer = TorchTrainer(p, TorchTrainerConfig(learning_rate=1e-3, **options), 1.0)
+    requests = [Request(f"{i}", Prompt(f"{i}", f"{i}+1=", ""), 4, 0) for i in range(3)]
+    rollouts = HfEngine(p.model, tokenizer, HfRolloutConfig(max_new_tokens=8, temperature=1.0)).generate(requests)
+    verdicts = [Verdict(Outcome.CORRECT), *[Verdict(Outcome.WRONG)] * 3]
+    batch = [Group(request, found, verdicts) for request, found in zip(requests, rollouts, strict=True)]
+    assert trainer.update(batch)["logprob_gap_max"] < 1e-4
 
 
 def test_it_says_what_the_update_made_of_every_rollout() -> None:
@@ -274,6 +319,32 @@ def test_out_of_memory_halves_micro_batches_and_keeps_the_batch(caplog: pytest.L
     assert figures["grad_norm"] == pytest.approx(roomy["grad_norm"], rel=1e-4)
     assert all(torch.allclose(v, whole[k], atol=2e-4) for k, v in p.trainable().items())
     assert trainer.state_dict()[2]["micro_batch_tokens"] == 32
+
+
+@pytest.mark.parametrize(
+    ("before", "limit", "old", "now", "used"),
+    [
+        (64, 10**6, False, 4096, 4096),  # raised
+        (4096, 10**6, False, 64, 64),
+        (128, 40, False, 128, 32),  # halved twice, and remembered
+        (128, 40, False, 256, 256),  # halved, then set otherwise
+        (128, 40, True, 128, 32),
+        (4096, 10**6, True, 64, 64),
+    ],
+)
+def test_halving_is_remembered_until_the_setting_is_another(
+    before: int, limit: int, old: bool, now: int, used: int
+) -> None:
+    """`old`: of a checkpoint that does not say which value was configured."""
+    p = policy()
+    trainer, batch = TorchTrainer(p, TorchTrainerConfig(learning_rate=1e-3, micro_batch_tokens=before), 1.0), groups(p)
+    _Limited(p.model, limit)
+    trainer.update(batch)
+    weights, optimizer, state = trainer.state_dict()
+    state = {name: value for name, value in state.items() if not (old and name.endswith("_configured"))}
+    resumed = TorchTrainer(policy(), TorchTrainerConfig(learning_rate=1e-3, micro_batch_tokens=now), 1.0)
+    resumed.load_state_dict(weights, optimizer, state)
+    assert resumed.update(batch)["micro_batch_tokens"] == used
 
 
 def test_out_of_memory_is_an_error_after_three_halvings() -> None:

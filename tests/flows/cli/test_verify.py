@@ -79,13 +79,13 @@ def test_a_step_says_what_taught_and_warns_where_entropy_is_gone() -> None:
         event = StepDone(epoch=1, seconds=2.0, last_step=2, metrics={"step": 1, "reward_mean": 0.5, **metrics})
         return step_line(event, 10.0, alarm)
 
-    screened = step(taught_share=0.625, informative_share=0.0, entropy=0.3125)
+    screened = step(taught_share=0.625, informative_share=0.0, sampled_entropy=0.3125, entropy=2.0)
     assert "62 % of the prompts taught (0 % right and wrong), entropy 0.31, " in screened
     assert "WARNING" not in screened
     assert "25 % of the prompts right and wrong, 0 tokens/s" in step(informative_share=0.25)  # of an earlier version
-    gone = step(taught_share=0.5, entropy=0.04)
+    gone = step(taught_share=0.0, sampled_entropy=0.0)
     assert gone.endswith("; WARNING: entropy below 0.05 nats a token, the policy tries nothing else any more")
-    assert "WARNING" not in step(alarm=0.0, taught_share=0.5, entropy=0.0)
+    assert "WARNING" not in step(alarm=0.0, taught_share=0.5, sampled_entropy=0.0)
 
 
 def test_unknown_verdicts_above_one_per_cent_are_a_visible_warning() -> None:

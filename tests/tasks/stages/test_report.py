@@ -35,9 +35,16 @@ def test_a_run_that_found_records_of_another_began_when_it_was_started(tmp_path:
 
 
 def test_entropy_below_its_alarm_is_noted_with_how_often() -> None:
-    rows: list[dict[str, float | str]] = [{"entropy": 0.5}, {"entropy": 0.01}, {"updated": 0.0}]
+    rows: list[dict[str, float | str]] = [
+        {"sampled_entropy": 0.01, "entropy": 0.5},  # of all rollouts, not of those in the update
+        {"sampled_entropy": 0.5, "entropy": 0.01},
+        {"sampled_entropy": 0.0, "updated": 0.0},  # always the same: nothing to train on
+        {"step": 4.0},
+    ]
     (notice,) = _notices(rows, 0.05)
-    assert notice.startswith("In 1 of 2 updates the policy's entropy was below 0.05 nats a token")
+    assert notice.startswith("In 2 of 3 steps the policy's entropy was below 0.05 nats a token")
+    (notice,) = _notices([{"entropy": 0.5}, {"entropy": 0.01}], 0.05)  # of a version without the estimate
+    assert notice.startswith("In 1 of 2 steps")
     assert _notices(rows, 0.0) == []
     assert _notices([], 0.05) == []
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from cures_core.config.rollout import VllmServerRolloutConfig
+from cures_core.config.rollout import PromptFormat, VllmServerRolloutConfig
 from cures_core.errors import ConfigError, EngineFailed, MissingExtra
 from cures_core.policy.accounting import load_weights
 from cures_core.rollout.vllm.local_server import LocalServer, server_command, server_environment
@@ -297,6 +297,20 @@ def test_a_server_with_other_logprobs_is_refused(
     unfit = {"temperature": 1.0, "top_p": 1.0, **({"top_p": 0.9} if "temperature" in options else {"temperature": 0.7})}
     with pytest.raises(ConfigError, match="--logprobs-mode"):
         engine.retune(engine.cfg.model_copy(update=unfit))
+
+
+def test_stop_tokens_of_another_format_are_left_with_it(two: list[FakeVllm], engines: Engines) -> None:
+    engine = engines.of(two[0])
+
+    def stops() -> Any:
+        engine.generate(requests_of(n=1)[:1])
+        return completions(two[0])[-1]["stop_token_ids"]
+
+    own, plain = stops(), engine.cfg
+    engine.retune(plain.model_copy(update={"prompt_format": PromptFormat(stop=("<unk>",))}))
+    assert stops() == [*own, TOKENIZER.unk_token_id]
+    engine.retune(plain)
+    assert stops() == own
 
 
 def test_the_shortest_context_of_the_fleet_counts(two: list[FakeVllm], engines: Engines) -> None:

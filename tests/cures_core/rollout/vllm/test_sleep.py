@@ -12,10 +12,15 @@ from typing import Any
 
 import pytest
 
-from cures_core.config.rollout import VllmRolloutConfig
+from cures_core.config.rollout import PromptFormat, VllmRolloutConfig
 from cures_core.errors import EngineFailed
 from cures_core.rollout.vllm import core as vllm_core
+from cures_core.rollout.vllm import engine as vllm_engine
+from cures_core.rollout.vllm.calls import Call, Sampled
 from cures_core.rollout.vllm.core import VllmCore
+from cures_core.rollout.vllm.probe import probe_logprobs
+from cures_core.testing.rollout_engine import requests_of
+from tests.cures_core.rollout.tiny import character_tokenizer, tiny_llama
 
 
 class RecordingLLM:
@@ -106,3 +111,31 @@ def test_each_wait_for_the_engine_has_the_limit_that_is_configured_for_it(
     with pytest.raises(EngineFailed, match=r"waited 0.6 s for the next completion"):
         core._wait(lambda: hang.wait(60), "the next completion")
     hang.set()
+
+
+def test_stop_tokens_of_another_format_are_left_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer, asked = tiny_llama(), character_tokenizer(), []
+
+    class Core:
+        context, asleep = 64, False
+
+        def __init__(self, *_: object) -> None: ...
+
+        def probe(self, ids: Any) -> Any:
+            return probe_logprobs(model, ids)
+
+        def run(self, calls: list[Call], finished: Any) -> None:
+            for call in calls:
+                asked.append(call.fields["stop_token_ids"])
+                finished(call.name, [Sampled((5,), (-1.0,), "length")] * call.n)
+
+        def stop(self) -> None: ...
+
+    monkeypatch.setattr(vllm_engine, "VllmCore", Core)
+    plain = VllmRolloutConfig(max_new_tokens=1)
+    engine = vllm_engine.VllmEngine(model, tokenizer, plain)
+    for cfg in (plain, plain.model_copy(update={"prompt_format": PromptFormat(stop=("<unk>",))}), plain):
+        engine.retune(cfg)
+        engine.generate(requests_of(n=1)[:1])
+    engine.close()
+    assert asked == [[2], [2, tokenizer.unk_token_id], [2]]
