@@ -317,16 +317,16 @@ def failure_of(error: BaseException, scene: Scene | None = None) -> CuresError:
     return _described(error, _row_of(error), scene or Scene())
 
 
-def machine_failure(error: BaseException, path: Path) -> CuresError | None:
-    """What to raise where a file could not be used and the machine is to blame: memory, handles, rights, a full or
-    failing disk. None where it was the content: `raise machine_failure(error, path) or CorruptArtifact(...)`."""
+def machine_failure(error: BaseException, at: Path | Scene) -> CuresError | None:
+    """What to raise where a file could not be used, or a process not be started, and the machine is to blame: memory,
+    handles, rights, a full or failing disk. None where it was the content: `raise machine_failure(error, path) or
+    CorruptArtifact(...)`."""
     if isinstance(error, CuresError):
         return error
-    row, scene = (
-        _row_of(error),
-        Scene(str(path), str(path), less_memory="leave the process more, or use a smaller file"),
-    )
-    return _described(error, row, scene) if issubclass(row.error, _OF_THE_MACHINE) else None
+    if isinstance(at, Path):
+        at = Scene(str(at), str(at), less_memory="leave the process more, or use a smaller file")
+    row = _row_of(error)
+    return _described(error, row, at) if issubclass(row.error, _OF_THE_MACHINE) else None
 
 
 @contextmanager
