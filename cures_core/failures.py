@@ -107,12 +107,17 @@ def _is(*kinds: type[BaseException]) -> Callable[[BaseException], bool]:
 
 
 _OF_RUST = re.compile(r"\(os error (\d+)\)")
+_OF_SQLITE = {5: errno.EBUSY, 6: errno.EBUSY, 7: errno.ENOMEM, 10: errno.EIO, 13: errno.ENOSPC}
+"""By SQLite's primary code: BUSY, LOCKED, NOMEM, IOERR, FULL. What else it refuses is the file's content or place."""
 
 
 def system_error(error: BaseException) -> int | None:
-    """The system's number of what it refused. Libraries in Rust (safetensors, tokenizers) tell it in words."""
+    """The system's number of what it refused. Libraries in Rust (safetensors, tokenizers) tell it in words, SQLite in
+    codes of its own."""
     if isinstance(error, OSError):
         return error.errno
+    if code := getattr(error, "sqlite_errorcode", None):
+        return _OF_SQLITE.get(code & 0xFF)
     is_theirs = type(error) is Exception or type(error).__name__ == "SafetensorError"
     told = _OF_RUST.search(str(error)) if is_theirs else None
     return None if told is None else int(told[1])
@@ -166,7 +171,7 @@ def _collective_broke_off(error: BaseException) -> bool:
 
 
 def _no_room_for_processes(error: BaseException) -> bool:
-    refused = _system(errno.EAGAIN, errno.ENFILE, errno.EBUSY)(error)
+    refused = _system(errno.EAGAIN, errno.ENFILE)(error)
     return refused or any(phrase in str(error) for phrase in _NO_THREAD)
 
 
@@ -234,6 +239,12 @@ TABLE: tuple[Row, ...] = (
         TryAgain,
         _no_room_for_processes,
         "The machine has no room for more processes now; when others have ended, {go_on}",
+    ),
+    Row(
+        "a file is held by another process (a lock of SQLite, a mount)",
+        TryAgain,
+        _system(errno.EBUSY),
+        "Another process holds it; when that one has ended, {go_on}",
     ),
     Row(
         "a file vanished, or a path is no file or folder",

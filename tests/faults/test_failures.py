@@ -152,6 +152,9 @@ OF_CAUSE = {
     "a limit of the machine: processes, threads, open files": [
         Drill("no_room_for_threads", TryAgain, True, 75, "can't start new thread. .*no room for more processes"),
     ],
+    "a file is held by another process (a lock of SQLite, a mount)": [
+        Drill("held_file", TryAgain, True, 75, f"Device or resource busy. Another process holds it; .*{RUN}"),
+    ],
     "a file vanished, or a path is no file or folder": [
         Drill("vanished_file", MissingInput, False, 2, "/scratch/gone: No such file or directory. Put it back"),
         Drill("unspeakable", MissingInput, False, 2, r"/tmp/\\udcff: No such file"),

@@ -294,6 +294,14 @@ def no_room_for_threads(_job: Job, __: Parent) -> None:
             threading.Thread(target=time.sleep, args=(1,)).start()
 
 
+def held_file(job: Job, _: Parent) -> None:
+    import sqlite3
+
+    held = [sqlite3.connect(job.scratch / "answers", timeout=0.1, isolation_level=None) for _ in range(2)]
+    for one in held:
+        one.execute("BEGIN EXCLUSIVE")
+
+
 def vanished_file(job: Job, _: Parent) -> None:
     (job.scratch / "gone").read_bytes()
 
