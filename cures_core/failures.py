@@ -145,6 +145,7 @@ _MEMORY_WORDS_OF_RUNTIMES = ("out of memory", "Cannot allocate memory")
 _NO_THREAD = ("can't start new thread", "Failed to launch worker thread")
 _NO_ANSWER = (
     "httpx.TransportError",
+    "httpx2.TransportError",  # of huggingface_hub
     "requests.exceptions.ConnectionError",
     "requests.exceptions.Timeout",
 )  # by name: what is not imported cannot have been raised
