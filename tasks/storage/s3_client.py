@@ -153,10 +153,16 @@ class S3:
 
     def download(self, key: str, path: Path) -> None:
         """Fetch an object into a file. Raises `AnswerError` with status 404 where there is none."""
+        from s3transfer.exceptions import RetriesExceededError, S3DownloadFailedError
 
         def request() -> None:
             with path.open("wb") as f:
-                self._transfers.download_fileobj(self.bucket, self.name(key), f)
+                try:
+                    self._transfers.download_fileobj(self.bucket, self.name(key), f)
+                except RetriesExceededError as error:  # bodies that broke off, one after another
+                    raise error.last_exception from error
+                except S3DownloadFailedError as error:  # replaced between two parts: another attempt reads the new one
+                    raise ConnectionError(str(error)) from error
 
         self.attempt(key, request, judged=(404,))
 

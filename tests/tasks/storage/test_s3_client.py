@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from botocore import exceptions as boto
+from s3transfer import exceptions as s3_transfer
 
 from cures_core.errors import ConfigError, CorruptArtifact, CuresError, StoreUnavailable
 from tasks.storage import s3_client
@@ -350,6 +351,26 @@ def test_files_go_through_a_client_that_repeats_parts(monkeypatch: pytest.Monkey
     )  # fmt: skip
     assert (down, fetched["values"][:2]) == ("download_fileobj", ("bucket", "some/prefix/l"))
     assert [values["values"][index].name for values, index in ((sent, 0), (fetched, 2))] == [str(file)] * 2
+
+
+@pytest.mark.parametrize("last", [boto.IncompleteReadError(actual_bytes=1, expected_bytes=2), ConnectionResetError()])
+def test_a_download_that_breaks_off_again_and_again_is_an_outage(
+    last: Exception, monkeypatch: pytest.MonkeyPatch, clock: Clock, tmp_path: Path
+) -> None:
+    given_up = s3_transfer.RetriesExceededError(last)
+    client = Client(download_fileobj=failing(given_up, given_up))
+    reached(monkeypatch, client).download("k", tmp_path / "file")
+    assert (len(client.asked), len(clock.pauses)) == (3, 2)
+    with pytest.raises(StoreUnavailable, match=f"some/prefix/k: no success in .* attempts, .*: {last}"):
+        reached(monkeypatch, Client(download_fileobj=failing(then=given_up))).download("k", tmp_path / "file")
+
+
+def test_an_object_that_is_replaced_while_it_is_fetched_is_fetched_again(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock, tmp_path: Path
+) -> None:
+    client = Client(download_fileobj=failing(s3_transfer.S3DownloadFailedError("did not match expected ETag")))
+    reached(monkeypatch, client).download("k", tmp_path / "file")
+    assert (len(client.asked), len(clock.pauses)) == (2, 1)
 
 
 def test_uploads_are_stale_beyond_a_day_of_the_servers_clock(monkeypatch: pytest.MonkeyPatch) -> None:
