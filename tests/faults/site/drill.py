@@ -138,6 +138,28 @@ def silent_store(_: Job, __: Parent) -> None:
     S3("s3://bucket/runs", "http://127.0.0.1:9", deadline_s=0.1).etag("run.json")
 
 
+def refused_request(_: Job, __: Parent) -> None:
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    from tasks.prefect_api import call
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(404)
+            self.end_headers()
+            self.wfile.write(b"no such thing")
+
+    server = HTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    call(f"http://127.0.0.1:{server.server_port}", "/deployments", None, "GET")
+
+
+def late_run(_: Job, __: Parent) -> None:
+    from tasks.ci.announce import wait_for_run
+
+    wait_for_run("http://127.0.0.1:9/api", "k", 0.0)
+
+
 def lonely_rank(job: Job, _: Parent) -> None:
     from cures_core.jobs.rank import join
 

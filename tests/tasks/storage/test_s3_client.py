@@ -15,7 +15,7 @@ import pytest
 from botocore import exceptions as boto
 from s3transfer import exceptions as s3_transfer
 
-from cures_core.errors import ConfigError, CorruptArtifact, CuresError, StoreUnavailable
+from cures_core.errors import ConfigError, CorruptArtifact, CuresError, ServerRefused, StoreUnavailable
 from tasks.storage import s3_client
 from tasks.storage.s3_client import S3, AnswerError, make_client, split_url
 
@@ -127,7 +127,7 @@ def test_what_may_pass_is_repeated(monkeypatch: pytest.MonkeyPatch, clock: Clock
 @pytest.mark.parametrize("status", [400, 404, 405, 412, 501, 505])
 def test_what_cannot_pass_is_not(monkeypatch: pytest.MonkeyPatch, clock: Clock, status: int) -> None:
     client = Client(head_object=failing(then=refused(status)))
-    with pytest.raises(CuresError) as told:
+    with pytest.raises(ServerRefused) as told:
         reached(monkeypatch, client).call("head_object", "k")
     assert str(told.value) == f"{PLACE}/k: An error occurred (Code) when calling the Operation operation: words"
     assert (len(client.asked), clock.pauses) == (1, [])
@@ -136,7 +136,7 @@ def test_what_cannot_pass_is_not(monkeypatch: pytest.MonkeyPatch, clock: Clock, 
 def test_an_answer_without_a_status_cannot_pass(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     for answer in ({}, {"ResponseMetadata": {}}, {"Error": {}}):
         client = Client(head_object=failing(then=boto.ClientError(answer, "Operation")))  # type: ignore[arg-type]
-        with pytest.raises(CuresError, match="Unknown"):
+        with pytest.raises(ServerRefused, match="Unknown"):
             reached(monkeypatch, client).call("head_object", "k", judged=(1,))
         assert len(client.asked) == 1
     assert clock.pauses == []
