@@ -314,6 +314,12 @@ TABLE: tuple[Row, ...] = (
     ),
     # Last, for all that is left.
     Row(
+        "the code of a job or a plug-in calls sys.exit",
+        UnexpectedError,
+        _is(SystemExit),
+        "Code that it runs called sys.exit, whatever the code, before there was a result: it has to raise an error",
+    ),
+    Row(
         "any other exception, in a job or a plug-in",
         UnexpectedError,
         _is(Exception),
@@ -347,12 +353,12 @@ def machine_failure(error: BaseException, at: Path | Scene) -> CuresError | None
 
 @contextmanager
 def explaining(scene: Scene | None = None) -> Iterator[None]:
-    """Let only errors of this project out. Also a decorator."""
+    """Let only errors of this project out, and signals. Also a decorator."""
     try:
         yield
     except CuresError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise failure_of(error, scene) from error
 
 

@@ -199,6 +199,9 @@ OF_CAUSE = {
         Drill("unknown_code", ChildFailed, True, 1, f"ended with exit code 7.*from a library.*{RUN}", 7),
         Drill("unknown_signal", ChildFailed, True, 1, "was ended by SIGUSR1.*from a library", -10),
     ],
+    "the code of a job or a plug-in calls sys.exit": [
+        Drill("gone_by_itself", UnexpectedError, False, 1, "SystemExit: 0. Code that it runs called sys.exit"),
+    ],
     "any other exception, in a job or a plug-in": [
         Drill("type_error", UnexpectedError, False, 1, "warm_start: TypeError: unsupp.*not retried; log: .*job.log"),
         Drill("group", UnexpectedError, False, 1, "KeyError: 'name'.*not retried"),

@@ -425,6 +425,10 @@ def unknown_signal(_: Job, __: Parent) -> None:
 # Faults of the program.
 
 
+def gone_by_itself(_: Job, __: Parent) -> None:
+    sys.exit(0)
+
+
 def type_error(_: Job, __: Parent) -> None:
     sum(["x"])  # type: ignore[list-item]
 
