@@ -183,7 +183,7 @@ class S3:
 
         passing = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError)
         started, tries, mismatches = time.monotonic(), 0, 0
-        while True:
+        while True:  # not tenacity's: how long is waited changes meanwhile, by what others are answered and by `hurry`
             try:
                 answer = request()
                 _answered.add(self.endpoint_url)
