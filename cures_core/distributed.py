@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from cures_core.errors import RankLost, TryAgain
@@ -128,17 +128,20 @@ class World:
         self._peers.recv([data], rank, 1).wait()
         return bytes(data.numpy().tobytes())
 
-    @contextmanager
-    def _named(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except RuntimeError as error:  # gloo and NCCL raise nothing more exact
-            if is_out_of_memory(error):
-                raise
-            reason = str(error).splitlines()[0]
-            raise RankLost(
-                f"rank {self.rank} of {self.size} waited for {what}, but another rank is gone or late: {reason}"
-            ) from error
+    def _named(self, what: str) -> AbstractContextManager[None]:
+        who = f"rank {self.rank} of {self.size}"
+        return losing_ranks(lambda reason: f"{who} waited for {what}, but another rank is gone or late: {reason}")
+
+
+@contextmanager
+def losing_ranks(message: Callable[[str], str]) -> Iterator[None]:
+    """`RankLost` where torch gives up waiting, with the message made of its reason."""
+    try:
+        yield
+    except RuntimeError as error:  # gloo, NCCL and stores raise nothing more exact
+        if is_out_of_memory(error):
+            raise
+        raise RankLost(message(str(error).partition("\n")[0])) from error
 
 
 def serve(world: World, handlers: Mapping[str, Handler]) -> None:

@@ -91,7 +91,7 @@ class RankLost(CuresError, RuntimeError):
 
 
 class StoreUnavailable(CuresError, OSError):
-    """The store did not answer, or refused for a reason that may pass (outage, disk full)."""
+    """The store, or a repository beside it, did not answer, or refused for what may pass (outage, disk full)."""
 
     retryable = True
 
@@ -105,6 +105,14 @@ class ServerUnavailable(CuresError, ConnectionError):
     retryable = True
 
 
+class ServerRefused(CuresError):
+    """A server over the network (Prefect, S3) answered, and does not do what it was asked to."""
+
+
+class RunIncomplete(CuresError):
+    """A flow run on a server, which somebody waited for, did not complete, or not in time."""
+
+
 class SystemRefused(CuresError):
     """The operating system refuses: rights, a read-only file system, a limit of the process.
 
@@ -115,7 +123,7 @@ class SystemRefused(CuresError):
 
 
 class TryAgain(CuresError):
-    """Nothing is wrong, but not now: the run's lease is held elsewhere, or the process was asked to stop."""
+    """Nothing is wrong, but not now: another process holds or changes what is needed, or this one was asked to stop."""
 
     exit_code = 75
     retryable = True

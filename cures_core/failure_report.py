@@ -22,7 +22,7 @@ def run_reporting(work: Callable[[], object], report: Path, scene: Scene) -> int
     """The exit code of a process that does `work`. An error is left in the file `report` for whoever waits."""
     try:
         work()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if system_error(error) == errno.EMFILE:  # the files that are open too many are held by this error's frames
             limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))

@@ -33,6 +33,8 @@ from cures_core.errors import (
     OutOfMemory,
     Preempted,
     RankLost,
+    RunIncomplete,
+    ServerRefused,
     ServerUnavailable,
     StoreUnavailable,
     SystemRefused,
@@ -107,12 +109,17 @@ def _is(*kinds: type[BaseException]) -> Callable[[BaseException], bool]:
 
 
 _OF_RUST = re.compile(r"\(os error (\d+)\)")
+_OF_SQLITE = {5: errno.EBUSY, 6: errno.EBUSY, 7: errno.ENOMEM, 10: errno.EIO, 13: errno.ENOSPC}
+"""By SQLite's primary code: BUSY, LOCKED, NOMEM, IOERR, FULL. What else it refuses is the file's content or place."""
 
 
 def system_error(error: BaseException) -> int | None:
-    """The system's number of what it refused. Libraries in Rust (safetensors, tokenizers) tell it in words."""
+    """The system's number of what it refused. Libraries in Rust (safetensors, tokenizers) tell it in words, SQLite in
+    codes of its own."""
     if isinstance(error, OSError):
         return error.errno
+    if code := getattr(error, "sqlite_errorcode", None):
+        return _OF_SQLITE.get(code & 0xFF)
     is_theirs = type(error) is Exception or type(error).__name__ == "SafetensorError"
     told = _OF_RUST.search(str(error)) if is_theirs else None
     return None if told is None else int(told[1])
@@ -140,6 +147,7 @@ _MEMORY_WORDS_OF_RUNTIMES = ("out of memory", "Cannot allocate memory")
 _NO_THREAD = ("can't start new thread", "Failed to launch worker thread")
 _NO_ANSWER = (
     "httpx.TransportError",
+    "httpx2.TransportError",  # of huggingface_hub
     "requests.exceptions.ConnectionError",
     "requests.exceptions.Timeout",
 )  # by name: what is not imported cannot have been raised
@@ -166,7 +174,7 @@ def _collective_broke_off(error: BaseException) -> bool:
 
 
 def _no_room_for_processes(error: BaseException) -> bool:
-    refused = _system(errno.EAGAIN, errno.ENFILE, errno.EBUSY)(error)
+    refused = _system(errno.EAGAIN, errno.ENFILE)(error)
     return refused or any(phrase in str(error) for phrase in _NO_THREAD)
 
 
@@ -182,12 +190,14 @@ TABLE: tuple[Row, ...] = (
     Row("a curriculum is told what it did not ask for", CurriculumMisuse, _is(CurriculumMisuse)),
     Row("loss or gradient stay non-finite", TrainingDiverged, _is(TrainingDiverged)),
     Row("a rollout engine dies or does not answer", EngineFailed, _is(EngineFailed)),
-    Row("the store does not answer", StoreUnavailable, _is(StoreUnavailable)),
+    Row("the store does not answer, or git, DVC or pip fail for the moment", StoreUnavailable, _is(StoreUnavailable)),
+    Row("a server (Prefect, S3) refuses what it is asked to do", ServerRefused, _is(ServerRefused)),
+    Row("a flow run that was waited for has not completed", RunIncomplete, _is(RunIncomplete)),
     Row("another rank of a distributed epoch is gone or late", RankLost, _is(RankLost)),
     Row("the run is held by another process", LeaseHeld, _is(LeaseHeld)),
     Row("the run was taken over by another process", LeaseLost, _is(LeaseLost)),
     Row("a job is asked to stop (SIGTERM), and its step is saved", Preempted, _is(Preempted)),
-    Row("not now: a prompt file changes while it is read", TryAgain, _is(TryAgain)),
+    Row("not now: another process changes a file, key or pointer, or took the stage over", TryAgain, _is(TryAgain)),
     Row("a drill (`faults`)", InjectedFault, _is(InjectedFault)),
     # Told by the command itself, since the flow is stopped from outside.
     Row("Ctrl-C, or SIGTERM to the command", Preempted, _is(KeyboardInterrupt), crashed=True),
@@ -234,6 +244,12 @@ TABLE: tuple[Row, ...] = (
         TryAgain,
         _no_room_for_processes,
         "The machine has no room for more processes now; when others have ended, {go_on}",
+    ),
+    Row(
+        "a file is held by another process (a lock of SQLite, a mount)",
+        TryAgain,
+        _system(errno.EBUSY),
+        "Another process holds it; when that one has ended, {go_on}",
     ),
     Row(
         "a file vanished, or a path is no file or folder",
@@ -298,6 +314,12 @@ TABLE: tuple[Row, ...] = (
     ),
     # Last, for all that is left.
     Row(
+        "the code of a job or a plug-in calls sys.exit",
+        UnexpectedError,
+        _is(SystemExit),
+        "Code that it runs called sys.exit, whatever the code, before there was a result: it has to raise an error",
+    ),
+    Row(
         "any other exception, in a job or a plug-in",
         UnexpectedError,
         _is(Exception),
@@ -317,26 +339,26 @@ def failure_of(error: BaseException, scene: Scene | None = None) -> CuresError:
     return _described(error, _row_of(error), scene or Scene())
 
 
-def machine_failure(error: BaseException, path: Path) -> CuresError | None:
-    """What to raise where a file could not be used and the machine is to blame: memory, handles, rights, a full or
-    failing disk. None where it was the content: `raise machine_failure(error, path) or CorruptArtifact(...)`."""
+def machine_failure(error: BaseException, at: Path | Scene) -> CuresError | None:
+    """What to raise where a file could not be used, or a process not be started, and the machine is to blame: memory,
+    handles, rights, a full or failing disk. None where it was the content: `raise machine_failure(error, path) or
+    CorruptArtifact(...)`."""
     if isinstance(error, CuresError):
         return error
-    row, scene = (
-        _row_of(error),
-        Scene(str(path), str(path), less_memory="leave the process more, or use a smaller file"),
-    )
-    return _described(error, row, scene) if issubclass(row.error, _OF_THE_MACHINE) else None
+    if isinstance(at, Path):
+        at = Scene(str(at), str(at), less_memory="leave the process more, or use a smaller file")
+    row = _row_of(error)
+    return _described(error, row, at) if issubclass(row.error, _OF_THE_MACHINE) else None
 
 
 @contextmanager
 def explaining(scene: Scene | None = None) -> Iterator[None]:
-    """Let only errors of this project out. Also a decorator."""
+    """Let only errors of this project out, and signals. Also a decorator."""
     try:
         yield
     except CuresError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise failure_of(error, scene) from error
 
 

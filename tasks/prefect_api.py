@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from cures_core.errors import ConfigError, CuresError, ServerUnavailable
+from cures_core.errors import ConfigError, ServerRefused, ServerUnavailable
 from cures_core.secrets import masked, secret_in_url
 
 PATIENCE_S = 60.0
@@ -45,7 +45,7 @@ def call(
     for `PATIENCE_S`, if a call may be repeated: those that read or set something may, those that make something only if
     `repeatable` says so. `look`: what to look at where it is not known whether such a one was carried out.
 
-    Raises `CuresError` with what the server refuses, `ServerUnavailable` if it stays busy or nothing is there.
+    Raises `ServerRefused` with what the server says, `ServerUnavailable` if it stays busy or nothing is there.
     """
     check_api_url(api_url)
     if repeatable is None:
@@ -61,7 +61,7 @@ def call(
         rest = f"also after {PATIENCE_S:.0f} s. Try again when the server is less busy" if repeatable else look
         raise ServerUnavailable(masked(f"{api_url}{path}: {what}; {rest}")) from error
     if answer.is_error:
-        raise CuresError(masked(f"{api_url}{path}: {_said(answer)}"))
+        raise ServerRefused(masked(f"{api_url}{path}: {_said(answer)}"))
     return answer.json() if answer.content else None
 
 

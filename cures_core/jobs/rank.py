@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cures_core.distributed import World
-from cures_core.errors import ConfigError, RankLost
+from cures_core.distributed import World, losing_ranks
+from cures_core.errors import ConfigError
 from cures_core.failure_report import run_reporting
 from cures_core.failures import Scene, explaining
 from cures_core.jobs.parent import Parent
@@ -58,11 +58,13 @@ def join(reports: Path, start_timeout_s: float) -> World:
     store = _store(reports, rank, size, start)
     # Before the process group: its own timeout would not say who is missing, and is meant for the work.
     store.set(f"here/{rank}", "1")
-    try:
+
+    def missing(_: str) -> str:
+        ranks = [other for other in range(size) if not store.check([f"here/{other}"])]
+        return f"waited {start_timeout_s:g} s for ranks {ranks} of {size} to start"
+
+    with losing_ranks(missing):
         store.wait([f"here/{other}" for other in range(size)], start)
-    except RuntimeError as error:
-        missing = [other for other in range(size) if not store.check([f"here/{other}"])]
-        raise RankLost(f"waited {start_timeout_s:g} s for ranks {missing} of {size} to start") from error
     on_gpu = torch.cuda.is_available()
     # Messages are CPU tensors on either: NCCL alone could not carry them.
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
@@ -81,10 +83,9 @@ def _store(reports: Path, rank: int, size: int, start: dt.timedelta) -> Any:
     host = os.environ.get("MASTER_ADDR")
     if not host:
         return FileStore(str(reports / "meeting"), size)
-    try:
-        return TCPStore(host, int(os.environ["MASTER_PORT"]), size, rank == 0, start, wait_for_workers=False)
-    except RuntimeError as error:
-        raise RankLost(f"no rank 0 at {host}:{os.environ['MASTER_PORT']}: {str(error).splitlines()[0]}") from error
+    port = int(os.environ["MASTER_PORT"])
+    with losing_ranks(lambda reason: f"no rank 0 at {host}:{port}: {reason}"):
+        return TCPStore(host, port, size, rank == 0, start, wait_for_workers=False)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from cures_core.errors import ConfigError, MissingInput
-from cures_core.failures import machine_failure
+from cures_core.errors import ConfigError, CuresError, MissingInput, ServerUnavailable
+from cures_core.failures import failure_of, machine_failure
 from cures_core.names import inside
 from cures_core.policy.adapters import base_name, holds_adapters, require_adapters
 
@@ -188,9 +188,24 @@ def require_there(name: str | Path) -> None:
         )
 
 
-def no_model(folder: str | Path, error: Exception) -> MissingInput:
+def hub_away(name: str | Path, error: BaseException | None) -> ServerUnavailable | None:
+    """The error where the hub did not answer, or is too busy to; None where it did answer, or is not to be asked
+    (HF_HUB_OFFLINE). `error`: of huggingface_hub, which says by causes why it looked for a copy on this machine."""
+    while error is not None and type(error).__name__ != "OfflineModeIsEnabled":  # a `ConnectionError` by its class
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (408, 429) or (status or 0) >= 500 or isinstance(failure_of(error), ServerUnavailable):
+            reason = " ".join(str(error).split()) or type(error).__name__
+            return ServerUnavailable(
+                f"{name}: no such folder, and the hub does not answer ({reason[:200]}). When it answers again, run the "
+                "same command again"
+            )
+        error = error.__cause__
+    return None
+
+
+def no_model(folder: str | Path, error: Exception) -> CuresError:
     """The error where neither a folder nor a hub id is a model."""
-    return MissingInput(
+    return hub_away(folder, error) or MissingInput(
         f"{folder}: no model there, and no hub copy within reach ({str(error).splitlines()[0]}). "
         "Name a folder that holds config.json, model.safetensors and the tokenizer"
     )

@@ -16,6 +16,7 @@ from typing import Any
 
 from cures_core.config.rewards import CodeConfig
 from cures_core.errors import SystemRefused
+from cures_core.failures import Scene, machine_failure
 from cures_core.rewards.programs import ProgramTests, UnreadableTests, last_program, read_tests, same_output
 from cures_core.rewards.sandbox.confinement import why_not
 from cures_core.rewards.verifier import Item, Verifier
@@ -25,6 +26,7 @@ STARTUP_S = 30.0
 """Seconds that a process may need, on a busy machine, to start and to answer, beside the program's own."""
 _GOLDS_REMEMBERED = 1024
 _RUNNER = Path(__file__).parent / "sandbox" / "runner.py"
+_START = Scene("a program's process", sys.executable, less_memory="leave the process more")
 _WRONG = {
     "cpu": "more processor time than cpu_s",
     "output": "more output than output_kb",
@@ -121,7 +123,8 @@ def require_confinement(cfg: CodeConfig) -> str:
 
 
 def decide(program: str, tests: ProgramTests, cfg: CodeConfig) -> Decision:
-    """Run a program in processes of its own. Never raises on what it does."""
+    """Run a program in processes of its own. Never raises on what it does, but where the machine refuses to start them:
+    that says nothing of the program."""
     task: dict[str, Any] = {
         "program": program,
         "limits": {"memory_mb": cfg.memory_mb, "cpu_s": cfg.cpu_s, "output_bytes": cfg.output_kb << 10},
@@ -133,6 +136,8 @@ def decide(program: str, tests: ProgramTests, cfg: CodeConfig) -> Decision:
     except subprocess.TimeoutExpired:
         return Outcome.UNKNOWN, "timeout"
     except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and (refused := machine_failure(error, _START)):
+            raise refused from error
         return Outcome.UNKNOWN, f"its process has failed ({type(error).__name__})"
 
 

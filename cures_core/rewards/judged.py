@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cures_core.errors import SystemRefused
+from cures_core.failures import Scene, machine_failure
 
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS judged "
@@ -45,7 +46,8 @@ class JudgedBefore:
     """A file of answers by key (SHA-256 of the question, hex), shared by processes of one machine. An answer that is
     not as it was written counts as none.
 
-    Made when it is first used. Raises `SystemRefused` where it cannot be read or written.
+    Made when it is first used. Raises `SystemRefused` where it cannot be read or written, and what the table of
+    failures says where the disk is full or fails, memory runs out, or another process holds it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -86,7 +88,8 @@ class JudgedBefore:
                 self._open.execute(_SCHEMA)
             yield self._open
         except (sqlite3.Error, OSError) as error:
-            raise SystemRefused(
+            place = Scene(str(self._path), f"{self._path.parent} (reward.cache)", less_memory="leave the process more")
+            raise machine_failure(error, place) or SystemRefused(
                 f"{self._path}: {error}. It holds what judges have said: free the place, name another folder in "
                 "reward.cache, or delete the file, which costs asking again"
             ) from error

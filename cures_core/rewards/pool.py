@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from cures_core.errors import ChildFailed, ConfigError
+from cures_core.failures import Scene, machine_failure
 from cures_core.rewards.wire import PID_BYTES, Frames, pack
 
 STARTUP_S = 120.0
@@ -31,6 +32,7 @@ JOBS_PER_CHILD = 2000
 _MAX_FAILED_STARTS = 3
 _KILL_S = 5.0
 """Longest wait for the end of a process that was killed."""
+_START = Scene("the verifier's process", sys.executable, less_memory="leave the process more")
 
 Job = dict[str, Any]
 Reply = dict[str, Any]
@@ -153,7 +155,8 @@ class Pool:
     def run(self, jobs: Sequence[Job]) -> list[Reply]:
         """One reply a job, in order: the worker's, or {"outcome": "unknown", "reason": "timeout" or "crash"}.
 
-        Raises `ChildFailed` where workers cannot even be started.
+        Raises `ChildFailed` where workers cannot even be started, and what the table of failures says where it is the
+        machine that refuses it.
         """
         replies: list[Reply | None] = [None] * len(jobs)
         queue = deque(range(len(jobs)))
@@ -195,7 +198,8 @@ class Pool:
                 return self._started().fork()
             except OSError as error:
                 failure = self._end_template().strip().rpartition("\n")[2] or str(error)
-        raise ChildFailed(
+                refused = machine_failure(error, _START)
+        raise refused or ChildFailed(
             f"the verifier's process does not start ({failure}). "
             f"Try: {sys.executable} -m cures_core.rewards.child {' '.join(self._arguments)} < /dev/null"
         )

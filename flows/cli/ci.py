@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cures_core.config.loading import load_config
-from cures_core.errors import CuresError
+from cures_core.errors import CuresError, RunIncomplete
 from flows.cli.runs import AsJson
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def announce_command(
             answer["url"] = page_of("flow-run", run["id"])
     print(json.dumps(answer) if as_json else _said(answer))
     if answer.get("state", "COMPLETED") != "COMPLETED":
-        raise CuresError(f"run {answer['flow_run']} ended {answer['state']}; see its page in the UI")
+        raise RunIncomplete(f"run {answer['flow_run']} ended {answer['state']}; see its page in the UI")
 
 
 def _said(answer: dict[str, Any]) -> str:

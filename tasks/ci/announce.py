@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cures_core.config.run import RunConfig
-from cures_core.errors import ConfigError, CuresError, ServerUnavailable
+from cures_core.errors import ConfigError, RunIncomplete, ServerRefused, ServerUnavailable
 from tasks.prefect_api import call, check_api_url
 
 EVENT = "prompts.dataset.changed"
@@ -23,16 +23,14 @@ def announce(api_url: str, key: str, config: RunConfig, data_path: str, start_fr
     """Emit the event, which carries the configuration: what CI has judged is what trains. Returns the address of the
     deployment that it starts, in the UI.
 
-    The trigger is bucketed by `key`: a day long, equal ones start one run however often they come. Raises `CuresError`
-    where the deployment is not there, or does not take the configuration, `ServerUnavailable` if the server does not
-    take the event.
+    The trigger is bucketed by `key`: a day long, equal ones start one run however often they come. Raises
+    `ServerRefused` where the deployment is not there, or does not take the configuration, `ServerUnavailable` if the
+    server does not take the event.
     """
     try:
         deployment = call(api_url, f"/deployments/name/{FLOW}/{DEPLOYMENT}", None, "GET")
-    except ServerUnavailable:
-        raise
-    except CuresError as error:
-        raise CuresError(
+    except ServerRefused as error:
+        raise ServerRefused(
             f"{api_url} has no deployment {FLOW}/{DEPLOYMENT}, so nothing would come of the event ({error}). "
             f"Deploy it: cures deploy --api-url {api_url}"
         ) from error
@@ -64,7 +62,7 @@ def _require_taken(api_url: str, schema: dict[str, Any], judged: Mapping[str, An
         while fault.context:  # of several forms the one that fits farthest
             fault = max(fault.context, key=lambda one: len(one.absolute_path))
         place = ".".join(str(key) for key in list(fault.absolute_path)[1:])
-        raise CuresError(
+        raise ServerRefused(
             f"{api_url}: {FLOW}/{DEPLOYMENT} does not take this configuration: {place}: {fault.message}. Announce with "
             f"the version of this package that the workers have, or deploy this one: cures deploy --api-url {api_url}"
         )
@@ -78,7 +76,7 @@ def page_of(kind: str, id: str) -> str:
 
 
 def wait_for_run(api_url: str, key: str, seconds: float) -> Mapping[str, Any]:
-    """The flow run that `key` started, once it has ended. `CuresError` if none has ended in time."""
+    """The flow run that `key` started, once it has ended. `RunIncomplete` if none has ended in time."""
     deadline = time.monotonic() + seconds
     seen = "no run was created"
     while time.monotonic() < deadline:
@@ -91,7 +89,9 @@ def wait_for_run(api_url: str, key: str, seconds: float) -> Mapping[str, Any]:
             if run["state_type"] in FINAL:
                 return run
         time.sleep(_POLL_S)
-    raise CuresError(f"change {key}: after {seconds:.0f} s {seen}. Is the deployment {DEPLOYMENT} there, and a worker?")
+    raise RunIncomplete(
+        f"change {key}: after {seconds:.0f} s {seen}. Is the deployment {DEPLOYMENT} there, and a worker?"
+    )
 
 
 def runs_of(api_url: str, key: str) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from cures_core.errors import ConfigError, MissingInput
 from cures_core.failures import machine_failure
 from cures_core.files import digest_file, digest_json
 from cures_core.jobs.spec import Job
-from cures_core.policy.accounting import require_there
+from cures_core.policy.accounting import hub_away, require_there
 from cures_core.policy.adapters import base_name, holds_adapters
 
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
@@ -19,7 +19,8 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", "
 
 
 def pretrained_folder(cfg: PretrainedPolicy) -> Path:
-    """The user's folder, or the local copy of a hub model (fetched if need be). Raises `MissingInput`."""
+    """The user's folder, or the local copy of a hub model (fetched if need be). Raises `MissingInput`, and
+    `ServerUnavailable` where the hub does not answer."""
     folder = Path(cfg.path)
     if folder.is_dir():
         return folder.absolute()
@@ -83,16 +84,36 @@ def architecture_file(cfg: PretrainedPolicy) -> Path:
 
 @contextmanager
 def _within_reach(cfg: PretrainedPolicy) -> Iterator[None]:
+    """Raises `ServerUnavailable` where the hub does not answer, `MissingInput` where it has nothing to give."""
     from huggingface_hub.constants import HF_HUB_CACHE
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HFValidationError
 
     try:
         yield
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        raise machine_failure(error, Path(HF_HUB_CACHE)) or MissingInput(
-            f"{cfg.path}: no folder of that name, and no model of that name on the hub within reach. Set policy.path "
-            "to a folder in Hugging Face format (`cures model fetch smollm2` makes one)"
-        ) from error
+    except Exception as error:
+        if away := hub_away(cfg.path, error):
+            raise away from error
+        if not isinstance(error, HFValidationError | OSError):
+            raise
+        raise machine_failure(error, Path(HF_HUB_CACHE)) or MissingInput(_nothing(cfg, error)) from error
+
+
+def _nothing(cfg: PretrainedPolicy, error: Exception) -> str:
+    """Why the hub has nothing to give, and what to do."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import GatedRepoError, RevisionNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return f"{cfg.path}: is gated on the hub. Ask for access on its page there, then set HF_TOKEN"
+    if isinstance(error, RevisionNotFoundError):
+        return f"{cfg.path}: has no revision {cfg.revision!r} on the hub. Correct policy.revision"
+    offline = constants.is_offline_mode()
+    reach = "no copy of a hub model of that name here, and HF_HUB_OFFLINE forbids to ask the hub for one. Unset it, or"
+    named = reach + " set" if offline else "no model of that name on the hub within reach. Set"
+    return (
+        f"{cfg.path}: no folder of that name, and {named} policy.path to a folder in Hugging Face format (`cures model "
+        "fetch smollm2` makes one)"
+    )
 
 
 def file_digests(folder: Path) -> dict[str, str]:

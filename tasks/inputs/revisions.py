@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-from cures_core.errors import ConfigError, MissingExtra, MissingInput
+from cures_core.errors import ConfigError, MissingExtra, MissingInput, StoreUnavailable
 from cures_core.names import check_revision
+from cures_core.secrets import masked
 from tasks.inputs.builtin import TRACKER, builtin_bytes, is_builtin
+
+_NO_ANSWER = re.compile(
+    "Could not connect to the endpoint URL|(Connect|Read) timeout on endpoint URL|Temporary failure in name resolution"
+    "|Connection (refused|reset by peer|timed out)"
+)
+"""What DVC says for S3 and other servers that are away; of files that no remote holds it says other things."""
 
 
 def commit_of(revision: str) -> str:
@@ -32,7 +40,7 @@ def file_at(revision: str, path: str, out: Path) -> Path:
     """Write `path` (relative to the working directory) as of `revision` to `out`; a folder where DVC tracks one.
 
     Raises `ConfigError` for a revision or a path that the repository does not know, `MissingInput` where DVC tracks
-    the file but neither its cache nor a remote has it.
+    the file but neither its cache nor a remote has it, `StoreUnavailable` where its remote does not answer.
     """
     commit, root = commit_of(revision), _root()
     inside = Path(os.path.relpath(Path(path).absolute(), root))  # not resolved: links are git's business
@@ -52,7 +60,11 @@ def file_at(revision: str, path: str, out: Path) -> Path:
     command = [sys.executable, "-m", "dvc", "get", *options, "--", str(root), str(inside)]  # a name may begin with -
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        reason = " ".join(done.stderr.split())[-300:]
+        reason = masked(" ".join(done.stderr.split())[-300:])
+        if _NO_ANSWER.search(done.stderr):
+            raise StoreUnavailable(
+                f"{path} at {revision}: DVC's remote does not answer ({reason}). Try again when it does"
+            )
         raise MissingInput(f"{path} at {revision}: DVC tracks it but cannot get it ({reason}). Push it with `dvc push`")
     return out
 

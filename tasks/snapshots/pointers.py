@@ -127,7 +127,7 @@ class Pointers:
         """
         branch_ref, tag_ref = f"refs/heads/{branch}", f"refs/tags/{tag}"
         deadline, tries = time.monotonic() + _DEADLINE_S, 0
-        while True:
+        while True:  # not tenacity's: whether to go on depends on what was found, removed and mended in an attempt
             there = self.refs(branch_ref, tag_ref)
             if tag_ref in there:
                 return None

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cures_core.config.snapshot import SnapshotConfig
-from cures_core.errors import ConfigError, CorruptArtifact, CuresError, StoreUnavailable
+from cures_core.errors import ConfigError, CorruptArtifact, StoreUnavailable
 from cures_core.faults import fault_point
 from cures_core.names import check_tag
 from tasks.runs.figures import SnapshotFigures
@@ -34,7 +34,7 @@ def publish_snapshot(
 
     Publishing the same again returns the same record, and restores the data if the remote has lost it. Killed at any
     point, the tag is there with its data, or not at all. A tag that is damaged in a repository in a folder is made
-    again. Raises `CuresError` if the tag holds another posterior or
+    again. Raises `ConfigError` if the tag holds another posterior or
     lineage, `CorruptArtifact` if the remote does not give back what it got, `StoreUnavailable` if git or DVC fail.
     """
     repository, remote = _places(cfg)
@@ -139,14 +139,14 @@ def _push_data(data: bytes, wanted: Snapshot, cfg: SnapshotConfig, folder: Path)
 
 def _check_same(held: Snapshot, wanted: Snapshot) -> None:
     if (held.md5, held.size) != (wanted.md5, wanted.size):
-        raise CuresError(
+        raise ConfigError(
             f"{held.tag}: holds another posterior (md5 {held.md5}, {held.size} bytes) than this one (md5 {wanted.md5}, "
             f"{wanted.size} bytes). Snapshots are never replaced: publish under another run name"
         )
     theirs, ours = json.loads(_json(held.lineage)), json.loads(_json(wanted.lineage))
     for name in sorted((theirs.keys() | ours.keys()) - set(_PASSING)):
         if theirs.get(name) != ours.get(name):
-            raise CuresError(
+            raise ConfigError(
                 f"{held.tag}: holds this posterior with another lineage: {name} is {theirs.get(name)!r} there, "
                 f"{ours.get(name)!r} here. Publish under another run name"
             )

@@ -107,6 +107,7 @@ def generate_in_shards(what: Shards, space: Workspace) -> None:
 
 
 def _again(its_task: object, task_run: object, state: State[object]) -> bool:
+    """As a stage, unless the run ends: jobs asked to stop then fail with `Preempted`, which elsewhere is retried."""
     return not jobs_stopping() and retryable(its_task, task_run, state)
 
 

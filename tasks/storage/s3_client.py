@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cures_core.errors import ConfigError, CorruptArtifact, CuresError, StoreUnavailable
+from cures_core.errors import ConfigError, CorruptArtifact, ServerRefused, StoreUnavailable
 from cures_core.secrets import masked, secret_in_url
 
 T = TypeVar("T")
@@ -84,7 +84,7 @@ class S3:
 
         Answers with a status in `judged` raise `AnswerError`, whose `repeated` says that an earlier attempt may have
         had an effect. Raises `StoreUnavailable` (deadline), `ConfigError` (credentials, rights, no such bucket) at
-        once, and `CuresError` for other refusals.
+        once, and `ServerRefused` for other refusals.
         """
         request = getattr(self.client, operation)
         return self.attempt(key, lambda: request(Bucket=self.bucket, Key=self.name(key), **arguments), judged)
@@ -153,10 +153,16 @@ class S3:
 
     def download(self, key: str, path: Path) -> None:
         """Fetch an object into a file. Raises `AnswerError` with status 404 where there is none."""
+        from s3transfer.exceptions import RetriesExceededError, S3DownloadFailedError
 
         def request() -> None:
             with path.open("wb") as f:
-                self._transfers.download_fileobj(self.bucket, self.name(key), f)
+                try:
+                    self._transfers.download_fileobj(self.bucket, self.name(key), f)
+                except RetriesExceededError as error:  # bodies that broke off, one after another
+                    raise error.last_exception from error
+                except S3DownloadFailedError as error:  # replaced between two parts: another attempt reads the new one
+                    raise ConnectionError(str(error)) from error
 
         self.attempt(key, request, judged=(404,))
 
@@ -177,7 +183,7 @@ class S3:
 
         passing = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError)
         started, tries, mismatches = time.monotonic(), 0, 0
-        while True:
+        while True:  # not tenacity's: how long is waited changes meanwhile, by what others are answered and by `hurry`
             try:
                 answer = request()
                 _answered.add(self.endpoint_url)
@@ -225,7 +231,7 @@ class S3:
         if status in judged:
             raise AnswerError(status, code, repeated=repeated) from error
         if status not in _PASSING and code != "SlowDown":
-            raise CuresError(masked(f"{self.url(key)}: {error}")) from error
+            raise ServerRefused(masked(f"{self.url(key)}: {error}")) from error
 
     def _principal(self) -> str:
         """Who asks, without anything that could be used: the ends of the access key's id, and where it comes from."""

@@ -15,7 +15,7 @@ from cures_core.config.data import PromptFile
 from cures_core.config.policy import PretrainedPolicy
 from cures_core.config.rollout import PromptFormat, Sampling
 from cures_core.config.run import RunConfig
-from cures_core.errors import MissingInput
+from cures_core.errors import MissingInput, ServerUnavailable
 from cures_core.jobs.assemble import evaluation_rollout
 from cures_core.planning.shape import model_config, read_architecture
 from cures_core.policy.characters import POSITIONS, character_tokenizer
@@ -78,10 +78,10 @@ def rooms(cfg: RunConfig) -> dict[str, Room]:
 
 
 def rooms_if_known(cfg: RunConfig) -> dict[str, Room]:
-    """The same, with a warning where the policy is not there: for those who check data without it."""
+    """The same, with a warning where the policy is not there, or its hub away: for those who check data without it."""
     try:
         return rooms(cfg)
-    except MissingInput as error:
+    except (MissingInput, ServerUnavailable) as error:
         _log.warning("whether prompts fit into the policy's context is not checked: %s", error)
         return {}
 

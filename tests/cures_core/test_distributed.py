@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from cures_core.distributed import World, serve
 from cures_core.errors import OutOfMemory, Preempted, RankLost
 from cures_core.failures import failure_of
+from cures_core.jobs.rank import join
 from tests.cures_core.ranks import in_ranks
 
 
@@ -88,4 +90,29 @@ def test_a_lack_of_memory_in_a_collective_is_not_the_loss_of_a_rank() -> None:
 
     with pytest.raises(RuntimeError, match="out of memory") as caught:
         World(0, 2, Full()).sum_(torch.ones(2), "the gradients")
+    assert type(failure_of(caught.value)) is OutOfMemory
+
+
+@pytest.mark.parametrize("place", ["FileStore", "TCPStore"])
+def test_a_lack_of_memory_where_ranks_meet_is_not_the_loss_of_a_rank(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        """A store that has no room for its buffers, here from its start."""
+
+        def __init__(self, *_: Any, **__: Any) -> None:
+            if place == "TCPStore":
+                self.wait()
+
+        def set(self, *_: Any) -> None: ...
+
+        def wait(self, *_: Any) -> None:
+            raise RuntimeError("std::bad_alloc")
+
+    monkeypatch.setattr(f"torch.distributed.{place}", Full)
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "CURES_WAIT_TIMEOUT_S": "1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1" if place == "TCPStore" else "")
+    with pytest.raises(RuntimeError) as caught:
+        join(tmp_path, 0.5)
     assert type(failure_of(caught.value)) is OutOfMemory

@@ -5,6 +5,7 @@ Drills are in `site/drill.py`. They run through the real `python -m cures_core.j
 
 from __future__ import annotations
 
+import ast
 import errno
 import os
 import re
@@ -44,6 +45,8 @@ from cures_core.errors import (
     OutOfMemory,
     Preempted,
     RankLost,
+    RunIncomplete,
+    ServerRefused,
     ServerUnavailable,
     StoreUnavailable,
     SystemRefused,
@@ -104,7 +107,7 @@ OF_CAUSE = {
     "a rollout engine dies or does not answer": [
         Drill("silent_engine", EngineFailed, True, 1, "waited 0.3 s for the next decoding step"),
     ],
-    "the store does not answer": [
+    "the store does not answer, or git, DVC or pip fail for the moment": [
         Drill("silent_store", StoreUnavailable, True, 1, "no success in .*nothing committed is lost"),
     ],
     "another rank of a distributed epoch is gone or late": [
@@ -122,7 +125,13 @@ OF_CAUSE = {
     "a job is asked to stop (SIGTERM), and its step is saved": [
         Drill("asked_to_stop", Preempted, True, 75, "asked to stop; saved step 5"),
     ],
-    "not now: a prompt file changes while it is read": [
+    "a server (Prefect, S3) refuses what it is asked to do": [
+        Drill("refused_request", ServerRefused, False, 1, "/deployments: answered 404: no such thing"),
+    ],
+    "a flow run that was waited for has not completed": [
+        Drill("late_run", RunIncomplete, False, 1, "change k: after 0 s no run was created. Is the deployment"),
+    ],
+    "not now: another process changes a file, key or pointer, or took the stage over": [
         Drill("changing_prompts", TryAgain, True, 75, "changed while it was read"),
     ],
     "a drill (`faults`)": [
@@ -151,6 +160,9 @@ OF_CAUSE = {
     ],
     "a limit of the machine: processes, threads, open files": [
         Drill("no_room_for_threads", TryAgain, True, 75, "can't start new thread. .*no room for more processes"),
+    ],
+    "a file is held by another process (a lock of SQLite, a mount)": [
+        Drill("held_file", TryAgain, True, 75, f"Device or resource busy. Another process holds it; .*{RUN}"),
     ],
     "a file vanished, or a path is no file or folder": [
         Drill("vanished_file", MissingInput, False, 2, "/scratch/gone: No such file or directory. Put it back"),
@@ -186,6 +198,9 @@ OF_CAUSE = {
     "a process ends with an unknown exit code or signal": [
         Drill("unknown_code", ChildFailed, True, 1, f"ended with exit code 7.*from a library.*{RUN}", 7),
         Drill("unknown_signal", ChildFailed, True, 1, "was ended by SIGUSR1.*from a library", -10),
+    ],
+    "the code of a job or a plug-in calls sys.exit": [
+        Drill("gone_by_itself", UnexpectedError, False, 1, "SystemExit: 0. Code that it runs called sys.exit"),
     ],
     "any other exception, in a job or a plug-in": [
         Drill("type_error", UnexpectedError, False, 1, "warm_start: TypeError: unsupp.*not retried; log: .*job.log"),
@@ -264,6 +279,19 @@ def test_a_cause_ends_as_the_table_says(drill: Drill, outcomes: dict[str, Outcom
 def test_every_row_has_a_drill() -> None:
     assert set(OF_CAUSE) == {row.cause for row in TABLE} - NOT_IN_A_JOB
     assert {drill.error for drill in DRILLS} >= CLASSES - {CuresError}
+
+
+@pytest.mark.parametrize("package", ["cures_core", "tasks", "flows"])
+def test_nothing_is_raised_that_has_no_row(package: str) -> None:
+    """Bare `CuresError` says neither whether to retry nor what became of it: only its classes are made."""
+    made = [
+        f"{path.relative_to(PROJECT)}:{node.lineno}"
+        for path in sorted((PROJECT / package).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if (isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == CuresError.__name__)
+        or (isinstance(node, ast.Raise) and node.exc is not None and ast.unparse(node.exc) == CuresError.__name__)
+    ]
+    assert made == []
 
 
 @pytest.mark.parametrize("cause", OF_CAUSE)

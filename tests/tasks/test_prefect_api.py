@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from cures_core.errors import CuresError, ServerUnavailable
+from cures_core.errors import RunIncomplete, ServerRefused, ServerUnavailable
 from tasks import prefect_api
 from tasks.ci.announce import wait_for_run
 from tasks.prefect_api import answers, call, require_server
@@ -52,7 +52,7 @@ def test_the_login_is_sent_and_not_told(
         monkeypatch.delenv(name, raising=False)
     assert call(url, "/empty", {}) is None
     monkeypatch.setenv(variable, value)
-    with pytest.raises(CuresError, match="answered 401: not for") as refused:
+    with pytest.raises(ServerRefused, match="answered 401: not for") as refused:
         call(url, "/automations/", {})
     assert seen == [None, sent]
     assert sent.split()[1] not in str(refused.value)
@@ -176,5 +176,5 @@ def test_who_waits_for_a_run_waits_through_an_outage_of_the_server(monkeypatch: 
         ]
         assert wait_for_run(server.url, "k", 30)["id"] == 1
         assert len(server.heard) == 4
-    with Busy(float("inf"), 503).running() as server, pytest.raises(CuresError, match=r"after 0 s .*answered 503"):
+    with Busy(float("inf"), 503).running() as server, pytest.raises(RunIncomplete, match=r"after 0 s .*answered 503"):
         wait_for_run(server.url, "k", 0.3)

@@ -192,7 +192,7 @@ class Fleet:
     async def _restore(self, member: Member) -> None:
         """Return when the server is in service. Pauses between attempts grow, with jitter."""
         while True:
-            if member.failures:
+            if member.failures:  # not tenacity's: calls that fail elsewhere count too, and one that succeeds resets it
                 pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0**member.failures)
                 await asyncio.sleep(pause * self._jitter.uniform(0.5, 1.0))
             try:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import platform
 import re
 import secrets
 import socket
+import subprocess
 import textwrap
 import time
 from collections.abc import Iterator
@@ -20,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cures_core.config.rewards import CodeConfig
-from cures_core.errors import SystemRefused
+from cures_core.errors import CuresError, OutOfMemory, SystemRefused, TryAgain
 from cures_core.rewards import code, make_verifier
 from cures_core.rewards.code import require_confinement
 from cures_core.rewards.programs import ProgramTests, UnreadableTests, last_program, read_tests, same_output
@@ -240,6 +243,24 @@ def test_a_machine_that_cannot_confine_is_refused_unless_that_is_said(monkeypatc
         verifier.judge_pairs([(block("print(3)"), SUM)])
     assert "files readable" in require_confinement(CodeConfig(require_landlock=False))
     assert judged("open('/tmp/x', 'w')", SUM, require_landlock=False) == ("wrong", "test 1: PermissionError")
+
+
+@pytest.mark.parametrize("gold", [SUM, PRODUCT])
+@pytest.mark.parametrize(
+    ("number", "told"), [(errno.EMFILE, SystemRefused), (errno.EAGAIN, TryAgain), (errno.ENOMEM, OutOfMemory)]
+)
+def test_a_machine_that_refuses_a_process_says_nothing_of_the_program(
+    number: int, told: type[CuresError], gold: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with make_verifier(CodeConfig()) as verifier:
+        verifier.judge_pairs([(block("print(3)"), SUM)])  # programs can be confined here
+        monkeypatch.setattr(subprocess, "Popen", refused)
+        with pytest.raises(CuresError, match=f"a program's process: {os.strerror(number)}") as error:
+            verifier.judge_pairs([(block("print(4)"), gold)])
+    assert type(error.value) is told
 
 
 def test_numbers_of_system_calls_are_the_kernels() -> None:

@@ -16,7 +16,7 @@ import pytest
 from pydantic import ValidationError
 
 from cures_core.config.rewards import JudgeConfig
-from cures_core.errors import ConfigError, SystemRefused
+from cures_core.errors import ConfigError, CuresError, StoreUnavailable, SystemRefused, TryAgain
 from cures_core.rewards import make_verifier
 from cures_core.rewards.judged import Judged, JudgedBefore
 from cures_core.rewards.verifier import Verifier
@@ -306,6 +306,33 @@ def test_a_damaged_file_is_named_with_the_remedy(stub: Stub, tmp_path: Path) -> 
         file.write_bytes(b"damaged" * 1000)
     with pytest.raises(SystemRefused, match=r"judged-2\.sqlite.*delete the file"):
         judged(config(stub, tmp_path), ("it is 7", "7"))
+
+
+@pytest.mark.parametrize(
+    ("pragma", "told", "says"),
+    [
+        (
+            "max_page_count=2",
+            StoreUnavailable,
+            r"No space left on device. Make room in \S+judge \(reward.cache\), then",
+        ),
+        ("busy_timeout=1", TryAgain, "Another process holds it"),
+    ],
+)
+def test_a_file_that_takes_nothing_now_is_told_as_what_may_pass(
+    pragma: str, told: type[CuresError], says: str, tmp_path: Path
+) -> None:
+    before = JudgedBefore(tmp_path / "judge")
+    before.find(["k"])
+    assert before._open is not None
+    before._open.execute(f"PRAGMA {pragma}")
+    with closing(sqlite3.connect(tmp_path / "judge" / "judged-2.sqlite", isolation_level=None)) as other:
+        if told is TryAgain:
+            other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(CuresError, match=rf"judged-2\.sqlite: .*{says}") as error:
+            before.keep("k" * 10_000, Judged(0.75, 9, 1))
+    assert type(error.value) is told
+    before.close()
 
 
 @pytest.mark.parametrize("change", ["score = 0.25", "score = NULL", "prompt_tokens = 2", "seal = ''", "score = 'x'"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cures_core.errors import ChildFailed
+from cures_core.errors import ChildFailed, CuresError, OutOfMemory, SystemRefused, TryAgain
 from cures_core.rewards import pool as pool_module
 from cures_core.rewards.pool import Pool
 from cures_core.rewards.wire import MAX_MESSAGE_BYTES, Frames, pack
@@ -142,6 +143,21 @@ def test_children_that_cannot_start_are_reported(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ChildFailed, match="does not start"):
         pool.run([GOOD])
     assert everything() == []
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [(errno.EMFILE, SystemRefused), (errno.EAGAIN, TryAgain), (errno.ENOMEM, OutOfMemory)]
+)
+def test_a_machine_that_refuses_a_process_is_told_as_the_table_says(
+    number: int, told: type[CuresError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(subprocess, "Popen", refused)
+    with pytest.raises(CuresError, match=f"the verifier's process: {os.strerror(number)}") as error:
+        Pool(workers=1, timeout_s=1, memory_mb=512, work="regex").run([GOOD])
+    assert type(error.value) is told
 
 
 @pytest.mark.parametrize("busy", [False, True])

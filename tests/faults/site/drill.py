@@ -138,6 +138,28 @@ def silent_store(_: Job, __: Parent) -> None:
     S3("s3://bucket/runs", "http://127.0.0.1:9", deadline_s=0.1).etag("run.json")
 
 
+def refused_request(_: Job, __: Parent) -> None:
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    from tasks.prefect_api import call
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(404)
+            self.end_headers()
+            self.wfile.write(b"no such thing")
+
+    server = HTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    call(f"http://127.0.0.1:{server.server_port}", "/deployments", None, "GET")
+
+
+def late_run(_: Job, __: Parent) -> None:
+    from tasks.ci.announce import wait_for_run
+
+    wait_for_run("http://127.0.0.1:9/api", "k", 0.0)
+
+
 def lonely_rank(job: Job, _: Parent) -> None:
     from cures_core.jobs.rank import join
 
@@ -294,6 +316,14 @@ def no_room_for_threads(_job: Job, __: Parent) -> None:
             threading.Thread(target=time.sleep, args=(1,)).start()
 
 
+def held_file(job: Job, _: Parent) -> None:
+    import sqlite3
+
+    held = [sqlite3.connect(job.scratch / "answers", timeout=0.1, isolation_level=None) for _ in range(2)]
+    for one in held:
+        one.execute("BEGIN EXCLUSIVE")
+
+
 def vanished_file(job: Job, _: Parent) -> None:
     (job.scratch / "gone").read_bytes()
 
@@ -393,6 +423,10 @@ def unknown_signal(_: Job, __: Parent) -> None:
 
 
 # Faults of the program.
+
+
+def gone_by_itself(_: Job, __: Parent) -> None:
+    sys.exit(0)
 
 
 def type_error(_: Job, __: Parent) -> None:

@@ -11,7 +11,7 @@ from prefect.utilities.schema_tools.validation import validate
 
 from cures_core.config.loading import load_config
 from cures_core.config.run import RunConfig
-from cures_core.errors import CuresError
+from cures_core.errors import ServerRefused
 from flows.retrain import retrain
 from tasks.ci import announce as module
 from tasks.ci.announce import announce
@@ -51,7 +51,7 @@ def test_of_another_version_it_is_refused_with_the_remedy(config: RunConfig, mon
     server = Server(schema)
     monkeypatch.setattr(module, "call", server)
     with pytest.raises(
-        CuresError, match=r"steps_per_epoch.*version of this package that the workers have.*cures deploy"
+        ServerRefused, match=r"steps_per_epoch.*version of this package that the workers have.*cures deploy"
     ):
         announce(API, "key", config, "", "latest")
     assert server.events == []

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ import pytest
 
 from cures_core.config.data import DataConfig
 from cures_core.config.loading import load_config
-from cures_core.errors import ConfigError, DataRejected, MissingExtra, MissingInput, TryAgain
+from cures_core.errors import ConfigError, DataRejected, MissingExtra, MissingInput, StoreUnavailable, TryAgain
 from cures_core.files import digest_file, digest_json
 from cures_core.prompts import load_prompts
 from tasks.ci.changes import changes
@@ -111,6 +112,32 @@ def test_a_revision_of_dvc_is_read_files_and_folders(work: Path, inputs: Inputs)
     assert (number(inputs, "prompts.jsonl@v2"), number(inputs, "saved@v2")) == (210, 7)
     assert number(inputs, "-x.jsonl@v2") == 210  # no option
     assert number(inputs, "prompts.jsonl@v1") == 200  # git's own, before DVC took it over
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "message"),
+    [
+        ("[Errno 2] No storage files available: 'gone.jsonl'", MissingInput, "cannot get it .*Push it with `dvc push`"),
+        (
+            'Could not connect to the endpoint URL: "http://s3/b/files/md5/76"',
+            StoreUnavailable,
+            "does not answer .*URL",
+        ),
+    ],
+)
+def test_a_remote_of_dvc_that_is_away_is_no_missing_file(
+    said: str, error: Any, message: str, work: Path, tmp_path: Path, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In DVC's own words, which would take it half a minute to say."""
+    (work / "gone.jsonl.dvc").write_text("outs: []")
+    git(work, "add", "-A")
+    commit(work, "under DVC")
+    dvc = tmp_path / "dvc"
+    dvc.write_text(f"#!/bin/sh\ncat >&2 <<'END'\nERROR: unexpected error - {said}\nEND\nexit 255")
+    dvc.chmod(0o755)
+    monkeypatch.setattr("tasks.inputs.revisions.sys", SimpleNamespace(executable=str(dvc)))
+    with pytest.raises(error, match=message):
+        inputs.local("gone.jsonl@main")
 
 
 @pytest.mark.parametrize(

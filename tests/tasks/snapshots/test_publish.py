@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from cures_core.config.snapshot import SnapshotConfig
-from cures_core.errors import ConfigError, CorruptArtifact, CuresError, InjectedFault, MissingInput, StoreUnavailable
+from cures_core.errors import ConfigError, CorruptArtifact, InjectedFault, MissingInput, StoreUnavailable
 from tasks.runs.figures import SnapshotFigures
 from tasks.snapshots import commands, diff_snapshots, find_snapshot, list_snapshots, publish_snapshot, read_snapshot
 from tasks.snapshots import pointers as pointers_module
@@ -142,9 +142,9 @@ def test_the_same_again_is_the_same_record_and_no_commit(tmp_path: Path, filled:
 
 def test_another_content_under_a_tag_is_refused_with_both_digests(tmp_path: Path, filled: SnapshotConfig) -> None:
     two, nine = (find_snapshot(f"posterior/run-1/{k}", filled).md5 for k in (2, 9))
-    with pytest.raises(CuresError, match=f"{nine}.*{two}"):
+    with pytest.raises(ConfigError, match=f"{nine}.*{two}"):
         publish(tmp_path, filled, 2, "posterior/run-1/9", parent=8)
-    with pytest.raises(CuresError, match=r"policy is 'ppp.*'other' here"):
+    with pytest.raises(ConfigError, match=r"policy is 'ppp.*'other' here"):
         publish(tmp_path, filled, 9, "posterior/run-1/9", parent=8, policy="other")
     assert read_snapshot("posterior/run-1/9", filled) == (tmp_path / "9.parquet").read_bytes()
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 from botocore import exceptions as boto
+from s3transfer import exceptions as s3_transfer
 
-from cures_core.errors import ConfigError, CorruptArtifact, CuresError, StoreUnavailable
+from cures_core.errors import ConfigError, CorruptArtifact, CuresError, ServerRefused, StoreUnavailable
 from tasks.storage import s3_client
 from tasks.storage.s3_client import S3, AnswerError, make_client, split_url
 
@@ -126,7 +127,7 @@ def test_what_may_pass_is_repeated(monkeypatch: pytest.MonkeyPatch, clock: Clock
 @pytest.mark.parametrize("status", [400, 404, 405, 412, 501, 505])
 def test_what_cannot_pass_is_not(monkeypatch: pytest.MonkeyPatch, clock: Clock, status: int) -> None:
     client = Client(head_object=failing(then=refused(status)))
-    with pytest.raises(CuresError) as told:
+    with pytest.raises(ServerRefused) as told:
         reached(monkeypatch, client).call("head_object", "k")
     assert str(told.value) == f"{PLACE}/k: An error occurred (Code) when calling the Operation operation: words"
     assert (len(client.asked), clock.pauses) == (1, [])
@@ -135,7 +136,7 @@ def test_what_cannot_pass_is_not(monkeypatch: pytest.MonkeyPatch, clock: Clock, 
 def test_an_answer_without_a_status_cannot_pass(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     for answer in ({}, {"ResponseMetadata": {}}, {"Error": {}}):
         client = Client(head_object=failing(then=boto.ClientError(answer, "Operation")))  # type: ignore[arg-type]
-        with pytest.raises(CuresError, match="Unknown"):
+        with pytest.raises(ServerRefused, match="Unknown"):
             reached(monkeypatch, client).call("head_object", "k", judged=(1,))
         assert len(client.asked) == 1
     assert clock.pauses == []
@@ -350,6 +351,26 @@ def test_files_go_through_a_client_that_repeats_parts(monkeypatch: pytest.Monkey
     )  # fmt: skip
     assert (down, fetched["values"][:2]) == ("download_fileobj", ("bucket", "some/prefix/l"))
     assert [values["values"][index].name for values, index in ((sent, 0), (fetched, 2))] == [str(file)] * 2
+
+
+@pytest.mark.parametrize("last", [boto.IncompleteReadError(actual_bytes=1, expected_bytes=2), ConnectionResetError()])
+def test_a_download_that_breaks_off_again_and_again_is_an_outage(
+    last: Exception, monkeypatch: pytest.MonkeyPatch, clock: Clock, tmp_path: Path
+) -> None:
+    given_up = s3_transfer.RetriesExceededError(last)
+    client = Client(download_fileobj=failing(given_up, given_up))
+    reached(monkeypatch, client).download("k", tmp_path / "file")
+    assert (len(client.asked), len(clock.pauses)) == (3, 2)
+    with pytest.raises(StoreUnavailable, match=f"some/prefix/k: no success in .* attempts, .*: {last}"):
+        reached(monkeypatch, Client(download_fileobj=failing(then=given_up))).download("k", tmp_path / "file")
+
+
+def test_an_object_that_is_replaced_while_it_is_fetched_is_fetched_again(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock, tmp_path: Path
+) -> None:
+    client = Client(download_fileobj=failing(s3_transfer.S3DownloadFailedError("did not match expected ETag")))
+    reached(monkeypatch, client).download("k", tmp_path / "file")
+    assert (len(client.asked), len(clock.pauses)) == (2, 1)
 
 
 def test_uploads_are_stale_beyond_a_day_of_the_servers_clock(monkeypatch: pytest.MonkeyPatch) -> None:

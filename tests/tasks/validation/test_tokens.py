@@ -161,8 +161,15 @@ def test_completions_that_leave_no_room_at_all_are_told_before_any_work(tmp_path
         validated(config(tmp_path, rollout={"max_new_tokens": 64}))
 
 
-def test_without_the_policy_data_are_checked_all_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    cfg = config(tmp_path, policy=pretrained(tmp_path / "gone"))
+@pytest.mark.parametrize("place", ["gone", "owner/gone"])
+def test_without_the_policy_data_are_checked_all_the_same(
+    place: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise ConnectionRefusedError("the hub")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", away)
+    cfg = config(tmp_path, policy=pretrained(Path(place) if "/" in place else tmp_path / place))
     with caplog.at_level(logging.WARNING):
         assert rooms_if_known(cfg) == {}
     assert "is not checked" in caplog.text
