@@ -299,7 +299,7 @@ def judged_by(cfg: RunConfig, suite: EvaluatedSuite) -> tuple[BaseModel, ...]:
 
 def comparison_settings(cfg: RunConfig, suite: EvaluatedSuite, prompts: PromptSet) -> dict[str, Setting]:
     """What was asked, how it was answered and judged, and what intervals say: two scores compare only where all of it
-    agrees."""
+    agrees. A score keeps the version of math-verify only where that judges."""
     intervals = {key: value for key, value in results(cfg.evaluation).items() if not is_within(key, ("suites",))}
     asked = {key: value for key, value in answering(cfg, suite).items() if key != "limit"}  # the items say it
     settings = {
