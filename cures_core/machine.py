@@ -34,8 +34,9 @@ def machine_id() -> str:
     return socket.gethostname()
 
 
-def machine_of(device: torch.device, dtype: str) -> dict[str, str]:
-    """processor, device (what `auto` came to), threads or gpu, and dtype of the weights, of this process.
+def machine_of(device: torch.device, dtype: str, ranks: int | None = None) -> dict[str, str]:
+    """processor, device (what `auto` came to), threads or gpu, and dtype of the weights, of this process; with `ranks`
+    how many processes like it share the work, since they add up in another order.
 
     `device` is a torch device.
     """
@@ -45,7 +46,8 @@ def machine_of(device: torch.device, dtype: str) -> dict[str, str]:
         place = {"gpu": torch.cuda.get_device_name(device)}
     else:
         place = {"threads": str(torch.get_num_threads())}
-    return {"processor": processor(), "device": device.type, **place, "dtype": dtype}
+    shared = {} if ranks is None else {"ranks": str(ranks)}
+    return {"processor": processor(), "device": device.type, **place, "dtype": dtype, **shared}
 
 
 def joined_machines(machines: list[dict[str, str]]) -> dict[str, str]:

@@ -153,6 +153,9 @@ class JudgeConfig(Strict):
     """Longest answer of the judge, in tokens."""
     max_completion_chars: Result[int] = Field(default=20_000, ge=1)
     """Of a longer completion the end is judged."""
+    # Patience is an operation here, unlike the time that other verifiers give to a completion: it says nothing of what
+    # is judged, only how long a server may be away or busy. Every answer is the same with more of it, one that was not
+    # given is not remembered, and a run whose judge turns out to be slow goes on with more.
     timeout_s: Operation[float] = Field(default=60.0, gt=0, le=3600)
     """Wall-clock seconds for one answer; then it is asked for again."""
     retries: Operation[int] = Field(default=3, ge=0, le=20)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cures_core.config.base import Strict
 
@@ -91,3 +91,12 @@ class SuiteScore(Strict):
     made_with: dict[str, str] = Field(default_factory=dict)
     """Versions and machine that made the completions: the last digits depend on them. Scores compare across them, and
     the comparison says so. Empty in scores of earlier versions, which have them in `settings`."""
+
+    @field_validator("settings")
+    @classmethod
+    def _math_verify_is_told_where_it_judges(cls, settings: dict[str, Setting]) -> dict[str, Setting]:
+        """Earlier versions wrote its version whoever judged; `numeric` never asks it, nor do most others."""
+        judges = {value for name, value in settings.items() if name.startswith("reward.") and name.endswith(".type")}
+        if judges and "math" not in judges:
+            return {name: value for name, value in settings.items() if name != "math-verify"}
+        return settings

@@ -11,10 +11,11 @@ from cures_core.events import PartDone
 from cures_core.faults import fault_point
 from cures_core.jobs.kept import keep, kept
 from cures_core.jobs.parent import Parent
+from cures_core.machine import joined_machines
 from cures_core.rewards.verifier import Verifier
 from cures_core.terms import Request
 
-_JUDGING = "judging"
+_JUDGING, _MACHINE = "judging", "machine"
 
 
 def in_chunks(
@@ -44,11 +45,18 @@ def in_chunks(
     return rows
 
 
-def with_cost(rows: list[dict[str, Any]], verifier: Verifier) -> list[dict[str, Any]]:
-    """The rows of a chunk; the first one keeps what its verdicts have cost, so that a resumed job knows it too."""
+def noted(rows: list[dict[str, Any]], verifier: Verifier, machine: dict[str, str]) -> list[dict[str, Any]]:
+    """The rows of a chunk; the first one keeps which machine made them and what their verdicts have cost, so that a job
+    that is resumed, here or elsewhere, knows it too."""
+    rows[0][_MACHINE] = machine
     if cost := {name: value for name, value in verifier.figures().items() if value}:
         rows[0][_JUDGING] = cost
     return rows
+
+
+def made_on(rows: Iterable[dict[str, Any]], here: dict[str, str]) -> dict[str, str]:
+    """The machines that made the rows, as one; `here` for rows of earlier versions, which kept none."""
+    return joined_machines([row[_MACHINE] for row in rows if _MACHINE in row] or [here])
 
 
 def cost_of(rows: Iterable[dict[str, Any]]) -> dict[str, float]:

@@ -13,6 +13,7 @@ from cures_core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_
 from cures_core.checkpoints.in_epoch import SPOILT, StepWriter, latest_step
 from cures_core.config.policy import dtype_of
 from cures_core.config.rollout import VllmServerRolloutConfig
+from cures_core.config.training import RanksConfig
 from cures_core.curriculum import Strategy, load_posterior, make_curriculum, save_posterior
 from cures_core.distributed import World, serve
 from cures_core.epoch import Progress, run_epoch
@@ -26,7 +27,7 @@ from cures_core.jobs.spec import Job
 from cures_core.kept_rollouts.keeper import RolloutKeeper
 from cures_core.kept_rollouts.redaction import Redactor
 from cures_core.kept_rollouts.table import FILE, write_rollouts
-from cures_core.machine import machine_of
+from cures_core.machine import joined_machines, machine_of
 from cures_core.policy.loading import Policy
 from cures_core.prompts import PromptSet
 from cures_core.rewards.length import LengthRule
@@ -38,6 +39,9 @@ from cures_core.training.torch_trainer import TorchTrainer
 
 LEFT_OUT = "rollouts_left_out"
 """In the state of an epoch's own checkpoints: how many rollouts were to be kept and were too many."""
+MACHINES = "machines"
+"""In the same: the machines that its steps were made on so far; not there in checkpoints of earlier versions. The
+checkpoint that the next epoch reads tells none: its digest is that of what was computed."""
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +65,15 @@ def run(job: Job, parent: Parent, world: World | None = None) -> None:
     keeper = RolloutKeeper(cfg.kept_rollouts, cfg.seed, job.epoch, redactor)
     if resumed is not None:
         keeper.go_on(resumed.rollouts, resumed.state.get(LEFT_OUT, 0))
-    session = _Session(job, parent, trainer, curriculum, tally, keeper, progress, resumed.metrics if resumed else [])
+    here = machine_of(
+        policy.device, dtype_of(cfg.policy), world.size if isinstance(cfg.training, RanksConfig) else None
+    )
+    machines = [] if saved is None else list(saved.state.get(MACHINES, []))
+    if here not in machines:
+        machines.append(here)
+    session = _Session(
+        job, parent, trainer, curriculum, tally, keeper, progress, resumed.metrics if resumed else [], machines
+    )
     with closing(session), world.leading():
         world.call("engine")
         with assemble_verifier(cfg) as verifier, closing(_engine(job, policy, trainer, world)) as engine:
@@ -85,7 +97,7 @@ def run(job: Job, parent: Parent, world: World | None = None) -> None:
         "calibration": curriculum.calibration.figures(),
         "reliability": curriculum.calibration.reliability(),
         "kept_rollouts": keeper.counts(),
-        "machine": machine_of(policy.device, dtype_of(cfg.policy)),
+        "machine": joined_machines(machines),
     }
     write_atomic(job.out / "figures.json", canonical_json(figures))
     (job.out / "timings.jsonl").write_bytes(b"".join(_whole_lines(session.timings)))
@@ -152,9 +164,11 @@ class _Session:
         keeper: RolloutKeeper,
         progress: Progress,
         metrics: list[dict[str, float | str]],
+        machines: list[dict[str, str]],
     ) -> None:
         self._job, self._parent, self._trainer, self._curriculum = job, parent, trainer, curriculum
         self._tally, self._keeper, self.progress, self._metrics = tally, keeper, progress, metrics
+        self._machines = machines
         self.last_step = job.epoch * job.config.steps_per_epoch
         self.timings: Path = job.scratch / "timings.jsonl"
         self._writer = StepWriter(job.scratch, job.config.checkpoint)
@@ -202,8 +216,8 @@ class _Session:
 
     def with_rollouts(self) -> Checkpoint:
         """The checkpoint that this epoch may go on from. What is kept to be read is no part of what the next one reads:
-        so that no digest of its inputs depends on how much that is."""
+        so that no digest of its inputs depends on how much that is, or on the machine."""
         checkpoint = self.checkpoint()
         checkpoint.rollouts = list(self._keeper.lines)
-        checkpoint.state[LEFT_OUT] = self._keeper.left_out
+        checkpoint.state |= {LEFT_OUT: self._keeper.left_out, MACHINES: self._machines}
         return checkpoint

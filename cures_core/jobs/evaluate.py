@@ -30,7 +30,7 @@ from cures_core.evaluation.scores import Setting, SuiteScore
 from cures_core.evaluation.voting import majority
 from cures_core.files import canonical_json, write_atomic
 from cures_core.jobs.assemble import assemble_engine, assemble_policy, evaluation_rollout, versions
-from cures_core.jobs.chunks import cost_of, in_chunks, with_cost
+from cures_core.jobs.chunks import cost_of, in_chunks, made_on, noted
 from cures_core.jobs.kept import keep, kept
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.spec import Job
@@ -152,6 +152,10 @@ class _Evaluator:
         """One engine for all suites and modes: to start one may take minutes."""
         return self._stack.enter_context(closing(assemble_engine(self._policy, self._job.config.rollout)))
 
+    @cached_property
+    def _machine(self) -> dict[str, str]:
+        return machine_of(self._policy.device, dtype_of(self._job.config.policy))
+
     def rows(self, suite: EvaluatedSuite, prompts: PromptSet) -> Row:
         """Counts of each prompt by mode, in order, and the machine they were made on; found or generated."""
         path = rows_file(self._job.scratch, suite.name)
@@ -159,8 +163,7 @@ class _Evaluator:
         if found is None:
             sampled = self._complete(suite, prompts, "sampled", suite.samples, suite.temperature)
             greedy = self._complete(suite, prompts, "greedy", 1, 0.0) if suite.greedy else []
-            machine = machine_of(self._policy.device, dtype_of(self._job.config.policy))
-            found = {"machine": machine, "sampled": sampled, "greedy": greedy}
+            found = {"machine": made_on([*sampled, *greedy], self._machine), "sampled": sampled, "greedy": greedy}
             keep(path, found)
         return found
 
@@ -205,7 +208,7 @@ class _Evaluator:
 
         def work(chunk: Sequence[Request]) -> list[Row]:
             rows = [_row(group, self._redactor) for group in roll_out(chunk, self._engine, verifier)]
-            return with_cost(rows, verifier)
+            return noted(rows, verifier, self._machine)
 
         return in_chunks(requests, size, folder, work, self._parent, "eval")
 
@@ -299,7 +302,7 @@ def judged_by(cfg: RunConfig, suite: EvaluatedSuite) -> tuple[BaseModel, ...]:
 
 def comparison_settings(cfg: RunConfig, suite: EvaluatedSuite, prompts: PromptSet) -> dict[str, Setting]:
     """What was asked, how it was answered and judged, and what intervals say: two scores compare only where all of it
-    agrees."""
+    agrees. A score keeps the version of math-verify only where that judges."""
     intervals = {key: value for key, value in results(cfg.evaluation).items() if not is_within(key, ("suites",))}
     asked = {key: value for key, value in answering(cfg, suite).items() if key != "limit"}  # the items say it
     settings = {

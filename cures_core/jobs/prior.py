@@ -17,7 +17,7 @@ from cures_core.epoch import roll_out
 from cures_core.errors import ConfigError
 from cures_core.files import canonical_json, write_atomic
 from cures_core.jobs.assemble import assemble_engine, assemble_policy, assemble_verifier
-from cures_core.jobs.chunks import cost_of, in_chunks, with_cost
+from cures_core.jobs.chunks import cost_of, in_chunks, made_on, noted
 from cures_core.jobs.parent import Parent
 from cures_core.jobs.spec import Job
 from cures_core.machine import machine_of
@@ -50,7 +50,7 @@ def run(job: Job, parent: Parent) -> None:
     machine: dict[str, str] = {}
     if not isinstance(cfg.prior, NoPrior) and (requests := plan(job, prompts, posterior, known)):
         policy = assemble_policy(job, None)
-        machine = machine_of(policy.device, dtype_of(cfg.policy))
+        here = machine_of(policy.device, dtype_of(cfg.policy))
         with assemble_verifier(cfg) as verifier, closing(assemble_engine(policy, cfg.rollout)) as engine:
 
             def work(chunk: Sequence[Request]) -> list[dict[str, Any]]:
@@ -64,9 +64,10 @@ def run(job: Job, parent: Parent) -> None:
                     }
                     for g in roll_out(chunk, engine, verifier, LengthRule.of(cfg))
                 ]
-                return with_cost(found, verifier)
+                return noted(found, verifier, here)
 
             rows = in_chunks(requests, cfg.prior.chunk_prompts, job.scratch, work, parent, "prior")
+        machine = made_on(rows, here)
     if rows:
         successes = np.array([row["successes"] for row in rows], dtype=np.float64)
         failures = np.array([row["failures"] for row in rows], dtype=np.float64)

@@ -118,7 +118,8 @@ class Comparison(Strict):
     runs: tuple[ComparedRun, ...]
     """The first one is what the others are compared with."""
     settings: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """Configuration keys whose values differ: one value (JSON) for each run."""
+    """Configuration keys whose values differ, and what else made the runs unlike: one value (JSON, or words) for each
+    run."""
 
     @property
     def suites(self) -> list[str]:

@@ -136,7 +136,13 @@ def asked(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     weights = f"adapters of rank {lora['rank']}" if lora else "all weights"
     steps = f"{config['epochs']} epochs of {config['steps_per_epoch']} steps"
     step = f"{curriculum['rollouts_per_step']:,} rollouts of {curriculum['prompts_per_step']:,} prompts in each"
-    first = f"{prior['budget']:,} rollouts first" if prior["type"] == "sample" else "no rollouts first"
+    match prior["type"]:
+        case "sample":
+            first = f"{prior['budget']:,} rollouts first"
+        case "full":
+            first = f"{prior['rollouts_per_prompt']:,} rollouts of each prompt first"
+        case _:
+            first = "no rollouts first"
     return [
         ("Policy", f"{kind}; {weights} are trained"),
         ("Prompts", f"{config['data']['path']}, answers judged by the verifier {config['reward']['type']}"),

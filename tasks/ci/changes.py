@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
 
+from cures_core.config.marks import is_within
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError
 from cures_core.files import digest_file, digest_json
@@ -14,6 +15,7 @@ from cures_core.own_code import keyed
 from cures_core.prompts import PromptSet, load_prompts
 from cures_core.prompts.diff import difference
 from cures_core.rewards import make_verifier
+from tasks.ci.retraining import PLACES
 from tasks.inputs.prompt_files import is_elsewhere
 from tasks.inputs.revisions import file_at, is_no_commit
 
@@ -102,8 +104,9 @@ def changes(config: RunConfig, base: str, head: str, folder: Path) -> PromptChan
 
 def change_key(config: RunConfig, dataset_digest: str, suites: Mapping[str, str]) -> str:
     """Names a retraining: equal for equal prompts, suites (digests by name) and settings that decide results, whoever
-    asks and how often."""
-    return digest_json({"dataset": dataset_digest, "suites": suites, "config": keyed(config)})[:32]
+    asks, on what machine and how often: the deployment's is what trains."""
+    trained = {name: value for name, value in keyed(config).items() if not is_within(name, PLACES)}
+    return digest_json({"dataset": dataset_digest, "suites": suites, "config": trained})[:32]
 
 
 def _suites(config: RunConfig, revision: str, folder: Path) -> dict[str, str]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import reduce
+from operator import getitem
+from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
 from cures_core.config.base import Strict
-from cures_core.config.marks import results
+from cures_core.config.loading import explain
+from cures_core.config.marks import Leaf, Mark, is_within, leaves, results
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError, CorruptArtifact
 from tasks.inputs.digests import SOLUTIONS, policy_files
@@ -35,12 +39,48 @@ class Decision(Strict):
 
 
 PLACES = ("store", "snapshot", "tracking", "device")
-"""Sections that say where a run is kept, reported and computed. CI's machine is not where runs are."""
+"""Sections that the deployment has as a whole: where a run is kept, reported and computed. `device` is a result, but
+CI's machine is not where runs are."""
+NAMES = ("name", "fork", "data", "policy", "promotion")
+"""Placements that say what is read, and what is made of it is called: part of what was judged."""
 
 
 def in_places_of(config: RunConfig, judged: RunConfig) -> RunConfig:
-    """The configuration `judged`, in the places of `config`."""
-    return RunConfig.model_validate({**judged.model_dump(), **config.model_dump(include=set(PLACES))})
+    """The configuration `judged`, in the places of `config`: `PLACES`, and what else is marked as a placement, but for
+    `NAMES`, in each table in which `config` names one itself and `judged` has the same.
+
+    What a deployment leaves out it leaves to CI, and so are elements of lists: those of one are not those of the other.
+    Raises `ConfigError` where the two do not go together.
+    """
+    values = {**judged.model_dump(mode="json"), **config.model_dump(mode="json", include=set(PLACES))}
+    said = config.model_dump(exclude_unset=True)
+    tables = {leaf.path.rpartition(".")[0] for leaf in _placements(config) if _is_in(said, leaf.path)}
+    shared = {leaf.path for leaf in _placements(judged)}
+    for leaf in _placements(config):
+        table, _, setting = leaf.path.rpartition(".")
+        if leaf.path in shared and table in tables:
+            reduce(getitem, table.split("."), values)[setting] = leaf.value
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, "what CI has judged, in the places of the deployment")) from error
+
+
+def _placements(config: RunConfig) -> list[Leaf]:
+    """Those that a deployment may have another value of than CI."""
+    return [
+        leaf
+        for leaf in leaves(config)
+        if leaf.mark is Mark.PLACEMENT
+        and not is_within(leaf.path, (*PLACES, *NAMES))
+        and not any(part.isdigit() for part in leaf.path.split("."))
+    ]
+
+
+def _is_in(values: Mapping[str, Any], path: str) -> bool:
+    """Is there a value at a dotted path?"""
+    name, _, rest = path.partition(".")
+    return name in values and (not rest or _is_in(values[name], rest))
 
 
 def with_earlier_posterior(config: RunConfig, start_from: str) -> RunConfig:

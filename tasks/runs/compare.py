@@ -15,6 +15,7 @@ from cures_core.errors import ConfigError
 from cures_core.evaluation.lm_eval import lm_eval_results
 from cures_core.evaluation.paired import Evaluated, compare
 from cures_core.evaluation.scores import SuiteScore
+from cures_core.machine import joined_machines
 from cures_core.report.comparison_page import Against, ComparedRun, Comparison
 from tasks.runs.figures import EvaluateFigures
 from tasks.runs.notes import read_started, require_run, run_overview
@@ -58,14 +59,15 @@ def compare_runs(store: Store, names: Sequence[str]) -> Comparison:
     configs = {name: started_config(store, name) for name in names}
     first: dict[str, Evaluated] = {}
     rows = []
+    read = {name: read_run(store, name) for name in configs}
     for name, cfg in configs.items():
-        records = read_run(store, name)
+        records = read[name]
         evaluations = list(records.evaluations.values())
         last = read_evaluation(store, evaluations[-1]) if evaluations else {}
         first = last if name == names[0] else first
         against = [] if name == names[0] else [_against(last[s], first[s], cfg) for s in last if s in first]
         rows.append(_compared(store, name, records, against, cfg))
-    return Comparison(runs=tuple(rows), settings=_differences(store, configs))
+    return Comparison(runs=tuple(rows), settings=_differences(store, configs, read))
 
 
 def _against(ours: Evaluated, theirs: Evaluated, cfg: RunConfig) -> Against:
@@ -103,15 +105,32 @@ def _last_entropy(rows: Sequence[Metrics]) -> float | None:
     return sum(last) / len(last) if last else None
 
 
-def _differences(store: Store, configs: Mapping[str, RunConfig]) -> dict[str, tuple[str, ...]]:
+def _differences(
+    store: Store, configs: Mapping[str, RunConfig], records: Mapping[str, RunRecords]
+) -> dict[str, tuple[str, ...]]:
     """What is not the same in all runs, with each one's value as JSON: settings that change results or how they are
-    computed by dotted key, and what was read, by the setting that names it: equal letters for equal content."""
-    flat = [{**_settings(cfg), **_retired(kept_config(store, name))} for name, cfg in configs.items()]
+    computed by dotted key, what trained, and what was read, by the setting that names it: equal letters for equal
+    content."""
+    all_trained = all(one.epochs for one in records.values())  # else one without epochs would differ in everything
+    flat = [
+        {
+            **_settings(cfg),
+            **_retired(kept_config(store, name)),
+            **(_trained_with(records[name]) if all_trained else {}),
+        }
+        for name, cfg in configs.items()
+    ]
     read = [read_started(store, name).inputs for name in configs]
     content = {f"{key} (content)": _letters([one.get(key) for one in read]) for one in read for key in one}
     keys = dict.fromkeys(key for one in flat for key in one)
     rows = {**{key: tuple(one.get(key, "-") for one in flat) for key in keys}, **content}
     return {key: values for key, values in rows.items() if len(set(values)) > 1}
+
+
+def _trained_with(records: RunRecords) -> dict[str, str]:
+    """Versions and machines that have made a run's epochs, in words: the last digits depend on them."""
+    found = joined_machines([{**epoch.versions, **epoch.machine} for epoch in records.epochs.values()])
+    return {f"{name} (trained with)": value for name, value in found.items()}
 
 
 def _letters(digests: Sequence[str | None]) -> tuple[str, ...]:

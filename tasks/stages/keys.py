@@ -1,7 +1,12 @@
-"""What of the configuration a stage reads, as sections: the one place that says which setting redoes which stage.
+"""What of the configuration a stage reads, as sections.
 
 Within its sections a stage's key holds every setting that is marked as a result (`cures_core.config.marks`) and no
-other. What a stage reads beside the configuration (digests of records and files) it adds itself.
+other. What a stage reads beside the configuration (digests of records and files) it adds itself. So it does what is no
+section, from the same marks: how a suite is answered and judged (`cures_core.jobs.evaluate.answering`), how its file is
+read (`validate_dataset`), what its prompts have room in (`tasks.validation.tokens.Room`), adapters that are merged
+(`prepare_policy`). Two stages are about a place, which their keys hold too: the gate's pointer (`promote.gate_key`) and
+where snapshots go (`snapshot_posterior`). `tests/tasks/stages/test_keys.py` says of every setting which stages it
+redoes.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from cures_core.config.rollout import PromptFormat, Sampling
 from cures_core.config.run import RunConfig
 from cures_core.errors import MissingInput, ServerUnavailable
 from cures_core.jobs.assemble import evaluation_rollout
+from cures_core.own_code import keyed
 from cures_core.planning.shape import model_config, read_architecture
 from cures_core.policy.characters import POSITIONS, character_tokenizer
 from cures_core.prompts import PromptSet
@@ -46,9 +47,11 @@ class Room:
     said: str
 
     def keyed(self) -> dict[str, JsonValue]:
-        """What decides which prompts fit."""
-        asked = self.prompt_format.model_dump(mode="json", exclude={"thinking", "stop"})
-        return {"tokens": self.tokens, "prompt_format": asked}
+        """What decides which prompts fit: of the format the results that make prompts. Keys have always held the chat
+        template's arguments, also where there are none."""
+        asked = {"chat_template_kwargs": self.prompt_format.chat_template_kwargs, **keyed(self.prompt_format)}
+        shown = {name: value for name, value in asked.items() if name not in ("thinking", "stop")}
+        return {"tokens": self.tokens, "prompt_format": shown}
 
 
 def rooms(cfg: RunConfig) -> dict[str, Room]:

@@ -99,6 +99,29 @@ def test_other_settings_are_refused_by_name():
         compare(evaluated(counts), evaluated(counts, suite="quiz"), CFG)
 
 
+@pytest.mark.parametrize(
+    "judges",
+    [
+        {"reward.type": "numeric"},
+        {"reward.type": "weighted", "reward.answer.type": "exact", "reward.format.0.type": "box"},
+    ],
+)
+def test_what_math_verify_does_not_judge_compares_across_its_versions(judges):
+    """Those that earlier versions have scored too: they wrote its version whoever judged."""
+    counts = {"a": 1, "b": 2}
+    old, other = (evaluated(counts, **judges, **{"math-verify": version}) for version in ("0.8.0", "0.9.0"))
+    for theirs in (other, evaluated(counts, **judges)):
+        assert compare(old, theirs, CFG).gain == 0
+
+
+@pytest.mark.parametrize("place", ["reward", "reward.answer", "reward.default", "reward.by_source.1.verifier.answer"])
+def test_what_it_judges_does_not(place):
+    judges = {"reward.type": "by-source", "reward.default.type": "numeric", f"{place}.type": "math"}
+    both = [evaluated({"a": 1}, **judges, **{"math-verify": version}) for version in ("0.8.0", "0.9.0")]
+    with pytest.raises(ConfigError, match=r"math-verify: candidate '0\.8\.0', incumbent '0\.9\.0'"):
+        compare(*both, CFG)
+
+
 def test_other_items_are_refused_by_name():
     with pytest.raises(ConfigError, match="1 items were seen by one policy only, for example c by the incumbent"):
         compare(evaluated({"a": 1, "b": 2}), evaluated({"a": 1, "b": 2, "c": 0}), CFG)

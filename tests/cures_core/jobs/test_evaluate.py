@@ -15,7 +15,7 @@ from cures_core.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from cures_core.config.evaluation import EvaluatedSuite
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError, DataRejected, InjectedFault, MissingInput, Preempted
-from cures_core.evaluation.items import read_items
+from cures_core.evaluation.items import ItemResult, read_items, score
 from cures_core.evaluation.paired import Evaluated, compare
 from cures_core.evaluation.scores import SuiteScore
 from cures_core.events import JobEvent, PartDone
@@ -275,6 +275,24 @@ def test_interval_settings_change_the_scores_and_are_told(run):
         other = scores(run(setting, suites=[EXAM], evaluation={setting: value}))["exam"]
         assert other.settings[setting] == value
     assert scores(run("confidence", suites=[EXAM], evaluation={"confidence": 0.6}))["exam"].avg != base.avg
+
+
+@pytest.mark.parametrize(
+    ("reward", "told"),
+    [
+        ({"type": "exact"}, False),
+        ({"type": "math"}, True),
+        ({"type": "weighted", "answer": {"type": "math"}, "format": [{"type": "box", "weight": 0.1}]}, True),
+        ({"type": "exact", "by_source": [{"sources": ["a"], "verifier": {"type": "math"}}]}, True),
+        ({"type": "exact", "by_source": [{"sources": ["a"], "verifier": {"type": "choice"}}]}, False),
+    ],
+)
+def test_a_score_tells_the_version_of_math_verify_where_that_judges(reward, told):
+    cfg = config([EXAM], reward=reward)
+    suite, prompts = cfg.evaluation.suites[0], PromptSet.of([make_prompt("1+1=", "2")])
+    items = [ItemResult(prompts.ids[0], "", "", 1, 0, 3, 0, 3, 1)]
+    found = score(items, suite, cfg.evaluation, evaluate.comparison_settings(cfg, suite, prompts))
+    assert ("math-verify" in found.settings) is told
 
 
 def test_a_limit_takes_the_same_items_whatever_the_rest_is():

@@ -288,6 +288,26 @@ def test_it_says_what_was_asked() -> None:
     assert "<dt>Policy</dt><dd>pretrained model models/small" in page
 
 
+@pytest.mark.parametrize(
+    ("prior", "said"),
+    [
+        ({"type": "none"}, "(no rollouts first)"),
+        ({"type": "sample", "budget": 1024}, "(1,024 rollouts first)"),
+        ({"type": "full", "rollouts_per_prompt": 4}, "(4 rollouts of each prompt first)"),
+    ],
+)
+def test_it_says_what_came_before_training(prior: dict[str, Any], said: str) -> None:
+    config = RunConfig.model_validate(
+        {
+            "data": {"path": "sums.jsonl"},
+            "rollout": {"max_new_tokens": 8},
+            "training": {"learning_rate": 1e-3},
+            "prior": prior,
+        }
+    )
+    assert said in dict(asked(config.model_dump(mode="json")))["Training"]
+
+
 def test_a_legend_has_as_many_rows_as_it_needs() -> None:
     def height(num: int) -> int:
         svg = line_chart("t", [Series(f"suite {i}", [0, 1], [0, 1]) for i in range(num)], "x", "y")

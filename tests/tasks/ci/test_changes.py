@@ -11,8 +11,9 @@ import pytest
 
 from cures_core.config.loading import load_config
 from cures_core.config.retrain import RetrainRule
+from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError
-from tasks.ci.changes import changes
+from tasks.ci.changes import change_key, changes
 from tasks.ci.markdown import cost
 from tests.end_to_end.pipeline import PROJECT, cures
 from tests.tasks.ci.repository import commit, git, make_repository, sums, write_rows
@@ -49,6 +50,16 @@ def test_ids_by_fate_and_a_key_that_follows_content(work: Path, tmp_path: Path) 
     assert planned["rollouts"]["total"] == 3 * 2 + 2 * 4 * 32 + planned["rollouts"]["evaluation"]
     assert planned["tokens_at_most"]["training"] == 2 * 4 * 32 * cfg.rollout.max_new_tokens
     assert planned["seconds"] is None  # no run of the store says how long it takes
+
+
+def test_the_machine_that_asks_is_no_part_of_the_key() -> None:
+    """A run is computed on the deployment's."""
+    sections = {"data": {"path": "p"}, "rollout": {"max_new_tokens": 4}, "training": {"learning_rate": 1e-3}}
+    plain, other = (
+        RunConfig.model_validate({**sections, "device": device}) for device in ({}, {"type": "cpu", "threads": 4})
+    )
+    assert change_key(other, "d", {}) == change_key(plain, "d", {})
+    assert change_key(plain.model_copy(update={"seed": 9}), "d", {}) != change_key(plain, "d", {})
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cures_core.config.loading import load_config
+from cures_core.config.marks import changes
 from cures_core.config.run import RunConfig
+from cures_core.config.training import TorchrunTrainerConfig
+from cures_core.errors import ConfigError
 from tasks.ci.retraining import in_places_of, with_earlier_posterior
 from tasks.runs.notes import note_stage
 from tasks.runs.opening import open_run
@@ -86,3 +90,60 @@ def test_what_was_judged_trains_where_the_deployment_says(tmp_path: Path, monkey
     assert found.training.learning_rate == 3e-5
     assert (found.seed, found.epochs, found.data.path) == (5, 1, "new.jsonl")
     assert (found.store, found.snapshot, found.device) == (deployed.store, deployed.snapshot, deployed.device)
+
+
+RANKS = {"type": "torchrun", "learning_rate": 1e-3}
+SERVERS = {"type": "vllm_server", "max_new_tokens": 4}
+JUDGE = {"type": "judge", "url": "http://127.0.0.1:1/v1", "model": "m"}
+
+
+def configured(**sections: Any) -> RunConfig:
+    base = {"data": {"path": "set.jsonl"}, "rollout": {"max_new_tokens": 4}, "training": {"learning_rate": 1e-3}}
+    return RunConfig.model_validate({**base, **sections})
+
+
+def test_every_placement_that_the_deployment_names_is_its_own() -> None:
+    """But what is read, and what is made of it is called, which is part of what was judged."""
+    suites = [{"name": "exam", "path": "exam.jsonl"}]
+
+    def side(host: str) -> RunConfig:
+        return configured(
+            name=host,
+            data={"path": f"{host}.jsonl", "flags": f"{host}.flags"},
+            policy={"type": "pretrained", "path": host, "base": host, "revision": "b" * 40},
+            training={**RANKS, "processes": len(host), "nodes": len(host), "address": f"{host}:1"},
+            rollout={**SERVERS, "endpoints": [f"http://{host}:8000"], "weights_folder": f"/{host}"},
+            reward={**JUDGE, "cache": host},
+            evaluation={"suites": suites, "sharding": {"runner": "ray", "ray_address": f"ray://{host}:1"}},
+            promotion={"model": host, "suites": ["exam"]},
+            store={"url": host},
+            snapshot={"repository": host},
+            tracking={"wandb": host},
+            device={"threads": len(host)},
+        )
+
+    deployed, judged = side("cluster"), side("ci")
+    found = {change.path for change in changes(judged, in_places_of(deployed, judged))}
+    of_the_run = {"name", "data.path", "data.flags", "policy.path", "policy.base", "promotion.model"}
+    assert found == {change.path for change in changes(judged, deployed)} - of_the_run
+
+
+def test_what_the_deployment_says_nothing_of_is_as_judged() -> None:
+    sharding = {"shards": 2, "runner": "ray", "ray_address": "ray://head:1"}
+    judged = configured(training={**RANKS, "processes": 4}, rollout=SERVERS, evaluation={"sharding": sharding})
+    found = in_places_of(configured(training=RANKS, store={"url": "there"}), judged)
+    assert [change.path for change in changes(judged, found)] == ["store.url"]
+
+
+def test_places_that_belong_together_come_together() -> None:
+    """CI's second node would meet nobody at the deployment's one."""
+    judged = configured(training={**RANKS, "nodes": 2, "address": "ci:1"})
+    found = in_places_of(configured(training={**RANKS, "processes": 8}), judged).training
+    assert isinstance(found, TorchrunTrainerConfig)
+    assert (found.processes, found.nodes, found.address) == (8, 1, "")
+
+
+def test_places_that_do_not_go_with_what_was_judged_are_told() -> None:
+    deployed = configured(rollout={**SERVERS, "endpoints": ["http://127.0.0.1:8000"]})
+    with pytest.raises(ConfigError, match=r"in the places of the deployment: 1 bad field\n  rollout.*kv_cache_gib"):
+        in_places_of(deployed, configured(rollout={**SERVERS, "kv_cache_gib": 2}))

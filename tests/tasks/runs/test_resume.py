@@ -126,6 +126,17 @@ def test_operations_and_placements_change_under_a_run_and_are_noted(folder: Path
     assert run_overview(store, name).status == "completed"
 
 
+def test_a_run_whose_judge_is_slow_goes_on_with_more_patience(folder: Path) -> None:
+    """Unlike the time that another verifier gives to a completion, which its verdict may depend on."""
+    judge, code = '{type = "judge", url = "http://127.0.0.1:1/v1", model = "m"}', '{type = "code"}'
+    name = begun([f"reward={judge}"])
+    config = resumed_config(StoreConfig(), name, ["reward.timeout_s=180", "reward.retries=9"])
+    assert config.fork is None
+    assert identify(config).name == name
+    with pytest.raises(ConfigError, match=r"reward\.timeout_s: cannot change while run"):
+        resumed_config(StoreConfig(), begun([f"reward={code}"]), ["reward.timeout_s=180"])
+
+
 def test_what_does_not_change_is_not_noted(folder: Path) -> None:
     name = begun()
     with open_run(resumed_config(StoreConfig(), name)) as run:

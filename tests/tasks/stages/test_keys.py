@@ -46,6 +46,7 @@ READ_BY: dict[str, set[str]] = {
     "epochs": set(),  # those that were trained stay
     "data": {"validate_dataset"},
     "policy": ALL,
+    "policy.type": ALL | {"validate_dataset"},  # how many tokens a prompt has, and may have
     "policy.dtype": ALL - {"prepare_policy"},  # a pretrained policy is its files
     "policy.adapters": ALL - {"prepare_policy"},  # what they come to is in its digest
     "rollout": {"estimate_prior", "train_epoch"} | SCORED,
@@ -320,11 +321,62 @@ CHANGED = sorted(
         ),
     }
 )
-"""All but those of forks, which no person sets, and the choice of a union, which changes the settings beside it."""
+"""All but those of forks, which no person sets, and the choice of a union, which changes the settings beside it
+(`CHOICES`)."""
 
 
 def test_every_setting_is_changed_below() -> None:
     assert sorted(cases()) == CHANGED
+
+
+def _choices() -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """The `type` of each union, by dotted key, and two configurations that choose otherwise."""
+    exact, numeric, cures = {"type": "exact"}, {"type": "numeric"}, {"type": "cures", **STEP}
+    hf, torch, ranks = BASE["rollout"], BASE["training"], {"type": "torchrun", "learning_rate": 1e-3}
+    softmax, neyman = {"type": "softmax", "temperature": 1.0}, {"type": "neyman"}
+    yield "policy.type", {}, {"policy": {"type": "pretrained", "path": "folder"}}
+    yield "prior.type", {}, {"prior": {"type": "none"}}
+    yield "curriculum.type", {"curriculum": cures}, {"curriculum": {"type": "uniform", **STEP}}
+    yield "curriculum.weighting.type", {"curriculum": cures}, {"curriculum": {**cures, "weighting": softmax}}
+    yield "curriculum.allocation.type", {"curriculum": cures}, {"curriculum": {**cures, "allocation": neyman}}
+    yield "rollout.type", {"rollout": hf}, {"rollout": {**hf, "type": "vllm"}}
+    yield "training.type", {"training": torch}, {"training": ranks}
+    box, tags = ({**WEIGHTED, "answer": exact, "format": [rule]} for rule in RULES[:2])
+    plain = {"": (exact, numeric), "answer.": (box, {**box, "answer": numeric}), "format.": (box, tags)}
+    for below, both in plain.items():
+        of_source = [{**BY_SOURCE, "by_source": [{**ENTRY, "verifier": one}]} for one in both]
+        of_default = [{"type": "by-source", "default": one, "by_source": [ENTRY]} for one in both]
+        for place, rewards in (("", both), ("by_source.verifier.", of_source), ("default.", of_default)):
+            name = f"reward.{place}{below}type"
+            yield name, *({"reward": one} for one in rewards)
+            yield (
+                f"evaluation.suites.{name}",
+                *({"evaluation": {"suites": [{**SUITE, "reward": one}]}} for one in rewards),
+            )
+
+
+CHOICES: dict[str, Case] = {
+    name: Case(name, Mark.RESULT, *(RunConfig.model_validate({**BASE, **one}) for one in both))
+    for name, *both in _choices()
+}
+
+
+def test_every_choice_is_made_otherwise_below() -> None:
+    choices = {name for name, _ in marked_fields(RunConfig) if name.endswith(".type")}
+    assert {*CHOICES, "device.type"} == choices
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_choice_changes_the_keys_of_the_stages_that_read_it(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    case = CHOICES[name]
+    assert name in {plain(change.path) for change in changes(case.before, case.after)}
+    before, after = keys(case.before, monkeypatch), keys(case.after, monkeypatch)
+    assert {key for key in {*before, *after} if before.get(key) != after.get(key)} == expected(case)
+    monkeypatch.setattr(opening, "inputs_of", lambda *_: {})
+    assert opening.identify(case.before).name != opening.identify(case.after).name
 
 
 def record(stage: str, **figures: Any) -> Record[Any]:

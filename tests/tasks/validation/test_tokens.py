@@ -6,11 +6,13 @@ import importlib
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import torch
 
+from cures_core.config.marks import Later, Operation, Result
+from cures_core.config.rollout import PromptFormat
 from cures_core.config.run import RunConfig
 from cures_core.errors import ConfigError, DataRejected
 from cures_core.jobs.assemble import evaluation_rollout
@@ -22,7 +24,7 @@ from tasks.runs.opening import open_run
 from tasks.runs.records import files_of
 from tasks.stages.validate_dataset import validate_dataset
 from tasks.storage import open_store
-from tasks.validation.tokens import misfits, rooms, rooms_if_known
+from tasks.validation.tokens import Room, misfits, rooms, rooms_if_known
 from tasks.validation.validator import DATA
 from tests.cures_core.prompts.files import jsonl
 from tests.cures_core.rollout.test_prompting import CHAT
@@ -174,6 +176,30 @@ def test_without_the_policy_data_are_checked_all_the_same(
         assert rooms_if_known(cfg) == {}
     assert "is not checked" in caplog.text
     assert "gone" in caplog.text
+
+
+CHATS = {"chat": True, "system": "Be brief.", "chat_template_kwargs": {"enable_thinking": False}}
+
+
+@pytest.mark.parametrize("shown", [{}, {"template": "Q: {problem}", "stop": ["Q:"]}, CHATS])
+def test_the_key_of_a_room_is_that_of_earlier_versions(shown: dict[str, Any]) -> None:
+    fmt = PromptFormat.model_validate(shown)
+    made = {"chat": False, "system": "", "chat_template_kwargs": {}, "template": "{problem}", **shown}
+    made.pop("stop", None)
+    assert Room(7, fmt, "said").keyed() == {"tokens": 7, "prompt_format": made}
+
+
+class YoungerFormat(PromptFormat):
+    """Of a version that can do more."""
+
+    suffix: Annotated[Result[str], Later("")] = ""
+    batch: Operation[int] = 1
+
+
+def test_a_room_s_key_follows_the_marks() -> None:
+    plain = Room(7, PromptFormat(), "said").keyed()
+    assert Room(7, YoungerFormat(batch=2), "said").keyed() == plain
+    assert Room(7, YoungerFormat(suffix="?"), "said").keyed() != plain
 
 
 def test_a_context_without_a_limit_limits_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
