@@ -362,15 +362,6 @@ def explaining(scene: Scene | None = None) -> Iterator[None]:
         raise failure_of(error, scene) from error
 
 
-def markdown_table() -> str:
-    """The table as docs/operations.md shows it; a test compares the two."""
-    lines = ["| cause | error | retried | exit code | Prefect shows |", "|---|---|---|---|---|"]
-    for row in TABLE:
-        cells = (row.cause, row.error.__name__, "yes" if row.retried else "no", str(row.error.exit_code), row.state)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def _row_of(error: BaseException) -> Row:
     return next(row for row in TABLE if row.applies(error))
 

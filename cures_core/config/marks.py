@@ -96,9 +96,9 @@ def leaves(model: BaseModel, *, of: type[BaseModel] | None = None) -> Iterator[L
             yield from _below(name, field, getattr(model, name), dumped[name], EVERYTHING)
 
 
-def results(model: BaseModel, *, of: type[BaseModel] | None = None) -> dict[str, JsonValue]:
+def results(model: BaseModel) -> dict[str, JsonValue]:
     """What of a model decides results: value by dotted key. A younger setting that changes nothing is left out."""
-    return {leaf.path: leaf.value for leaf in leaves(model, of=of) if decides(leaf)}
+    return {leaf.path: leaf.value for leaf in leaves(model) if decides(leaf)}
 
 
 def decides(leaf: Leaf) -> bool:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from cures_core.config.evaluation import EvaluatedSuite, EvaluationConfig
 from cures_core.errors import ConfigError, CorruptArtifact, DataRejected, MissingInput
 from cures_core.evaluation.intervals import Interval, bootstrap, wilson
-from cures_core.evaluation.metrics import Ints, pass_at, pass_ladder
+from cures_core.evaluation.pass_at import Ints, pass_at, pass_ladder
 from cures_core.evaluation.scores import Estimate, LabelScore, SuiteScore
 from cures_core.failures import machine_failure
 

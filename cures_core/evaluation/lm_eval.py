@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cures_core.evaluation.metrics import pass_at
 from cures_core.evaluation.paired import Evaluated
+from cures_core.evaluation.pass_at import pass_at
 
 FILTER = "none"
 

@@ -12,7 +12,7 @@ from cures_core.config.evaluation import EvaluationConfig
 from cures_core.errors import ConfigError
 from cures_core.evaluation.intervals import bootstrap
 from cures_core.evaluation.items import ItemResult
-from cures_core.evaluation.metrics import Ints
+from cures_core.evaluation.pass_at import Ints
 from cures_core.evaluation.scores import SuiteScore
 
 

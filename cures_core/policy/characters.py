@@ -52,8 +52,7 @@ def character_model(
 ) -> PreTrainedModel:
     """A `GPT2LMHeadModel` with random weights drawn from torch's current generator.
 
-    Learned absolute positions, because a scratchpad digit has to find the operands of its own step: rotary positions
-    learned the task several times slower.
+    Learned absolute positions, because a scratchpad digit has to find the operands of its own step.
     """
     from transformers import GPT2Config, GPT2LMHeadModel
 

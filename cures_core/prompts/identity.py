@@ -9,7 +9,7 @@ from cures_core.errors import DataRejected
 from cures_core.prompts.chats import written
 from cures_core.terms import Prompt, Turns
 
-ID_VERSION = "cures-prompt-1"
+_VERSION = b"cures-prompt-1"
 """Part of every id. Posteriors are keyed by id: a new version would forget all of them."""
 
 ID_HEX = 32
@@ -27,9 +27,9 @@ def content_id(problem: str, answer: str, turns: str = "") -> str:
     except UnicodeEncodeError as error:
         raise DataRejected(f"a prompt holds a lone surrogate, which is not text: {ascii(problem)[:120]}") from error
     if t:
-        content = b"cures-prompt-1 chat\n%d %d %d\n%b%b%b" % (len(t), len(p), len(a), t, p, a)
+        content = b"%b chat\n%d %d %d\n%b%b%b" % (_VERSION, len(t), len(p), len(a), t, p, a)
     else:
-        content = b"cures-prompt-1\n%d %d\n%b%b" % (len(p), len(a), p, a)
+        content = b"%b\n%d %d\n%b%b" % (_VERSION, len(p), len(a), p, a)
     return hashlib.sha256(content).hexdigest()[:ID_HEX]
 
 

@@ -93,23 +93,23 @@ def find_snapshot(tag: str, cfg: SnapshotConfig) -> Snapshot:
     return found
 
 
-def diff_snapshots(before: str, after: str, cfg: SnapshotConfig, key: str = "id") -> SnapshotDiff:
-    """Compare two snapshots row by row; `key` is the column of prompt content ids."""
+def diff_snapshots(before: str, after: str, cfg: SnapshotConfig) -> SnapshotDiff:
+    """Compare two snapshots row by row, by content id."""
     import pandas as pd
 
     old, new = (pd.read_parquet(io.BytesIO(read_snapshot(tag, cfg))) for tag in (before, after))
     left, right = find_snapshot(before, cfg).lineage, find_snapshot(after, cfg).lineage
     changed = [name for name in sorted(left.keys() | right.keys()) if left.get(name) != right.get(name)]
     lineage = {name: (left.get(name), right.get(name)) for name in changed}
-    return dataclasses.replace(diff_posteriors(old, new, key), lineage=lineage)
+    return dataclasses.replace(diff_posteriors(old, new), lineage=lineage)
 
 
-def diff_posteriors(old: Any, new: Any, key: str) -> SnapshotDiff:
-    """Compare two posteriors as pandas frames, by the ids in column `key`; missing values equal each other."""
+def diff_posteriors(old: Any, new: Any) -> SnapshotDiff:
+    """Compare two posteriors as pandas frames, by the content ids in column `id`; missing values equal each other."""
     import numpy as np
     import pandas as pd
 
-    old, new = old.set_index(key), new.set_index(key)
+    old, new = old.set_index("id"), new.set_index("id")
     both = old.index.intersection(new.index)
     columns = [name for name in old.columns if name in new.columns]
     a, b = old.loc[both, columns], new.loc[both, columns]

@@ -17,8 +17,8 @@ from cures_core.failures import machine_failure
 from cures_core.files import canonical_json, sync_folder, write_atomic
 from cures_core.manifest import MANIFEST, verify_manifest, write_manifest
 from cures_core.names import check_key
+from tasks.storage.folders import Stamps, check_folder, check_sizes, parse_manifest, sizes_below, stamps_below
 from tasks.storage.leftovers import owned_name, remove, sweep
-from tasks.storage.published import Stamps, check_folder, check_sizes, parse_manifest, sizes_below, stamps_below
 
 _CLOCK_GRAIN_NS = 50_000_000
 _LOCK_WAIT_S = 30.0

@@ -11,8 +11,8 @@ from cures_core.errors import ConfigError, CorruptArtifact, CuresError
 from cures_core.files import canonical_json, digest_file
 from cures_core.manifest import MANIFEST, write_manifest
 from cures_core.names import check_key, inside
+from tasks.storage.folders import Listed, check_folder, check_sizes, parse_manifest
 from tasks.storage.local import LocalStore
-from tasks.storage.published import Listed, check_folder, check_sizes, parse_manifest
 from tasks.storage.s3_client import S3, AnswerError
 
 _STAMPS = ".etags.json"

@@ -12,7 +12,7 @@ from cures_core.errors import ConfigError
 from cures_core.rollout.hf.causal_lm import CausalLM
 from cures_core.rollout.hf.decoding import Completion, Decoder, Job, Rows
 from cures_core.rollout.hf.eager_rows import EagerRows
-from cures_core.rollout.hf.probe import decodes_statically
+from cures_core.rollout.hf.static_check import decodes_statically
 from cures_core.rollout.hf.static_rows import StaticRows
 from cures_core.rollout.prompting import encode_prompts
 from cures_core.rollout.room import prompt_room

@@ -73,6 +73,14 @@ def test_counts_fade_and_the_prior_does_not() -> None:
     assert posterior.evidence()[3] == pytest.approx(2.0)
 
 
+def test_by_default_counts_fade_by_0_97_and_the_prior_is_worth_three_rollouts() -> None:
+    posterior = filled([[(3, 6, 2)]], PosteriorConfig())
+    posterior.update([], [], [], 2)
+    assert posterior.evidence()[3] == pytest.approx(8 * 0.97)
+    a, b = posterior.parameters()
+    assert a + b == pytest.approx(posterior.evidence() + 3)
+
+
 def test_a_group_lends_its_rate_to_what_was_never_visited() -> None:
     rate = {"a": (8, 0), "b": (0, 8)}
     visited = [row for row in range(20) if row % 3]

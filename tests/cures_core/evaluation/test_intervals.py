@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from cures_core.evaluation.intervals import Interval, bootstrap, wilson
-from cures_core.evaluation.metrics import pass_at
+from cures_core.evaluation.pass_at import pass_at
 
 U_SHAPED = (0.3, 0.3)
 HARD = (0.05, 3.0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cures_core.config.loading import with_overrides
+from cures_core.config.run import RunConfig
 from cures_core.report.comparison_page import render_comparison
 from flows.cli.runs import comparison_lines
 from tasks.runs import compare
@@ -16,6 +19,9 @@ from tasks.storage.local import LocalStore
 from tests.tasks.runs.test_old_files import started
 from tests.tasks.stages.figures import figures_of
 
+CONFIG = RunConfig.model_validate(
+    {"data": {"path": "p"}, "rollout": {"max_new_tokens": 4}, "training": {"learning_rate": 1e-3}}
+)
 STEP = {"type": "uniform", "prompts_per_step": 4, "rollouts_per_step": 64}
 HERE = {"processor": "EPYC", "device": "cpu", "dtype": "float32"}
 
@@ -63,3 +69,16 @@ def test_alike_runs_and_such_as_have_not_trained_differ_in_nothing(
 ) -> None:
     assert differences(tmp_path, monkeypatch, one=[epoch(HERE)], two=[epoch(HERE)]) == {}
     assert differences(tmp_path, monkeypatch, one=[epoch(HERE)], new=[]) == {}
+
+
+def test_settings_that_differ_are_shown_by_their_mark(tmp_path: Path) -> None:
+    """Results and operations are; where something lies is not."""
+    store = LocalStore(tmp_path)
+    other = ("training.learning_rate=0.01", "rollout.batch_rows=8", "snapshot.remote=elsewhere")
+    for name, overrides in (("one-1", ()), ("two-2", other)):
+        config = with_overrides(CONFIG, overrides).model_dump(mode="json")
+        store.put(f"runs/{name}/run.json", json.dumps({"config": config, "started_at": "then"}).encode())
+    assert compare.compare_runs(store, ["one-1", "two-2"]).settings == {
+        "training.learning_rate": ("0.001", "0.01"),
+        "rollout.batch_rows": ("256", "8"),
+    }

@@ -447,10 +447,10 @@ def test_a_date_that_is_none_is_refused(tmp_path: Path, cfg: SnapshotConfig) -> 
 def test_diff_counts_prompts_by_content_id() -> None:
     old = pd.DataFrame({"id": list("abcd"), "alpha": [1.0, 2.0, 3.0, np.nan], "beta": [1, 1, 1, 1]})
     new = pd.DataFrame({"id": list("dcbx"), "alpha": [np.nan, 3.0, 4.5, 9.0], "beta": [1, 1, 1, 1]})
-    diff = diff_posteriors(old, new, "id")
+    diff = diff_posteriors(old, new)
     assert (diff.added, diff.removed, diff.changed, diff.unchanged) == (1, 1, 1, 2)
     assert diff.largest_change == {"alpha": 2.5, "beta": 0.0}
-    nothing = diff_posteriors(old, new.iloc[3:], "id")
+    nothing = diff_posteriors(old, new.iloc[3:])
     assert (nothing.added, nothing.removed, nothing.changed, nothing.largest_change) == (1, 4, 0, {})
 
 

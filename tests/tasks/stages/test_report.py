@@ -23,9 +23,14 @@ def record(stage: str, machine: dict[str, str] | None = None, **figures: Any) ->
     return Record(stage=stage, key="k", inputs={}, figures=figures_of(stage, **figures), machine=machine or {})
 
 
+def config(**training: Any) -> RunConfig:
+    return RunConfig.model_validate(
+        {"data": {"path": "t"}, "rollout": {"max_new_tokens": 1}, "training": {"learning_rate": 1, **training}}
+    )
+
+
 def test_a_run_that_found_records_of_another_began_when_it_was_started(tmp_path: Path) -> None:
-    config = {"data": {"path": "t"}, "rollout": {"max_new_tokens": 1}, "training": {"learning_rate": 1}}
-    run = RunRef(name="demo-1", config=RunConfig.model_validate(config), token=0)
+    run = RunRef(name="demo-1", config=config(), token=0)
     store, began = LocalStore(tmp_path), "2026-11-28T10:00:00.000000+00:00"
     started = Started(config=run.config.model_dump(mode="json"), started_at=began)
     store.put(started_place(run.name), encode_value(started))
@@ -47,6 +52,18 @@ def test_entropy_below_its_alarm_is_noted_with_how_often() -> None:
     assert notice.startswith("In 1 of 2 steps")
     assert _notices(rows, 0.0) == []
     assert _notices([], 0.05) == []
+
+
+@pytest.mark.parametrize(("alarm", "told"), [(0.0, False), (0.05, True)])
+def test_the_configured_entropy_alarm_is_the_one_of_the_report(
+    alarm: float, told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunRef(name="demo-1", config=config(entropy_alarm=alarm), token=0)
+    store = LocalStore(tmp_path)
+    store.put(started_place(run.name), encode_value(Started(config=run.config.model_dump(mode="json"), started_at="")))
+    monkeypatch.setattr("tasks.stages.report.steps", lambda *_: [{"step": 1, "entropy": 0.01}])
+    notices = report_data(store, run, RunRecords()).notices
+    assert any("training.entropy_alarm" in notice for notice in notices) is told
 
 
 def test_a_machine_is_told_once_with_all_that_is_known_of_it() -> None:

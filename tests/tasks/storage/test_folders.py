@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cures_core.errors import CorruptArtifact
-from tasks.storage.published import parse_manifest
+from tasks.storage.folders import parse_manifest
 
 
 def test_a_manifest_that_is_gone_is_named() -> None:

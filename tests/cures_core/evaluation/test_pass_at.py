@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cures_core.evaluation.metrics import pass_at, pass_ladder
+from cures_core.evaluation.pass_at import pass_at, pass_ladder
 
 
 @pytest.mark.parametrize(("correct", "samples"), [(0, 5), (1, 5), (3, 5), (5, 5), (1, 1), (0, 1), (4, 7)])
