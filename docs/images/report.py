@@ -16,9 +16,7 @@ from tests.browser import chromium
 
 _WIDTH, _EDGE, _COLORS = 940, 16, 32
 _HERE = Path(__file__).parent
-_SHORT = (
-    "dl, h2:has(+ dl), details, p.soft + .wide, figure:nth-of-type(1), figure:nth-of-type(n + 4) { display: none }"
-)
+_SHORT = "dl, h2:has(+ dl), details, p.soft + .wide, figure:nth-of-type(1), figure:nth-of-type(n + 4) { display: none }"
 """For the README: without what was asked, lengths, what is folded, and all charts but two."""
 
 
