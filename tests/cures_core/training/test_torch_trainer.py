@@ -110,7 +110,7 @@ def test_a_policy_with_dropout_is_trained_as_it_was_sampled_from(
     tokenizer = character_tokenizer()
     cfg = NOISY[kind]
     cfg.update({"vocab_size": len(tokenizer), "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2})
-    model = transformers.AutoModelForCausalLM.from_config(cfg)
+    model = transformers.AutoModelForCausalLM.from_config(cfg, trust_remote_code=False)
     save_policy(Policy(model, tokenizer, torch.device("cpu")), tmp_path / "policy")
     p = load_policy(tmp_path / "policy", torch.device("cpu"))
     trainer = TorchTrainer(p, TorchTrainerConfig(learning_rate=1e-3, **options), 1.0)

@@ -27,7 +27,7 @@ def test_the_configured_entropy_alarm_is_the_one_of_the_lines(
 ) -> None:
     monkeypatch.setattr("tasks.readiness.require_ready", lambda _: None)
     monkeypatch.setattr("flows.local.temporary_server.temporary_server", lambda _: nullcontext())
-    step = StepDone(epoch=1, seconds=1.0, last_step=2, metrics={"step": 1, "entropy": 0.01})
+    step = StepDone(epoch=1, seconds=1.0, last_step=2, metrics={"step": 1, "sampled_entropy": 0.01})
     monkeypatch.setattr("flows.train.train", lambda _: emit(step))
     training = {"learning_rate": 1e-3, "entropy_alarm": alarm}
     _run_flow(RunConfig.model_validate({"data": {"path": "p"}, "rollout": {"max_new_tokens": 4}, "training": training}))
